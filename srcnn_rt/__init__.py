@@ -1,0 +1,35 @@
+"""Super-resolution of pictures of any size: seam-free, in bounded memory.
+
+>>> from srcnn_rt import Engine
+>>> hr = Engine("srcnn-915-x2").upscale(lr)  # doctest: +SKIP
+"""
+
+from ._version import __version__
+from .engine import Engine, Report, upscale
+from .errors import (
+    ArgumentError,
+    ModelError,
+    OutputError,
+    PictureError,
+    ProviderError,
+    RuntimeMissingError,
+    SourceMissingError,
+    SrcnnError,
+)
+from .spec import ModelSpec
+
+__all__ = [
+    "ArgumentError",
+    "Engine",
+    "ModelError",
+    "ModelSpec",
+    "OutputError",
+    "PictureError",
+    "ProviderError",
+    "Report",
+    "RuntimeMissingError",
+    "SourceMissingError",
+    "SrcnnError",
+    "__version__",
+    "upscale",
+]

@@ -1,0 +1,5 @@
+"""``python -m srcnn_rt`` is ``srcnn-rt``."""
+
+from .cli import main
+
+main()

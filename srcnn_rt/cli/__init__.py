@@ -1,0 +1,29 @@
+"""The command line: one command a module; parse, call one function, translate errors."""
+
+from __future__ import annotations
+
+import warnings
+
+import click
+
+from .._version import __version__
+from .doctor import doctor
+from .export import export
+from .models import models
+from .upscale import upscale
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="srcnn-rt")
+def main() -> None:
+    """Super-resolution of pictures of any size: seam-free, in bounded memory."""
+    warnings.showwarning = _show
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as one line; this process is the command's own."""
+    click.echo(f"warning: {message}", err=True)
+
+
+for command in (upscale, export, models, doctor):
+    main.add_command(command)

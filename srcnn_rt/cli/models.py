@@ -1,0 +1,42 @@
+"""``srcnn-rt models``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a model.")
+def models(as_json: bool) -> None:
+    """List the bundled models: scale, architecture, size, test PSNR.
+
+    \b
+    srcnn-rt models
+    srcnn-rt models --json
+    """
+    from .. import spec
+    from ..models import bundled
+
+    specs = [spec.load(name)[1] for name in bundled()]
+    if as_json:
+        for described in specs:
+            click.echo(json.dumps(asdict(described)))
+        return
+    row = "{:<14} {:>5}  {:<12} {:>6}  {:>10}  {:>8}  {}"
+    click.echo(row.format("name", "scale", "architecture", "margin", "parameters", "size", "PSNR, dB"))
+    for s in specs:
+        scores = ", ".join(f"{k} {v:.2f}" for k, v in s.training.get("psnr", {}).items())
+        click.echo(
+            row.format(
+                s.name,
+                f"x{s.scale}",
+                s.architecture,
+                s.margin,
+                s.parameters,
+                f"{s.size / 1024:.0f} KiB",
+                scores,
+            )
+        )

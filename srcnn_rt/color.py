@@ -1,0 +1,78 @@
+"""Colour: luminance, alpha, and how a luminance model upscales a colour picture.
+
+A luminance model changes Y only; chroma is bicubic. With constant chroma a change
+of Y adds equally to R, G and B, so no round trip through YCbCr is needed:
+
+    rgb_hr = bicubic(rgb) + k · (Y_net - luminance(bicubic(rgb)))
+
+Colour under an alpha is premultiplied before and divided after, so that what is
+transparent does not bleed into what is not.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _tiles
+
+# ITU-R BT.601 studio swing, as MATLAB's rgb2ycbcr: Y = offset + w · rgb for rgb in [0, 1].
+LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+LUMA_OFFSET = 16 / 255
+# d(rgb)/dY at constant chroma: full swing over studio swing.
+LUMA_GAIN = 255 / 219
+
+
+def luminance(rgb: NDArray[np.floating]) -> NDArray[np.floating]:
+    """MATLAB's luminance of an RGB picture.
+
+    Parameters
+    ----------
+    rgb : (..., 3) floating, R, G, B in [0, 1]
+
+    Returns
+    -------
+    (...) of the same dtype, in [16/255, 235/255]
+    """
+    weights = np.asarray(LUMA_WEIGHTS, dtype=rgb.dtype)
+    return np.asarray(rgb @ weights + rgb.dtype.type(LUMA_OFFSET))
+
+
+def luma_windows(rgb: NDArray[np.float32], cut: int, out: NDArray[np.float32]) -> None:
+    """Fill (N, 1, h, w) `out` with the luminance of (N, ≥3, h + 2·cut, w + 2·cut) windows."""
+    _check_cut(rgb, out, cut)
+    _tiles.luma(rgb, cut, *LUMA_WEIGHTS, LUMA_OFFSET, out)
+
+
+def recolor(rgb: NDArray[np.float32], cut: int, y: NDArray[np.float32]) -> None:
+    """Give the bicubic windows `rgb` the network's luminance `y`, in place.
+
+    Parameters
+    ----------
+    rgb : (N, ≥3, H, W) float32, bicubic
+    cut : what `y` is smaller on each side, in samples; that border stays as it is
+    y : (N, 1, H - 2·cut, W - 2·cut) float32
+    """
+    _check_cut(rgb, y, cut)
+    _tiles.recolor(rgb, cut, y, *LUMA_WEIGHTS, LUMA_OFFSET, LUMA_GAIN)
+
+
+def premultiply(windows: NDArray[np.float32]) -> None:
+    """Multiply every channel by the last one, the alpha, in place."""
+    windows[:, :-1] *= windows[:, -1:]
+
+
+def unpremultiply(color: NDArray[np.float32], alpha: NDArray[np.float32], least: float) -> None:
+    """Divide (N, C, H, W) colour by (N, 1, H, W) alpha, in place.
+
+    Where alpha is below `least` (it would be stored as 0) colour is set to 0.
+    """
+    visible = alpha >= least
+    np.divide(color, np.minimum(alpha, 1.0), out=color, where=np.broadcast_to(visible, color.shape))
+    color *= visible
+
+
+def _check_cut(rgb: NDArray[np.float32], y: NDArray[np.float32], cut: int) -> None:
+    h, w = rgb.shape[2:]
+    if rgb.shape[1] < 3 or len(y) > len(rgb) or y.shape[1:] != (1, h - 2 * cut, w - 2 * cut):
+        raise ValueError(f"luminance {y.shape} does not fit into windows {rgb.shape} with {cut} cut off")

@@ -1,0 +1,410 @@
+"""`Engine`: upscale arrays and files. Reads as its steps: read, extract, run, stitch, write."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import bicubic, color, geometry, pipeline, spec, tiles
+from .errors import ArgumentError, PictureError
+from .geometry import Chunk, Plan, Span, Tile
+from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
+from .io.base import StripCache
+from .picture import Layout, PictureInfo
+from .session import Session
+from .spec import ModelSpec
+
+# HR side of a tile for tile="auto": larger tiles are no faster, and the network's
+# activations (96 channels of float32 at HR size) are what fills the memory.
+AUTO_TILE_HR = 512
+# Small windows go through the network together, up to this many HR samples a run.
+BATCH_SAMPLES = AUTO_TILE_HR**2
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What `Engine.upscale_file` did.
+
+    Attributes
+    ----------
+    source, target : paths
+    source_size, target_size : (width, height) in pixels
+    layout, dtype : of both pictures, e.g. ``"rgb + alpha"``, ``"uint16"``
+    scale, model, provider, tile : what was used
+    seconds : from opening the source to the finished file
+    mpx_per_s : HR megapixels a second
+    peak_memory : largest resident size of the process so far, bytes; None where unknown
+    """
+
+    source: str
+    target: str
+    source_size: tuple[int, int]
+    target_size: tuple[int, int]
+    layout: str
+    dtype: str
+    scale: int
+    model: str
+    provider: str
+    tile: int
+    seconds: float
+    mpx_per_s: float
+    peak_memory: int | None
+
+
+class Engine:
+    """Upscales pictures of any size with one model; the result does not depend on `tile`.
+
+    May be used from several threads at once, and as a context manager. Touches no global
+    state: no environment, no logging, no threads of other libraries.
+
+    Parameters
+    ----------
+    model : str or Path
+        A bundled name (``srcnn-rt models`` lists them), ``"bicubic-x2"`` … ``"bicubic-x8"``,
+        or the path of an ONNX file.
+    provider : {"auto", "cpu", "cuda"}
+        ``"auto"`` takes CUDA where it works. A provider asked for by name is used or
+        `ProviderError` is raised.
+    tile : int or "auto"
+        Side of a tile in LR pixels, margins not counted, at least 8.
+    threads : int, optional
+        Threads of the network; all available processors if None.
+
+    Raises
+    ------
+    SourceMissingError, ModelError, ProviderError, RuntimeMissingError, ArgumentError
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from srcnn_rt import Engine
+    >>> with Engine("srcnn-915-x2", provider="cpu") as engine:
+    ...     engine.upscale(np.zeros((30, 40, 3), np.uint8)).shape
+    (60, 80, 3)
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "srcnn-915-x2",
+        provider: str = "auto",
+        tile: int | Literal["auto"] = 512,
+        threads: int | None = None,
+    ) -> None:
+        if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
+            raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
+        data, self._spec = spec.load(model)
+        side = max(geometry.MIN_TILE, AUTO_TILE_HR // self._spec.scale) if tile == "auto" else tile
+        if side < geometry.MIN_TILE:
+            raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {side}")
+        self._tile = geometry.ceil_to(side, self._spec.period)
+        self._network = Session(data, provider, threads)
+        # Chroma and alpha are bicubic; on the CPU that is cheaper than a trip to the card.
+        plain = bicubic.model(self._spec.scale).SerializeToString()
+        self._bicubic = Session(plain, "cpu", self._network.threads)
+        self._closed = False
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model is."""
+        return self._spec
+
+    @property
+    def scale(self) -> int:
+        """HR pixels an LR pixel."""
+        return self._spec.scale
+
+    @property
+    def margin(self) -> int:
+        """LR pixels a core needs around it, derived from the model's graph."""
+        return self._spec.margin
+
+    @property
+    def tile(self) -> int:
+        """Side of a tile in LR pixels, as used: a multiple of the model's period."""
+        return self._tile
+
+    @property
+    def provider(self) -> str:
+        """The provider really active: ``"cpu"`` or ``"cuda"``."""
+        return self._network.provider
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model. Later calls of `upscale` raise `ArgumentError`."""
+        self._closed = True
+        del self._network, self._bicubic
+
+    def upscale(
+        self, image: NDArray[Any], *, bands: bool = False, progress: Progress | None = None
+    ) -> NDArray[Any]:
+        """Upscale an array.
+
+        Parameters
+        ----------
+        image : (H, W) or (H, W, C) uint8, uint16 or float32, any strides
+            C = 1 gray, 2 gray + alpha, 3 R, G, B, 4 R, G, B, A (not premultiplied), other
+            counts are bands. Integers use their full range; float32 is nominally [0, 1]
+            and neither clipped nor rounded.
+        bands : bool
+            Upscale each channel on its own whatever C is.
+        progress : callable, optional
+            Called with (HR pixels done, HR pixels in all).
+
+        Returns
+        -------
+        (s·H, s·W) or (s·H, s·W, C) of the same dtype
+
+        Raises
+        ------
+        ArgumentError
+            If the shape or dtype is another one.
+        """
+        image = np.asarray(image)
+        if image.ndim not in (2, 3) or 0 in image.shape:
+            raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {image.shape}")
+        if image.dtype not in tiles.DTYPES or not image.dtype.isnative:
+            raise ArgumentError(f"an image must be uint8, uint16 or float32, got {image.dtype}")
+        picture = image if image.ndim == 3 else image[:, :, np.newaxis]
+        layout = Layout.of(picture.shape[2], bands=bands)
+        info = PictureInfo((picture.shape[0], picture.shape[1]), layout, picture.dtype)
+        sink = ArraySink(info.scaled(self.scale))
+        self._process(ArraySource(picture, info), sink, progress)
+        return sink.array if image.ndim == 3 else sink.array[:, :, 0]
+
+    def upscale_file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Upscale a picture file. TIFF streams in bounded memory; other formats are held whole.
+
+        Parameters
+        ----------
+        source : a TIFF, PNG, JPEG, WebP or BMP
+        target : its suffix decides the format; written as a partial file first and renamed
+            when complete
+        overwrite : replace `target` if it exists
+        progress : called with (HR pixels done, HR pixels in all)
+
+        Raises
+        ------
+        SourceMissingError, PictureError, OutputError
+            Naming the file and the rule. Nothing is left under the name `target`.
+        """
+        source, target = Path(source), Path(target)
+        start = time.perf_counter()
+        with open_source(source) as picture:
+            check_output(target, source, overwrite=overwrite)
+            info = picture.info
+            self._check_layout(info.layout, str(source))
+            scaled = info.scaled(self.scale)
+            with replacing(target) as partial:
+                sink = create_sink(partial, target, scaled, self.scale)
+                try:
+                    self._process(picture, sink, progress)
+                    sink.close()
+                except BaseException:
+                    sink.abort()
+                    raise
+        seconds = time.perf_counter() - start
+        (h, w), (hr_h, hr_w) = info.shape, scaled.shape
+        return Report(
+            source=str(source),
+            target=str(target),
+            source_size=(w, h),
+            target_size=(hr_w, hr_h),
+            layout=str(info.layout),
+            dtype=info.dtype.name,
+            scale=self.scale,
+            model=self._spec.name,
+            provider=self.provider,
+            tile=self._tile,
+            seconds=round(seconds, 3),
+            mpx_per_s=round(hr_h * hr_w / 1e6 / seconds, 3),
+            peak_memory=peak_memory(),
+        )
+
+    def _check_layout(self, layout: Layout, name: str = "") -> None:
+        if self._spec.channels == 3 and layout.color == "bands":
+            where = f"{name}: " if name else ""
+            raise PictureError(f"{where}a colour model takes gray or RGB pictures, got {layout}")
+
+    def _process(self, source: Source, sink: Sink, progress: Progress | None) -> None:
+        if self._closed:
+            raise ArgumentError("the engine is closed")
+        info, s = source.info, self.scale
+        self._check_layout(info.layout)
+        plan = self._plan(info, sink)
+        work = _Work(self._spec, self._network, self._bicubic, info, plan)
+        total, done = info.shape[0] * info.shape[1] * s * s, 0
+        strips = StripCache(source) if source.by_rows else source
+
+        def hr(span: Span) -> Span:
+            return Span(span.start * s, span.stop * s)
+
+        def read(chunk: Chunk) -> NDArray[Any]:
+            return strips.read(*chunk.reach(plan.tile, work.margin, info.shape))
+
+        def compute(chunk: Chunk, part: NDArray[Any]) -> NDArray[Any]:
+            nonlocal done
+            out = sink.buffer(hr(chunk.y), hr(chunk.x))
+            for at in range(0, len(chunk.tiles), work.batch):
+                batch = chunk.tiles[at : at + work.batch]
+                work.render(batch, chunk, part, out)
+                done += sum(t.y.core.size * t.x.core.size for t in batch) * s * s
+                if progress is not None:
+                    progress(done, total)
+            return out
+
+        def write(chunk: Chunk, out: NDArray[Any]) -> None:
+            sink.write(hr(chunk.y), hr(chunk.x), out)
+
+        pipeline.overlap(plan, read, compute, write)
+
+    def _plan(self, info: PictureInfo, sink: Sink) -> Plan:
+        s = self.scale
+        height = geometry.ceil_to(self._tile, max(1, sink.block[0] // s))
+        column = height * s * s * info.layout.channels * info.dtype.itemsize
+        widest = info.shape[1] if sink.max_bytes is None else max(1, sink.max_bytes // column)
+        return geometry.plan(
+            info.shape,
+            self._tile,
+            margin=self._margin_for(info.layout),
+            period=self._spec.period,
+            block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
+            max_chunk=widest,
+        )
+
+    def _margin_for(self, layout: Layout) -> int:
+        """Return the model's margin, or bicubic's where the picture needs that and it is larger."""
+        plain = layout.alpha or (layout.color == "rgb" and self._spec.channels == 1)
+        return max(self._spec.margin, bicubic.REACH if plain else 0)
+
+
+class _Work:
+    """One picture's buffers and the steps between its windows and its cores.
+
+    The layout of the picture and the channels of the model decide the steps once, here:
+
+    ============== ======================= ===============================
+    picture        luminance model         colour model
+    ============== ======================= ===============================
+    gray, bands    each channel            gray as R = G = B, then the mean
+    RGB            luminance, `recolor`    as it is
+    alpha          bicubic; colour premultiplied before, divided after
+    ============== ======================= ===============================
+    """
+
+    def __init__(
+        self, model: ModelSpec, network: Session, plain: Session, info: PictureInfo, plan: Plan
+    ) -> None:
+        self._network, self._bicubic = network, plain
+        self._layout, self._plan, self._model = info.layout, plan, model
+        self.margin = plan.margin
+        s, (h, w) = model.scale, plan.tile
+        if model.batch is None:
+            most = -(-info.shape[0] // h) * -(-info.shape[1] // w)
+            self.batch = min(max(1, BATCH_SAMPLES // (h * w * s * s)), most)
+        else:
+            self.batch = model.batch
+        self._windows = np.zeros((self.batch, info.layout.channels, *plan.window), np.float32)
+        self._luma = info.layout.color == "rgb" and model.channels == 1
+        # LR pixels of the window that the network does not need, but bicubic does.
+        self._slack = plan.margin - model.margin
+        if self._luma:
+            inner = (n - 2 * self._slack for n in plan.window)
+            self._y = np.zeros((self.batch, 1, *inner), np.float32)
+        # Alpha below this is stored as 0.
+        self._least_alpha = 0.5 / tiles.white(info.dtype) if info.dtype.kind != "f" else 1e-6
+
+    def render(self, batch: tuple[Tile, ...], chunk: Chunk, part: NDArray[Any], out: NDArray[Any]) -> None:
+        """Fill the cores of `batch` in the chunk `out` from the picture's `part`."""
+        reach = chunk.reach(self._plan.tile, self.margin, self._plan.shape)
+        tiles.extract(
+            part,
+            batch,
+            self.margin,
+            self._windows,
+            shape=self._plan.shape,
+            origin=(reach[0].start, reach[1].start),
+        )
+        windows, cut = self._run(self._windows)
+        tiles.stitch(windows, batch, self._model.scale, out, cut=cut, origin=(chunk.y.start, chunk.x.start))
+
+    def _run(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
+        """Return HR windows of all channels and the HR border around their tiles."""
+        if self._layout.alpha:
+            color.premultiply(windows)
+        if self._luma:
+            color.luma_windows(windows, self._slack, self._y)
+            out, cut = self._enlarge(windows), (self.margin - bicubic.REACH) * self._model.scale
+            color.recolor(out, cut, self._network.run(self._y))
+        else:
+            out, cut = self._colors(windows), 0
+        if self._layout.alpha:
+            color.unpremultiply(out[:, :-1], out[:, -1:], self._least_alpha)
+        return out, cut
+
+    def _colors(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network on the colour channels as they are, and bicubic on an alpha."""
+        count = windows.shape[1] - self._layout.alpha
+        inner = windows[:, :count, self._slack : -self._slack or None, self._slack : -self._slack or None]
+        if self._model.channels == 3 and count == 1:
+            three = np.repeat(inner, 3, axis=1)
+            out = self._network.run(three).mean(axis=1, keepdims=True)
+        elif self._model.channels == 3:
+            out = self._network.run(np.ascontiguousarray(inner))
+        else:
+            # One channel at a time: one window shape, and activations of one channel only.
+            runs = [self._network.run(np.ascontiguousarray(inner[:, c : c + 1])) for c in range(count)]
+            out = runs[0] if count == 1 else np.concatenate(runs, axis=1)
+        if not self._layout.alpha:
+            return np.ascontiguousarray(out)
+        cut = (self.margin - bicubic.REACH) * self._model.scale
+        alpha = self._enlarge(np.ascontiguousarray(windows[:, -1:]))
+        return np.concatenate([out, alpha[:, :, cut : -cut or None, cut : -cut or None]], axis=1)
+
+    def _enlarge(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Enlarge every channel by bicubic."""
+        n, c, h, w = windows.shape
+        out = self._bicubic.run(windows.reshape(n * c, 1, h, w))
+        return out.reshape(n, c, *out.shape[2:])
+
+
+def peak_memory() -> int | None:
+    """Return the largest resident size of this process so far in bytes, None if unknown."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def upscale(image: NDArray[Any], model: str | Path = "srcnn-915-x2", **options: Any) -> NDArray[Any]:
+    """Upscale one array; `options` are those of `Engine`.
+
+    For more than one picture make an `Engine` and keep it.
+    """
+    with Engine(model, **options) as engine:
+        return engine.upscale(image)

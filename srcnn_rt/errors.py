@@ -1,0 +1,61 @@
+"""Every error this package raises on purpose, each one line a user can act on.
+
+::
+
+    SrcnnError
+    ├── ArgumentError         (ValueError)         a tile, scale, array ... out of its rule
+    ├── ModelError            (ValueError)         not a model, or one that cannot be tiled
+    ├── PictureError          (ValueError)         not a picture, damaged, or of an unsupported kind
+    ├── SourceMissingError    (FileNotFoundError)  a picture, model or checkpoint that is not there
+    ├── OutputError           (OSError)            exists, not writable, disk full, format too small
+    ├── RuntimeMissingError   (ImportError)        an optional package is not installed
+    └── ProviderError         (RuntimeError)       a provider asked for by name does not load
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "ModelError",
+    "OutputError",
+    "PictureError",
+    "ProviderError",
+    "RuntimeMissingError",
+    "SourceMissingError",
+    "SrcnnError",
+]
+
+
+class SrcnnError(Exception):
+    """Root of the tree above. ``str()`` of any of them is one line."""
+
+    def __str__(self) -> str:
+        return " ".join(str(self.args[0] if self.args else "").split())
+
+
+class ArgumentError(SrcnnError, ValueError):
+    """An argument breaks its rule; the message gives the rule and the value."""
+
+
+class ModelError(SrcnnError, ValueError):
+    """The model file cannot be used; the message names the file and the rule."""
+
+
+class PictureError(SrcnnError, ValueError):
+    """The picture cannot be read as one; the message names the file and the rule."""
+
+
+class SourceMissingError(SrcnnError, FileNotFoundError):
+    """Something to read is not there."""
+
+
+class OutputError(SrcnnError, OSError):
+    """The result cannot be written; nothing is left under the final name."""
+
+
+class RuntimeMissingError(SrcnnError, ImportError):
+    """An optional package is missing; the message holds the line that installs it."""
+
+
+class ProviderError(SrcnnError, RuntimeError):
+    """A provider asked for by name is not active; never a silent fallback."""

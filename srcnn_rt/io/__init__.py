@@ -1,0 +1,27 @@
+"""Sources and sinks: the only place that knows file names and formats."""
+
+from .base import Sink, Source
+from .files import (
+    PICTURE_SUFFIXES,
+    check_output,
+    create_sink,
+    is_picture_name,
+    make_folder,
+    open_source,
+    replacing,
+)
+from .memory import ArraySink, ArraySource
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "ArraySink",
+    "ArraySource",
+    "Sink",
+    "Source",
+    "check_output",
+    "create_sink",
+    "is_picture_name",
+    "make_folder",
+    "open_source",
+    "replacing",
+]

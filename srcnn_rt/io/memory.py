@@ -1,0 +1,55 @@
+"""Pictures that are arrays already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry import Span
+from ..picture import PictureInfo
+from .base import Closing
+
+
+class ArraySource(Closing):
+    """An (H, W, C) array as a source; nothing is copied."""
+
+    by_rows = False
+
+    def __init__(self, array: NDArray[Any], info: PictureInfo) -> None:
+        self.info = info
+        self._array = array
+
+    def read(self, y: Span, x: Span) -> NDArray[Any]:
+        return self._array[y.start : y.stop, x.start : x.stop]
+
+    def close(self) -> None:
+        pass
+
+
+class ArraySink(Closing):
+    """A new (H, W, C) array, filled in place.
+
+    Attributes
+    ----------
+    array : the picture
+    """
+
+    block = (1, 1)
+    max_bytes: int | None = None
+
+    def __init__(self, info: PictureInfo) -> None:
+        self.array = np.empty((*info.shape, info.layout.channels), info.dtype)
+
+    def buffer(self, y: Span, x: Span) -> NDArray[Any]:
+        return self.array[y.start : y.stop, x.start : x.stop]
+
+    def write(self, y: Span, x: Span, block: NDArray[Any]) -> None:
+        pass  # the buffer is the place itself
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass

@@ -1,0 +1,85 @@
+"""What a picture is, apart from its samples: size, layout, sample type, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from .errors import ArgumentError
+
+Color = Literal["gray", "rgb", "bands"]
+_USUAL: dict[int, tuple[Color, bool]] = {
+    1: ("gray", False),
+    2: ("gray", True),
+    3: ("rgb", False),
+    4: ("rgb", True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the channels mean: ``color`` channels first, alpha (not premultiplied) last.
+
+    ``"bands"`` are channels without a common meaning (multispectral); each is upscaled
+    on its own.
+    """
+
+    color: Color
+    channels: int
+    alpha: bool = False
+
+    @classmethod
+    def of(cls, channels: int, *, bands: bool = False) -> Self:
+        """Return the usual meaning of a channel count: gray, gray+alpha, RGB, RGBA, bands."""
+        if channels < 1:
+            raise ArgumentError(f"a picture has at least one channel, got {channels}")
+        if bands or channels not in _USUAL:
+            return cls("bands", channels)
+        color, alpha = _USUAL[channels]
+        return cls(color, channels, alpha)
+
+    def __str__(self) -> str:
+        name = f"{self.channels} bands" if self.color == "bands" else self.color
+        return f"{name} + alpha" if self.alpha else name
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What travels with the samples. Readers fill what they find, writers keep what they can.
+
+    Attributes
+    ----------
+    icc, exif, xmp : raw bytes; EXIF orientation is applied by the reader and reset to 1
+    raster : GeoTIFF items by rasterio's names: crs, transform, nodata, tags, descriptions,
+        colorinterp
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    raster: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """A picture without its samples.
+
+    Attributes
+    ----------
+    shape : (H, W)
+    layout : what the channels mean
+    dtype : uint8, uint16 or float32
+    metadata : what travels along
+    """
+
+    shape: tuple[int, int]
+    layout: Layout
+    dtype: np.dtype[Any]
+    metadata: Metadata = field(default_factory=Metadata)
+
+    def scaled(self, scale: int) -> Self:
+        """Return the info of the picture `scale` times larger (metadata as they are)."""
+        return replace(self, shape=(self.shape[0] * scale, self.shape[1] * scale))

@@ -1,0 +1,161 @@
+"""ONNX Runtime: which providers really load, a session's options, one run.
+
+onnxruntime is imported when first needed: it is an extra (``cpu`` or ``gpu``), and
+importing this package must stay cheap.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ArgumentError, ModelError, ProviderError, RuntimeMissingError
+
+PROVIDERS = ("auto", "cpu", "cuda")
+_CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_GPU_EXTRA = 'pip uninstall -y onnxruntime && pip install "srcnn-rt[gpu]"'
+
+
+def runtime() -> ModuleType:
+    """Import ONNX Runtime.
+
+    Raises
+    ------
+    RuntimeMissingError
+        With the line to type, if neither wheel is installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeMissingError(
+            f'ONNX Runtime does not import ({error}); type: pip install "srcnn-rt[cpu]" '
+            '(or "srcnn-rt[gpu]" with an NVIDIA card)'
+        ) from error
+    # Two wheels in one environment overwrite each other and can leave an empty shell.
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise RuntimeMissingError(
+            "ONNX Runtime is damaged (were onnxruntime and onnxruntime-gpu both installed?); type: "
+            'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "srcnn-rt[cpu]"'
+        )
+    module: ModuleType = onnxruntime
+    return module
+
+
+def available_threads() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def cuda_missing() -> str | None:
+    """Return why CUDA cannot be used here, or None if a session may be tried."""
+    if _CUDA not in runtime().get_available_providers():
+        return f"the installed ONNX Runtime has no CUDA; type: {_GPU_EXTRA}"
+    try:
+        driver = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
+    except OSError:
+        return "no NVIDIA driver is installed (libcuda does not load)"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+        return "the NVIDIA driver finds no device"
+    return None
+
+
+class Session:
+    """One model on one provider; ``run`` may be called from several threads at once.
+
+    Parameters
+    ----------
+    model : bytes
+        A serialized ONNX model with one float32 input and one output.
+    provider : {"auto", "cpu", "cuda"}
+        ``"auto"`` takes CUDA where it works, else the CPU. A provider asked for by name
+        is used or an error is raised.
+    threads : int, optional
+        Threads inside one run; all available processors if None.
+
+    Attributes
+    ----------
+    provider : "cpu" or "cuda", the one really active
+    threads : int
+    """
+
+    def __init__(self, model: bytes, provider: str = "auto", threads: int | None = None) -> None:
+        if provider not in PROVIDERS:
+            raise ArgumentError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
+        if threads is not None and threads < 1:
+            raise ArgumentError(f"threads must be at least 1, got {threads}")
+        ort = runtime()
+        self.threads = threads or available_threads()
+        self._session: Any = None
+        if provider != "cpu":
+            reason = cuda_missing()
+            if reason is None:
+                self._session = _create(ort, model, _cuda_options(), self.threads)
+                if _CUDA not in self._session.get_providers():
+                    self._session, reason = None, _why_cuda_failed(ort)
+                    if provider == "auto":  # a card is there, so silence would hide a fault
+                        warnings.warn(f"running on the CPU: {reason}", RuntimeWarning, stacklevel=3)
+            if self._session is None and provider == "cuda":
+                raise ProviderError(f"provider cuda does not load: {reason}")
+        self.provider = "cpu" if self._session is None else "cuda"
+        if self._session is None:
+            self._session = _create(ort, model, [_CPU], self.threads)
+        self._input = self._session.get_inputs()[0].name
+        self._output = self._session.get_outputs()[0].name
+
+    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the model on (N, C, h, w) windows and return its (N, C, H, W) output.
+
+        Raises
+        ------
+        ModelError
+            If the runtime fails, out of memory included; the message is the runtime's.
+        """
+        try:
+            (out,) = self._session.run([self._output], {self._input: windows})
+        except Exception as error:  # the runtime's errors share no other base class
+            raise ModelError(f"ONNX Runtime failed on windows of shape {windows.shape}: {error}") from error
+        return np.ascontiguousarray(out, dtype=np.float32)
+
+
+def _create(ort: ModuleType, model: bytes, providers: list[Any], threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # this session's; failures come as exceptions or are asked for
+    # Spinning workers would take the cores from reading and writing.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(model, options, providers=providers)
+    except Exception as error:  # the runtime's errors share no other base class
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+
+
+def _cuda_options() -> list[Any]:
+    ort = runtime()
+    if hasattr(ort, "preload_dlls"):  # finds CUDA and cuDNN among the pip-installed packages
+        ort.preload_dlls()
+    # One shape only, so an exhaustive search for the fastest algorithm is not worth its time
+    # and memory; TF32 would cost accuracy.
+    return [(_CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}), _CPU]
+
+
+def _why_cuda_failed(ort: ModuleType) -> str:
+    """Load the provider's library by hand: the loader's message says what is missing."""
+    library = Path(str(ort.__file__)).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    try:
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return f"{error}; CUDA 13 and cuDNN 9 come with: {_GPU_EXTRA}"
+    return "ONNX Runtime's CUDA provider did not start; check the driver's version with nvidia-smi"

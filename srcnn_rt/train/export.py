@@ -1,0 +1,253 @@
+"""Checkpoint to ONNX under the model contract, checked against torch before it is kept."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .. import bicubic, spec
+from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
+from ..session import Session
+from .model import SRCNN
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto
+
+EXPECTED = tuple(f"conv{k}.{part}" for k in (1, 2, 3) for part in ("weight", "bias"))
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "net")
+_PREFIXES = ("module.", "model.", "net.")
+# Core sizes (h, w) and batches on which the file must agree with torch: one pixel, odd, long.
+_CHECKED = ((1, 1, 1), (2, 7, 5), (1, 33, 18), (1, 3, 61))
+_TOLERANCE = 1e-5  # of the largest output: float32 sums in another order
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Weights and what is known of them."""
+
+    weights: Mapping[str, Tensor]
+    arch: str
+    channels: int
+    filters: tuple[int, int]
+    scale: int | None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def network(self) -> SRCNN:
+        """Return the torch module with these weights."""
+        net = SRCNN(self.arch, self.channels, init="paper", filters=self.filters)
+        net.load_state_dict(dict(self.weights))
+        return net.eval()
+
+
+class Upscaler(nn.Module):
+    """The contract in torch: mirrored LR windows in, HR cores out; the oracle of the export."""
+
+    def __init__(self, network: SRCNN, scale: int) -> None:
+        super().__init__()
+        self.network, self.scale = network, scale
+        self.margin = bicubic.margin_for(network.shrink, scale)
+
+    def forward(self, lr: Tensor) -> Tensor:  # (N, C, h + 2m, w + 2m) -> (N, C, s·h, s·w)
+        up = nn.functional.interpolate(lr, scale_factor=self.scale, mode="bicubic", antialias=True)
+        cut = self.margin * self.scale - self.network.shrink
+        out: Tensor = self.network(up[:, :, cut:-cut, cut:-cut])
+        return out
+
+
+def export(
+    checkpoint: Path, target: Path, *, scale: int | None = None, overwrite: bool = False
+) -> spec.ModelSpec:
+    """Turn a checkpoint into an ONNX model; the file stays only if it agrees with torch.
+
+    Parameters
+    ----------
+    checkpoint : what the training loop saved, or a state dict with ``conv1``, ``conv2`` and
+        ``conv3``, ``weight`` and ``bias``, also wrapped (``state_dict``, ``module.`` ...)
+    target : written as a whole or not at all
+    scale : needed where the checkpoint does not say it
+
+    Raises
+    ------
+    SourceMissingError, ModelError, ArgumentError, OutputError
+    """
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target}: exists already; overwriting must be asked for")
+    found = read_checkpoint(checkpoint)
+    if scale is not None and found.scale is not None and scale != found.scale:
+        raise ArgumentError(f"{checkpoint}: trained for scale {found.scale}, got --scale {scale}")
+    scale = scale or found.scale
+    if scale is None:
+        raise ArgumentError(f"{checkpoint}: does not say its scale; give --scale")
+    if not 1 <= scale <= 8:
+        raise ArgumentError(f"scale must be 1 to 8, got {scale}")
+    network = found.network()
+    proto = build(network, scale)
+    details = {"architecture": network.arch, "scale": scale, "channels": network.channels}
+    spec.set_metadata(proto, training=found.training, **details)  # type: ignore[arg-type]
+    partial = target.with_name(target.name + ".partial")
+    try:
+        try:
+            partial.write_bytes(proto.SerializeToString())
+            check = check_against_torch(partial, network, scale)
+            spec.set_metadata(proto, training=found.training, check=check, **details)  # type: ignore[arg-type]
+            partial.write_bytes(proto.SerializeToString())
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+        _, described = spec.load(partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return described
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read weights, and nothing but weights: a pickle that holds code is refused.
+
+    Raises
+    ------
+    SourceMissingError, ModelError
+    """
+    if not path.exists():
+        raise SourceMissingError(f"{path}: no such file")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}"
+        ) from error
+    weights = _unwrap(loaded)
+    if sorted(weights) != sorted(EXPECTED):
+        names = ", ".join(sorted(map(str, weights))[:12]) or "none"
+        raise ModelError(f"{path}: not an SRCNN: expected the keys {', '.join(EXPECTED)}; found {names}")
+    arch, channels, filters = _shape(path, weights)
+    extra = loaded if isinstance(loaded, dict) else {}
+    known_scale = extra.get("scale")
+    return Checkpoint(
+        weights={k: weights[k].float() for k in EXPECTED},
+        arch=arch,
+        channels=channels,
+        filters=filters,
+        scale=known_scale if isinstance(known_scale, int) else None,
+        training=extra.get("training") or {},
+    )
+
+
+def build(network: SRCNN, scale: int) -> ModelProto:
+    """Write the network as a valid ONNX graph with the bicubic inside, LR in and HR out.
+
+    What the mirrored edge's bicubic adds beyond the network's shrink is cut off before
+    the first convolution, where it is one channel, not after the last.
+    """
+    from onnx import helper, numpy_helper
+
+    channels = network.channels
+    body: list[NodeProto] = []
+    initialisers: list[TensorProto] = []
+    if scale == 1:
+        last, spare = "lr", 0
+    else:
+        body, initialisers = bicubic.nodes("lr", "bicubic", scale, channels)
+        spare = (bicubic.margin_for(network.shrink, scale) - bicubic.REACH) * scale - network.shrink
+        last = "bicubic"
+    if spare:
+        for name, values in (("starts", [spare] * 2), ("ends", [-spare] * 2), ("axes", [2, 3])):
+            initialisers.append(numpy_helper.from_array(np.array(values, np.int64), f"crop.{name}"))
+        body.append(
+            helper.make_node("Slice", [last, "crop.starts", "crop.ends", "crop.axes"], ["cropped"], "crop")
+        )
+        last = "cropped"
+    for k, conv in enumerate((network.conv1, network.conv2, network.conv3), start=1):
+        inputs = [last]
+        for part in ("weight", "bias"):
+            array = getattr(conv, part).detach().numpy()
+            initialisers.append(numpy_helper.from_array(array, f"conv{k}.{part}"))
+            inputs.append(f"conv{k}.{part}")
+        last = "hr" if k == 3 else f"conv{k}.out"
+        kernel = list(conv.kernel_size)
+        body.append(helper.make_node("Conv", inputs, [last], f"conv{k}", kernel_shape=kernel))
+        if k < 3:
+            body.append(helper.make_node("Relu", [last], [f"relu{k}.out"], f"relu{k}"))
+            last = f"relu{k}.out"
+    graph = helper.make_graph(
+        body,
+        f"srcnn-{network.arch}-x{scale}",
+        [bicubic.value("lr", channels, "in")],
+        [bicubic.value("hr", channels, "out")],
+        initialisers,
+    )
+    return bicubic.make_model(graph)
+
+
+def check_against_torch(model: Path, network: SRCNN, scale: int) -> dict[str, Any]:
+    """Compare the file, run by ONNX Runtime, with torch on several odd shapes.
+
+    Returns
+    -------
+    What was compared and the largest difference, for the file's metadata.
+
+    Raises
+    ------
+    ModelError
+        If they differ, or the graph's margin is not the one of the contract.
+    """
+    data, described = spec.load(model)
+    oracle = Upscaler(network, scale) if scale > 1 else network
+    margin = bicubic.margin_for(network.shrink, scale) if scale > 1 else network.shrink
+    if (described.scale, described.margin) != (scale, margin):
+        got = (described.scale, described.margin)
+        raise ModelError(f"{model}: the graph has scale and margin {got}, expected {(scale, margin)}")
+    session = Session(data, "cpu")
+    rng = np.random.default_rng(0)
+    worst = 0.0
+    for n, h, w in _CHECKED:
+        size = (n, network.channels, h + 2 * margin, w + 2 * margin)
+        lr = rng.random(size, dtype=np.float32)
+        with torch.no_grad():
+            expected = oracle(torch.from_numpy(lr)).numpy()
+        got_hr = session.run(lr)
+        if got_hr.shape != expected.shape:
+            raise ModelError(f"{model}: gives {got_hr.shape} where torch gives {expected.shape}")
+        top = max(1.0, float(np.abs(expected).max()))
+        worst = max(worst, float(np.abs(got_hr - expected).max()) / top)
+    if not worst <= _TOLERANCE:
+        raise ModelError(f"{model}: differs from torch by {worst:.2g} of full scale, over {_TOLERANCE:g}")
+    return {"against": f"torch {torch.__version__}", "cores": [list(c) for c in _CHECKED], "largest": worst}
+
+
+def _unwrap(loaded: object) -> dict[str, Tensor]:
+    """Find the dictionary of tensors and strip the prefixes that wrappers add."""
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, Mapping):
+        return {}
+    found = {str(k): v for k, v in loaded.items()}
+    for prefix in _PREFIXES:
+        if found and all(k.startswith(prefix) for k in found):
+            found = {k.removeprefix(prefix): v for k, v in found.items()}
+    return found
+
+
+def _shape(path: Path, weights: Mapping[str, Tensor]) -> tuple[str, int, tuple[int, int]]:
+    """Read architecture, channels and filters off the weights."""
+    shapes = [tuple(weights[f"conv{k}.weight"].shape) for k in (1, 2, 3)]
+    sizes = [s[2] for s in shapes if len(s) == 4 and s[2] == s[3] and s[2] % 2 == 1]
+    chained = (
+        len(sizes) == 3
+        and all(shapes[k][1] == shapes[k - 1][0] for k in (1, 2))
+        and shapes[2][0] == shapes[0][1]
+    )
+    biased = all(tuple(weights[f"conv{k}.bias"].shape) == shapes[k - 1][:1] for k in (1, 2, 3))
+    if not chained or not biased or shapes[0][1] not in (1, 3):
+        text = ", ".join("x".join(map(str, s)) for s in shapes)
+        raise ModelError(f"{path}: not an SRCNN: square odd kernels, 1 or 3 channels wanted, got {text}")
+    return "-".join(map(str, sizes)), shapes[0][1], (shapes[0][0], shapes[1][0])
