@@ -1,0 +1,101 @@
+"""Small ONNX models made for tests, with the layers the oracle needs beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Layers = list[tuple[np.ndarray, np.ndarray]]
+
+
+def tensor(name: str, array: np.ndarray) -> TensorProto:
+    return numpy_helper.from_array(np.ascontiguousarray(array), name)
+
+
+def value(name: str, shape: list[object], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    weights: dict[str, np.ndarray],
+    *,
+    inputs: list[onnx.ValueInfoProto] | None = None,
+    outputs: list[onnx.ValueInfoProto] | None = None,
+    metadata: dict[str, str] | None = None,
+    channels: int = 1,
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        inputs if inputs is not None else [value("lr", ["n", channels, "h", "w"])],
+        outputs if outputs is not None else [value("hr", ["n", channels, "sh", "sw"])],
+        [tensor(k, v) for k, v in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    proto.ir_version = 8
+    helper.set_model_props(proto, metadata or {})
+    onnx.save(proto, path)
+    return path
+
+
+def integer_layers(rng: np.random.Generator, sizes: tuple[int, ...], channels: int = 1) -> Layers:
+    """Convolutions of weights -1, 0, 1 with few filters: every partial sum stays exact in float32."""
+    widths = [channels, 4, 3, channels]
+    layers = []
+    for k, size in enumerate(sizes):
+        weight = rng.integers(-1, 2, (widths[k + 1], widths[k], size, size))
+        # No outermost tap may be zero by chance, or a margin one short would go unseen.
+        weight[:, :, [0, -1], :] = np.where(weight[:, :, [0, -1], :] == 0, 1, weight[:, :, [0, -1], :])
+        weight[:, :, :, [0, -1]] = np.where(weight[:, :, :, [0, -1]] == 0, 1, weight[:, :, :, [0, -1]])
+        bias = rng.integers(-2, 3, widths[k + 1])
+        layers.append((weight.astype(np.float32), bias.astype(np.float32)))
+    return layers
+
+
+def enlarging_kernel(rng: np.random.Generator, scale: int) -> np.ndarray:
+    """An integer stand-in for bicubic: (s², 1, 5, 5) of -1, 0, 1, no zero at the rim."""
+    kernel = rng.integers(-1, 2, (scale * scale, 1, 5, 5))
+    for rim in ((..., [0, -1], slice(None)), (..., slice(None), [0, -1])):
+        kernel[rim] = np.where(kernel[rim] == 0, 1, kernel[rim])
+    return kernel.astype(np.float32)
+
+
+def srcnn_like(
+    path: Path, scale: int, layers: Layers, kernel: np.ndarray, crop: int, channels: int = 1
+) -> Path:
+    """Write kernel → DepthToSpace → crop → layers, as the contract's valid models are."""
+    weights: dict[str, np.ndarray] = {"k": np.tile(kernel, (channels, 1, 1, 1))}
+    nodes = [
+        helper.make_node("Conv", ["lr", "k"], ["phases"], "up", group=channels),
+        helper.make_node("DepthToSpace", ["phases"], ["up0"], "shuffle", blocksize=scale, mode="CRD"),
+    ]
+    last = "up0"
+    if crop:
+        weights |= {
+            "starts": np.array([crop, crop]),
+            "ends": np.array([-crop, -crop]),
+            "axes": np.array([2, 3]),
+        }
+        nodes.append(helper.make_node("Slice", [last, "starts", "ends", "axes"], ["cropped"], "crop"))
+        last = "cropped"
+    for k, (weight, bias) in enumerate(layers):
+        weights |= {f"w{k}": weight, f"b{k}": bias}
+        out = "hr" if k + 1 == len(layers) else f"c{k}"
+        nodes.append(helper.make_node("Conv", [last, f"w{k}", f"b{k}"], [out], f"conv{k}"))
+        last = out
+        if k + 1 < len(layers):
+            nodes.append(helper.make_node("Relu", [last], [f"r{k}"], f"relu{k}"))
+            last = f"r{k}"
+    return save(path, nodes, weights, channels=channels)
+
+
+def layers_of(path: Path | str | bytes) -> Layers:
+    """Read conv1 … conv3 back from a model file, for the oracle."""
+    proto = onnx.load_model_from_string(path) if isinstance(path, bytes) else onnx.load(path)
+    found = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    return [(found[f"conv{k}.weight"], found[f"conv{k}.bias"]) for k in (1, 2, 3)]

@@ -1,0 +1,101 @@
+"""The oracle: direct bicubic and direct convolution in float64. Shares no code with the product.
+
+Written to be obviously right, not fast: positions and weights straight from the
+definitions, whole pictures, no tiles, no windows, no shuffles.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def keys_cubic(x: float) -> float:
+    """Keys' kernel with a = -0.5 (MATLAB's 'cubic')."""
+    x = abs(x)
+    if x <= 1:
+        return 1.5 * x**3 - 2.5 * x**2 + 1
+    if x < 2:
+        return -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return 0.0
+
+
+def mirrored(i: int, n: int) -> int:
+    """Walk back into [0, n) by reflecting at the edges, the edge sample repeating."""
+    while not 0 <= i < n:
+        i = -1 - i if i < 0 else 2 * n - 1 - i
+    return i
+
+
+def bicubic_axis(a: np.ndarray, scale: int, border: int) -> np.ndarray:
+    """Enlarge axis 0 by `scale`, giving also `border` HR samples beyond both edges."""
+    n = a.shape[0]
+    out = np.zeros((n * scale + 2 * border, *a.shape[1:]))
+    for row, hr in enumerate(range(-border, n * scale + border)):
+        x = (hr + 0.5) / scale - 0.5
+        for k in range(math.floor(x) - 1, math.floor(x) + 3):
+            out[row] += keys_cubic(x - k) * a[mirrored(k, n)]
+    return out
+
+
+def bicubic(a: np.ndarray, scale: int, border: int = 0) -> np.ndarray:
+    """Enlarge an (H, W) picture, mirrored at its edges, with `border` HR samples around."""
+    return bicubic_axis(bicubic_axis(a.astype(np.float64), scale, border).T, scale, border).T
+
+
+def convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """Unpadded correlation: x (C, H, W), weight (O, C, k, k) -> (O, H-k+1, W-k+1)."""
+    out_channels, _, kh, kw = weight.shape
+    h, w = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+    out = np.zeros((out_channels, h, w))
+    for i in range(kh):
+        for j in range(kw):
+            out += np.tensordot(weight[:, :, i, j].astype(np.float64), x[:, i : i + h, j : j + w], 1)
+    return out if bias is None else out + bias.astype(np.float64)[:, None, None]
+
+
+def network(x: np.ndarray, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Convolutions with ReLU between them."""
+    for k, (weight, bias) in enumerate(layers):
+        x = convolve(x, weight, bias)
+        if k + 1 < len(layers):
+            x = np.maximum(x, 0)
+    return x
+
+
+def shrink(layers: list[tuple[np.ndarray, np.ndarray]]) -> int:
+    """HR samples that the layers take off each side."""
+    return sum(weight.shape[2] // 2 for weight, _ in layers)
+
+
+def srcnn(planes: np.ndarray, scale: int, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """SRCNN of whole (C, H, W) planes: bicubic with a mirrored border, then the layers."""
+    border = shrink(layers)
+    return network(np.stack([bicubic(p, scale, border) for p in planes]), layers)
+
+
+def to_ycbcr(rgb: np.ndarray) -> np.ndarray:
+    """(H, W, 3) in [0, 1] to BT.601 studio swing in [0, 1], as MATLAB's rgb2ycbcr."""
+    matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
+    return (rgb @ matrix.T + [16, 128, 128]) / 255
+
+
+def from_ycbcr(ycc: np.ndarray) -> np.ndarray:
+    """The inverse of `to_ycbcr`, by inverting its matrix."""
+    matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
+    return (ycc * 255 - [16, 128, 128]) @ np.linalg.inv(matrix).T
+
+
+def upscale_rgb(rgb: np.ndarray, scale: int, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """A luminance model on colour the long way: through YCbCr, chroma by bicubic, and back."""
+    ycc = to_ycbcr(rgb)
+    y = srcnn(ycc[..., 0][None], scale, layers)[0]
+    cb, cr = (bicubic(ycc[..., k], scale) for k in (1, 2))
+    return from_ycbcr(np.stack([y, cb, cr], axis=-1))
+
+
+def quantise(x: np.ndarray, dtype: type) -> np.ndarray:
+    """[0, 1] to an integer type: clip, round half to even."""
+    top = np.iinfo(dtype).max
+    return np.rint(np.clip(x, 0, 1) * top).astype(dtype)

@@ -1,0 +1,209 @@
+"""Engine as other people's code uses it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import srcnn_rt
+from srcnn_rt import ArgumentError, Engine, PictureError, pipeline
+from tests.conftest import TEST_MODEL, drawing
+from tests.reference import quantise
+
+GRAY = quantise(drawing(50, 40, 1)[..., 0], np.uint8)
+
+
+@pytest.fixture(scope="module")
+def small() -> Engine:
+    return Engine(TEST_MODEL, "cpu", 16)
+
+
+def test_what_an_engine_says_of_itself(small: Engine) -> None:
+    assert (small.scale, small.margin, small.tile, small.provider) == (2, 5, 16, "cpu")
+    assert small.spec.architecture == "9-1-5"
+    assert Engine(provider="cpu").tile == 512
+    assert Engine(provider="cpu", tile="auto").tile == 256
+    assert Engine("srcnn-915-x4", "cpu", "auto").tile == 128
+
+
+def test_shape_and_dtype_follow_the_input(small: Engine) -> None:
+    for shape in ((9, 8), (9, 8, 1), (9, 8, 2), (9, 8, 3), (9, 8, 4), (9, 8, 7)):
+        for dtype in (np.uint8, np.uint16, np.float32):
+            out = small.upscale(np.zeros(shape, dtype))
+            assert out.shape == (18, 16, *shape[2:])
+            assert out.dtype == dtype
+
+
+def test_any_strides_give_the_same_picture(small: Engine) -> None:
+    rgb = quantise(drawing(40, 50), np.uint8)
+    expected = small.upscale(rgb)
+    flipped = np.ascontiguousarray(rgb[:, :, ::-1])[:, :, ::-1]
+    planar = np.ascontiguousarray(rgb.transpose(2, 0, 1)).transpose(1, 2, 0)
+    frozen = rgb.copy()
+    frozen.flags.writeable = False
+    for view in (flipped, planar, frozen):
+        assert (small.upscale(view) == expected).all()
+
+
+def test_the_input_is_not_changed(small: Engine) -> None:
+    for channels in (1, 3, 4):
+        picture = drawing(30, 30, channels).astype(np.float32)
+        before = picture.copy()
+        small.upscale(picture)
+        assert (picture == before).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "rule"),
+    [
+        (np.zeros((4, 4), np.int32), "uint8, uint16 or float32, got int32"),
+        (np.zeros((4, 4), np.complex64), "got complex64"),
+        (np.zeros((4, 4), ">u2"), "got >u2"),
+        (np.zeros((0, 4), np.uint8), "not empty, got (0, 4)"),
+        (np.zeros((4, 4, 0), np.uint8), "not empty"),
+        (np.zeros((1, 2, 3, 4), np.uint8), "(H, W) or (H, W, C)"),
+        (np.zeros(4, np.uint8), "(H, W) or (H, W, C)"),
+    ],
+)
+def test_a_wrong_array_is_refused(small: Engine, image: np.ndarray, rule: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        small.upscale(image)
+    assert rule in str(caught.value)
+
+
+@pytest.mark.parametrize("tile", [7, 0, -1, 1.5, "big", True])
+def test_a_wrong_tile_is_refused(tile: object) -> None:
+    with pytest.raises(ArgumentError, match="tile must be"):
+        Engine(TEST_MODEL, "cpu", tile)
+
+
+def test_wrong_threads_and_provider_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="threads must be at least 1, got 0"):
+        Engine(TEST_MODEL, "cpu", threads=0)
+    with pytest.raises(ArgumentError, match="provider must be one of auto, cpu, cuda, got 'tpu'"):
+        Engine(TEST_MODEL, "tpu")
+
+
+def test_a_closed_engine_says_so() -> None:
+    with Engine(TEST_MODEL, "cpu") as e:
+        e.upscale(GRAY)
+    with pytest.raises(ArgumentError, match="the engine is closed"):
+        e.upscale(GRAY)
+
+
+def test_several_threads_share_one_engine(small: Engine) -> None:
+    pictures = [quantise(drawing(40 + k, 60 - k, 1 + k % 4), np.uint8) for k in range(12)]
+    expected = [small.upscale(p) for p in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            for got, want in zip(pool.map(small.upscale, pictures), expected, strict=True):
+                assert (got == want).all()
+
+
+def test_progress_ends_at_the_whole(small: Engine) -> None:
+    seen: list[tuple[int, int]] = []
+    small.upscale(GRAY, progress=lambda done, total: seen.append((done, total)))
+    assert [d for d, _ in seen] == sorted(d for d, _ in seen)
+    assert seen[-1] == (8000, 8000)
+
+
+def test_an_error_in_progress_reaches_the_caller(small: Engine) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        small.upscale(GRAY, progress=stop)
+    assert small.upscale(GRAY).shape == (100, 80)
+
+
+def test_no_global_state_is_touched(tmp_path: Path) -> None:
+    import logging
+    import warnings
+
+    import cv2
+
+    def state() -> tuple[object, ...]:
+        return (
+            dict(os.environ),
+            cv2.getNumThreads(),
+            logging.root.level,
+            list(logging.root.handlers),
+            list(warnings.filters),
+            np.geterr(),
+            threading.active_count(),
+        )
+
+    before = state()
+    cv2.imwrite(str(tmp_path / "a.png"), GRAY)
+    with Engine(TEST_MODEL, "cpu") as e:
+        e.upscale_file(tmp_path / "a.png", tmp_path / "b.tif")
+    assert state() == before
+
+
+def test_a_colour_model_takes_gray_and_refuses_bands(integer_model) -> None:
+    path, _ = integer_model(2, (9, 1, 5), 3)
+    with Engine(path, "cpu", 16) as e:
+        gray = GRAY.astype(np.float32)
+        rgb = np.repeat(gray[..., None], 3, axis=2)
+        assert np.allclose(e.upscale(gray), e.upscale(rgb).mean(axis=2), atol=1e-3)
+        assert e.upscale(np.dstack([rgb, gray])).shape == (100, 80, 4)
+        with pytest.raises(PictureError, match="a colour model takes gray or RGB pictures, got 5 bands"):
+            e.upscale(np.zeros((9, 9, 5), np.uint8))
+
+
+def test_a_model_with_a_fixed_batch_and_a_period(tmp_path: Path) -> None:
+    """A strided last layer (period 4 in HR) and exactly three windows a run."""
+    from onnx import helper
+
+    from tests import models
+
+    rng = np.random.default_rng(0)
+    weights = {"w": rng.integers(-1, 2, (4, 1, 6, 6)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["lr", "w"], ["c"], strides=[2, 2]),
+        helper.make_node("DepthToSpace", ["c"], ["hr"], blocksize=2),
+    ]
+    path = models.save(
+        tmp_path / "strided.onnx", nodes, weights, inputs=[models.value("lr", [3, 1, "h", "w"])]
+    )
+    picture = rng.integers(0, 9, (45, 33)).astype(np.float32)
+    results = []
+    for tile in (9, 14, 512):
+        with Engine(path, "cpu", tile) as e:
+            assert (e.scale, e.margin, e.spec.period, e.spec.batch) == (1, 2, 2, 3)
+            assert e.tile % 2 == 0
+            results.append(e.upscale(picture))
+    assert results[0].shape == (45, 33)
+    assert (results[0] == results[2]).all()
+    assert (results[1] == results[2]).all()
+
+
+def test_upscale_function() -> None:
+    assert srcnn_rt.upscale(GRAY, "bicubic-x3", provider="cpu").shape == (150, 120)
+
+
+def test_overlap_keeps_order_and_stops_at_the_first_error() -> None:
+    written: list[tuple[int, int]] = []
+    pipeline.overlap(range(9), lambda i: i * 10, lambda i, p: p + i, lambda i, r: written.append((i, r)))
+    assert written == [(i, 11 * i) for i in range(9)]
+    for stage in ("read", "compute", "write"):
+        done: list[int] = []
+
+        def maybe(name: str, i: int, stage: str = stage) -> int:
+            if name == stage and i == 3:
+                raise OSError(stage)
+            return i
+
+        with pytest.raises(OSError, match=stage):
+            pipeline.overlap(
+                range(9),
+                lambda i: maybe("read", i),
+                lambda i, _: maybe("compute", i),
+                lambda i, _: done.append(maybe("write", i)),
+            )
+        assert done == [0, 1, 2]

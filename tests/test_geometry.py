@@ -1,0 +1,100 @@
+"""Every pixel has one owner, every window one shape, every chunk whole blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srcnn_rt import ArgumentError
+from srcnn_rt.geometry import MIN_TILE, Span, ceil_to, cover, mirror_index, plan, split
+
+
+@given(
+    length=st.integers(1, 300),
+    tile=st.integers(1, 70),
+    period=st.integers(1, 6),
+    start=st.integers(0, 40),
+    size=st.integers(1, 200),
+)
+def test_cover_gives_each_pixel_one_owner(length: int, tile: int, period: int, start: int, size: int) -> None:
+    tile = min(ceil_to(tile, period), ceil_to(length, period))
+    start = start * period % ceil_to(length, period)
+    span = Span(min(start, (length - 1) // period * period), length)
+    span = Span(span.start, min(span.stop, span.start + size))
+    owners = np.zeros(length, int)
+    for piece in cover(span, length, tile, period):
+        owners[piece.core.start : piece.core.stop] += 1
+        assert piece.origin % period == 0
+        assert piece.core.size > 0
+        assert piece.origin <= piece.core.start
+        assert piece.core.stop <= piece.origin + tile
+        assert 0 <= piece.origin
+        assert piece.origin + tile < length + period  # past the end by rounding only
+    assert (owners[span.start : span.stop] == 1).all()
+    assert owners.sum() == span.size
+
+
+@given(
+    shape=st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    tile=st.integers(MIN_TILE, 200),
+    margin=st.integers(0, 9),
+    period=st.sampled_from([1, 2, 3, 4]),
+    block=st.tuples(st.sampled_from([1, 16, 32, 48]), st.sampled_from([1, 16, 32, 48])),
+    max_chunk=st.integers(1, 500),
+)
+def test_plan_covers_the_picture_once_in_whole_blocks(
+    shape: tuple[int, int], tile: int, margin: int, period: int, block: tuple[int, int], max_chunk: int
+) -> None:
+    p = plan(shape, tile, margin=margin, period=period, block=block, max_chunk=max_chunk)
+    owners = np.zeros(shape, int)
+    for chunk in p:
+        for axis, span in enumerate((chunk.y, chunk.x)):
+            assert span.start % block[axis] == 0
+            assert span.stop % block[axis] == 0 or span.stop == shape[axis]
+        inside = np.zeros(shape, int)
+        for t in chunk.tiles:
+            inside[t.y.core.start : t.y.core.stop, t.x.core.start : t.x.core.stop] += 1
+        assert (inside[chunk.y.start : chunk.y.stop, chunk.x.start : chunk.x.stop] == 1).all()
+        owners += inside
+        reach = chunk.reach(p.tile, margin, shape)
+        for axis, span in enumerate(reach):
+            assert 0 <= span.start < span.stop <= shape[axis]
+            for t in chunk.tiles:
+                piece = (t.y, t.x)[axis]
+                index = mirror_index(
+                    piece.origin - margin, piece.origin + p.tile[axis] + margin, shape[axis]
+                )
+                assert span.start <= index.min()
+                assert index.max() < span.stop
+    assert (owners == 1).all()
+    assert p.window == (p.tile[0] + 2 * margin, p.tile[1] + 2 * margin)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("pad", [0, 1, 5, 41])
+def test_mirror_index_is_numpys_symmetric_pad(length: int, pad: int) -> None:
+    expected = np.pad(np.arange(length), pad, mode="symmetric")
+    assert (mirror_index(-pad, length + pad, length) == expected).all()
+
+
+def test_a_tile_of_whole_blocks_wastes_nothing() -> None:
+    p = plan((4096, 4096), 512, margin=5, block=(256, 256), max_chunk=2048)
+    assert p.chunk == (512, 2048)
+    assert all(t.y.core.size == t.x.core.size == 512 for chunk in p for t in chunk.tiles)
+
+
+def test_a_wide_picture_is_cut_into_chunks_of_bounded_width() -> None:
+    p = plan((100, 100_000), 64, margin=5, block=(64, 64), max_chunk=1000)
+    assert p.chunk[1] == 960
+    assert max(chunk.x.size for chunk in p) == 960
+
+
+def test_a_tile_too_small_is_refused_with_rule_and_value() -> None:
+    with pytest.raises(ArgumentError, match=r"tile must be at least 8 LR pixels, got 7"):
+        plan((100, 100), 7, margin=5)
+
+
+def test_split_leaves_the_rest_to_the_last() -> None:
+    assert split(10, 4) == [Span(0, 4), Span(4, 8), Span(8, 10)]
