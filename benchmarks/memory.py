@@ -80,7 +80,9 @@ def main() -> None:
             check(source, result, args.model)
         w, h = report["target_size"]
         peak = report["peak_memory"] / 1e6
-        print(f"| {side} | {w * h / 1e6:.0f} | {peak:.0f} | {report['seconds']:.0f} | {report['mpx_per_s']:.1f} |")
+        print(
+            f"| {side} | {w * h / 1e6:.0f} | {peak:.0f} | {report['seconds']:.0f} | {report['mpx_per_s']:.1f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -157,8 +157,8 @@ def set_metadata(
         "channels": str(channels),
         "color": "y" if channels == 1 else "rgb",
         "range": "0..1",
-        "training": json.dumps(dict(training or {}), sort_keys=True),
-        "check": json.dumps(dict(check or {}), sort_keys=True),
+        "training": json.dumps(dict(training or {})),
+        "check": json.dumps(dict(check or {})),
     }
     kept = {p.key: p.value for p in proto.metadata_props if not p.key.startswith(PREFIX)}
     del proto.metadata_props[:]

@@ -126,6 +126,7 @@ def test_no_global_state_is_touched(tmp_path: Path) -> None:
     import warnings
 
     import cv2
+    import rasterio  # noqa: F401  (importing either sets variables of its own)
 
     def state() -> tuple[object, ...]:
         return (

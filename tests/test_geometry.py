@@ -63,9 +63,7 @@ def test_plan_covers_the_picture_once_in_whole_blocks(
             assert 0 <= span.start < span.stop <= shape[axis]
             for t in chunk.tiles:
                 piece = (t.y, t.x)[axis]
-                index = mirror_index(
-                    piece.origin - margin, piece.origin + p.tile[axis] + margin, shape[axis]
-                )
+                index = mirror_index(piece.origin - margin, piece.origin + p.tile[axis] + margin, shape[axis])
                 assert span.start <= index.min()
                 assert index.max() < span.stop
     assert (owners == 1).all()

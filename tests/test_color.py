@@ -1,0 +1,55 @@
+"""The short way to colour equals the long way through YCbCr."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from srcnn_rt import color
+from tests import reference
+
+
+def test_luminance_is_matlabs(rng: np.random.Generator) -> None:
+    rgb = rng.random((9, 7, 3))
+    assert np.allclose(color.luminance(rgb), reference.to_ycbcr(rgb)[..., 0], atol=1e-12)
+    assert color.luminance(np.zeros((1, 3)))[0] == pytest.approx(16 / 255)
+    assert color.luminance(np.ones((1, 3)))[0] == pytest.approx(235 / 255)
+
+
+def test_recolor_changes_y_and_keeps_chroma(rng: np.random.Generator) -> None:
+    rgb = rng.random((2, 3, 12, 14)).astype(np.float32)
+    y = rng.random((2, 1, 8, 10)).astype(np.float32)
+    out = rgb.copy()
+    color.recolor(out, 2, y)
+    inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
+    before = reference.to_ycbcr(rgb[inner].transpose(0, 2, 3, 1).astype(np.float64))
+    after = reference.to_ycbcr(out[inner].transpose(0, 2, 3, 1).astype(np.float64))
+    assert np.allclose(after[..., 0], y[:, 0], atol=1e-6)
+    assert np.allclose(after[..., 1:], before[..., 1:], atol=1e-6)
+    out[inner] = rgb[inner]
+    assert (out == rgb).all()
+
+
+def test_luma_windows_takes_the_inner_part(rng: np.random.Generator) -> None:
+    rgba = rng.random((2, 4, 9, 11)).astype(np.float32)
+    out = np.empty((2, 1, 7, 9), np.float32)
+    color.luma_windows(rgba, 1, out)
+    expected = color.luminance(rgba[:, :3, 1:-1, 1:-1].transpose(0, 2, 3, 1))
+    assert np.allclose(out[:, 0], expected, atol=1e-6)
+
+
+def test_premultiply_and_back(rng: np.random.Generator) -> None:
+    rgba = rng.random((1, 4, 6, 6)).astype(np.float32)
+    rgba[0, 3, 0] = 0
+    before = rgba.copy()
+    color.premultiply(rgba)
+    color.unpremultiply(rgba[:, :-1], rgba[:, -1:], 1e-6)
+    assert np.allclose(rgba[0, :, 1:], before[0, :, 1:], atol=1e-5)
+    assert (rgba[0, :3, 0] == 0).all()
+
+
+def test_shapes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        color.recolor(np.zeros((1, 3, 8, 8), np.float32), 1, np.zeros((1, 1, 8, 8), np.float32))
+    with pytest.raises(ValueError, match="does not fit"):
+        color.luma_windows(np.zeros((1, 2, 8, 8), np.float32), 0, np.zeros((1, 1, 8, 8), np.float32))
