@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import warnings
 from collections.abc import Iterator
@@ -84,11 +85,11 @@ class RasterSource(Closing):
             table[:, 3][[i for i in range(256) if i not in f.colormap(1)]] = 255
             opaque = bool((table[:, 3] == 255).all())
             grays = bool((table[:, 0] == table[:, 1]).all() and (table[:, 1] == table[:, 2]).all())
-            kept: NDArray[Any] = table[:, : 1 if opaque and grays else 3 if opaque else 4]
-            return kept
+            return np.asarray(table[:, : 1 if opaque and grays else 3 if opaque else 4])
         bits = int(f.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8))
         if f.dtypes[0] == "uint8" and bits < 8 and f.count == 1:
-            return np.minimum(np.arange(256) * 255 // (2**bits - 1), 255).astype(np.uint8)[:, None]
+            ramp = np.minimum(np.arange(256) * 255 // (2**bits - 1), 255)
+            return np.asarray(ramp[:, np.newaxis], np.uint8)
         return None
 
     def _describe(self) -> PictureInfo:
@@ -106,6 +107,7 @@ class RasterSource(Closing):
         else:
             layout, roles = _layout(f.colorinterp), f.colorinterp
         tags = {k: v for k, v in f.tags().items() if not k.startswith(_DERIVED_TAGS)}
+        icc = f.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE")
         metadata = Metadata(
             raster={
                 "crs": f.crs,
@@ -114,8 +116,8 @@ class RasterSource(Closing):
                 "descriptions": f.descriptions,
                 "colorinterp": roles,
                 "tags": tags,
-                "profile": f.tags(ns="COLOR_PROFILE"),
             },
+            icc=base64.b64decode(icc) if icc else None,
         )
         return PictureInfo((f.height, f.width), layout, np.dtype(f.dtypes[0]), metadata)
 
@@ -159,15 +161,12 @@ class RasterSink(Closing):
         if meta.get("crs"):
             options["crs"] = meta["crs"]
         if meta.get("transform"):
-            options["transform"] = meta["transform"] * Affine.scale(1 / scale)
+            t = meta["transform"]  # same corner, smaller pixels
+            options["transform"] = Affine(t.a / scale, t.b / scale, t.c, t.d / scale, t.e / scale, t.f)
         if meta.get("nodata") is not None:
             options["nodata"] = meta["nodata"]
-        profile = dict(meta.get("profile") or {})
         if info.metadata.icc:
-            import base64
-
-            profile = {"SOURCE_ICC_PROFILE": base64.b64encode(info.metadata.icc).decode()}
-        options.update({k.lower(): v for k, v in profile.items()})
+            options["source_icc_profile"] = base64.b64encode(info.metadata.icc).decode()
         with _writing(path):
             self._file = _open(path, mode="w", **options)
             self._set_items(scale)
