@@ -80,9 +80,8 @@ def main() -> None:
             check(source, result, args.model)
         w, h = report["target_size"]
         peak = report["peak_memory"] / 1e6
-        print(
-            f"| {side} | {w * h / 1e6:.0f} | {peak:.0f} | {report['seconds']:.0f} | {report['mpx_per_s']:.1f} |"
-        )
+        speed = f"{report['seconds']:.0f} | {report['mpx_per_s']:.1f}"
+        print(f"| {side} | {w * h / 1e6:.0f} | {peak:.0f} | {speed} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -188,23 +188,26 @@ def test_upscale_function() -> None:
     assert srcnn_rt.upscale(GRAY, "bicubic-x3", provider="cpu").shape == (150, 120)
 
 
-def test_overlap_keeps_order_and_stops_at_the_first_error() -> None:
+def test_overlap_keeps_order() -> None:
     written: list[tuple[int, int]] = []
     pipeline.overlap(range(9), lambda i: i * 10, lambda i, p: p + i, lambda i, r: written.append((i, r)))
     assert written == [(i, 11 * i) for i in range(9)]
-    for stage in ("read", "compute", "write"):
-        done: list[int] = []
 
-        def maybe(name: str, i: int, stage: str = stage) -> int:
-            if name == stage and i == 3:
-                raise OSError(stage)
-            return i
 
-        with pytest.raises(OSError, match=stage):
-            pipeline.overlap(
-                range(9),
-                lambda i: maybe("read", i),
-                lambda i, _: maybe("compute", i),
-                lambda i, _: done.append(maybe("write", i)),
-            )
-        assert done == [0, 1, 2]
+@pytest.mark.parametrize("stage", ["read", "compute", "write"])
+def test_overlap_stops_at_the_first_error(stage: str) -> None:
+    done: list[int] = []
+
+    def maybe(name: str, i: int) -> int:
+        if name == stage and i == 3:
+            raise OSError(stage)
+        return i
+
+    with pytest.raises(OSError, match=stage):
+        pipeline.overlap(
+            range(9),
+            lambda i: maybe("read", i),
+            lambda i, _: maybe("compute", i),
+            lambda i, _: done.append(maybe("write", i)),
+        )
+    assert done == [0, 1, 2]

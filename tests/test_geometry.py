@@ -30,7 +30,7 @@ def test_cover_gives_each_pixel_one_owner(length: int, tile: int, period: int, s
         assert piece.core.size > 0
         assert piece.origin <= piece.core.start
         assert piece.core.stop <= piece.origin + tile
-        assert 0 <= piece.origin
+        assert piece.origin >= 0
         assert piece.origin + tile < length + period  # past the end by rounding only
     assert (owners[span.start : span.stop] == 1).all()
     assert owners.sum() == span.size

@@ -1,0 +1,185 @@
+"""Checkpoint to ONNX: checked against torch, refused with the keys where it is something else."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the extra 'train' is not installed")
+
+from click.testing import CliRunner  # noqa: E402
+
+from srcnn_rt import ArgumentError, Engine, ModelError, OutputError, SourceMissingError, spec  # noqa: E402
+from srcnn_rt.cli import main  # noqa: E402
+from srcnn_rt.train import export as exporter  # noqa: E402
+from srcnn_rt.train.model import ARCHITECTURES, SRCNN  # noqa: E402
+from tests import reference  # noqa: E402
+from tests.conftest import drawing  # noqa: E402
+from tests.models import layers_of  # noqa: E402
+
+
+def checkpoint(path: Path, arch: str = "9-1-5", channels: int = 1, scale: int | None = 3) -> Path:
+    torch.manual_seed(0)
+    net = SRCNN(arch, channels)
+    torch.save({"state_dict": net.state_dict(), "arch": arch, "scale": scale, "training": {"steps": 1}}, path)
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_export_agrees_with_torch_and_the_oracle(
+    tmp_path: Path, arch: str, scale: int, channels: int
+) -> None:
+    described = exporter.export(checkpoint(tmp_path / "c.pt", arch, channels, scale), tmp_path / "m.onnx")
+    assert (described.scale, described.architecture, described.channels) == (scale, arch, channels)
+    assert described.check["largest"] <= 1e-5
+    assert described.training["steps"] == 1
+    picture = drawing(11, 14, channels)
+    with Engine(tmp_path / "m.onnx", "cpu", 8) as e:
+        got = e.upscale(picture.astype(np.float32)).reshape(11 * scale, 14 * scale, channels)
+    layers = layers_of(tmp_path / "m.onnx")
+    planes = picture.transpose(2, 0, 1)
+    if scale == 1:
+        pad = reference.shrink(layers)
+        padded = np.pad(planes, ((0, 0), (pad, pad), (pad, pad)), mode="symmetric")
+        expected = reference.network(padded, layers)
+    else:
+        expected = reference.srcnn(planes, scale, layers)
+    assert np.abs(got - expected.transpose(1, 2, 0)).max() < 1e-4
+
+
+def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+    import onnx
+
+    exporter.export(checkpoint(tmp_path / "c.pt"), tmp_path / "m.onnx")
+    meta = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert meta["srcnn_rt.format"] == "1"
+    assert meta["srcnn_rt.architecture"] == "9-1-5"
+    assert meta["srcnn_rt.scale"] == "3"
+    assert meta["srcnn_rt.color"] == "y"
+    assert "torch" in json.loads(meta["srcnn_rt.check"])["against"]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda d: d,
+        lambda d: {"state_dict": d},
+        lambda d: {"epoch": 3, "model": {f"module.{k}": v for k, v in d.items()}},
+        lambda d: {"params": {f"net.{k}": v for k, v in d.items()}},
+        lambda d: {f"module.model.{k}": v.double() for k, v in d.items()},
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl"])
+def test_state_dicts_people_have(tmp_path: Path, wrap, suffix: str) -> None:
+    net = SRCNN("9-5-5")
+    torch.save(wrap(net.state_dict()), tmp_path / f"srcnn_x2{suffix}")
+    described = exporter.export(tmp_path / f"srcnn_x2{suffix}", tmp_path / "m.onnx", scale=2)
+    assert (described.architecture, described.scale) == ("9-5-5", 2)
+    weight, _ = layers_of(tmp_path / "m.onnx")[0]
+    assert (weight == net.conv1.weight.detach().numpy()).all()
+
+
+def test_other_filter_counts_are_read_off_the_weights(tmp_path: Path) -> None:
+    torch.save(SRCNN("9-1-5", filters=(32, 16)).state_dict(), tmp_path / "c.pt")
+    exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
+    assert layers_of(tmp_path / "m.onnx")[1][0].shape == (16, 32, 1, 1)
+
+
+def test_what_is_not_recognised_lists_the_keys(tmp_path: Path) -> None:
+    torch.save({"body.0.weight": torch.zeros(1), "body.0.bias": torch.zeros(1)}, tmp_path / "c.pt")
+    with pytest.raises(ModelError) as caught:
+        exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
+    assert "expected the keys conv1.weight, conv1.bias" in str(caught.value)
+    assert "found body.0.bias, body.0.weight" in str(caught.value)
+    torch.save([1, 2], tmp_path / "c.pt")
+    with pytest.raises(ModelError, match="found none"):
+        exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
+    even = SRCNN().state_dict()
+    even["conv2.weight"] = torch.zeros(32, 64, 2, 2)
+    torch.save(even, tmp_path / "c.pt")
+    with pytest.raises(ModelError, match="square odd kernels"):
+        exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
+
+
+class Trap:
+    """What a hostile pickle does: run code when it is loaded."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("sprung"),))  # type: ignore[return-value]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Trap()}, "trap.pt")
+    Path("raw.pkl").write_bytes(pickle.dumps(Trap()))
+    Path("text.pt").write_text("hello")
+    for name in ("trap.pt", "raw.pkl", "text.pt"):
+        with pytest.raises(ModelError, match="not a checkpoint of plain tensors"):
+            exporter.export(Path(name), Path("m.onnx"), scale=2)
+    assert not Path("sprung").exists()
+    assert not Path("m.onnx").exists()
+
+
+def test_the_scale_must_be_known_once(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="trained for scale 3, got --scale 2"):
+        exporter.export(checkpoint(tmp_path / "a.pt"), tmp_path / "m.onnx", scale=2)
+    with pytest.raises(ArgumentError, match="does not say its scale; give --scale"):
+        exporter.export(checkpoint(tmp_path / "b.pt", scale=None), tmp_path / "m.onnx")
+    with pytest.raises(ArgumentError, match="scale must be 1 to 8, got 9"):
+        exporter.export(checkpoint(tmp_path / "c.pt", scale=9), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("fault", ["weight", "margin", "bicubic"])
+def test_a_mismatch_removes_the_file_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    real = exporter.build
+
+    def wrong(network: SRCNN, scale: int):
+        torch_net = SRCNN(network.arch, filters=(64, 32))
+        torch_net.load_state_dict(network.state_dict())
+        if fault == "weight":
+            with torch.no_grad():
+                torch_net.conv3.weight[0, 0, 2, 2] += 1e-4
+            return real(torch_net, scale)
+        if fault == "margin":
+            return real(SRCNN("9-5-5"), scale)
+        proto = real(torch_net, scale)
+        kernel = next(t for t in proto.graph.initializer if t.name == "bicubic.weight")
+        phases = np.frombuffer(kernel.raw_data, np.float32).reshape(scale**2, -1)
+        kernel.raw_data = np.roll(phases, 1, axis=0).tobytes()
+        return proto
+
+    monkeypatch.setattr(exporter, "build", wrong)
+    source = checkpoint(tmp_path / "c.pt")
+    (tmp_path / "old.onnx").write_text("the old model")
+    for target in ("m.onnx", "old.onnx"):
+        with pytest.raises(ModelError, match=r"differs from torch|scale and margin"):
+            exporter.export(source, tmp_path / target, overwrite=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.pt", "old.onnx"]
+    assert (tmp_path / "old.onnx").read_text() == "the old model"
+
+
+def test_export_on_the_command_line(tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "c.pt")
+    result = CliRunner().invoke(main, ["export", str(source)])
+    assert result.exit_code == 0, result.output
+    assert "SRCNN 9-1-5, scale 3, margin 4 LR pixels" in result.stdout
+    assert spec.load(tmp_path / "c.onnx")[1].scale == 3
+    result = CliRunner().invoke(main, ["export", str(source)])
+    assert result.exit_code == 1
+    assert "c.onnx: exists already" in result.stderr
+    result = CliRunner().invoke(main, ["export", str(tmp_path / "gone.pt")])
+    assert result.exit_code == 1
+    assert "gone.pt: no such file" in result.stderr
+    with pytest.raises(OutputError, match="exists already"):
+        exporter.export(source, tmp_path / "c.onnx")
+    with pytest.raises(SourceMissingError):
+        exporter.read_checkpoint(tmp_path / "gone.pt")
