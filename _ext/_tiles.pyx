@@ -17,73 +17,150 @@ ctypedef fused sample:
 
 
 cdef extern from "rows.h" nogil:
-    void srt_load_u8(const uint8_t *src, ptrdiff_t step, float *dst, ptrdiff_t n, float gain)
-    void srt_load_u16(const uint16_t *src, ptrdiff_t step, float *dst, ptrdiff_t n, float gain)
-    void srt_load_f32(const float *src, ptrdiff_t step, float *dst, ptrdiff_t n, float gain)
-    void srt_store_u8(const float *src, uint8_t *dst, ptrdiff_t step, ptrdiff_t n, float gain)
-    void srt_store_u16(const float *src, uint16_t *dst, ptrdiff_t step, ptrdiff_t n, float gain)
-    void srt_store_f32(const float *src, float *dst, ptrdiff_t step, ptrdiff_t n, float gain)
+    ptrdiff_t srt_mirror(ptrdiff_t i, ptrdiff_t n)
+    void srt_load_u8(const uint8_t *, ptrdiff_t, float *, ptrdiff_t, float)
+    void srt_load_u16(const uint16_t *, ptrdiff_t, float *, ptrdiff_t, float)
+    void srt_load_f32(const float *, ptrdiff_t, float *, ptrdiff_t, float)
+    void srt_load3_u8(const uint8_t *, float *, float *, float *, ptrdiff_t, float)
+    void srt_load3_u16(const uint16_t *, float *, float *, float *, ptrdiff_t, float)
+    void srt_load3_f32(const float *, float *, float *, float *, ptrdiff_t, float)
+    void srt_load4_u8(const uint8_t *, float *, float *, float *, float *, ptrdiff_t, float)
+    void srt_load4_u16(const uint16_t *, float *, float *, float *, float *, ptrdiff_t, float)
+    void srt_load4_f32(const float *, float *, float *, float *, float *, ptrdiff_t, float)
+    void srt_store_u8(const float *, uint8_t *, ptrdiff_t, ptrdiff_t, float)
+    void srt_store_u16(const float *, uint16_t *, ptrdiff_t, ptrdiff_t, float)
+    void srt_store_f32(const float *, float *, ptrdiff_t, ptrdiff_t, float)
+    void srt_store3_u8(const float *, const float *, const float *, uint8_t *, ptrdiff_t, float)
+    void srt_store3_u16(const float *, const float *, const float *, uint16_t *, ptrdiff_t, float)
+    void srt_store3_f32(const float *, const float *, const float *, float *, ptrdiff_t, float)
+    void srt_store4_u8(const float *, const float *, const float *, const float *, uint8_t *, ptrdiff_t, float)
+    void srt_store4_u16(const float *, const float *, const float *, const float *, uint16_t *, ptrdiff_t, float)
+    void srt_store4_f32(const float *, const float *, const float *, const float *, float *, ptrdiff_t, float)
     void srt_luma(const float *r, const float *g, const float *b, float *y, ptrdiff_t n,
                   float wr, float wg, float wb, float offset)
     void srt_recolor(float *r, float *g, float *b, const float *y, ptrdiff_t n,
                      float wr, float wg, float wb, float offset, float gain)
 
 
-cdef inline void load(const sample *src, ptrdiff_t step, float *dst, ptrdiff_t n, float gain) noexcept nogil:
-    if sample is uint8_t:
-        srt_load_u8(src, step, dst, n, gain)
-    elif sample is uint16_t:
-        srt_load_u16(src, step, dst, n, gain)
-    else:
-        srt_load_f32(src, step, dst, n, gain)
+# A row of `channels` channels: sample c of pixel i is src[i * step + c * hop], and its float
+# row starts at dst + c * plane. Interleaved RGB and RGBA, in either channel order, are one pass.
+
+cdef inline void load_row(const sample *src, ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels,
+                          float *dst, ptrdiff_t plane, ptrdiff_t n, float gain) noexcept nogil:
+    cdef ptrdiff_t c
+    cdef bint whole = step == channels and (hop == 1 or hop == -1)
+    if whole and hop == -1:  # B, G, R in memory: begin at the last channel and go down
+        src -= channels - 1
+        dst += (channels - 1) * plane
+        plane = -plane
+    if whole and channels == 3:
+        if sample is uint8_t:
+            srt_load3_u8(src, dst, dst + plane, dst + 2 * plane, n, gain)
+        elif sample is uint16_t:
+            srt_load3_u16(src, dst, dst + plane, dst + 2 * plane, n, gain)
+        else:
+            srt_load3_f32(src, dst, dst + plane, dst + 2 * plane, n, gain)
+        return
+    if whole and channels == 4:
+        if sample is uint8_t:
+            srt_load4_u8(src, dst, dst + plane, dst + 2 * plane, dst + 3 * plane, n, gain)
+        elif sample is uint16_t:
+            srt_load4_u16(src, dst, dst + plane, dst + 2 * plane, dst + 3 * plane, n, gain)
+        else:
+            srt_load4_f32(src, dst, dst + plane, dst + 2 * plane, dst + 3 * plane, n, gain)
+        return
+    if whole and hop == -1:
+        hop = 1
+    for c in range(channels):
+        if sample is uint8_t:
+            srt_load_u8(src + c * hop, step, dst + c * plane, n, gain)
+        elif sample is uint16_t:
+            srt_load_u16(src + c * hop, step, dst + c * plane, n, gain)
+        else:
+            srt_load_f32(src + c * hop, step, dst + c * plane, n, gain)
 
 
-cdef inline void store(const float *src, sample *dst, ptrdiff_t step, ptrdiff_t n, float gain) noexcept nogil:
-    if sample is uint8_t:
-        srt_store_u8(src, dst, step, n, gain)
-    elif sample is uint16_t:
-        srt_store_u16(src, dst, step, n, gain)
-    else:
-        srt_store_f32(src, dst, step, n, gain)
+cdef inline void store_row(const float *src, ptrdiff_t plane, ptrdiff_t channels,
+                           sample *dst, ptrdiff_t step, ptrdiff_t hop, ptrdiff_t n, float gain) noexcept nogil:
+    cdef ptrdiff_t c
+    cdef bint whole = step == channels and (hop == 1 or hop == -1)
+    if whole and hop == -1:
+        dst -= channels - 1
+        src += (channels - 1) * plane
+        plane = -plane
+    if whole and channels == 3:
+        if sample is uint8_t:
+            srt_store3_u8(src, src + plane, src + 2 * plane, dst, n, gain)
+        elif sample is uint16_t:
+            srt_store3_u16(src, src + plane, src + 2 * plane, dst, n, gain)
+        else:
+            srt_store3_f32(src, src + plane, src + 2 * plane, dst, n, gain)
+        return
+    if whole and channels == 4:
+        if sample is uint8_t:
+            srt_store4_u8(src, src + plane, src + 2 * plane, src + 3 * plane, dst, n, gain)
+        elif sample is uint16_t:
+            srt_store4_u16(src, src + plane, src + 2 * plane, src + 3 * plane, dst, n, gain)
+        else:
+            srt_store4_f32(src, src + plane, src + 2 * plane, src + 3 * plane, dst, n, gain)
+        return
+    if whole and hop == -1:
+        hop = 1
+    for c in range(channels):
+        if sample is uint8_t:
+            srt_store_u8(src + c * plane, dst + c * hop, step, n, gain)
+        elif sample is uint16_t:
+            srt_store_u16(src + c * plane, dst + c * hop, step, n, gain)
+        else:
+            srt_store_f32(src + c * plane, dst + c * hop, step, n, gain)
 
 
 def extract(
     const sample[:, :, :] picture,
-    const ptrdiff_t[:, ::1] rows,
-    const ptrdiff_t[:, ::1] cols,
-    const ptrdiff_t[:, ::1] runs,
+    ptrdiff_t height,
+    ptrdiff_t width,
+    ptrdiff_t top,
+    ptrdiff_t left,
+    const ptrdiff_t[:, ::1] corners,
     float gain,
     float[:, :, :, ::1] out,
 ):
-    """Fill ``out[n, c, i, j] = gain * picture[rows[n, i], cols[n, j], c]`` for every n.
+    """Fill ``out[n]`` with the window whose first sample is ``corners[n] = (y, x)``.
 
-    ``runs[n] = (a, b)``: between a and b the columns are consecutive, so that part is
-    converted as one row; what lies outside is mirrored, sample by sample. Writes every
-    element of ``out[:rows.shape[0]]``.
+    Coordinates are those of a picture of `height` x `width`, mirrored at its edges without
+    end, of which `picture` is the part that begins at (`top`, `left`). Samples are
+    multiplied by `gain`. Writes every element of ``out[:corners.shape[0]]``.
     """
     cdef:
-        ptrdiff_t count = rows.shape[0]
+        ptrdiff_t count = corners.shape[0]
         ptrdiff_t channels = picture.shape[2]
-        ptrdiff_t h = rows.shape[1]
-        ptrdiff_t w = cols.shape[1]
-        ptrdiff_t step = picture.strides[1] // <ptrdiff_t>sizeof(sample)
-        ptrdiff_t n, c, i, j, a, b
-        const sample *src
+        ptrdiff_t h = out.shape[2]
+        ptrdiff_t w = out.shape[3]
+        ptrdiff_t plane = h * w
+        ptrdiff_t size = <ptrdiff_t>sizeof(sample)
+        ptrdiff_t step = picture.strides[1] // size
+        ptrdiff_t hop = picture.strides[2] // size
+        ptrdiff_t n, i, j, x, first, last
+        const sample *row
         float *dst
     with nogil:
         for n in range(count):
-            a = runs[n, 0]
-            b = runs[n, 1]
-            for c in range(channels):
-                for i in range(h):
-                    src = &picture[rows[n, i], 0, c]
-                    dst = &out[n, c, i, 0]
-                    for j in range(a):
-                        dst[j] = gain * src[cols[n, j] * step]
-                    if b > a:
-                        load(src + cols[n, a] * step, step, dst + a, b - a, gain)
-                    for j in range(b, w):
-                        dst[j] = gain * src[cols[n, j] * step]
+            x = corners[n, 1]
+            # Columns [first, last) of the window lie inside the picture.
+            first = min(max(-x, 0), w)
+            last = max(min(width - x, w), first)
+            for i in range(h):
+                row = &picture[srt_mirror(corners[n, 0] + i, height) - top, 0, 0]
+                dst = &out[n, 0, i, 0]
+                for j in range(first):
+                    load_row(row + (srt_mirror(x + j, width) - left) * step, step, hop, channels,
+                             dst + j, plane, 1, gain)
+                if last > first:
+                    load_row(row + (x + first - left) * step, step, hop, channels,
+                             dst + first, plane, last - first, gain)
+                for j in range(last, w):
+                    load_row(row + (srt_mirror(x + j, width) - left) * step, step, hop, channels,
+                             dst + j, plane, 1, gain)
 
 
 def stitch(
@@ -100,19 +177,20 @@ def stitch(
     cdef:
         ptrdiff_t count = cores.shape[0]
         ptrdiff_t channels = out.shape[2]
-        ptrdiff_t step = out.strides[1] // <ptrdiff_t>sizeof(sample)
-        ptrdiff_t n, c, i
+        ptrdiff_t plane = windows.shape[2] * windows.shape[3]
+        ptrdiff_t size = <ptrdiff_t>sizeof(sample)
+        ptrdiff_t step = out.strides[1] // size
+        ptrdiff_t hop = out.strides[2] // size
+        ptrdiff_t n, i
     with nogil:
         for n in range(count):
             if cores[n, 5] == 0:
                 continue
-            for c in range(channels):
-                for i in range(cores[n, 4]):
-                    store(
-                        &windows[n, c, cores[n, 0] + i, cores[n, 1]],
-                        &out[cores[n, 2] + i, cores[n, 3], c],
-                        step, cores[n, 5], gain,
-                    )
+            for i in range(cores[n, 4]):
+                store_row(
+                    &windows[n, 0, cores[n, 0] + i, cores[n, 1]], plane, channels,
+                    &out[cores[n, 2] + i, cores[n, 3], 0], step, hop, cores[n, 5], gain,
+                )
 
 
 def luma(

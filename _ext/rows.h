@@ -1,6 +1,10 @@
 /* One row at a time: the innermost loops, in C so that the compiler's per-function
  * attributes reach them. Where it can (gcc or clang, x86-64, glibc) each is compiled for
  * the baseline, AVX2 and AVX-512, and the loader picks: a portable wheel runs full width.
+ *
+ * Three shapes of row: contiguous samples (gray, planar), interleaved pixels of three or
+ * four samples (one pass over all channels, so that the compiler shuffles whole vectors and
+ * every cache line is touched once), and any other stride.
  */
 #ifndef SRT_ROWS_H
 #define SRT_ROWS_H
@@ -15,27 +19,6 @@
 #define SRT_CLONES
 #endif
 
-/* The common strides as constants: 1 (planar, gray), 3 (RGB), 4 (RGBA). */
-#define SRT_BY_STEP(LOOP)          \
-    switch (step) {                \
-    case 1: LOOP(1); break;        \
-    case 3: LOOP(3); break;        \
-    case 4: LOOP(4); break;        \
-    default: LOOP(step);           \
-    }
-
-#define SRT_LOAD_LOOP(S) for (ptrdiff_t i = 0; i < n; ++i) dst[i] = gain * (float)src[i * (S)]
-
-#define SRT_DEFINE_LOAD(NAME, TYPE)                                                            \
-    SRT_CLONES static void NAME(const TYPE *restrict src, ptrdiff_t step, float *restrict dst, \
-                                ptrdiff_t n, float gain) {                                     \
-        SRT_BY_STEP(SRT_LOAD_LOOP)                                                             \
-    }
-
-SRT_DEFINE_LOAD(srt_load_u8, uint8_t)
-SRT_DEFINE_LOAD(srt_load_u16, uint16_t)
-SRT_DEFINE_LOAD(srt_load_f32, float)
-
 /* Adding and taking away 1.5 * 2^23 rounds half to even in the default rounding mode, for
  * any |v| < 2^22, in plain SSE2. The comparison sends NaN to 0. */
 static inline float srt_round_clip(float v, float top) {
@@ -44,28 +27,86 @@ static inline float srt_round_clip(float v, float top) {
     return (v + 12582912.0f) - 12582912.0f;
 }
 
-#define SRT_STORE_LOOP(S)                  \
-    for (ptrdiff_t i = 0; i < n; ++i)      \
-        dst[i * (S)] = (SRT_TYPE)(int32_t)srt_round_clip(src[i] * gain, gain)
+#define SRT_TO_INT(v) ((int32_t)srt_round_clip((v) * gain, gain))
+#define SRT_TO_FLOAT(v) ((v) * gain)
 
-#define SRT_TYPE uint8_t
-SRT_CLONES static void srt_store_u8(const float *restrict src, uint8_t *restrict dst, ptrdiff_t step,
-                                    ptrdiff_t n, float gain) {
-    SRT_BY_STEP(SRT_STORE_LOOP)
-}
-#undef SRT_TYPE
-#define SRT_TYPE uint16_t
-SRT_CLONES static void srt_store_u16(const float *restrict src, uint16_t *restrict dst, ptrdiff_t step,
-                                     ptrdiff_t n, float gain) {
-    SRT_BY_STEP(SRT_STORE_LOOP)
-}
-#undef SRT_TYPE
+/* Pixels per block: the interleaved stores convert into rows of this many samples first. */
+#define SRT_BLOCK 512
 
-#define SRT_COPY_LOOP(S) for (ptrdiff_t i = 0; i < n; ++i) dst[i * (S)] = src[i] * gain
-SRT_CLONES static void srt_store_f32(const float *restrict src, float *restrict dst, ptrdiff_t step,
-                                     ptrdiff_t n, float gain) {
-    SRT_BY_STEP(SRT_COPY_LOOP)
-}
+#define SRT_DEFINE(SUFFIX, TYPE, CONVERT)                                                           \
+    SRT_CLONES static void srt_load_##SUFFIX(const TYPE *restrict src, ptrdiff_t step,              \
+                                             float *restrict dst, ptrdiff_t n, float gain) {        \
+        if (step == 1)                                                                              \
+            for (ptrdiff_t i = 0; i < n; ++i) dst[i] = gain * (float)src[i];                        \
+        else                                                                                        \
+            for (ptrdiff_t i = 0; i < n; ++i) dst[i] = gain * (float)src[i * step];                 \
+    }                                                                                               \
+    SRT_CLONES static void srt_load3_##SUFFIX(const TYPE *restrict src, float *restrict a,          \
+                                              float *restrict b, float *restrict c, ptrdiff_t n,    \
+                                              float gain) {                                         \
+        for (ptrdiff_t i = 0; i < n; ++i) {                                                         \
+            a[i] = gain * (float)src[3 * i];                                                        \
+            b[i] = gain * (float)src[3 * i + 1];                                                    \
+            c[i] = gain * (float)src[3 * i + 2];                                                    \
+        }                                                                                           \
+    }                                                                                               \
+    SRT_CLONES static void srt_load4_##SUFFIX(const TYPE *restrict src, float *restrict a,          \
+                                              float *restrict b, float *restrict c,                 \
+                                              float *restrict d, ptrdiff_t n, float gain) {         \
+        for (ptrdiff_t i = 0; i < n; ++i) {                                                         \
+            a[i] = gain * (float)src[4 * i];                                                        \
+            b[i] = gain * (float)src[4 * i + 1];                                                    \
+            c[i] = gain * (float)src[4 * i + 2];                                                    \
+            d[i] = gain * (float)src[4 * i + 3];                                                    \
+        }                                                                                           \
+    }                                                                                               \
+    SRT_CLONES static void srt_store_##SUFFIX(const float *restrict src, TYPE *restrict dst,        \
+                                              ptrdiff_t step, ptrdiff_t n, float gain) {            \
+        if (step == 1)                                                                              \
+            for (ptrdiff_t i = 0; i < n; ++i) dst[i] = (TYPE)CONVERT(src[i]);                       \
+        else                                                                                        \
+            for (ptrdiff_t i = 0; i < n; ++i) dst[i * step] = (TYPE)CONVERT(src[i]);                \
+    }                                                                                               \
+    SRT_CLONES static void srt_store3_##SUFFIX(const float *restrict a, const float *restrict b,    \
+                                               const float *restrict c, TYPE *restrict dst,         \
+                                               ptrdiff_t n, float gain) {                           \
+        TYPE row[3][SRT_BLOCK];                                                                     \
+        for (ptrdiff_t at = 0; at < n; at += SRT_BLOCK) {                                           \
+            const ptrdiff_t m = n - at < SRT_BLOCK ? n - at : SRT_BLOCK;                            \
+            for (ptrdiff_t i = 0; i < m; ++i) row[0][i] = (TYPE)CONVERT(a[at + i]);                 \
+            for (ptrdiff_t i = 0; i < m; ++i) row[1][i] = (TYPE)CONVERT(b[at + i]);                 \
+            for (ptrdiff_t i = 0; i < m; ++i) row[2][i] = (TYPE)CONVERT(c[at + i]);                 \
+            TYPE *restrict out = dst + 3 * at;                                                      \
+            for (ptrdiff_t i = 0; i < m; ++i) {                                                     \
+                out[3 * i] = row[0][i];                                                             \
+                out[3 * i + 1] = row[1][i];                                                         \
+                out[3 * i + 2] = row[2][i];                                                         \
+            }                                                                                       \
+        }                                                                                           \
+    }                                                                                               \
+    SRT_CLONES static void srt_store4_##SUFFIX(const float *restrict a, const float *restrict b,    \
+                                               const float *restrict c, const float *restrict d,    \
+                                               TYPE *restrict dst, ptrdiff_t n, float gain) {       \
+        TYPE row[4][SRT_BLOCK];                                                                     \
+        for (ptrdiff_t at = 0; at < n; at += SRT_BLOCK) {                                           \
+            const ptrdiff_t m = n - at < SRT_BLOCK ? n - at : SRT_BLOCK;                            \
+            for (ptrdiff_t i = 0; i < m; ++i) row[0][i] = (TYPE)CONVERT(a[at + i]);                 \
+            for (ptrdiff_t i = 0; i < m; ++i) row[1][i] = (TYPE)CONVERT(b[at + i]);                 \
+            for (ptrdiff_t i = 0; i < m; ++i) row[2][i] = (TYPE)CONVERT(c[at + i]);                 \
+            for (ptrdiff_t i = 0; i < m; ++i) row[3][i] = (TYPE)CONVERT(d[at + i]);                 \
+            TYPE *restrict out = dst + 4 * at;                                                      \
+            for (ptrdiff_t i = 0; i < m; ++i) {                                                     \
+                out[4 * i] = row[0][i];                                                             \
+                out[4 * i + 1] = row[1][i];                                                         \
+                out[4 * i + 2] = row[2][i];                                                         \
+                out[4 * i + 3] = row[3][i];                                                         \
+            }                                                                                       \
+        }                                                                                           \
+    }
+
+SRT_DEFINE(u8, uint8_t, SRT_TO_INT)
+SRT_DEFINE(u16, uint16_t, SRT_TO_INT)
+SRT_DEFINE(f32, float, SRT_TO_FLOAT)
 
 SRT_CLONES static void srt_luma(const float *restrict r, const float *restrict g, const float *restrict b,
                                 float *restrict y, ptrdiff_t n, float wr, float wg, float wb, float offset) {
@@ -81,6 +122,14 @@ SRT_CLONES static void srt_recolor(float *restrict r, float *restrict g, float *
         g[i] += d;
         b[i] += d;
     }
+}
+
+/* Where position i of the endlessly mirrored axis [0, n) comes from; the edge repeats. */
+static inline ptrdiff_t srt_mirror(ptrdiff_t i, ptrdiff_t n) {
+    const ptrdiff_t round = 2 * n;
+    i %= round;
+    if (i < 0) i += round;
+    return i < n ? i : round - 1 - i;
 }
 
 #endif

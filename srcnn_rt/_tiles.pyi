@@ -6,9 +6,11 @@ from numpy.typing import NDArray
 
 def extract(
     picture: NDArray[Any],
-    rows: NDArray[Any],
-    cols: NDArray[Any],
-    runs: NDArray[Any],
+    height: int,
+    width: int,
+    top: int,
+    left: int,
+    corners: NDArray[Any],
     gain: float,
     out: NDArray[Any],
 ) -> None: ...

@@ -24,7 +24,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import ArgumentError
 
@@ -68,12 +67,12 @@ class Chunk:
     tiles: tuple[Tile, ...]
 
     def reach(self, tile: tuple[int, int], margin: int, shape: tuple[int, int]) -> tuple[Span, Span]:
-        """Return the part of the picture, clipped at its edges, that the windows read."""
+        """Return the part of the picture that the windows read, on both axes."""
         ys = [t.y.origin for t in self.tiles]
         xs = [t.x.origin for t in self.tiles]
         return (
-            _clip(min(ys) - margin, max(ys) + tile[0] + margin, shape[0]),
-            _clip(min(xs) - margin, max(xs) + tile[1] + margin, shape[1]),
+            mirrored_reach(min(ys) - margin, max(ys) + tile[0] + margin, shape[0]),
+            mirrored_reach(min(xs) - margin, max(xs) + tile[1] + margin, shape[1]),
         )
 
 
@@ -140,14 +139,19 @@ def cover(span: Span, length: int, tile: int, period: int = 1) -> list[Piece]:
     return pieces
 
 
-def mirror_index(start: int, stop: int, length: int) -> NDArray[np.intp]:
-    """Return where positions ``start … stop-1`` of the endlessly mirrored axis come from.
+def mirrored_reach(start: int, stop: int, length: int) -> Span:
+    """Return the part of the picture that positions ``start … stop-1`` come from.
 
-    Symmetric, as ``numpy.pad(mode="symmetric")`` and MATLAB's imresize: the edge sample
-    repeats. Any distance is legal, also past a picture of one pixel.
+    The axis is mirrored endlessly at both ends, symmetrically: the edge sample repeats, as
+    in ``numpy.pad(mode="symmetric")`` and MATLAB's imresize. Any distance is legal, also
+    past a picture of one pixel.
     """
-    i = np.arange(start, stop, dtype=np.intp) % (2 * length)
-    return np.where(i < length, i, 2 * length - 1 - i)
+    low, high = max(start, 0), min(stop, length)
+    if start < 0:  # 0 … -start-1 come back from beyond the near edge
+        low, high = 0, max(high, min(-start, length))
+    if stop > length:
+        low, high = min(low, max(2 * length - stop, 0)), length
+    return Span(low, high)
 
 
 def plan(
@@ -186,7 +190,3 @@ def plan(
         unit = ceil_to(sides[1], steps[1])
     width = max(unit, max_chunk // unit * unit)
     return Plan(shape, (sides[0], sides[1]), margin, period, (height, width))
-
-
-def _clip(start: int, stop: int, length: int) -> Span:
-    return Span(max(start, 0), min(stop, length))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from . import _tiles
 from .errors import ArgumentError
-from .geometry import Tile, mirror_index
+from .geometry import Span, Tile, mirrored_reach
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
@@ -60,11 +60,19 @@ def extract(
         )
     if not tiles:
         return
-    whole = picture.shape[:2] if shape is None else shape
-    rows = _sources([t.y.origin for t in tiles], margin, out.shape[2], whole[0], origin[0], picture.shape[0])
-    cols = _sources([t.x.origin for t in tiles], margin, out.shape[3], whole[1], origin[1], picture.shape[1])
-    runs = np.array([_longest_run(c) for c in cols], dtype=np.intp)
-    _tiles.extract(picture, rows, cols, runs, 1.0 / white(picture.dtype), out)
+    whole = (picture.shape[0], picture.shape[1]) if shape is None else shape
+    corners = np.array([(t.y.origin - margin, t.x.origin - margin) for t in tiles], dtype=np.intp)
+    for axis in (0, 1):
+        first, last = int(corners[:, axis].min()), int(corners[:, axis].max())
+        need = mirrored_reach(first, last + out.shape[2 + axis], whole[axis])
+        have = Span(origin[axis], origin[axis] + picture.shape[axis])
+        if need.start < have.start or need.stop > have.stop:
+            raise ArgumentError(
+                f"windows reach {need.start}..{need.stop - 1}, "
+                f"the part at hand holds {have.start}..{have.stop - 1}"
+            )
+    gain = 1.0 / white(picture.dtype)
+    _tiles.extract(picture, *whole, *origin, corners, gain, out)
 
 
 def stitch(
@@ -132,25 +140,3 @@ def _check_picture(array: NDArray[Any]) -> None:
         raise ArgumentError(f"a picture must be uint8, uint16 or float32, got {array.dtype}")
     if any(s % array.itemsize for s in array.strides):
         raise ArgumentError(f"a picture's strides must be whole samples, got {array.strides}")
-
-
-def _sources(
-    origins: list[int], margin: int, size: int, length: int, offset: int, available: int
-) -> NDArray[np.intp]:
-    """Return, for each window, where its samples on one axis lie in the part at hand."""
-    index = np.stack([mirror_index(o - margin, o - margin + size, length) for o in origins]) - offset
-    if index.min() < 0 or index.max() >= available:
-        raise ArgumentError(
-            f"windows reach {index.min() + offset}..{index.max() + offset}, "
-            f"the part at hand holds {offset}..{offset + available - 1}"
-        )
-    return index
-
-
-def _longest_run(index: NDArray[np.intp]) -> tuple[int, int]:
-    """Return the longest stretch [a, b) of `index` that counts up by one."""
-    edges = np.flatnonzero(np.diff(index) != 1) + 1
-    starts = np.concatenate(([0], edges))
-    stops = np.concatenate((edges, [len(index)]))
-    k = int(np.argmax(stops - starts))
-    return int(starts[k]), int(stops[k])

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError
-from srcnn_rt.geometry import MIN_TILE, Span, ceil_to, cover, mirror_index, plan, split
+from srcnn_rt.geometry import MIN_TILE, Span, ceil_to, cover, mirrored_reach, plan, split
+from tests.reference import mirrored
 
 
 @given(
@@ -63,18 +64,22 @@ def test_plan_covers_the_picture_once_in_whole_blocks(
             assert 0 <= span.start < span.stop <= shape[axis]
             for t in chunk.tiles:
                 piece = (t.y, t.x)[axis]
-                index = mirror_index(piece.origin - margin, piece.origin + p.tile[axis] + margin, shape[axis])
-                assert span.start <= index.min()
-                assert index.max() < span.stop
+                first = piece.origin - margin
+                index = [mirrored(i, shape[axis]) for i in (first, first + p.tile[axis] + 2 * margin - 1)]
+                assert span.start <= min(index)
+                assert max(index) < span.stop
     assert (owners == 1).all()
     assert p.window == (p.tile[0] + 2 * margin, p.tile[1] + 2 * margin)
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 7, 20])
-@pytest.mark.parametrize("pad", [0, 1, 5, 41])
-def test_mirror_index_is_numpys_symmetric_pad(length: int, pad: int) -> None:
-    expected = np.pad(np.arange(length), pad, mode="symmetric")
-    assert (mirror_index(-pad, length + pad, length) == expected).all()
+@given(length=st.integers(1, 30), start=st.integers(-90, 60), size=st.integers(1, 120))
+def test_mirrored_reach_is_the_hull_of_what_is_read(length: int, start: int, size: int) -> None:
+    read = [mirrored(i, length) for i in range(start, start + size)]
+    reach = mirrored_reach(start, start + size, length)
+    assert 0 <= reach.start <= min(read)
+    assert max(read) < reach.stop <= length
+    if start < length and start + size > 0:  # windows meet the picture: then it is tight
+        assert (reach.start, reach.stop) == (min(read), max(read) + 1)
 
 
 def test_a_tile_of_whole_blocks_wastes_nothing() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from srcnn_rt import ArgumentError, tiles
-from srcnn_rt.geometry import Piece, Span, Tile, mirror_index, plan
+from srcnn_rt.geometry import Piece, Span, Tile, plan
+from tests.reference import mirrored
 
 DTYPES = [np.uint8, np.uint16, np.float32]
 
@@ -26,15 +27,21 @@ def views(picture: np.ndarray) -> dict[str, np.ndarray]:
     planar = np.ascontiguousarray(picture.transpose(2, 0, 1)).transpose(1, 2, 0)
     wide = np.zeros((2 * h, 3 * w, c + 2), picture.dtype)
     wide[::2, ::3, 1:-1] = picture
+    bgr = np.ascontiguousarray(picture[..., ::-1])[..., ::-1]
     reversed_ = np.ascontiguousarray(picture[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
     turned = np.ascontiguousarray(picture.swapaxes(0, 1)).swapaxes(0, 1)
     return {
         "interleaved": picture,
         "planar": planar,
+        "bgr": bgr,
         "strided": wide[::2, ::3, 1:-1],
         "reversed": reversed_,
         "turned": turned,
     }
+
+
+def mirror_index(start: int, stop: int, length: int) -> list[int]:
+    return [mirrored(i, length) for i in range(start, stop)]
 
 
 def one_tile(y: int, x: int, h: int, w: int) -> Tile:
