@@ -111,6 +111,7 @@ class Engine:
         # Chroma and alpha are bicubic; on the CPU that is cheaper than a trip to the card.
         plain = bicubic.model(self._spec.scale).SerializeToString()
         self._bicubic = Session(plain, "cpu", self._network.threads)
+        self._provider = self._network.provider
         self._closed = False
 
     @property
@@ -136,7 +137,7 @@ class Engine:
     @property
     def provider(self) -> str:
         """The provider really active: ``"cpu"`` or ``"cuda"``."""
-        return self._network.provider
+        return self._provider
 
     def __enter__(self) -> Self:
         return self

@@ -72,7 +72,7 @@ def extract(
                 f"the part at hand holds {have.start}..{have.stop - 1}"
             )
     gain = 1.0 / white(picture.dtype)
-    _tiles.extract(picture, *whole, *origin, corners, gain, out)
+    _tiles.extract(picture, whole[0], whole[1], origin[0], origin[1], corners, gain, out)
 
 
 def stitch(

@@ -157,7 +157,7 @@ class RasterSink(Closing):
             "photometric": "RGB" if layout.color == "rgb" else "MINISBLACK",
         }
         if layout.alpha:
-            options["alpha"] = "UNSPECIFIED"
+            options["alpha"] = "NON-PREMULTIPLIED"
         if meta.get("crs"):
             options["crs"] = meta["crs"]
         if meta.get("transform"):
