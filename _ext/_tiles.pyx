@@ -18,101 +18,117 @@ ctypedef fused sample:
 
 cdef extern from "rows.h" nogil:
     ptrdiff_t srt_mirror(ptrdiff_t i, ptrdiff_t n)
-    void srt_load_u8(const uint8_t *, ptrdiff_t, float *, ptrdiff_t, float)
-    void srt_load_u16(const uint16_t *, ptrdiff_t, float *, ptrdiff_t, float)
-    void srt_load_f32(const float *, ptrdiff_t, float *, ptrdiff_t, float)
-    void srt_load3_u8(const uint8_t *, float *, float *, float *, ptrdiff_t, float)
-    void srt_load3_u16(const uint16_t *, float *, float *, float *, ptrdiff_t, float)
-    void srt_load3_f32(const float *, float *, float *, float *, ptrdiff_t, float)
-    void srt_load4_u8(const uint8_t *, float *, float *, float *, float *, ptrdiff_t, float)
-    void srt_load4_u16(const uint16_t *, float *, float *, float *, float *, ptrdiff_t, float)
-    void srt_load4_f32(const float *, float *, float *, float *, float *, ptrdiff_t, float)
-    void srt_store_u8(const float *, uint8_t *, ptrdiff_t, ptrdiff_t, float)
-    void srt_store_u16(const float *, uint16_t *, ptrdiff_t, ptrdiff_t, float)
-    void srt_store_f32(const float *, float *, ptrdiff_t, ptrdiff_t, float)
-    void srt_store3_u8(const float *, const float *, const float *, uint8_t *, ptrdiff_t, float)
-    void srt_store3_u16(const float *, const float *, const float *, uint16_t *, ptrdiff_t, float)
-    void srt_store3_f32(const float *, const float *, const float *, float *, ptrdiff_t, float)
-    void srt_store4_u8(const float *, const float *, const float *, const float *, uint8_t *, ptrdiff_t, float)
-    void srt_store4_u16(const float *, const float *, const float *, const float *, uint16_t *, ptrdiff_t, float)
-    void srt_store4_f32(const float *, const float *, const float *, const float *, float *, ptrdiff_t, float)
+    void srt_load_u8(const uint8_t *src, ptrdiff_t src_row, ptrdiff_t step, float *dst, ptrdiff_t dst_row,
+                      ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load3_u8(const uint8_t *src, ptrdiff_t src_row, float *dst, ptrdiff_t dst_row, ptrdiff_t plane,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load4_u8(const uint8_t *src, ptrdiff_t src_row, float *dst, ptrdiff_t dst_row, ptrdiff_t plane,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store_u8(const float *src, ptrdiff_t src_row, uint8_t *dst, ptrdiff_t dst_row, ptrdiff_t step,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store3_u8(const float *src, ptrdiff_t src_row, ptrdiff_t plane, uint8_t *dst, ptrdiff_t dst_row,
+                        ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store4_u8(const float *src, ptrdiff_t src_row, ptrdiff_t plane, uint8_t *dst, ptrdiff_t dst_row,
+                        ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load_u16(const uint16_t *src, ptrdiff_t src_row, ptrdiff_t step, float *dst, ptrdiff_t dst_row,
+                      ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load3_u16(const uint16_t *src, ptrdiff_t src_row, float *dst, ptrdiff_t dst_row, ptrdiff_t plane,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load4_u16(const uint16_t *src, ptrdiff_t src_row, float *dst, ptrdiff_t dst_row, ptrdiff_t plane,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store_u16(const float *src, ptrdiff_t src_row, uint16_t *dst, ptrdiff_t dst_row, ptrdiff_t step,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store3_u16(const float *src, ptrdiff_t src_row, ptrdiff_t plane, uint16_t *dst, ptrdiff_t dst_row,
+                        ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store4_u16(const float *src, ptrdiff_t src_row, ptrdiff_t plane, uint16_t *dst, ptrdiff_t dst_row,
+                        ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load_f32(const float *src, ptrdiff_t src_row, ptrdiff_t step, float *dst, ptrdiff_t dst_row,
+                      ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load3_f32(const float *src, ptrdiff_t src_row, float *dst, ptrdiff_t dst_row, ptrdiff_t plane,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_load4_f32(const float *src, ptrdiff_t src_row, float *dst, ptrdiff_t dst_row, ptrdiff_t plane,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store_f32(const float *src, ptrdiff_t src_row, float *dst, ptrdiff_t dst_row, ptrdiff_t step,
+                       ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store3_f32(const float *src, ptrdiff_t src_row, ptrdiff_t plane, float *dst, ptrdiff_t dst_row,
+                        ptrdiff_t h, ptrdiff_t w, float gain)
+    void srt_store4_f32(const float *src, ptrdiff_t src_row, ptrdiff_t plane, float *dst, ptrdiff_t dst_row,
+                        ptrdiff_t h, ptrdiff_t w, float gain)
     void srt_luma(const float *r, const float *g, const float *b, float *y, ptrdiff_t n,
                   float wr, float wg, float wb, float offset)
     void srt_recolor(float *r, float *g, float *b, const float *y, ptrdiff_t n,
                      float wr, float wg, float wb, float offset, float gain)
 
 
-# A row of `channels` channels: sample c of pixel i is src[i * step + c * hop], and its float
-# row starts at dst + c * plane. Interleaved RGB and RGBA, in either channel order, are one pass.
+cdef inline bint interleaved(ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels) noexcept nogil:
+    """Return whether R, G, B(, A) or B, G, R lie side by side: one pass then does all channels.
 
-cdef inline void load_row(const sample *src, ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels,
-                          float *dst, ptrdiff_t plane, ptrdiff_t n, float gain) noexcept nogil:
-    cdef ptrdiff_t c
-    cdef bint whole = step == channels and (hop == 1 or hop == -1)
-    if whole and hop == -1:  # B, G, R in memory: begin at the last channel and go down
+    Planes are done one after the other instead, so that one window is one stream.
+    """
+    return (channels == 3 or channels == 4) and step == channels and (hop == 1 or hop == -1)
+
+
+# A block of h rows of w pixels, of one channel or of three or four interleaved ones: sample c
+# of a pixel is `hop` samples after the one before it, its float plane begins `plane` floats on.
+
+cdef inline void load(const sample *src, ptrdiff_t src_row, ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels,
+                      float *dst, ptrdiff_t dst_row, ptrdiff_t plane, ptrdiff_t h, ptrdiff_t w,
+                      float gain) noexcept nogil:
+    if channels > 1 and hop == -1:  # B, G, R in memory: begin at the last channel and go down
         src -= channels - 1
         dst += (channels - 1) * plane
         plane = -plane
-    if whole and channels == 3:
-        if sample is uint8_t:
-            srt_load3_u8(src, dst, dst + plane, dst + 2 * plane, n, gain)
-        elif sample is uint16_t:
-            srt_load3_u16(src, dst, dst + plane, dst + 2 * plane, n, gain)
+    if sample is uint8_t:
+        if channels == 3:
+            srt_load3_u8(src, src_row, dst, dst_row, plane, h, w, gain)
+        elif channels == 4:
+            srt_load4_u8(src, src_row, dst, dst_row, plane, h, w, gain)
         else:
-            srt_load3_f32(src, dst, dst + plane, dst + 2 * plane, n, gain)
-        return
-    if whole and channels == 4:
-        if sample is uint8_t:
-            srt_load4_u8(src, dst, dst + plane, dst + 2 * plane, dst + 3 * plane, n, gain)
-        elif sample is uint16_t:
-            srt_load4_u16(src, dst, dst + plane, dst + 2 * plane, dst + 3 * plane, n, gain)
+            srt_load_u8(src, src_row, step, dst, dst_row, h, w, gain)
+    elif sample is uint16_t:
+        if channels == 3:
+            srt_load3_u16(src, src_row, dst, dst_row, plane, h, w, gain)
+        elif channels == 4:
+            srt_load4_u16(src, src_row, dst, dst_row, plane, h, w, gain)
         else:
-            srt_load4_f32(src, dst, dst + plane, dst + 2 * plane, dst + 3 * plane, n, gain)
-        return
-    if whole and hop == -1:
-        hop = 1
-    for c in range(channels):
-        if sample is uint8_t:
-            srt_load_u8(src + c * hop, step, dst + c * plane, n, gain)
-        elif sample is uint16_t:
-            srt_load_u16(src + c * hop, step, dst + c * plane, n, gain)
+            srt_load_u16(src, src_row, step, dst, dst_row, h, w, gain)
+    else:
+        if channels == 3:
+            srt_load3_f32(src, src_row, dst, dst_row, plane, h, w, gain)
+        elif channels == 4:
+            srt_load4_f32(src, src_row, dst, dst_row, plane, h, w, gain)
         else:
-            srt_load_f32(src + c * hop, step, dst + c * plane, n, gain)
+            srt_load_f32(src, src_row, step, dst, dst_row, h, w, gain)
 
 
-cdef inline void store_row(const float *src, ptrdiff_t plane, ptrdiff_t channels,
-                           sample *dst, ptrdiff_t step, ptrdiff_t hop, ptrdiff_t n, float gain) noexcept nogil:
-    cdef ptrdiff_t c
-    cdef bint whole = step == channels and (hop == 1 or hop == -1)
-    if whole and hop == -1:
+cdef inline void store(const float *src, ptrdiff_t src_row, ptrdiff_t plane, ptrdiff_t channels,
+                       sample *dst, ptrdiff_t dst_row, ptrdiff_t step, ptrdiff_t hop, ptrdiff_t h, ptrdiff_t w,
+                       float gain) noexcept nogil:
+    if channels > 1 and hop == -1:
         dst -= channels - 1
         src += (channels - 1) * plane
         plane = -plane
-    if whole and channels == 3:
-        if sample is uint8_t:
-            srt_store3_u8(src, src + plane, src + 2 * plane, dst, n, gain)
-        elif sample is uint16_t:
-            srt_store3_u16(src, src + plane, src + 2 * plane, dst, n, gain)
+    if sample is uint8_t:
+        if channels == 3:
+            srt_store3_u8(src, src_row, plane, dst, dst_row, h, w, gain)
+        elif channels == 4:
+            srt_store4_u8(src, src_row, plane, dst, dst_row, h, w, gain)
         else:
-            srt_store3_f32(src, src + plane, src + 2 * plane, dst, n, gain)
-        return
-    if whole and channels == 4:
-        if sample is uint8_t:
-            srt_store4_u8(src, src + plane, src + 2 * plane, src + 3 * plane, dst, n, gain)
-        elif sample is uint16_t:
-            srt_store4_u16(src, src + plane, src + 2 * plane, src + 3 * plane, dst, n, gain)
+            srt_store_u8(src, src_row, dst, dst_row, step, h, w, gain)
+    elif sample is uint16_t:
+        if channels == 3:
+            srt_store3_u16(src, src_row, plane, dst, dst_row, h, w, gain)
+        elif channels == 4:
+            srt_store4_u16(src, src_row, plane, dst, dst_row, h, w, gain)
         else:
-            srt_store4_f32(src, src + plane, src + 2 * plane, src + 3 * plane, dst, n, gain)
-        return
-    if whole and hop == -1:
-        hop = 1
-    for c in range(channels):
-        if sample is uint8_t:
-            srt_store_u8(src + c * plane, dst + c * hop, step, n, gain)
-        elif sample is uint16_t:
-            srt_store_u16(src + c * plane, dst + c * hop, step, n, gain)
+            srt_store_u16(src, src_row, dst, dst_row, step, h, w, gain)
+    else:
+        if channels == 3:
+            srt_store3_f32(src, src_row, plane, dst, dst_row, h, w, gain)
+        elif channels == 4:
+            srt_store4_f32(src, src_row, plane, dst, dst_row, h, w, gain)
         else:
-            srt_store_f32(src + c * plane, dst + c * hop, step, n, gain)
+            srt_store_f32(src, src_row, dst, dst_row, step, h, w, gain)
 
 
 def extract(
@@ -140,27 +156,37 @@ def extract(
         ptrdiff_t size = <ptrdiff_t>sizeof(sample)
         ptrdiff_t step = picture.strides[1] // size
         ptrdiff_t hop = picture.strides[2] // size
-        ptrdiff_t n, i, j, x, first, last
+        bint together = interleaved(step, hop, channels)
+        ptrdiff_t passes = 1 if together else channels
+        ptrdiff_t width_of_pass = channels if together else 1
+        ptrdiff_t pitch = picture.strides[0] // size
+        ptrdiff_t n, c, k, i, j, m, y, x, up, down, first, last, source
         const sample *row
         float *dst
     with nogil:
         for n in range(count):
+            y = corners[n, 0]
             x = corners[n, 1]
-            # Columns [first, last) of the window lie inside the picture.
+            # Rows [up, down) and columns [first, last) of the window lie inside the picture.
+            up = min(max(-y, 0), h)
+            down = max(min(height - y, h), up)
             first = min(max(-x, 0), w)
             last = max(min(width - x, w), first)
-            for i in range(h):
-                row = &picture[srt_mirror(corners[n, 0] + i, height) - top, 0, 0]
-                dst = &out[n, 0, i, 0]
-                for j in range(first):
-                    load_row(row + (srt_mirror(x + j, width) - left) * step, step, hop, channels,
-                             dst + j, plane, 1, gain)
-                if last > first:
-                    load_row(row + (x + first - left) * step, step, hop, channels,
-                             dst + first, plane, last - first, gain)
-                for j in range(last, w):
-                    load_row(row + (srt_mirror(x + j, width) - left) * step, step, hop, channels,
-                             dst + j, plane, 1, gain)
+            for c in range(passes):
+                if last > first and down > up:
+                    load(&picture[y + up - top, x + first - left, c], pitch, step, hop, width_of_pass,
+                         &out[n, c, up, first], w, plane, down - up, last - first, gain)
+                for i in range(h):
+                    row = &picture[srt_mirror(y + i, height) - top, 0, c]
+                    dst = &out[n, c, i, 0]
+                    if last > first and (i < up or i >= down):
+                        load(row + (x + first - left) * step, pitch, step, hop, width_of_pass,
+                             dst + first, w, plane, 1, last - first, gain)
+                    for m in range(first + w - last):  # what is left of it, then what is right
+                        j = m if m < first else m + last - first
+                        source = srt_mirror(x + j, width)
+                        for k in range(width_of_pass):
+                            dst[j + k * plane] = gain * row[(source - left) * step + k * hop]
 
 
 def stitch(
@@ -181,15 +207,19 @@ def stitch(
         ptrdiff_t size = <ptrdiff_t>sizeof(sample)
         ptrdiff_t step = out.strides[1] // size
         ptrdiff_t hop = out.strides[2] // size
-        ptrdiff_t n, i
+        bint together = interleaved(step, hop, channels)
+        ptrdiff_t passes = 1 if together else channels
+        ptrdiff_t width_of_pass = channels if together else 1
+        ptrdiff_t n, c
     with nogil:
         for n in range(count):
-            if cores[n, 5] == 0:
+            if cores[n, 4] == 0 or cores[n, 5] == 0:
                 continue
-            for i in range(cores[n, 4]):
-                store_row(
-                    &windows[n, 0, cores[n, 0] + i, cores[n, 1]], plane, channels,
-                    &out[cores[n, 2] + i, cores[n, 3], 0], step, hop, cores[n, 5], gain,
+            for c in range(passes):
+                store(
+                    &windows[n, c, cores[n, 0], cores[n, 1]], windows.shape[3], plane, width_of_pass,
+                    &out[cores[n, 2], cores[n, 3], c], out.strides[0] // size, step, hop,
+                    cores[n, 4], cores[n, 5], gain,
                 )
 
 

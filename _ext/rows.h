@@ -1,8 +1,8 @@
-/* One row at a time: the innermost loops, in C so that the compiler's per-function
- * attributes reach them. Where it can (gcc or clang, x86-64, glibc) each is compiled for
+/* A block of rows at a time: the innermost loops, in C so that the compiler's per-function
+ * attributes reach them. Where it can (gcc, x86-64, glibc) each is compiled for
  * the baseline, AVX2 and AVX-512, and the loader picks: a portable wheel runs full width.
  *
- * Three shapes of row: contiguous samples (gray, planar), interleaved pixels of three or
+ * Three kinds of block: contiguous samples (gray, planar), interleaved pixels of three or
  * four samples (one pass over all channels, so that the compiler shuffles whole vectors and
  * every cache line is touched once), and any other stride.
  */
@@ -12,9 +12,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) \
-    && (!defined(__clang__) || __clang_major__ >= 14) && !defined(SRT_NO_CLONES)
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#if __GNUC__ >= 12 /* the first to know the level; older names of AVX-512 mean Intel's chips only */
 #define SRT_CLONES __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
+#else
+#define SRT_CLONES __attribute__((target_clones("default", "avx2")))
+#endif
 #else
 #define SRT_CLONES
 #endif
@@ -33,49 +36,71 @@ static inline float srt_round_clip(float v, float top) {
 /* Pixels per block: the interleaved stores convert into rows of this many samples first. */
 #define SRT_BLOCK 512
 
+#define SRT_ROWS for (ptrdiff_t y = 0; y < h; ++y, src += src_row, dst += dst_row)
+
 #define SRT_DEFINE(SUFFIX, TYPE, CONVERT)                                                           \
-    SRT_CLONES static void srt_load_##SUFFIX(const TYPE *restrict src, ptrdiff_t step,              \
-                                             float *restrict dst, ptrdiff_t n, float gain) {        \
-        if (step == 1)                                                                              \
-            for (ptrdiff_t i = 0; i < n; ++i) dst[i] = gain * (float)src[i];                        \
-        else                                                                                        \
-            for (ptrdiff_t i = 0; i < n; ++i) dst[i] = gain * (float)src[i * step];                 \
-    }                                                                                               \
-    SRT_CLONES static void srt_load3_##SUFFIX(const TYPE *restrict src, float *restrict a,          \
-                                              float *restrict b, float *restrict c, ptrdiff_t n,    \
-                                              float gain) {                                         \
-        for (ptrdiff_t i = 0; i < n; ++i) {                                                         \
-            a[i] = gain * (float)src[3 * i];                                                        \
-            b[i] = gain * (float)src[3 * i + 1];                                                    \
-            c[i] = gain * (float)src[3 * i + 2];                                                    \
+    SRT_CLONES static void srt_load_##SUFFIX(const TYPE *src, ptrdiff_t src_row, ptrdiff_t step,    \
+                                             float *dst, ptrdiff_t dst_row, ptrdiff_t h,            \
+                                             ptrdiff_t w, float gain) {                             \
+        SRT_ROWS {                                                                                  \
+            const TYPE *restrict s = src;                                                           \
+            float *restrict a = dst;                                                                \
+            if (step == 1)                                                                          \
+                for (ptrdiff_t i = 0; i < w; ++i) a[i] = gain * (float)s[i];                        \
+            else                                                                                    \
+                for (ptrdiff_t i = 0; i < w; ++i) a[i] = gain * (float)s[i * step];                 \
         }                                                                                           \
     }                                                                                               \
-    SRT_CLONES static void srt_load4_##SUFFIX(const TYPE *restrict src, float *restrict a,          \
-                                              float *restrict b, float *restrict c,                 \
-                                              float *restrict d, ptrdiff_t n, float gain) {         \
-        for (ptrdiff_t i = 0; i < n; ++i) {                                                         \
-            a[i] = gain * (float)src[4 * i];                                                        \
-            b[i] = gain * (float)src[4 * i + 1];                                                    \
-            c[i] = gain * (float)src[4 * i + 2];                                                    \
-            d[i] = gain * (float)src[4 * i + 3];                                                    \
+    SRT_CLONES static void srt_load3_##SUFFIX(const TYPE *src, ptrdiff_t src_row, float *dst,       \
+                                              ptrdiff_t dst_row, ptrdiff_t plane, ptrdiff_t h,      \
+                                              ptrdiff_t w, float gain) {                            \
+        SRT_ROWS {                                                                                  \
+            const TYPE *restrict s = src;                                                           \
+            float *restrict a = dst, *restrict b = dst + plane, *restrict c = dst + 2 * plane;      \
+            for (ptrdiff_t i = 0; i < w; ++i) {                                                     \
+                a[i] = gain * (float)s[3 * i];                                                      \
+                b[i] = gain * (float)s[3 * i + 1];                                                  \
+                c[i] = gain * (float)s[3 * i + 2];                                                  \
+            }                                                                                       \
         }                                                                                           \
     }                                                                                               \
-    SRT_CLONES static void srt_store_##SUFFIX(const float *restrict src, TYPE *restrict dst,        \
-                                              ptrdiff_t step, ptrdiff_t n, float gain) {            \
-        if (step == 1)                                                                              \
-            for (ptrdiff_t i = 0; i < n; ++i) dst[i] = (TYPE)CONVERT(src[i]);                       \
-        else                                                                                        \
-            for (ptrdiff_t i = 0; i < n; ++i) dst[i * step] = (TYPE)CONVERT(src[i]);                \
+    SRT_CLONES static void srt_load4_##SUFFIX(const TYPE *src, ptrdiff_t src_row, float *dst,       \
+                                              ptrdiff_t dst_row, ptrdiff_t plane, ptrdiff_t h,      \
+                                              ptrdiff_t w, float gain) {                            \
+        SRT_ROWS {                                                                                  \
+            const TYPE *restrict s = src;                                                           \
+            float *restrict a = dst, *restrict b = dst + plane;                                     \
+            float *restrict c = dst + 2 * plane, *restrict d = dst + 3 * plane;                     \
+            for (ptrdiff_t i = 0; i < w; ++i) {                                                     \
+                a[i] = gain * (float)s[4 * i];                                                      \
+                b[i] = gain * (float)s[4 * i + 1];                                                  \
+                c[i] = gain * (float)s[4 * i + 2];                                                  \
+                d[i] = gain * (float)s[4 * i + 3];                                                  \
+            }                                                                                       \
+        }                                                                                           \
     }                                                                                               \
-    SRT_CLONES static void srt_store3_##SUFFIX(const float *restrict a, const float *restrict b,    \
-                                               const float *restrict c, TYPE *restrict dst,         \
-                                               ptrdiff_t n, float gain) {                           \
+    SRT_CLONES static void srt_store_##SUFFIX(const float *src, ptrdiff_t src_row, TYPE *dst,       \
+                                              ptrdiff_t dst_row, ptrdiff_t step, ptrdiff_t h,       \
+                                              ptrdiff_t w, float gain) {                            \
+        SRT_ROWS {                                                                                  \
+            const float *restrict s = src;                                                          \
+            TYPE *restrict a = dst;                                                                 \
+            if (step == 1)                                                                          \
+                for (ptrdiff_t i = 0; i < w; ++i) a[i] = (TYPE)CONVERT(s[i]);                       \
+            else                                                                                    \
+                for (ptrdiff_t i = 0; i < w; ++i) a[i * step] = (TYPE)CONVERT(s[i]);                \
+        }                                                                                           \
+    }                                                                                               \
+    SRT_CLONES static void srt_store3_##SUFFIX(const float *src, ptrdiff_t src_row,                 \
+                                               ptrdiff_t plane, TYPE *dst, ptrdiff_t dst_row,       \
+                                               ptrdiff_t h, ptrdiff_t w, float gain) {              \
         TYPE row[3][SRT_BLOCK];                                                                     \
-        for (ptrdiff_t at = 0; at < n; at += SRT_BLOCK) {                                           \
-            const ptrdiff_t m = n - at < SRT_BLOCK ? n - at : SRT_BLOCK;                            \
-            for (ptrdiff_t i = 0; i < m; ++i) row[0][i] = (TYPE)CONVERT(a[at + i]);                 \
-            for (ptrdiff_t i = 0; i < m; ++i) row[1][i] = (TYPE)CONVERT(b[at + i]);                 \
-            for (ptrdiff_t i = 0; i < m; ++i) row[2][i] = (TYPE)CONVERT(c[at + i]);                 \
+        SRT_ROWS for (ptrdiff_t at = 0; at < w; at += SRT_BLOCK) {                                  \
+            const ptrdiff_t m = w - at < SRT_BLOCK ? w - at : SRT_BLOCK;                            \
+            for (int k = 0; k < 3; ++k) {                                                           \
+                const float *restrict s = src + k * plane + at;                                     \
+                for (ptrdiff_t i = 0; i < m; ++i) row[k][i] = (TYPE)CONVERT(s[i]);                  \
+            }                                                                                       \
             TYPE *restrict out = dst + 3 * at;                                                      \
             for (ptrdiff_t i = 0; i < m; ++i) {                                                     \
                 out[3 * i] = row[0][i];                                                             \
@@ -84,16 +109,16 @@ static inline float srt_round_clip(float v, float top) {
             }                                                                                       \
         }                                                                                           \
     }                                                                                               \
-    SRT_CLONES static void srt_store4_##SUFFIX(const float *restrict a, const float *restrict b,    \
-                                               const float *restrict c, const float *restrict d,    \
-                                               TYPE *restrict dst, ptrdiff_t n, float gain) {       \
+    SRT_CLONES static void srt_store4_##SUFFIX(const float *src, ptrdiff_t src_row,                 \
+                                               ptrdiff_t plane, TYPE *dst, ptrdiff_t dst_row,       \
+                                               ptrdiff_t h, ptrdiff_t w, float gain) {              \
         TYPE row[4][SRT_BLOCK];                                                                     \
-        for (ptrdiff_t at = 0; at < n; at += SRT_BLOCK) {                                           \
-            const ptrdiff_t m = n - at < SRT_BLOCK ? n - at : SRT_BLOCK;                            \
-            for (ptrdiff_t i = 0; i < m; ++i) row[0][i] = (TYPE)CONVERT(a[at + i]);                 \
-            for (ptrdiff_t i = 0; i < m; ++i) row[1][i] = (TYPE)CONVERT(b[at + i]);                 \
-            for (ptrdiff_t i = 0; i < m; ++i) row[2][i] = (TYPE)CONVERT(c[at + i]);                 \
-            for (ptrdiff_t i = 0; i < m; ++i) row[3][i] = (TYPE)CONVERT(d[at + i]);                 \
+        SRT_ROWS for (ptrdiff_t at = 0; at < w; at += SRT_BLOCK) {                                  \
+            const ptrdiff_t m = w - at < SRT_BLOCK ? w - at : SRT_BLOCK;                            \
+            for (int k = 0; k < 4; ++k) {                                                           \
+                const float *restrict s = src + k * plane + at;                                     \
+                for (ptrdiff_t i = 0; i < m; ++i) row[k][i] = (TYPE)CONVERT(s[i]);                  \
+            }                                                                                       \
             TYPE *restrict out = dst + 4 * at;                                                      \
             for (ptrdiff_t i = 0; i < m; ++i) {                                                     \
                 out[4 * i] = row[0][i];                                                             \
@@ -126,6 +151,7 @@ SRT_CLONES static void srt_recolor(float *restrict r, float *restrict g, float *
 
 /* Where position i of the endlessly mirrored axis [0, n) comes from; the edge repeats. */
 static inline ptrdiff_t srt_mirror(ptrdiff_t i, ptrdiff_t n) {
+    if (i >= 0 && i < n) return i; /* nearly always: divisions are slow */
     const ptrdiff_t round = 2 * n;
     i %= round;
     if (i < 0) i += round;

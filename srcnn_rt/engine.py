@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from . import bicubic, color, geometry, pipeline, spec, tiles
 from .errors import ArgumentError, PictureError
 from .geometry import Chunk, Plan, Span, Tile
 from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
-from .io.base import StripCache
+from .io.base import Closing, StripCache
 from .picture import Layout, PictureInfo
 from .session import Session
 from .spec import ModelSpec
@@ -61,7 +60,7 @@ class Report:
     peak_memory: int | None
 
 
-class Engine:
+class Engine(Closing):
     """Upscales pictures of any size with one model; the result does not depend on `tile`.
 
     May be used from several threads at once, and as a context manager. Touches no global
@@ -138,14 +137,6 @@ class Engine:
     def provider(self) -> str:
         """The provider really active: ``"cpu"`` or ``"cuda"``."""
         return self._provider
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the model. Later calls of `upscale` raise `ArgumentError`."""

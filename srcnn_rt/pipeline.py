@@ -20,8 +20,9 @@ def overlap(
     """Do ``write(item, compute(item, read(item)))`` for every item, in order.
 
     `read` runs in one thread, one item ahead; `write` in another, one item behind;
-    `compute` in the caller's. So at most two parts and two results are alive. The first
-    error of any stage is raised here, after the other stages have stopped.
+    `compute` in the caller's. So at most two parts and two results are alive: result k is
+    written before `compute` is called for item k + 2. The first error of any stage is
+    raised here, after the other stages have stopped.
     """
     with ThreadPoolExecutor(1, "srcnn-read") as reader, ThreadPoolExecutor(1, "srcnn-write") as writer:
         writing: Future[None] | None = None

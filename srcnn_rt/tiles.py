@@ -61,10 +61,10 @@ def extract(
     if not tiles:
         return
     whole = (picture.shape[0], picture.shape[1]) if shape is None else shape
-    corners = np.array([(t.y.origin - margin, t.x.origin - margin) for t in tiles], dtype=np.intp)
+    corners = [(t.y.origin - margin, t.x.origin - margin) for t in tiles]
     for axis in (0, 1):
-        first, last = int(corners[:, axis].min()), int(corners[:, axis].max())
-        need = mirrored_reach(first, last + out.shape[2 + axis], whole[axis])
+        starts = [c[axis] for c in corners]
+        need = mirrored_reach(min(starts), max(starts) + out.shape[2 + axis], whole[axis])
         have = Span(origin[axis], origin[axis] + picture.shape[axis])
         if need.start < have.start or need.stop > have.stop:
             raise ArgumentError(
@@ -72,7 +72,7 @@ def extract(
                 f"the part at hand holds {have.start}..{have.stop - 1}"
             )
     gain = 1.0 / white(picture.dtype)
-    _tiles.extract(picture, whole[0], whole[1], origin[0], origin[1], corners, gain, out)
+    _tiles.extract(picture, whole[0], whole[1], origin[0], origin[1], np.array(corners, np.intp), gain, out)
 
 
 def stitch(
@@ -110,27 +110,26 @@ def stitch(
         raise ArgumentError(
             f"windows {windows.shape} do not hold {len(tiles)} tiles of {out.shape[2]} channels"
         )
-    cores = np.array(
-        [
-            (
-                (t.y.core.start - t.y.origin) * scale + cut,
-                (t.x.core.start - t.x.origin) * scale + cut,
-                (t.y.core.start - origin[0]) * scale,
-                (t.x.core.start - origin[1]) * scale,
-                t.y.core.size * scale,
-                t.x.core.size * scale,
-            )
-            for t in tiles
-        ],
-        dtype=np.intp,
-    ).reshape(-1, 6)
-    for axis in (0, 1):
-        size = cores[:, 4 + axis]
-        if (cores < 0).any() or (cores[:, axis] + size > windows.shape[2 + axis]).any():
-            raise ArgumentError(f"a core lies outside its window of shape {windows.shape[2:]}")
-        if (cores[:, 2 + axis] + size > out.shape[axis]).any():
-            raise ArgumentError(f"a core lies outside the output of shape {out.shape[:2]}")
-    _tiles.stitch(windows, cores, white(out.dtype), out)
+    cores = [
+        (
+            (t.y.core.start - t.y.origin) * scale + cut,
+            (t.x.core.start - t.x.origin) * scale + cut,
+            (t.y.core.start - origin[0]) * scale,
+            (t.x.core.start - origin[1]) * scale,
+            t.y.core.size * scale,
+            t.x.core.size * scale,
+        )
+        for t in tiles
+    ]
+    for core in cores:
+        for axis in (0, 1):
+            size = core[4 + axis]
+            if min(core) < 0 or core[axis] + size > windows.shape[2 + axis]:
+                raise ArgumentError(f"a core lies outside its window of shape {windows.shape[2:]}")
+            if core[2 + axis] + size > out.shape[axis]:
+                raise ArgumentError(f"a core lies outside the output of shape {out.shape[:2]}")
+    if cores:
+        _tiles.stitch(windows, np.array(cores, np.intp), white(out.dtype), out)
 
 
 def _check_picture(array: NDArray[Any]) -> None:

@@ -50,7 +50,10 @@ class Sink(Protocol):
     max_bytes: int | None
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
-        """Return an (h, w, C) array to fill for that place; its content is undefined."""
+        """Return an (h, w, C) array to fill for that place; its content is undefined.
+
+        It may be the one of two calls ago, so that one must be written by then.
+        """
 
     def write(self, y: Span, x: Span, block: NDArray[Any]) -> None:
         """Store a filled buffer."""

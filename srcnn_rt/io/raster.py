@@ -25,7 +25,7 @@ from .base import Closing
 
 DTYPES = ("uint8", "uint16", "float32")
 BLOCK = 512  # widest output block, HR pixels
-CHUNK_BYTES = 32 * 2**20  # what one write holds at most
+CHUNK_BYTES = 8 * 2**20  # what one write holds at most, if a tile is not more
 _RESOLUTION = ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION")
 # Structure and statistics of the source are not those of the result.
 _DERIVED_TAGS = ("STATISTICS_", "AREA_OR_POINT_", "OVERVIEWS", "LAYOUT")
@@ -138,6 +138,9 @@ class RasterSink(Closing):
         side = block_side(scale)
         self.block = (side, side)
         self._path, self._info = path, info
+        # One is filled while the other is written. New ones for every chunk would fragment
+        # the heap, and memory would grow with the number of chunks.
+        self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
         meta, layout = info.metadata.raster, info.layout
         options: dict[str, Any] = {
             "driver": "GTiff",
@@ -172,8 +175,12 @@ class RasterSink(Closing):
             self._set_items(scale)
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
-        planes = np.empty((self._info.layout.channels, y.size, x.size), self._info.dtype)
-        return planes.transpose(1, 2, 0)
+        size = self._info.layout.channels * y.size * x.size
+        free = self._buffers.pop(0)
+        if free.size < size:
+            free = np.empty(size, self._info.dtype)
+        self._buffers.append(free)
+        return free[:size].reshape(-1, y.size, x.size).transpose(1, 2, 0)
 
     def write(self, y: Span, x: Span, block: NDArray[Any]) -> None:
         with _writing(self._path):
