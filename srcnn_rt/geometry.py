@@ -83,8 +83,7 @@ class Plan:
     Attributes
     ----------
     shape : (H, W) of the picture
-    tile : (h, w) of every window without its margin; a multiple of `period`, at most
-        the picture (rounded up to the period)
+    tile : (h, w) of every window without its margin; a multiple of `period`
     margin, period : of the model
     chunk : (h, w) of a whole chunk
     """
@@ -168,7 +167,7 @@ def plan(
     Parameters
     ----------
     shape : (H, W), at least 1 each
-    tile : wanted window size without margin; rounded up to `period`, cut to the picture
+    tile : largest window size without margin; rounded up to `period`
     margin : LR pixels a core needs around it
     period : step that window origins must keep
     block : (h, w) the chunk's edges must be multiples of
@@ -181,12 +180,19 @@ def plan(
     """
     if tile < MIN_TILE:
         raise ArgumentError(f"tile must be at least {MIN_TILE} LR pixels, got {tile}")
-    sides = [min(ceil_to(tile, period), ceil_to(n, period)) for n in shape]
     steps = [np.lcm(b, period).item() for b in block]
-    height = ceil_to(sides[0], steps[0])
-    # A chunk holds whole tiles where it can, else the last of each would be mostly waste.
-    unit = np.lcm(sides[1], steps[1]).item()
-    if unit > max(max_chunk, sides[1]):
-        unit = ceil_to(sides[1], steps[1])
-    width = max(unit, max_chunk // unit * unit)
-    return Plan(shape, (sides[0], sides[1]), margin, period, (height, width))
+    chunks, sides = [], []
+    for length, step in zip(shape, steps, strict=True):
+        # As many windows as the tile asks for, but of equal size: the last would else be
+        # mostly overlap. First over the picture, then over a chunk, whose edges are fixed.
+        chunk = ceil_to(_share(length, tile), step)
+        chunks.append(chunk)
+        sides.append(ceil_to(_share(min(chunk, length), tile), period))
+    width = max(chunks[1], max_chunk // chunks[1] * chunks[1])
+    return Plan(shape, (sides[0], sides[1]), margin, period, (chunks[0], width))
+
+
+def _share(length: int, tile: int) -> int:
+    """Return the size of equal parts of `length`, as few as fit into `tile` each."""
+    count = -(-length // tile)
+    return -(-length // count)

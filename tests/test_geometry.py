@@ -88,6 +88,15 @@ def test_a_tile_of_whole_blocks_wastes_nothing() -> None:
     assert all(t.y.core.size == t.x.core.size == 512 for chunk in p for t in chunk.tiles)
 
 
+def test_windows_are_equal_rather_than_overlapping() -> None:
+    assert plan((256, 300), 170, margin=4).tile == (128, 150)
+    # Blocks of 128 make chunks of 256, which two windows of 128 cover.
+    p = plan((10_000, 10_000), 170, margin=4, block=(128, 128), max_chunk=1000)
+    assert (p.tile, p.chunk) == ((128, 128), (256, 768))
+    work = sum(len(chunk.tiles) * p.tile[0] * p.tile[1] for chunk in p)
+    assert work < 1.03 * 10_000**2
+
+
 def test_a_wide_picture_is_cut_into_chunks_of_bounded_width() -> None:
     p = plan((100, 100_000), 64, margin=5, block=(64, 64), max_chunk=1000)
     assert p.chunk[1] == 960
