@@ -12,20 +12,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bicubic, color, geometry, pipeline, spec, tiles
+from . import bicubic, geometry, pipeline, spec, tiles
 from .errors import ArgumentError, PictureError
-from .geometry import Chunk, Plan, Span, Tile
+from .geometry import Chunk, Plan, Span
 from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
 from .io.base import Closing, StripCache
 from .picture import Layout, PictureInfo
+from .render import Renderer, margin_for
 from .session import Session
 from .spec import ModelSpec
 
 # HR side of a tile for tile="auto": larger tiles are no faster, and the network's
 # activations (96 channels of float32 at HR size) are what fills the memory.
 AUTO_TILE_HR = 512
-# Small windows go through the network together, up to this many HR samples a run.
-BATCH_SAMPLES = AUTO_TILE_HR**2
 
 Progress = Callable[[int, int], None]
 
@@ -247,7 +246,7 @@ class Engine(Closing):
         info, s = source.info, self.scale
         self._check_layout(info.layout)
         plan = self._plan(info, sink)
-        work = _Work(self._spec, self._network, self._bicubic, info, plan)
+        work = Renderer(self._spec, self._network, self._bicubic, info, plan)
         total, done = info.shape[0] * info.shape[1] * s * s, 0
         strips = StripCache(source) if source.by_rows else source
 
@@ -255,7 +254,7 @@ class Engine(Closing):
             return Span(span.start * s, span.stop * s)
 
         def read(chunk: Chunk) -> NDArray[Any]:
-            return strips.read(*chunk.reach(plan.tile, work.margin, info.shape))
+            return strips.read(*chunk.reach(plan.tile, plan.margin, info.shape))
 
         def compute(chunk: Chunk, part: NDArray[Any]) -> NDArray[Any]:
             nonlocal done
@@ -281,106 +280,11 @@ class Engine(Closing):
         return geometry.plan(
             info.shape,
             self._tile,
-            margin=self._margin_for(info.layout),
+            margin=margin_for(self._spec, info.layout),
             period=self._spec.period,
             block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
             max_chunk=widest,
         )
-
-    def _margin_for(self, layout: Layout) -> int:
-        """Return the model's margin, or bicubic's where the picture needs that and it is larger."""
-        plain = layout.alpha or (layout.color == "rgb" and self._spec.channels == 1)
-        return max(self._spec.margin, bicubic.REACH if plain else 0)
-
-
-class _Work:
-    """One picture's buffers and the steps between its windows and its cores.
-
-    The layout of the picture and the channels of the model decide the steps once, here:
-
-    ============== ======================= ===============================
-    picture        luminance model         colour model
-    ============== ======================= ===============================
-    gray, bands    each channel            gray as R = G = B, then the mean
-    RGB            luminance, `recolor`    as it is
-    alpha          bicubic; colour premultiplied before, divided after
-    ============== ======================= ===============================
-    """
-
-    def __init__(
-        self, model: ModelSpec, network: Session, plain: Session, info: PictureInfo, plan: Plan
-    ) -> None:
-        self._network, self._bicubic = network, plain
-        self._layout, self._plan, self._model = info.layout, plan, model
-        self.margin = plan.margin
-        s, (h, w) = model.scale, plan.tile
-        if model.batch is None:
-            most = -(-info.shape[0] // h) * -(-info.shape[1] // w)
-            self.batch = min(max(1, BATCH_SAMPLES // (h * w * s * s)), most)
-        else:
-            self.batch = model.batch
-        self._windows = np.zeros((self.batch, info.layout.channels, *plan.window), np.float32)
-        self._luma = info.layout.color == "rgb" and model.channels == 1
-        # LR pixels of the window that the network does not need, but bicubic does.
-        self._slack = plan.margin - model.margin
-        if self._luma:
-            inner = (n - 2 * self._slack for n in plan.window)
-            self._y = np.zeros((self.batch, 1, *inner), np.float32)
-        # Alpha below this is stored as 0.
-        self._least_alpha = 0.5 / tiles.white(info.dtype) if info.dtype.kind != "f" else 1e-6
-
-    def render(self, batch: tuple[Tile, ...], chunk: Chunk, part: NDArray[Any], out: NDArray[Any]) -> None:
-        """Fill the cores of `batch` in the chunk `out` from the picture's `part`."""
-        reach = chunk.reach(self._plan.tile, self.margin, self._plan.shape)
-        tiles.extract(
-            part,
-            batch,
-            self.margin,
-            self._windows,
-            shape=self._plan.shape,
-            origin=(reach[0].start, reach[1].start),
-        )
-        windows, cut = self._run(self._windows)
-        tiles.stitch(windows, batch, self._model.scale, out, cut=cut, origin=(chunk.y.start, chunk.x.start))
-
-    def _run(self, windows: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        """Return HR windows of all channels and the HR border around their tiles."""
-        if self._layout.alpha:
-            color.premultiply(windows)
-        if self._luma:
-            color.luma_windows(windows, self._slack, self._y)
-            out, cut = self._enlarge(windows), (self.margin - bicubic.REACH) * self._model.scale
-            color.recolor(out, cut, self._network.run(self._y))
-        else:
-            out, cut = self._colors(windows), 0
-        if self._layout.alpha:
-            color.unpremultiply(out[:, :-1], out[:, -1:], self._least_alpha)
-        return out, cut
-
-    def _colors(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network on the colour channels as they are, and bicubic on an alpha."""
-        count = windows.shape[1] - self._layout.alpha
-        inner = windows[:, :count, self._slack : -self._slack or None, self._slack : -self._slack or None]
-        if self._model.channels == 3 and count == 1:
-            three = np.repeat(inner, 3, axis=1)
-            out = self._network.run(three).mean(axis=1, keepdims=True)
-        elif self._model.channels == 3:
-            out = self._network.run(np.ascontiguousarray(inner))
-        else:
-            # One channel at a time: one window shape, and activations of one channel only.
-            runs = [self._network.run(np.ascontiguousarray(inner[:, c : c + 1])) for c in range(count)]
-            out = runs[0] if count == 1 else np.concatenate(runs, axis=1)
-        if not self._layout.alpha:
-            return np.ascontiguousarray(out)
-        cut = (self.margin - bicubic.REACH) * self._model.scale
-        alpha = self._enlarge(np.ascontiguousarray(windows[:, -1:]))
-        return np.concatenate([out, alpha[:, :, cut : -cut or None, cut : -cut or None]], axis=1)
-
-    def _enlarge(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Enlarge every channel by bicubic."""
-        n, c, h, w = windows.shape
-        out = self._bicubic.run(windows.reshape(n * c, 1, h, w))
-        return out.reshape(n, c, *out.shape[2:])
 
 
 def peak_memory() -> int | None:

@@ -32,24 +32,38 @@ def test_recolor_changes_y_and_keeps_chroma(rng: np.random.Generator) -> None:
 
 def test_luma_windows_takes_the_inner_part(rng: np.random.Generator) -> None:
     rgba = rng.random((2, 4, 9, 11)).astype(np.float32)
-    out = np.empty((2, 1, 7, 9), np.float32)
-    color.luma_windows(rgba, 1, out)
+    out = color.luma_windows(rgba, 1)
     expected = color.luminance(rgba[:, :3, 1:-1, 1:-1].transpose(0, 2, 3, 1))
     assert np.allclose(out[:, 0], expected, atol=1e-6)
 
 
-def test_premultiply_and_back(rng: np.random.Generator) -> None:
-    rgba = rng.random((1, 4, 6, 6)).astype(np.float32)
-    rgba[0, 3, 0] = 0
-    before = rgba.copy()
-    color.premultiply(rgba)
-    color.unpremultiply(rgba[:, :-1], rgba[:, -1:], 1e-6)
-    assert np.allclose(rgba[0, :, 1:], before[0, :, 1:], atol=1e-5)
-    assert (rgba[0, :3, 0] == 0).all()
+def test_fill_keeps_what_is_visible_and_continues_it(rng: np.random.Generator) -> None:
+    windows = rng.random((2, 4, 20, 23)).astype(np.float32)
+    windows[:, -1] = 1
+    assert np.allclose(color.fill(windows, 3), windows[:, :-1, 3:-3, 3:-3], atol=1e-6)
+    windows[:, :-1] = np.array([0.9, 0.2, 0.4], np.float32)[:, None, None]
+    windows[:, -1, :, 12:] = 0
+    windows[:, 1, :, 12:] = 1  # a colour nobody sees
+    filled = color.fill(windows, 5)
+    for k, level in enumerate((0.9, 0.2, 0.4)):
+        assert np.allclose(filled[:, k, :, :11], level, atol=1e-6)  # five pixels past the edge
+        assert (filled[:, k, :, 12:] == 0).all()
+
+
+def test_fill_is_a_weighted_mean(rng: np.random.Generator) -> None:
+    windows = rng.random((1, 2, 11, 11)).astype(np.float32)
+    c, a = windows[0].astype(np.float64)
+    top = bottom = 0.0
+    for dy in range(-2, 3):
+        for dx in range(-2, 3):
+            weight = (1 - abs(dy) / 3) * (1 - abs(dx) / 3) * a[5 + dy, 6 + dx]
+            top, bottom = top + weight * c[5 + dy, 6 + dx], bottom + weight
+    expected = a[5, 6] * c[5, 6] + (1 - a[5, 6]) * top / bottom
+    assert color.fill(windows, 2)[0, 0, 3, 4] == pytest.approx(expected, abs=1e-6)
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         color.recolor(np.zeros((1, 3, 8, 8), np.float32), 1, np.zeros((1, 1, 8, 8), np.float32))
     with pytest.raises(ValueError, match="does not fit"):
-        color.luma_windows(np.zeros((1, 2, 8, 8), np.float32), 0, np.zeros((1, 1, 8, 8), np.float32))
+        color.luma_windows(np.zeros((1, 2, 8, 8), np.float32), 0)

@@ -118,37 +118,45 @@ def test_trained_models_agree_with_the_oracle(scale: int) -> None:
         assert (difference == 0).mean() > 0.999
 
 
-@pytest.mark.parametrize("color", [1, 3])
-def test_alpha_is_bicubic_on_premultiplied_colour(color: int) -> None:
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_and_the_colour_beside_it(channels: int) -> None:
     layers = layers_of(spec.load(TEST_MODEL)[0])
-    picture = drawing(30, 26, color + 1)
+    picture = drawing(30, 26, channels)
     picture[:12, :, -1] = 1.0
-    picture[20:, :, -1] = 0.0
-    alpha = picture[..., -1]
-    premultiplied = picture[..., :-1] * alpha[..., None]
-    a = reference.bicubic(alpha, 2)
-    if color == 3:
-        c = reference.upscale_rgb(premultiplied, 2, layers)
-    else:
-        c = reference.srcnn(premultiplied.transpose(2, 0, 1), 2, layers).transpose(1, 2, 0)
-    seen = a >= 1e-6
-    expected = np.where(seen[..., None], c / np.where(seen, np.minimum(a, 1), 1)[..., None], 0)
+    picture[22:, :, -1] = 0.0
+    expected = reference.upscale_with_alpha(picture, 2, layers, reach=5)
     with Engine(TEST_MODEL, "cpu", 16) as e:
         got = e.upscale(picture.astype(np.float32))
-    assert np.abs(got[..., -1] - a).max() < 1e-5
-    solid = a > 0.05  # below, a float32 rounding is divided by almost nothing
-    assert np.abs(got[..., :-1] - expected)[solid].max() < 5e-4
-    assert (got[..., :-1][~seen] == 0).all()
+    assert np.abs(got[..., -1] - expected[..., -1]).max() < 1e-5
+    solid = expected[..., -1] > 0.05  # below, a float32 rounding is divided by almost nothing
+    assert np.abs(got[..., :-1] - expected[..., :-1])[solid].max() < 1e-4
+    assert (got[..., :-1][expected[..., -1] < 1e-7] == 0).all()
 
 
-def test_a_transparent_border_does_not_bleed_in() -> None:
-    picture = np.zeros((40, 40, 4), np.uint8)
-    picture[..., 1] = 255  # transparent pixels are green
-    picture[10:30, 10:30] = (200, 30, 30, 255)
-    with Engine(TEST_MODEL, "cpu") as e:
+@pytest.mark.parametrize("channels", [2, 4])
+def test_an_opaque_alpha_changes_nothing(channels: int) -> None:
+    picture = reference.quantise(drawing(60, 50, channels), np.uint8)
+    picture[..., -1] = 255
+    with Engine(TEST_MODEL, "cpu", 16) as e:
         out = e.upscale(picture)
-    edge = out[(out[..., 3] > 40)]
-    assert edge[:, 1].max() < 90
+        plain = e.upscale(np.ascontiguousarray(picture[..., :-1])).reshape(out[..., :-1].shape)
+    assert (out[..., -1] == 255).all()
+    assert (out[..., :-1] == plain).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("softness", [255, 40, 15])
+@pytest.mark.parametrize("level", [(200, 60, 30), (250, 250, 250), (20, 20, 30)])
+def test_a_cut_out_has_no_fringe(scale: int, softness: int, level: tuple[int, ...]) -> None:
+    """One colour behind a round mask, another under what is transparent: it stays that colour."""
+    y, x = np.mgrid[:64, :64]
+    picture = np.zeros((64, 64, 4), np.uint8)
+    picture[..., 3] = np.clip((22 - np.hypot(y - 32, x - 32)) * softness + 128, 0, 255)
+    picture[..., :3] = np.where(picture[..., 3:] > 0, level, (0, 255, 0))
+    with Engine(f"srcnn-915-x{scale}", "cpu", 16) as e:
+        out = e.upscale(picture).astype(int)
+    visible = out[..., 3] >= 16
+    assert np.abs(out[..., :3][visible] - level).max() <= 3
 
 
 def test_bands_are_each_a_gray_picture() -> None:

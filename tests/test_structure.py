@@ -17,6 +17,7 @@ LAYERS = [
     {"errors", "_version", "_tiles"},
     {"geometry", "picture", "models", "bicubic", "graph", "spec"},
     {"tiles", "color", "session", "io", "pipeline"},
+    {"render"},
     {"engine"},
     {"cli"},
 ]
