@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from .geometry import Chunk, Plan, Span
 from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
 from .io.base import Closing, StripCache
 from .picture import Layout, PictureInfo
-from .render import Renderer, margin_for
+from .render import Renderer, check_layout, margin_for, rules_for
 from .session import Session
 from .spec import ModelSpec
 
@@ -77,6 +77,9 @@ class Engine(Closing):
         Side of a tile in LR pixels, margins not counted, at least 8.
     threads : int, optional
         Threads of the network; all available processors if None.
+    value_range : str, optional
+        What the model calls black and white where its file does not say: ``"0..255"``,
+        ``"-1..1"``, or ``"mean=A,B,C std=D,E,F"``.
 
     Raises
     ------
@@ -97,10 +100,18 @@ class Engine(Closing):
         provider: str = "auto",
         tile: int | Literal["auto"] = 512,
         threads: int | None = None,
+        value_range: str | None = None,
     ) -> None:
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
             raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
         data, self._spec = spec.load(model)
+        if value_range is not None:
+            values = spec.ValueRange.parse(value_range)
+            if len(values.gain) not in (1, self._spec.channels):
+                raise ArgumentError(
+                    f"a value range needs 1 or {self._spec.channels} numbers, got {len(values.gain)}"
+                )
+            self._spec = replace(self._spec, range=values)
         side = max(geometry.MIN_TILE, AUTO_TILE_HR // self._spec.scale) if tile == "auto" else tile
         if side < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {side}")
@@ -207,7 +218,10 @@ class Engine(Closing):
         with open_source(source) as picture:
             check_output(target, source, overwrite=overwrite)
             info = picture.info
-            self._check_layout(info.layout, str(source))
+            try:
+                check_layout(self._spec, info.layout)
+            except PictureError as error:
+                raise PictureError(f"{source}: {error}") from error
             scaled = info.scaled(self.scale)
             with replacing(target) as partial:
                 sink = create_sink(partial, target, scaled, self.scale)
@@ -235,16 +249,11 @@ class Engine(Closing):
             peak_memory=peak_memory(),
         )
 
-    def _check_layout(self, layout: Layout, name: str = "") -> None:
-        if self._spec.channels == 3 and layout.color == "bands":
-            where = f"{name}: " if name else ""
-            raise PictureError(f"{where}a colour model takes gray or RGB pictures, got {layout}")
-
     def _process(self, source: Source, sink: Sink, progress: Progress | None) -> None:
         if self._closed:
             raise ArgumentError("the engine is closed")
         info, s = source.info, self.scale
-        self._check_layout(info.layout)
+        check_layout(self._spec, info.layout)
         plan = self._plan(info, sink)
         work = Renderer(self._spec, self._network, self._bicubic, info, plan)
         total, done = info.shape[0] * info.shape[1] * s * s, 0
@@ -281,7 +290,7 @@ class Engine(Closing):
             info.shape,
             self._tile,
             margin=margin_for(self._spec, info.layout),
-            period=self._spec.period,
+            rules=rules_for(self._spec),
             block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
             max_chunk=widest,
         )
@@ -289,6 +298,12 @@ class Engine(Closing):
 
 def peak_memory() -> int | None:
     """Return the largest resident size of this process so far in bytes, None if unknown."""
+    try:
+        # Not getrusage: there Linux counts the parent's memory in, from before the exec.
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        pass
     try:
         import resource
     except ImportError:  # not on Windows

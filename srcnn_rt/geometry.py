@@ -77,21 +77,68 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """What a model asks of its windows on one axis, in LR pixels.
+
+    Attributes
+    ----------
+    period : step that window origins must keep
+    inset : how far inside its window a core must stay (0 for models that do not pad)
+    multiple, minimum : windows are multiples of the one and at least the other
+    fixed : the only window size, or None
+    """
+
+    period: int = 1
+    inset: int = 0
+    multiple: int = 1
+    minimum: int = 1
+    fixed: int | None = None
+
+    def extended(self, length: int) -> int:
+        """Return the length to which a picture's axis is mirrored so that the model takes it."""
+        return max(ceil_to(length, self.multiple if self.fixed is None else 1), self.minimum, self.fixed or 0)
+
+    def window(self, core: int, length: int) -> int:
+        """Return the window that gives cores of at least `core` on an extended axis.
+
+        Raises
+        ------
+        ArgumentError
+            If the fixed size is too small for any core.
+        """
+        if self.inset == 0 and self.fixed is None:
+            return ceil_to(core, self.period)
+        # As many pixels as the picture modulo the period, or a model that pads to a multiple
+        # would pad its windows otherwise than the picture.
+        want = self.fixed or core + 2 * self.inset + self.period - 1
+        if want >= length:
+            return length
+        if self.fixed is None:
+            want = length - (length - want) // self.period * self.period
+        if want < 2 * self.inset + 2 * self.period - 1:
+            raise ArgumentError(
+                f"windows of {want} LR pixels leave no core: the model reaches {self.inset} to each side"
+            )
+        return want
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How one picture is cut.
 
     Attributes
     ----------
     shape : (H, W) of the picture
-    tile : (h, w) of every window without its margin; a multiple of `period`
-    margin, period : of the model
+    tile : (h, w) of every window without the margin around it
+    margin : LR pixels around each tile
+    rules : what the model asks of its windows, per axis
     chunk : (h, w) of a whole chunk
     """
 
     shape: tuple[int, int]
     tile: tuple[int, int]
     margin: int
-    period: int
+    rules: tuple[Rules, Rules]
     chunk: tuple[int, int]
 
     @property
@@ -102,10 +149,14 @@ class Plan:
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks row by row, left to right."""
         for y in split(self.shape[0], self.chunk[0]):
-            rows = cover(y, self.shape[0], self.tile[0], self.period)
+            rows = self._cover(y, 0)
             for x in split(self.shape[1], self.chunk[1]):
-                cols = cover(x, self.shape[1], self.tile[1], self.period)
+                cols = self._cover(x, 1)
                 yield Chunk(y, x, tuple(Tile(r, c) for r in rows for c in cols))
+
+    def _cover(self, span: Span, axis: int) -> list[Piece]:
+        rule = self.rules[axis]
+        return cover(span, rule.extended(self.shape[axis]), self.tile[axis], rule.period, rule.inset)
 
 
 def ceil_to(n: int, step: int) -> int:
@@ -118,7 +169,7 @@ def split(length: int, step: int) -> list[Span]:
     return [Span(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def cover(span: Span, length: int, tile: int, period: int = 1) -> list[Piece]:
+def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -> list[Piece]:
     """Cover `span` with windows of one constant length; each pixel has one owner.
 
     Origins are multiples of `period`. A window may pass the end of `span`, and is shifted
@@ -128,13 +179,19 @@ def cover(span: Span, length: int, tile: int, period: int = 1) -> list[Piece]:
     ----------
     span : part of the axis to cover; it starts at a multiple of `period`
     length : of the whole axis
-    tile : length of a window without margin, a multiple of `period`
+    tile : length of a window without the margins around it
+    inset : how far inside its window a core must stay, but for the picture's true ends:
+        the margin of a model that pads, whose windows have none around them
     """
     last = max(0, ceil_to(length - tile, period))
     pieces = []
-    for start in range(span.start, span.stop, tile):
-        stop = min(start + tile, span.stop)
-        pieces.append(Piece(min(start, last), Span(start, stop)))
+    at = span.start
+    while at < span.stop:
+        origin = min(max(0, (at - inset) // period * period), last)
+        reach = length if origin == last else origin + tile - inset
+        stop = min(reach, span.stop)
+        pieces.append(Piece(origin, Span(at, stop)))
+        at = stop
     return pieces
 
 
@@ -158,7 +215,7 @@ def plan(
     tile: int,
     *,
     margin: int,
-    period: int = 1,
+    rules: tuple[Rules, Rules] = (Rules(), Rules()),
     block: tuple[int, int] = (1, 1),
     max_chunk: int = 1,
 ) -> Plan:
@@ -167,29 +224,29 @@ def plan(
     Parameters
     ----------
     shape : (H, W), at least 1 each
-    tile : largest window size without margin; rounded up to `period`
-    margin : LR pixels a core needs around it
-    period : step that window origins must keep
+    tile : largest core of a window; rounded up to the period
+    margin : LR pixels around each tile
+    rules : what the model asks of its windows, per axis
     block : (h, w) the chunk's edges must be multiples of
     max_chunk : widest chunk in pixels; at least one tile is taken all the same
 
     Raises
     ------
     ArgumentError
-        If `tile` is smaller than ``MIN_TILE``.
+        If `tile` is smaller than ``MIN_TILE``, or the model leaves no core.
     """
     if tile < MIN_TILE:
         raise ArgumentError(f"tile must be at least {MIN_TILE} LR pixels, got {tile}")
-    steps = [np.lcm(b, period).item() for b in block]
     chunks, sides = [], []
-    for length, step in zip(shape, steps, strict=True):
+    for length, step, rule in zip(shape, block, rules, strict=True):
         # As many windows as the tile asks for, but of equal size: the last would else be
         # mostly overlap. First over the picture, then over a chunk, whose edges are fixed.
+        step = np.lcm(step, rule.period).item()
         chunk = ceil_to(_share(length, tile), step)
         chunks.append(chunk)
-        sides.append(ceil_to(_share(min(chunk, length), tile), period))
+        sides.append(rule.window(_share(min(chunk, length), tile), rule.extended(length)))
     width = max(chunks[1], max_chunk // chunks[1] * chunks[1])
-    return Plan(shape, (sides[0], sides[1]), margin, period, (chunks[0], width))
+    return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width))
 
 
 def _share(length: int, tile: int) -> int:

@@ -1,13 +1,12 @@
-"""What an ONNX graph says of itself: scale, margin, period, channels.
+"""What an ONNX graph says of itself: scale, margins, period, kind.
 
-Nothing is probed and nothing is typed in by a user. On one axis every supported node is
-a `Step`: it enlarges by `up`, then each of its outputs reads `kernel` samples, `stride`
-apart, beginning `start` samples in. From the steps follow, in exact numbers,
+Nothing is probed and nothing is typed in by a user. The graph is traced on shapes alone at a
+large size (`trace`), then read backward: which LR samples does one output period depend on?
+Every node answers exactly (`ops`, `reach`), and the answer must be the same at another size.
 
-- forward, how many HR samples a window of n LR samples gives, hence scale and margin;
-- backward, which LR samples an HR interval needs: it must lie inside the window.
-
-Only *valid* graphs (nothing pads) are analysed; anything else is refused by name.
+Two kinds of models can be tiled. *Valid* ones give s·(n - 2m) samples for n: nothing pads.
+*Padded* ones give s·n: layers pad, so windows are clipped at the picture's true edges, and
+the margin is dropped on inner sides only.
 """
 
 from __future__ import annotations
@@ -15,71 +14,44 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal
 
 from .errors import ModelError
+from .trace import Interface, Trace, constants
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto
 
-ELEMENTWISE = frozenset(
-    (
-        "Abs",
-        "Add",
-        "BatchNormalization",
-        "Cast",
-        "Clip",
-        "Div",
-        "Elu",
-        "Exp",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "Identity",
-        "LeakyRelu",
-        "Max",
-        "Min",
-        "Mul",
-        "Neg",
-        "PRelu",
-        "Pow",
-        "Relu",
-        "Selu",
-        "Sigmoid",
-        "Sqrt",
-        "Sub",
-        "Tanh",
-    )
-)
-_PROBE = 4096  # LR samples, far more than any margin, to read size formulas off
+    from .trace import Known
+
+Kind = Literal["valid", "padded"]
+# LR samples of a trace: far more than any margin, and a multiple of every usual period.
+_SIZE = 6720
+_MOST_PERIOD = 64
+_MOST_MINIMUM = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a node does to one spatial axis. ``end`` samples are left off at the far side."""
+class AxisFacts:
+    """One spatial axis.
 
-    up: int = 1
-    kernel: int = 1
-    stride: int = 1
-    start: int = 0
-    end: int = 0
+    Attributes
+    ----------
+    scale : HR samples an LR sample
+    before, after : LR samples a core needs on either side
+    period : LR step that window origins must keep
+    multiple : sizes the model takes are multiples of this
+    minimum : smallest size the model takes
+    fixed : the only size the model takes, or None
+    """
 
-    def rate(self, rate: Fraction) -> Fraction:
-        """Return samples per LR pixel after the node."""
-        return rate * self.up / self.stride
-
-    def size(self, n: int) -> int:
-        """Return how many samples come out of n."""
-        return (n * self.up - self.start - self.end - self.kernel) // self.stride + 1
-
-    def need(self, lo: int, hi: int) -> tuple[int, int]:
-        """Return the input interval that output [lo, hi) reads."""
-        first = lo * self.stride + self.start
-        last = (hi - 1) * self.stride + self.start + self.kernel - 1
-        return first // self.up, last // self.up + 1
+    scale: Fraction
+    before: int
+    after: int
+    period: int
+    multiple: int
+    minimum: int
+    fixed: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,228 +60,167 @@ class GraphFacts:
 
     Attributes
     ----------
-    scale : HR pixels an LR pixel
-    margin : LR pixels a core needs on every side
-    period : LR step that window origins and sizes must keep
-    channels : in and out, 1 or 3
+    kind : "valid" or "padded"
+    y, x : the two axes
+    channels, channels_out : of input and output
     batch : windows a run takes, or None for any number
+    types : element types in and out, e.g. ``("float32", "float32")``
     parameters : numbers in the weights
+    macs : multiply-accumulates an output pixel
     """
 
-    scale: int
-    margin: int
-    period: int
+    kind: Kind
+    y: AxisFacts
+    x: AxisFacts
     channels: int
+    channels_out: int
     batch: int | None
+    types: tuple[str, str]
     parameters: int
+    macs: float
+
+    @property
+    def margin(self) -> int:
+        """The largest of the four margins."""
+        return max(self.y.before, self.y.after, self.x.before, self.x.after)
+
+    @property
+    def scale(self) -> int:
+        """HR pixels an LR pixel, the same on both axes."""
+        return int(self.y.scale)
+
+    @property
+    def period(self) -> int:
+        """LR step that window origins must keep on both axes."""
+        return math.lcm(self.y.period, self.x.period)
 
 
 def analyse(model: ModelProto) -> GraphFacts:
-    """Derive scale, margin and period of a valid super-resolution graph.
+    """Derive scale, margins, period and kind of a super-resolution graph.
 
     Parameters
     ----------
-    model : with one float32 input (N, C, H, W) and one such output, H and W free
+    model : with one picture (N, C, H, W) in and one out
 
     Raises
     ------
     ModelError
-        If the graph is of another form or holds a node whose reach is not known;
-        the message names the node and its op.
+        If the graph is of another form, or holds a node whose reach is unknown or
+        unbounded; the message names the node and its op.
     """
-    graph = model.graph
-    constants = _constants(model)
-    inputs = [v for v in graph.input if v.name not in constants]
-    if len(inputs) != 1 or len(graph.output) != 1:
-        raise ModelError(f"one input and one output are needed, got {len(inputs)} and {len(graph.output)}")
-    batch, channels = _check_value(inputs[0])
-    _, channels_out = _check_value(graph.output[0])
-    if channels is not None and channels_out is not None and channels != channels_out:
-        raise ModelError(f"as many channels out as in are needed, got {channels} in and {channels_out} out")
-    channels = channels or channels_out
-    if channels not in (1, 3):
-        raise ModelError(f"one or three channels are needed, got {channels}")
-
-    source, target = inputs[0].name, graph.output[0].name
-    axes = [_Axis(graph.node, constants, source, target, axis) for axis in (0, 1)]
-    y, x = (axis.solve() for axis in axes)
-    if y != x:
-        raise ModelError(f"scale and margin must agree on both axes, got {y} and {x}")
-    scale, margin, period = y
-    parameters = sum(int(np.prod(t.dims)) for t in graph.initializer if len(t.dims) > 0)
-    return GraphFacts(scale, margin, period, channels, batch, parameters)
+    return _Analysis(model).facts()
 
 
-class _Axis:
-    """The graph on one spatial axis: a list of (inputs, output, step)."""
+class _Analysis:
+    """The traces of one model, each made once."""
 
-    def __init__(
-        self, graph: Any, constants: dict[str, NDArray[Any]], source: str, target: str, axis: int
-    ) -> None:
-        self.source, self.target = source, target
-        self.edges: list[tuple[list[str], str, Step]] = []
-        self.rates = {source: Fraction(1)}
-        for node in graph:
-            if node.op_type == "Constant":
+    def __init__(self, model: ModelProto) -> None:
+        self._model = model
+        self._interface = Interface.of(model)
+        self._known: dict[str, Known] = constants(model)
+        self._traces: dict[tuple[int, int], Trace] = {}
+        self._fixed = (self._interface.height, self._interface.width)
+
+    def facts(self) -> GraphFacts:
+        face = self._interface
+        size = (self._fixed[0] or _SIZE, self._fixed[1] or _SIZE)
+        base = self._trace(*size)
+        (kind_y, y), (kind_x, x) = (self._axis(axis) for axis in (0, 1))
+        if y.scale != x.scale:
+            raise ModelError(f"the scale must be the same on both axes, got {y.scale} and {x.scale}")
+        if kind_y != kind_x:
+            raise ModelError(f"pads on one axis only: {kind_y} rows, {kind_x} columns")
+        parameters = sum(k.value.size for k in self._known.values() if k.value.ndim > 0)
+        return GraphFacts(
+            kind=kind_y,
+            y=y,
+            x=x,
+            channels=face.channels,
+            channels_out=base.output.shape[1],
+            batch=face.batch,
+            types=face.types,
+            parameters=parameters,
+            macs=base.macs / math.prod(base.output.spatial),
+        )
+
+    def _trace(self, height: int, width: int) -> Trace:
+        if (height, width) not in self._traces:
+            self._traces[height, width] = Trace(self._model, self._interface, self._known, height, width)
+        return self._traces[height, width]
+
+    def _at(self, axis: int, n: int) -> Trace:
+        """Return the trace whose size on `axis` is n; the other axis is n too, unless fixed."""
+        other = self._fixed[1 - axis] or n
+        return self._trace(n, other) if axis == 0 else self._trace(other, n)
+
+    def _axis(self, axis: int) -> tuple[Kind, AxisFacts]:
+        n = self._fixed[axis] or _SIZE
+        trace = self._at(axis, n)
+        rates = trace.rates(axis)
+        scale = rates[self._interface.target]
+        if scale.denominator != 1:
+            raise ModelError(f"the scale must be a whole number, got {scale}")
+        period = math.lcm(*(r.denominator for r in rates.values()))
+        if period > _MOST_PERIOD:
+            raise ModelError(f"the period must be at most {_MOST_PERIOD} LR samples, got {period}")
+        missing = int(scale * n) - trace.output.spatial[axis]
+        if missing < 0:
+            raise ModelError(f"the output is {-missing} samples larger than {scale} times the input")
+        if missing == 0:
+            return "padded", self._padded(axis, scale, period)
+        return "valid", self._valid(axis, scale, period)
+
+    def _padded(self, axis: int, scale: Fraction, period: int) -> AxisFacts:
+        """Find the margins, over all sizes modulo the period that the model takes."""
+        fixed = self._fixed[axis]
+        if fixed is not None:
+            before, after = self._margins(axis, fixed, scale, period)
+            return AxisFacts(scale, before, after, period, fixed, fixed, fixed)
+        legal = [r for r in range(period) if self._takes(axis, _SIZE + r, scale)]
+        if len(legal) < period:
+            legal = [0]
+        multiple = 1 if len(legal) == period else period
+        sides = [self._margins(axis, _SIZE + r, scale, period) for r in legal]
+        other = self._margins(axis, 2 * _SIZE, scale, period)
+        if other != sides[0]:
+            raise ModelError(f"its reach depends on the picture's size: {sides[0]} and {other} LR samples")
+        sizes = range(multiple, _MOST_MINIMUM + 1, multiple)
+        minimum = next((n for n in sizes if self._takes(axis, n, scale)), _MOST_MINIMUM)
+        before, after = (max(s[k] for s in sides) for k in (0, 1))
+        return AxisFacts(scale, before, after, period, multiple, minimum, None)
+
+    def _valid(self, axis: int, scale: Fraction, period: int) -> AxisFacts:
+        """Find the smallest window in excess of its core; it must be the same on both sides."""
+        fixed = self._fixed[axis]
+        step = int(scale * period)
+        found = []
+        for n in [fixed] if fixed is not None else range(_SIZE, _SIZE + period):
+            try:
+                out = self._at(axis, n).output.spatial[axis]
+            except ModelError:
                 continue
-            flowing = [name for name in node.input if name in self.rates]
-            unknown = [n for n in node.input if n and n not in self.rates and n not in constants]
-            if unknown or not flowing:
-                raise ModelError(f"{_name(node)}: input {(unknown or list(node.input))[0]!r} has no source")
-            if node.op_type in ELEMENTWISE:
-                _check_constants_are_flat(node, constants)
-            elif len(flowing) > 1 and node.op_type != "Concat":
-                raise ModelError(f"{_name(node)}: computed weights have unknown reach")
-            step = _step(node, constants, axis)
-            rates = {step.rate(self.rates[name]) for name in flowing}
-            if len(rates) != 1:
-                raise ModelError(f"{_name(node)}: its inputs have different scales")
-            self.rates[node.output[0]] = rates.pop()
-            self.edges.append((flowing, node.output[0], step))
-        if target not in self.rates:
-            raise ModelError(f"the output {target!r} does not depend on the picture")
-
-    def sizes(self, n: int) -> int:
-        """Return the output size for n input samples, or 0 if n is too small."""
-        size = {self.source: n}
-        for inputs, output, step in self.edges:
-            got = {step.size(size[i]) for i in inputs}
-            if len(got) != 1:
-                raise ModelError(f"{output!r}: its inputs have different sizes")
-            size[output] = max(0, got.pop())
-        return size[self.target]
-
-    def need(self, lo: int, hi: int) -> tuple[int, int]:
-        """Return the hull of input samples that output [lo, hi) depends on."""
-        want = {self.target: (lo, hi)}
-        for inputs, output, step in reversed(self.edges):
-            if output not in want:
-                continue
-            a, b = step.need(*want[output])
-            for name in inputs:
-                c, d = want.get(name, (a, b))
-                want[name] = (min(a, c), max(b, d))
-        return want[self.source]
-
-    def solve(self) -> tuple[int, int, int]:
-        """Return scale, margin and period."""
-        rate = self.rates[self.target]
-        if rate.denominator != 1:
-            raise ModelError(f"the scale must be a whole number, got {rate}")
-        scale = int(rate)
-        period = math.lcm(*(r.denominator for r in self.rates.values()))
-        base = _PROBE // period * period
-        margins = []
-        for n in range(base, base + period):
-            out = self.sizes(n)
-            if out > 0 and out % (scale * period) == 0 and self.sizes(n + period) == out + scale * period:
-                margins.append((n - out // scale, n, out))
-        if not margins:
+            if out % step == 0:
+                found.append((n - int(out / scale), n, out))
+        if not found:
             raise ModelError("the output size is no whole multiple of the input's for any window size")
-        total, n, out = min(margins)
+        total, n, out = min(found)
         if total < 0 or total % 2:
             raise ModelError(f"the margin must be the same on both sides, got {total} LR pixels in all")
-        lo, hi = self.need(0, out)
+        lo, hi = self._at(axis, n).need(axis, 0, out)
         if lo < 0 or hi > n:
             raise ModelError(f"outputs read LR samples {lo}..{hi} of a window of {n}")
-        return scale, total // 2, period
+        m = total // 2
+        return AxisFacts(scale, m, m, period, 1, fixed or period + total, fixed)
 
+    def _takes(self, axis: int, n: int, scale: Fraction) -> bool:
+        try:
+            return self._at(axis, n).output.spatial[axis] == scale * n
+        except ModelError:
+            return False
 
-def _step(node: NodeProto, constants: dict[str, NDArray[Any]], axis: int) -> Step:
-    op = node.op_type
-    if op in ELEMENTWISE:
-        return Step()
-    if op == "Concat":
-        if _attribute(node, "axis", 1) not in (1, -3):
-            raise ModelError(f"{_name(node)}: concatenates along another axis than channels")
-        return Step()
-    if op == "Conv":
-        if any(_attribute(node, "pads", [0])) or _attribute(node, "auto_pad", b"NOTSET") not in (
-            b"NOTSET",
-            b"VALID",
-        ):
-            raise ModelError(f"{_name(node)}: pads; only unpadded (valid) convolutions can be tiled")
-        size = _constant(node, constants, 1).shape[2 + axis]
-        stride = _attribute(node, "strides", [1, 1])[axis]
-        dilation = _attribute(node, "dilations", [1, 1])[axis]
-        return Step(kernel=(size - 1) * dilation + 1, stride=stride)
-    if op == "DepthToSpace":
-        return Step(up=_attribute(node, "blocksize", 1))
-    if op == "SpaceToDepth":
-        block = _attribute(node, "blocksize", 1)
-        return Step(kernel=block, stride=block)
-    if op == "Slice":
-        return _slice(node, constants, axis)
-    raise ModelError(f"{_name(node)}: {op} has unknown or unbounded reach, so the model cannot be tiled")
-
-
-def _slice(node: NodeProto, constants: dict[str, NDArray[Any]], axis: int) -> Step:
-    starts, ends = (_constant(node, constants, k).tolist() for k in (1, 2))
-    axes = _constant(node, constants, 3).tolist() if len(node.input) > 3 else list(range(len(starts)))
-    steps = _constant(node, constants, 4).tolist() if len(node.input) > 4 else [1] * len(starts)
-    for start, end, ax, step in zip(starts, ends, axes, steps, strict=True):
-        if ax % 4 != 2 + axis:
-            continue
-        far = end if end < 0 else 0 if end >= np.iinfo(np.int32).max else None
-        if step != 1 or start < 0 or far is None:
-            raise ModelError(
-                f"{_name(node)}: only [a:-b] with step 1 can be tiled, got [{start}:{end}:{step}]"
-            )
-        return Step(start=start, end=-far)
-    return Step()
-
-
-def _constants(model: ModelProto) -> dict[str, NDArray[Any]]:
-    from onnx import TensorProto, numpy_helper
-
-    found = {}
-    for tensor in model.graph.initializer:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raise ModelError(f"weight {tensor.name!r} is kept in another file; save the model as one file")
-        found[tensor.name] = numpy_helper.to_array(tensor)
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            found[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    return found
-
-
-def _constant(node: NodeProto, constants: dict[str, NDArray[Any]], k: int) -> NDArray[Any]:
-    if k >= len(node.input) or node.input[k] not in constants:
-        raise ModelError(f"{_name(node)}: input {k} must be a constant")
-    return constants[node.input[k]]
-
-
-def _check_constants_are_flat(node: NodeProto, constants: dict[str, NDArray[Any]]) -> None:
-    """An operand with its own H and W would be baked in: another value at every tile."""
-    for name in node.input:
-        shape = constants[name].shape if name in constants else ()
-        if node.op_type != "BatchNormalization" and any(n != 1 for n in shape[-2:]):
-            raise ModelError(f"{_name(node)}: constant {name!r} of shape {shape} varies over the picture")
-
-
-def _check_value(value: ValueInfoProto) -> tuple[int | None, int | None]:
-    """Return (batch, channels) of a float32 (N, C, H, W) value with free H and W."""
-    from onnx import TensorProto
-
-    kind = value.type.tensor_type
-    dims = [d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim]
-    if kind.elem_type != TensorProto.FLOAT:
-        raise ModelError(f"{value.name!r} must be float32, got {TensorProto.DataType.Name(kind.elem_type)}")
-    if len(dims) != 4:
-        raise ModelError(f"{value.name!r} must have rank 4 (N, C, H, W), got rank {len(dims)}")
-    if dims[2] is not None or dims[3] is not None:
-        raise ModelError(f"{value.name!r} must leave H and W free, got {dims[2]} x {dims[3]}")
-    return dims[0], dims[1]
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    from onnx import helper
-
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return helper.get_attribute_value(attribute)
-    return default
-
-
-def _name(node: NodeProto) -> str:
-    return f"node {node.name or node.output[0]!r} ({node.op_type})"
+    def _margins(self, axis: int, n: int, scale: Fraction, period: int) -> tuple[int, int]:
+        """Return what one output period in the middle needs before and after its own LR samples."""
+        trace = self._at(axis, n)
+        core = n // 2 // period * period
+        lo, hi = trace.need(axis, int(scale * core), int(scale * (core + period)))
+        return max(core - lo, 0), max(hi - core - period, 0)

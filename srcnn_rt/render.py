@@ -9,6 +9,8 @@ gray, bands    each channel             gray as R = G = B, then the mean
 RGB            luminance, then recolor  as it is
 alpha          bicubic; the colour beside it as `color.fill` says
 ============== ======================== =================================
+
+A model of another number of channels takes pictures of just as many, as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bicubic, color, tiles
-from .geometry import Chunk, Plan, Tile
+from .errors import PictureError
+from .geometry import Chunk, Plan, Rules, Tile
 from .picture import Layout, PictureInfo
 from .session import Session
 from .spec import ModelSpec
@@ -32,8 +35,39 @@ Windows = NDArray[np.float32]
 
 def margin_for(model: ModelSpec, layout: Layout) -> int:
     """Return the LR margin that pictures of a layout need with a model."""
-    reach = _network_margin(model, layout)
-    return 2 * reach if layout.alpha else reach  # `fill` looks around what the network reads
+    around = _lead(model) + _spare(model, layout)
+    return around + _blur(model) if _has_plain_alpha(model, layout) else around
+
+
+def check_layout(model: ModelSpec, layout: Layout) -> None:
+    """Refuse pictures whose channels a model has no use for.
+
+    Raises
+    ------
+    PictureError
+        Naming both.
+    """
+    if model.channels in (1, layout.channels):
+        return
+    if model.channels == 3:
+        if layout.color == "bands":
+            raise PictureError(f"a colour model takes gray or RGB pictures, got {layout}")
+        return
+    raise PictureError(f"{model.name} takes pictures of {model.channels} channels, got {layout}")
+
+
+def rules_for(model: ModelSpec) -> tuple[Rules, Rules]:
+    """Return what a model asks of its windows on either axis."""
+    return tuple(  # type: ignore[return-value]
+        Rules(
+            axis.period,
+            model.margin if model.padded else 0,
+            axis.multiple,
+            axis.minimum if model.padded else 1,
+            axis.fixed if axis.fixed is None or model.padded else axis.fixed - 2 * model.margin,
+        )
+        for axis in (model.facts.y, model.facts.x)
+    )
 
 
 class Renderer:
@@ -58,10 +92,9 @@ class Renderer:
         else:
             self.batch = model.batch
         self._windows = np.zeros((self.batch, info.layout.channels, *plan.window), np.float32)
-        # What is left of the margin when colour goes to the network, and what bicubic makes of it.
-        self._reach = _network_margin(model, info.layout)
-        self._spare = self._reach - model.margin
-        self._cut = (self._reach - bicubic.REACH) * s
+        # Margin of the windows that colour comes in, and how much of it only bicubic wants.
+        self._spare = _spare(model, info.layout)
+        self._cut = (_lead(model) + self._spare - bicubic.REACH) * s
         # Alpha below this is stored as 0.
         self._least_alpha = 0.5 / tiles.white(info.dtype) if info.dtype.kind != "f" else 1e-6
 
@@ -83,7 +116,7 @@ class Renderer:
             shape=self._plan.shape,
             origin=(reach[0].start, reach[1].start),
         )
-        if self._layout.alpha:
+        if _has_plain_alpha(self._model, self._layout):
             windows, cut = self._with_alpha(self._windows), 0
         else:
             windows, cut = self._colors(self._windows)
@@ -93,19 +126,27 @@ class Renderer:
         """Return HR windows of all channels and the HR border around their tiles."""
         if self._layout.color == "rgb" and self._model.channels == 1:
             out = self._enlarge(windows)
-            y = self._network.run(color.luma_windows(windows, self._spare))
+            y = self._run(color.luma_windows(windows, self._spare))
             color.recolor(out, self._cut, y)
             return out, self._cut
         inner = _trim(windows, self._spare)
         count = windows.shape[1]
+        if self._model.channels == count:
+            return self._run(inner), 0
         if self._model.channels == 3 and count == 1:
-            three = self._network.run(np.repeat(inner, 3, axis=1))
-            return three.mean(axis=1, keepdims=True), 0
-        if self._model.channels == 3:
-            return self._network.run(np.ascontiguousarray(inner)), 0
+            return self._run(np.repeat(inner, 3, axis=1)).mean(axis=1, keepdims=True), 0
         # One channel at a time: one window shape, and activations of one channel only.
-        runs = [self._network.run(np.ascontiguousarray(inner[:, c : c + 1])) for c in range(count)]
-        return (runs[0] if count == 1 else np.concatenate(runs, axis=1)), 0
+        runs = [self._run(inner[:, c : c + 1]) for c in range(count)]
+        return np.concatenate(runs, axis=1), 0
+
+    def _run(self, windows: Windows) -> Windows:
+        """Run the network on windows in [0, 1], in its own range of values."""
+        values = self._model.range
+        if values.plain:
+            return self._network.run(np.ascontiguousarray(windows))
+        gain, offset = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (values.gain, values.offset))
+        out = self._network.run(np.ascontiguousarray(windows * gain + offset))
+        return (out - offset) / gain
 
     def _with_alpha(self, windows: Windows) -> Windows:
         """Return HR tiles of colour and alpha.
@@ -113,13 +154,14 @@ class Renderer:
         Colour is bicubic of the premultiplied colour, divided by bicubic of the alpha, plus
         what the network adds to bicubic where colour goes on under the transparent parts.
         """
-        inner = np.ascontiguousarray(_trim(windows, self._reach))
+        blur = _blur(self._model)
+        inner = np.ascontiguousarray(_trim(windows, blur))
         alpha = inner[:, -1:]
         if (windows[:, -1] == 1).all():
             sharp, cut = self._colors(np.ascontiguousarray(inner[:, :-1]))
             sharp = _trim(sharp, cut)
             return np.concatenate([sharp, np.ones_like(sharp[:, :1])], axis=1)
-        filled = color.fill(windows, self._reach)
+        filled = color.fill(windows, blur)
         sharp, cut = self._colors(filled)
         detail = _trim(sharp, cut) - _trim(self._enlarge(filled), self._cut)
         inner[:, :-1] *= alpha
@@ -134,10 +176,25 @@ class Renderer:
         return out.reshape(n, c, *out.shape[2:])
 
 
-def _network_margin(model: ModelSpec, layout: Layout) -> int:
-    """Return the model's margin, or bicubic's where that is wanted too and is larger."""
-    plain = layout.alpha or (layout.color == "rgb" and model.channels == 1)
-    return max(model.margin, bicubic.REACH if plain else 0)
+def _has_plain_alpha(model: ModelSpec, layout: Layout) -> bool:
+    """Return whether there is an alpha that is not one of the model's own channels."""
+    return layout.alpha and model.channels != layout.channels
+
+
+def _lead(model: ModelSpec) -> int:
+    """Return the margin around a tile that the network itself reads: none if it pads."""
+    return 0 if model.padded else model.margin
+
+
+def _spare(model: ModelSpec, layout: Layout) -> int:
+    """Return what bicubic reads beyond that, where the picture wants bicubic too."""
+    plain = _has_plain_alpha(model, layout) or (layout.color == "rgb" and model.channels == 1)
+    return max(0, bicubic.REACH - _lead(model)) if plain else 0
+
+
+def _blur(model: ModelSpec) -> int:
+    """Return how far colour is looked for under an alpha: as far as the network sees."""
+    return max(model.margin, bicubic.REACH)
 
 
 def _trim(windows: Windows, cut: int) -> Windows:

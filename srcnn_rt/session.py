@@ -21,6 +21,10 @@ from .errors import ArgumentError, ModelError, ProviderError, RuntimeMissingErro
 PROVIDERS = ("auto", "cpu", "cuda")
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(uint8)": np.dtype(np.uint8),
+}
 _GPU_EXTRA = 'pip uninstall -y onnxruntime && pip install "srcnn-rt[gpu]"'
 
 
@@ -111,17 +115,24 @@ class Session:
         self.provider = "cpu" if self._session is None else "cuda"
         if self._session is None:
             self._session = _create(ort, model, [_CPU], self.threads)
-        self._input = self._session.get_inputs()[0].name
-        self._output = self._session.get_outputs()[0].name
+        (source, *_), (target, *_) = self._session.get_inputs(), self._session.get_outputs()
+        self._input, self._output = source.name, target.name
+        self._dtype: np.dtype[Any] = _DTYPES.get(source.type, np.dtype(np.float32))
 
-    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, windows: NDArray[Any]) -> NDArray[np.float32]:
         """Run the model on (N, C, h, w) windows and return its (N, C, H, W) output.
+
+        Models of other types are fed and read in theirs: float16 is converted, uint8 stands
+        for [0, 255], rounded half to even.
 
         Raises
         ------
         ModelError
             If the runtime fails, out of memory included; the message is the runtime's.
         """
+        if self._dtype == np.uint8:
+            windows = np.rint(np.clip(windows, 0, 255))
+        windows = windows.astype(self._dtype, copy=False)
         try:
             (out,) = self._session.run([self._output], {self._input: windows})
         except Exception as error:  # the runtime's errors share no other base class

@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from . import bicubic, graph
-from .errors import ModelError, SourceMissingError
+from .errors import ArgumentError, ModelError, SourceMissingError
+from .graph import GraphFacts
 from .models import SUFFIX, bundled
 
 if TYPE_CHECKING:
@@ -23,6 +24,49 @@ _BICUBIC = re.compile(r"bicubic-x([2-8])")
 
 
 @dataclass(frozen=True, slots=True)
+class ValueRange:
+    """What a model calls black and white: it is fed ``gain · v + offset`` for v in [0, 1].
+
+    Attributes
+    ----------
+    gain, offset : one number, or one a channel; the output is read by the inverse
+    """
+
+    gain: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``"0..255"``, ``"-1..1"`` or ``"mean=0.45,0.44,0.40 std=0.23,0.22,0.22"``.
+
+        Raises
+        ------
+        ArgumentError
+            If it is none of these.
+        """
+        try:
+            if ".." in text:
+                low, high = (float(part) for part in text.split(".."))
+                if not high > low:
+                    raise ValueError
+                return cls((high - low,), (low,))
+            parts = dict(part.split("=") for part in text.split())
+            mean, std = (tuple(float(v) for v in parts[k].split(",")) for k in ("mean", "std"))
+            if len(parts) != 2 or len(mean) != len(std) or min(std) <= 0:
+                raise ValueError
+        except (ValueError, KeyError) as error:
+            raise ArgumentError(
+                f"a value range is LOW..HIGH or 'mean=A,B,C std=D,E,F', got {text!r}"
+            ) from error
+        return cls(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
+
+    @property
+    def plain(self) -> bool:
+        """Whether values are fed as they are."""
+        return self == type(self)()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A model's name, geometry and history.
 
@@ -32,8 +76,9 @@ class ModelSpec:
     architecture : e.g. ``"9-1-5"``, or ``"unknown"``
     scale : HR pixels an LR pixel
     margin : LR pixels a core needs around it, derived from the graph
-    period : LR step that window origins keep
-    channels : 1 (luminance) or 3 (RGB)
+    facts : all that the graph says: kind, margins per side, period, sizes, types
+    channels : 1 (luminance or any band), 3 (RGB), 4 (RGBA), or a number of bands
+    range : what it calls black and white, from its metadata or its types
     batch : windows a run takes, None for any number
     parameters : numbers in the weights
     size : bytes of the file
@@ -45,13 +90,24 @@ class ModelSpec:
     architecture: str
     scale: int
     margin: int
-    period: int
+    facts: GraphFacts
     channels: int
+    range: ValueRange
     batch: int | None
     parameters: int
     size: int
     training: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def padded(self) -> bool:
+        """Whether layers pad inside the model, so that windows end at the picture's edges."""
+        return self.facts.kind == "padded"
+
+    @property
+    def period(self) -> int:
+        """LR step that window origins keep."""
+        return self.facts.period
 
 
 def default_model(scale: int | None) -> str:
@@ -117,6 +173,8 @@ def describe(data: bytes, name: str) -> ModelSpec:
     proto = _parse(data)
     facts = graph.analyse(proto)
     meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
+    if facts.channels != facts.channels_out:
+        raise ModelError(f"gives {facts.channels_out} channels for {facts.channels}: as many are needed")
     found = {"scale": facts.scale, "channels": facts.channels}
     for key, value in found.items():
         if key in meta and meta[key] != str(value):
@@ -130,8 +188,9 @@ def describe(data: bytes, name: str) -> ModelSpec:
         architecture=meta.get("architecture", "unknown"),
         scale=facts.scale,
         margin=facts.margin,
-        period=facts.period,
+        facts=facts,
         channels=facts.channels,
+        range=_range(meta, facts),
         batch=facts.batch,
         parameters=facts.parameters,
         size=len(data),
@@ -177,6 +236,15 @@ def _parse(data: bytes) -> ModelProto:
     if not proto.graph.node or not proto.graph.output:
         raise ModelError("not an ONNX model: no graph in it")
     return proto
+
+
+def _range(meta: Mapping[str, str], facts: GraphFacts) -> ValueRange:
+    if facts.types[0] == "uint8":
+        return ValueRange.parse("0..255")
+    try:
+        return ValueRange.parse(meta.get("range", "0..1"))
+    except ArgumentError as error:
+        raise ModelError(f"metadata {PREFIX}range: {error}") from error
 
 
 def _table(meta: Mapping[str, str], key: str) -> Mapping[str, Any]:

@@ -239,14 +239,19 @@ def test_a_wrong_margin_in_the_spec_is_caught(
 ) -> None:
     from dataclasses import replace
 
-    from srcnn_rt import SrcnnError, graph
+    from srcnn_rt import SrcnnError
 
     path, _ = integer_model(2)
     picture = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
     with Engine(path, "cpu", 512) as whole:
         good = whole.upscale(picture)
-    real = graph.analyse
-    monkeypatch.setattr(graph, "analyse", lambda m: replace(real(m), margin=real(m).margin + delta))
+    real = spec.describe
+
+    def wrong_margin(data: bytes, name: str) -> spec.ModelSpec:
+        described = real(data, name)
+        return replace(described, margin=described.margin + delta)
+
+    monkeypatch.setattr(spec, "describe", wrong_margin)
     with Engine(path, "cpu", 16) as wrong:
         try:
             assert (wrong.upscale(picture) != good).any()

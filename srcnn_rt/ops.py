@@ -1,0 +1,581 @@
+"""What each ONNX operator does to shapes and to the two spatial axes.
+
+`apply` knows the operators whose reach is bounded; whatever it does not know, and whatever
+mixes a whole row or column, is refused by name. `fold` computes what depends on shapes alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .reach import SAME, Link, Sampled, Step, Transposed
+from .trace import Call, Flow, Known
+
+Result = tuple[Flow, Link, Link, int]
+Results = Sequence[Result]
+_FAR = 2**31 - 1  # an end of a slice that means "to the end"
+
+# fmt: off
+_ELEMENTWISE = frozenset((
+    "Abs", "Acos", "Add", "And", "BatchNormalization", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos",
+    "DequantizeLinear", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater",
+    "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log",
+    "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "QuantizeLinear",
+    "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub",
+    "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
+))
+# Their further inputs are vectors over channels, or single numbers.
+_PER_CHANNEL = frozenset(("BatchNormalization", "DequantizeLinear", "QuantizeLinear"))
+# fmt: on
+
+
+def apply(call: Call) -> Results:
+    """Return what a node makes of its flows: shape and roles, links on y and x, and its work.
+
+    Raises
+    ------
+    ModelError
+        If the operator's reach is unknown or unbounded, naming node and op.
+    """
+    if call.op in _ELEMENTWISE:
+        return _elementwise(call)
+    known = _OPERATORS.get(call.op)
+    if known is None or call.node.domain not in ("", "ai.onnx"):
+        raise call.refusal(f"{call.op} has unknown or unbounded reach, so the model cannot be tiled")
+    return known(call)
+
+
+def _same(flow: Flow) -> Results:
+    return [(flow, SAME, SAME, 0)]
+
+
+def _elementwise(call: Call) -> Results:
+    flows = [i for i in call.inputs if isinstance(i, Flow)]
+    first = max(flows, key=lambda f: math.prod(f.shape))
+    rank = len(first.shape)
+    for other in flows:
+        if other.spatial != first.spatial:
+            raise call.refusal(f"its inputs have different sizes, {first.spatial} and {other.spatial}")
+        if other.roles.lstrip("nc") != first.roles.lstrip("nc"):
+            raise call.refusal(f"its inputs have different axes, {first.roles} and {other.roles}")
+    shape = list(first.shape)
+    if call.op not in _PER_CHANNEL:
+        for state in call.inputs:
+            if isinstance(state, Known):
+                size = (1,) * (rank - state.value.ndim) + state.value.shape
+                if len(size) > rank:
+                    raise call.refusal(
+                        f"a constant of shape {state.value.shape} has more axes than the picture"
+                    )
+                for axis, role in enumerate(first.roles):
+                    if role in "yx" and size[axis] != 1:
+                        raise call.refusal(f"a constant of shape {state.value.shape} varies over the picture")
+                    shape[axis] = max(shape[axis], size[axis])
+                if state.sized:
+                    raise call.refusal("adds what depends on the picture's size")
+    return _same(Flow(tuple(shape), first.roles))
+
+
+def _window(call: Call, size: int, axis: int, kernel: int, ceil: bool = False) -> tuple[int, Step]:
+    """Return output size and link of a convolution or pool on one axis."""
+    stride = call.attribute("strides", [1, 1])[axis]
+    dilation = call.attribute("dilations", [1, 1])[axis]
+    pads = call.attribute("pads", [0, 0, 0, 0])
+    reach = (kernel - 1) * dilation + 1
+    before, after = pads[axis], pads[axis + 2]
+    auto = call.attribute("auto_pad", b"NOTSET")
+    if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        before = total // 2 if auto == b"SAME_UPPER" else total - total // 2
+        after = total - before
+    spare = size + before + after - reach
+    out = (-(-spare // stride) if ceil else spare // stride) + 1
+    if ceil and (out - 1) * stride >= size + before:  # a window must not begin in the padding
+        out -= 1
+    return out, Step(kernel=reach, stride=stride, start=-before)
+
+
+def _check_ncyx(call: Call, flow: Flow) -> None:
+    if flow.roles != "ncyx":
+        raise call.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
+
+
+def _conv(call: Call, weight_at: int = 1) -> Results:
+    flow = call.flow
+    _check_ncyx(call, flow)
+    weight = call.value(weight_at).shape
+    (h, y), (w, x) = (_window(call, flow.spatial[k], k, weight[2 + k]) for k in (0, 1))
+    out = Flow((flow.shape[0], weight[0], h, w), "ncyx")
+    return [(out, y, x, h * w * math.prod(weight))]
+
+
+def _conv_transpose(call: Call) -> Results:
+    flow = call.flow
+    _check_ncyx(call, flow)
+    weight = call.value(1).shape
+    sizes, links = [], []
+    for k in (0, 1):
+        stride = call.attribute("strides", [1, 1])[k]
+        reach = (weight[2 + k] - 1) * call.attribute("dilations", [1, 1])[k] + 1
+        extra = call.attribute("output_padding", [0, 0])[k]
+        pads = call.attribute("pads", [0, 0, 0, 0])
+        before, after = pads[k], pads[k + 2]
+        full = (flow.spatial[k] - 1) * stride + reach + extra
+        auto = call.attribute("auto_pad", b"NOTSET")
+        if call.attribute("output_shape") is not None:
+            raise call.refusal("a fixed output_shape does not fit other pictures")
+        if auto in (b"SAME_UPPER", b"SAME_LOWER"):
+            total = max(full - flow.spatial[k] * stride, 0)
+            before = total - total // 2 if auto == b"SAME_LOWER" else total // 2
+            after = total - before
+        sizes.append(full - before - after)
+        links.append(Transposed(reach, stride, before))
+    out = Flow((flow.shape[0], weight[1] * call.attribute("group", 1), *sizes), "ncyx")
+    return [(out, links[0], links[1], math.prod(flow.spatial) * math.prod(weight))]
+
+
+def _pool(call: Call) -> Results:
+    flow = call.flow
+    _check_ncyx(call, flow)
+    if len([n for n in call.node.output if n]) > 1:
+        raise call.refusal("its indices point anywhere in the picture")
+    kernel = call.attribute("kernel_shape")
+    ceil = bool(call.attribute("ceil_mode", 0))
+    (h, y), (w, x) = (_window(call, flow.spatial[k], k, kernel[k], ceil) for k in (0, 1))
+    return [(Flow((*flow.shape[:2], h, w), "ncyx"), y, x, 0)]
+
+
+def _depth_to_space(call: Call) -> Results:
+    n, c, h, w = call.flow.shape
+    _check_ncyx(call, call.flow)
+    b = call.attribute("blocksize")
+    return [(Flow((n, c // (b * b), h * b, w * b), "ncyx"), Step(up=b), Step(up=b), 0)]
+
+
+def _space_to_depth(call: Call) -> Results:
+    n, c, h, w = call.flow.shape
+    _check_ncyx(call, call.flow)
+    b = call.attribute("blocksize")
+    if h % b or w % b:
+        raise call.refusal(f"sizes must be multiples of {b}, got {h} x {w}")
+    link = Step(kernel=b, stride=b)
+    return [(Flow((n, c * b * b, h // b, w // b), "ncyx"), link, link, 0)]
+
+
+def _resize(call: Call) -> Results:
+    flow = call.flow
+    mode = call.attribute("mode", b"nearest").decode()
+    old = call.op == "Upsample"
+    how = "asymmetric" if old else call.attribute("coordinate_transformation_mode", b"half_pixel").decode()
+    if how not in ("half_pixel", "pytorch_half_pixel", "asymmetric", "half_pixel_symmetric"):
+        raise call.refusal(f"{how} ties every sample to the picture's size")
+    if call.attribute("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        raise call.refusal("keep_aspect_ratio_policy ties the scale to the picture's size")
+    rank = len(flow.shape)
+    axes = [a % rank for a in call.attribute("axes", list(range(rank)))]
+    factors = [Fraction(1)] * rank
+    shape = list(flow.shape)
+    scales = call.known(1 if old else 2)
+    if old and call.attribute("scales") is not None:
+        scales = Known(np.array(call.attribute("scales"), np.float32))
+    if scales is not None and scales.value.size:
+        for axis, factor in zip(axes, scales.value.tolist(), strict=True):
+            factors[axis] = Fraction(factor).limit_denominator(1000)
+            shape[axis] = math.floor(flow.shape[axis] * factors[axis])
+    else:
+        for axis, size in zip(axes, call.value(3).tolist(), strict=True):
+            factors[axis] = Fraction(int(size), flow.shape[axis])
+            shape[axis] = int(size)
+    links: list[Link] = [SAME, SAME]
+    for axis, role in enumerate(flow.roles):
+        if factors[axis] == 1:
+            continue
+        if role not in "yx":
+            raise call.refusal("resizes channels")
+        links["yx".index(role)] = _sampling(call, mode, how, factors[axis])
+    return [(Flow(tuple(shape), flow.roles), links[0], links[1], 0)]
+
+
+def _sampling(call: Call, mode: str, how: str, factor: Fraction) -> Link:
+    """Return the link of one resized axis; `factor` is output over input."""
+    ratio = 1 / factor
+    half = Fraction(1, 2)
+    if how == "asymmetric":
+
+        def position(i: int) -> Fraction:
+            return i * ratio
+    else:
+
+        def position(i: int) -> Fraction:
+            return (i + half) * ratio - half
+
+    if mode == "nearest":
+        rounding: dict[bytes, Callable[[Fraction], int]] = {
+            b"round_prefer_floor": lambda x: math.ceil(x - half),
+            b"round_prefer_ceil": lambda x: math.floor(x + half),
+            b"floor": math.floor,
+            b"ceil": math.ceil,
+        }
+        name = b"floor" if call.op == "Upsample" else call.attribute("nearest_mode", b"round_prefer_floor")
+        return Sampled(position, ratio, nearest=rounding[name])
+    if mode not in ("linear", "cubic"):
+        raise call.refusal(f"resizes by {mode}, whose reach is not known")
+    taps = 1 if mode == "linear" else 2
+    if call.attribute("antialias", 0) and factor < 1:
+        # The kernel is widened by the ratio: |distance| < taps · ratio.
+        support = taps * ratio
+        return Sampled(
+            position,
+            ratio,
+            (-math.ceil(support) + 1, math.ceil(support)),
+            (-math.ceil(support) + 1, math.ceil(support) - 1),
+        )
+    return Sampled(position, ratio, (1 - taps, taps))
+
+
+def _pad(call: Call) -> Results:
+    flow = call.flow
+    rank = len(flow.shape)
+    if call.attribute("mode", b"constant") == b"wrap":
+        raise call.refusal("wraps around the picture")
+    pads = call.attribute("pads")
+    if pads is None:
+        pads = call.value(1).tolist()
+    axes = call.known(3)
+    places = [a % rank for a in axes.value.tolist()] if axes is not None else list(range(rank))
+    shape, links = list(flow.shape), [SAME, SAME]
+    for k, axis in enumerate(places):
+        before, after = pads[k], pads[k + len(places)]
+        shape[axis] += before + after
+        if flow.roles[axis] in "yx":
+            if call.attribute("mode", b"constant") == b"reflect" and max(before, after) >= flow.shape[axis]:
+                raise call.refusal(f"reflects {max(before, after)} samples of {flow.shape[axis]}")
+            links["yx".index(flow.roles[axis])] = Step(start=-before)
+    return [(Flow(tuple(shape), flow.roles), links[0], links[1], 0)]
+
+
+def _slice(call: Call) -> Results:
+    flow = call.flow
+    rank = len(flow.shape)
+    starts, ends = call.attribute("starts"), call.attribute("ends")
+    axes, steps = call.attribute("axes"), None
+    if starts is None:
+        starts, ends = (call.value(k).tolist() for k in (1, 2))
+        axes, steps = (None if (s := call.known(k)) is None else s.value.tolist() for k in (3, 4))
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    shape, links = list(flow.shape), [SAME, SAME]
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis %= rank
+        first, stop, stride = slice(start, None if end >= _FAR else end, step).indices(flow.shape[axis])
+        shape[axis] = len(range(first, stop, stride))
+        if flow.roles[axis] in "yx":
+            if stride < 0:
+                raise call.refusal("turns the picture over")
+            links["yx".index(flow.roles[axis])] = Step(stride=stride, start=first)
+    return [(Flow(tuple(shape), flow.roles), links[0], links[1], 0)]
+
+
+def _concat(call: Call) -> Results:
+    flows = [i for i in call.inputs if isinstance(i, Flow)]
+    if len(flows) != len(call.inputs):
+        raise call.refusal("joins the picture with a constant")
+    first = flows[0]
+    axis = call.attribute("axis") % len(first.shape)
+    if first.roles[axis] in "yx":
+        raise call.refusal("joins along rows or columns")
+    if any(f.spatial != first.spatial or f.roles != first.roles for f in flows):
+        raise call.refusal(f"its inputs have different sizes, {', '.join(str(f.spatial) for f in flows)}")
+    shape = list(first.shape)
+    shape[axis] = sum(f.shape[axis] for f in flows)
+    return _same(Flow(tuple(shape), first.roles))
+
+
+def _split(call: Call) -> Results:
+    flow = call.flow
+    axis = call.attribute("axis", 0) % len(flow.shape)
+    count = len(call.node.output)
+    sizes = call.attribute("split")
+    if sizes is None and len(call.inputs) > 1 and call.inputs[1] is not None:
+        sizes = call.value(1).tolist()
+    if sizes is None:
+        part = -(-flow.shape[axis] // count)
+        sizes = [part] * (count - 1) + [flow.shape[axis] - part * (count - 1)]
+    results, start = [], 0
+    for size in sizes:
+        shape = (*flow.shape[:axis], int(size), *flow.shape[axis + 1 :])
+        links = [SAME, SAME]
+        if flow.roles[axis] in "yx":
+            links["yx".index(flow.roles[axis])] = Step(start=start)
+        results.append((Flow(shape, flow.roles), links[0], links[1], 0))
+        start += int(size)
+    return results
+
+
+def _transpose(call: Call) -> Results:
+    flow = call.flow
+    perm = call.attribute("perm", list(range(len(flow.shape)))[::-1])
+    return _same(Flow(tuple(flow.shape[p] for p in perm), "".join(flow.roles[p] for p in perm)))
+
+
+def _reshape(call: Call) -> Results:
+    flow = call.flow
+    target = [int(n) for n in call.value(1).tolist()]
+    if not call.attribute("allowzero", 0):
+        target = [flow.shape[k] if n == 0 else n for k, n in enumerate(target)]
+    if -1 in target:
+        rest = math.prod(n for n in target if n != -1)
+        target[target.index(-1)] = math.prod(flow.shape) // max(rest, 1)
+    if math.prod(target) != math.prod(flow.shape):
+        raise call.refusal(f"{flow.shape} does not reshape to {tuple(target)}: sizes are baked in")
+    return _regroup(call, flow, target)
+
+
+def _regroup(call: Call, flow: Flow, target: list[int]) -> Results:
+    """Match axes before and after by their products and carry the roles over.
+
+    A spatial axis may be split into (itself, sub-pixels), as pixel unshuffle does, or take
+    sub-pixels in behind it, as pixel shuffle does. Nothing else may touch it.
+    """
+    roles = ""
+    links: list[Link] = [SAME, SAME]
+    i = j = 0
+    while i < len(flow.shape) or j < len(target):
+        i0, j0 = i, j
+        before = after = 1
+        if i < len(flow.shape):
+            before, i = before * flow.shape[i], i + 1
+        if j < len(target):
+            after, j = after * target[j], j + 1
+        while before != after:
+            if before < after:
+                before, i = before * flow.shape[i], i + 1
+            else:
+                after, j = after * target[j], j + 1
+        old, new = flow.roles[i0:i], target[j0:j]
+        spatial = [r for r in old if r in "yx"]
+        if not spatial:
+            roles += old if len(old) == len(new) else "c" * len(new)
+            continue
+        # Axes of size 1 around it are no part of the matter.
+        solid = [(r, n) for r, n in zip(old, flow.shape[i0:i], strict=True) if r in "yx" or n > 1]
+        axis = "yx".index(spatial[0])
+        if len(spatial) > 1 or solid[0][0] != spatial[0]:
+            raise call.refusal("mixes rows, columns or channels, so its reach is unbounded")
+        inside = math.prod(n for _, n in solid[1:])
+        wide = [k for k, n in enumerate(new) if n > 1] or [0]
+        split = math.prod(new) // new[wide[0]]
+        if inside > 1 and split > 1:
+            raise call.refusal("splits and joins a spatial axis at once")
+        if inside > 1:
+            links[axis] = Step(up=inside)
+        elif split > 1:
+            links[axis] = Step(kernel=split, stride=split)
+        roles += "".join(spatial[0] if k == wide[0] else "c" for k in range(len(new)))
+    return [(Flow(tuple(target), roles), links[0], links[1], 0)]
+
+
+def _squeeze(call: Call) -> Results:
+    flow = call.flow
+    axes = call.attribute("axes")
+    axes = call.value(1).tolist() if axes is None else axes
+    drop = {a % len(flow.shape) for a in axes}
+    if any(flow.roles[a] in "yx" for a in drop):
+        raise call.refusal("drops a spatial axis")
+    kept = [k for k in range(len(flow.shape)) if k not in drop]
+    return _same(Flow(tuple(flow.shape[k] for k in kept), "".join(flow.roles[k] for k in kept)))
+
+
+def _unsqueeze(call: Call) -> Results:
+    flow = call.flow
+    axes = call.attribute("axes")
+    axes = call.value(1).tolist() if axes is None else axes
+    rank = len(flow.shape) + len(axes)
+    shape, roles = list(flow.shape), list(flow.roles)
+    for a in sorted(a % rank for a in axes):
+        shape.insert(a, 1)
+        roles.insert(a, "c")
+    return _same(Flow(tuple(shape), "".join(roles)))
+
+
+def _over_channels(call: Call, axes: Sequence[int]) -> None:
+    """Refuse an operator that looks along rows or columns."""
+    flow = call.flow
+    if any(flow.roles[a % len(flow.shape)] in "yx" for a in axes):
+        raise call.refusal(
+            f"{call.op} over rows or columns has unbounded reach, so the model cannot be tiled"
+        )
+
+
+def _reduce(call: Call) -> Results:
+    flow = call.flow
+    axes = call.attribute("axes")
+    if axes is None and (state := call.known(1)) is not None:
+        axes = state.value.tolist()
+    axes = list(axes or range(len(flow.shape)))
+    _over_channels(call, axes)
+    places = {a % len(flow.shape) for a in axes}
+    if call.attribute("keepdims", 1):
+        return _same(Flow(tuple(1 if k in places else n for k, n in enumerate(flow.shape)), flow.roles))
+    kept = [k for k in range(len(flow.shape)) if k not in places]
+    return _same(Flow(tuple(flow.shape[k] for k in kept), "".join(flow.roles[k] for k in kept)))
+
+
+def _softmax(call: Call) -> Results:
+    _over_channels(call, [call.attribute("axis", -1)])
+    return _same(call.flow)
+
+
+def _layer_norm(call: Call) -> Results:
+    rank = len(call.flow.shape)
+    _over_channels(call, range(call.attribute("axis", -1) % rank, rank))
+    return _same(call.flow)
+
+
+def _matmul(call: Call) -> Results:
+    flow = call.flow
+    weight = call.value(1)
+    if weight.ndim != 2 or flow.roles[-1] != "c":
+        raise call.refusal("multiplies along rows or columns, so its reach is unbounded")
+    shape = (*flow.shape[:-1], weight.shape[1])
+    return [(Flow(shape, flow.roles), SAME, SAME, math.prod(flow.shape) * weight.shape[1])]
+
+
+def _gather(call: Call) -> Results:
+    flow = call.flow
+    axis = call.attribute("axis", 0) % len(flow.shape)
+    _over_channels(call, [axis])
+    index = call.value(1)
+    shape = (*flow.shape[:axis], *index.shape, *flow.shape[axis + 1 :])
+    return _same(Flow(shape, flow.roles[:axis] + "c" * index.ndim + flow.roles[axis + 1 :]))
+
+
+def _expand(call: Call) -> Results:
+    flow = call.flow
+    target = [int(n) for n in call.value(1).tolist()]
+    if len(target) > len(flow.shape):
+        raise call.refusal("adds axes")
+    target = [1] * (len(flow.shape) - len(target)) + target
+    shape = tuple(max(n, t) for n, t in zip(flow.shape, target, strict=True))
+    out = Flow(shape, flow.roles)
+    if out.spatial != flow.spatial:
+        raise call.refusal("repeats rows or columns")
+    return _same(out)
+
+
+_OPERATORS: dict[str, Callable[[Call], Results]] = {
+    "AveragePool": _pool,
+    "Concat": _concat,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "DepthToSpace": _depth_to_space,
+    "Expand": _expand,
+    "Gather": _gather,
+    "LayerNormalization": _layer_norm,
+    "LogSoftmax": _softmax,
+    "LpPool": _pool,
+    "MatMul": _matmul,
+    "MaxPool": _pool,
+    "Pad": _pad,
+    "QLinearConv": lambda call: _conv(call, 3),
+    "ReduceL2": _reduce,
+    "ReduceMax": _reduce,
+    "ReduceMean": _reduce,
+    "ReduceMin": _reduce,
+    "ReduceSum": _reduce,
+    "Reshape": _reshape,
+    "Resize": _resize,
+    "Slice": _slice,
+    "Softmax": _softmax,
+    "SpaceToDepth": _space_to_depth,
+    "Split": _split,
+    "Squeeze": _squeeze,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Upsample": _resize,
+}
+
+
+# --- what depends on shapes alone --------------------------------------------------------
+
+
+def fold(call: Call) -> list[Known]:
+    """Compute a node none of whose inputs hold samples, or that asks for a shape."""
+    first = call.inputs[0] if call.inputs else None
+    if isinstance(first, Flow):
+        shape = np.array(first.shape, np.int64)
+        if call.op == "Size":
+            return [Known(np.array(shape.prod()), True)]
+        stop = call.attribute("end")
+        return [Known(shape[call.attribute("start", 0) : stop], True)]
+    sized = any(isinstance(i, Known) and i.sized for i in call.inputs)
+    values = [i.value if isinstance(i, Known) else None for i in call.inputs]
+    quick = _QUICK.get(call.op)
+    if quick is not None:
+        return [Known(np.asarray(quick(call, *values)), sized)]
+    if call.op in ("If", "Loop", "Scan"):
+        raise call.refusal("control flow cannot be analysed")
+    from onnx.reference import ReferenceEvaluator
+
+    try:
+        evaluator = ReferenceEvaluator(call.node)
+        feeds = {n: v for n, v in zip(call.node.input, values, strict=True) if n}
+        return [Known(np.asarray(v), sized) for v in evaluator.run(None, feeds)]
+    except Exception as error:  # whatever the node holds, the answer is the same
+        raise call.refusal(f"cannot be computed: {error}") from error
+
+
+def _divide(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    if a.dtype.kind in "iu":  # ONNX truncates, NumPy floors
+        return np.asarray(np.trunc(a / b), a.dtype)
+    return np.asarray(a / b)
+
+
+def _cut(call: Call, x: NDArray[Any], *parts: NDArray[Any] | None) -> NDArray[Any]:
+    starts, ends = (p.tolist() for p in parts[:2] if p is not None)
+    axes = parts[2].tolist() if len(parts) > 2 and parts[2] is not None else list(range(len(starts)))
+    steps = parts[3].tolist() if len(parts) > 3 and parts[3] is not None else [1] * len(starts)
+    index = [slice(None)] * x.ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        index[axis] = slice(start, None if end >= _FAR else end, step)
+    return x[tuple(index)]
+
+
+def _constant(call: Call) -> Any:
+    from onnx import numpy_helper
+
+    for attribute in call.node.attribute:
+        if attribute.name == "value":
+            return numpy_helper.to_array(attribute.t)
+        if attribute.name in ("value_int", "value_ints"):
+            return np.array(call.attribute(attribute.name), np.int64)
+        if attribute.name in ("value_float", "value_floats"):
+            return np.array(call.attribute(attribute.name), np.float32)
+    raise call.refusal("holds no number")
+
+
+def _cast(call: Call, x: NDArray[Any]) -> NDArray[Any]:
+    from onnx import helper
+
+    return x.astype(helper.tensor_dtype_to_np_dtype(call.attribute("to")))
+
+
+_QUICK: dict[str, Callable[..., Any]] = {
+    "Add": lambda call, a, b: a + b,
+    "Cast": _cast,
+    "Concat": lambda call, *parts: np.concatenate(parts, axis=call.attribute("axis")),
+    "Constant": _constant,
+    "Div": lambda call, a, b: _divide(a, b),
+    "Gather": lambda call, a, b: np.take(a, b, axis=call.attribute("axis", 0)),
+    "Identity": lambda call, a: a,
+    "Mul": lambda call, a, b: a * b,
+    "Neg": lambda call, a: -a,
+    "Slice": _cut,
+    "Sub": lambda call, a, b: a - b,
+}
