@@ -67,9 +67,9 @@ class Engine(Closing):
 
     Parameters
     ----------
-    model : str or Path
+    model : str, Path or bytes
         A bundled name (``srcnn-rt models`` lists them), ``"bicubic-x2"`` … ``"bicubic-x8"``,
-        or the path of an ONNX file.
+        the path of an ONNX file, or such a file's bytes.
     provider : {"auto", "cpu", "cuda"}
         ``"auto"`` takes CUDA where it works. A provider asked for by name is used or
         `ProviderError` is raised.
@@ -96,7 +96,7 @@ class Engine(Closing):
 
     def __init__(
         self,
-        model: str | Path = "srcnn-915-x2",
+        model: str | Path | bytes = "srcnn-915-x2",
         provider: str = "auto",
         tile: int | Literal["auto"] = 512,
         threads: int | None = None,

@@ -125,12 +125,13 @@ def default_model(scale: int | None) -> str:
     return name
 
 
-def load(model: str | Path) -> tuple[bytes, ModelSpec]:
+def load(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
     """Find a model, read it and analyse its graph.
 
     Parameters
     ----------
-    model : a bundled name, ``"bicubic-x2"`` … ``"bicubic-x8"``, or the path of an ONNX file
+    model : a bundled name, ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX file, or
+        its bytes
 
     Returns
     -------
@@ -143,29 +144,39 @@ def load(model: str | Path) -> tuple[bytes, ModelSpec]:
     ModelError
         If it is not ONNX, cannot be tiled, or its metadata contradict its graph.
     """
+    if isinstance(model, bytes):
+        return model, describe(model, "model")
+    data, name = read(model)
+    try:
+        return data, describe(data, name)
+    except ModelError as error:
+        raise ModelError(f"{model}: {error}") from error
+
+
+def read(model: str | Path) -> tuple[bytes, str]:
+    """Return a model's bytes and its name, without looking into it.
+
+    Raises
+    ------
+    SourceMissingError, ModelError
+    """
     text = str(model)
     if match := _BICUBIC.fullmatch(text):
         proto = bicubic.model(int(match[1]))
         set_metadata(proto, architecture="bicubic", scale=int(match[1]), channels=1)
-        data, name = proto.SerializeToString(), text
-    elif text in bundled():
-        data, name = bundled()[text].read_bytes(), text
-    else:
-        path = Path(model)
-        if not path.exists():
-            known = "" if path.suffix == SUFFIX else f", nor a bundled model ({', '.join(bundled())})"
-            raise SourceMissingError(f"{text}: no such file{known}")
-        if path.is_dir():
-            raise ModelError(f"{text}: a folder, not an ONNX file")
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
-        name = path.stem
+        return proto.SerializeToString(), text
+    if text in bundled():
+        return bundled()[text].read_bytes(), text
+    path = Path(model)
+    if not path.exists():
+        known = "" if path.suffix == SUFFIX else f", nor a bundled model ({', '.join(bundled())})"
+        raise SourceMissingError(f"{text}: no such file{known}")
+    if path.is_dir():
+        raise ModelError(f"{text}: a folder, not an ONNX file")
     try:
-        return data, describe(data, name)
-    except ModelError as error:
-        raise ModelError(f"{text}: {error}") from error
+        return path.read_bytes(), path.stem
+    except OSError as error:
+        raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
 
 
 def describe(data: bytes, name: str) -> ModelSpec:

@@ -14,11 +14,12 @@ import srcnn_rt
 PACKAGE = Path(srcnn_rt.__file__).parent
 # Lower layers know nothing of higher ones. Modules of one layer may import each other.
 LAYERS = [
-    {"errors", "_version", "_tiles"},
-    {"geometry", "picture", "models", "bicubic", "graph", "spec"},
+    {"errors", "_version", "_tiles", "reach"},
+    {"geometry", "picture", "models", "bicubic", "trace", "ops", "graph", "spec"},
     {"tiles", "color", "session", "io", "pipeline"},
     {"render"},
     {"engine"},
+    {"verify"},
     {"cli"},
 ]
 TRAIN_MAY = {"train", "spec", "graph", "session", "bicubic", "color", "errors"}

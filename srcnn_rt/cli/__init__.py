@@ -9,6 +9,7 @@ import click
 from .._version import __version__
 from .doctor import doctor
 from .export import export
+from .inspect import inspect
 from .models import models
 from .upscale import upscale
 
@@ -25,5 +26,5 @@ def _show(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
-for command in (upscale, export, models, doctor):
+for command in (upscale, inspect, export, models, doctor):
     main.add_command(command)

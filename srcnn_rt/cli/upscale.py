@@ -46,6 +46,10 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
     help="What runs the network. One asked for by name is used or the command fails.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network; all by default.")
+@click.option(
+    "--range", "value_range", metavar="LOW..HIGH",
+    help="What the model calls black and white, e.g. 0..255 or 'mean=A,B,C std=D,E,F'.",
+)  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture to stdout.")
@@ -57,6 +61,7 @@ def upscale(
     tile: Any,
     provider: str,
     threads: int | None,
+    value_range: str | None,
     overwrite: bool,
     quiet: bool,
     as_json: bool,
@@ -80,7 +85,7 @@ def upscale(
     from .inputs import expand, output_folder, targets
 
     try:
-        with Engine(model or spec.default_model(scale), provider, tile, threads) as engine:
+        with Engine(model or spec.default_model(scale), provider, tile, threads, value_range) as engine:
             if scale is not None and engine.scale != scale:
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")
             sources, errors = expand(inputs, engine.scale)
