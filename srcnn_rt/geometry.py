@@ -83,39 +83,45 @@ class Rules:
     Attributes
     ----------
     period : step that window origins must keep
-    inset : how far inside its window a core must stay (0 for models that do not pad)
-    multiple, minimum : windows are multiples of the one and at least the other
-    fixed : the only window size, or None
+    clipped : whether windows end at the picture's true edges, because the model pads
+    inset : how far inside a clipped window a core must stay
+    multiple, minimum : clipped windows are multiples of the one and at least the other
+    fixed : the only tile size, or None
     """
 
     period: int = 1
+    clipped: bool = False
     inset: int = 0
     multiple: int = 1
     minimum: int = 1
     fixed: int | None = None
 
     def extended(self, length: int) -> int:
-        """Return the length to which a picture's axis is mirrored so that the model takes it."""
-        return max(ceil_to(length, self.multiple if self.fixed is None else 1), self.minimum, self.fixed or 0)
+        """Return the length to which a picture's axis is mirrored so that windows fit into it."""
+        if not self.clipped:
+            return length
+        if self.fixed is not None:
+            return self.fixed + ceil_to(max(0, length - self.fixed), self.period)
+        return ceil_to(max(length, self.minimum), self.multiple)
 
-    def window(self, core: int, length: int) -> int:
-        """Return the window that gives cores of at least `core` on an extended axis.
+    def tile(self, core: int, length: int) -> int:
+        """Return the tile that gives cores of at least `core` on an extended axis.
 
         Raises
         ------
         ArgumentError
             If the fixed size is too small for any core.
         """
-        if self.inset == 0 and self.fixed is None:
-            return ceil_to(core, self.period)
-        # As many pixels as the picture modulo the period, or a model that pads to a multiple
-        # would pad its windows otherwise than the picture.
+        if not self.clipped:
+            return self.fixed or ceil_to(core, self.period)
         want = self.fixed or core + 2 * self.inset + self.period - 1
         if want >= length:
             return length
         if self.fixed is None:
+            # As many pixels as the picture modulo the period, or a model that pads to a
+            # multiple would pad its windows otherwise than the picture.
             want = length - (length - want) // self.period * self.period
-        if want < 2 * self.inset + 2 * self.period - 1:
+        if want < 2 * self.inset + self.period:
             raise ArgumentError(
                 f"windows of {want} LR pixels leave no core: the model reaches {self.inset} to each side"
             )
@@ -244,7 +250,7 @@ def plan(
         step = np.lcm(step, rule.period).item()
         chunk = ceil_to(_share(length, tile), step)
         chunks.append(chunk)
-        sides.append(rule.window(_share(min(chunk, length), tile), rule.extended(length)))
+        sides.append(rule.tile(_share(min(chunk, length), tile), rule.extended(length)))
     width = max(chunks[1], max_chunk // chunks[1] * chunks[1])
     return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width))
 

@@ -22,7 +22,7 @@ from .trace import Interface, Trace, constants
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .trace import Known
+    from .tensors import Known
 
 Kind = Literal["valid", "padded"]
 # LR samples of a trace: far more than any margin, and a multiple of every usual period.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .reach import SAME, Link, Sampled, Step, Transposed
-from .trace import Call, Flow, Known
+from .tensors import Call, Flow, Known
 
 Result = tuple[Flow, Link, Link, int]
 Results = Sequence[Result]

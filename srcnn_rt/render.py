@@ -61,6 +61,7 @@ def rules_for(model: ModelSpec) -> tuple[Rules, Rules]:
     return tuple(  # type: ignore[return-value]
         Rules(
             axis.period,
+            model.padded,
             model.margin if model.padded else 0,
             axis.multiple,
             axis.minimum if model.padded else 1,

@@ -99,6 +99,30 @@ class ModelSpec:
     training: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
 
+    def summary(self) -> dict[str, Any]:
+        """Return the analysis as plain values, in LR pixels where nothing else is said."""
+        facts = self.facts
+        axes = {"rows": facts.y, "columns": facts.x}
+        return {
+            "kind": facts.kind,
+            "architecture": self.architecture,
+            "scale": facts.scale,
+            "margins": {
+                f"{k} {side}": getattr(a, side) for k, a in axes.items() for side in ("before", "after")
+            },
+            "period": {k: a.period for k, a in axes.items()},
+            "sizes": {
+                k: f"only {a.fixed}" if a.fixed else f"multiples of {a.multiple} from {a.minimum}"
+                for k, a in axes.items()
+            },
+            "channels": facts.channels,
+            "batch": facts.batch or "any",
+            "types": list(facts.types),
+            "parameters": facts.parameters,
+            "macs_per_pixel": round(facts.macs, 1),
+            "bytes": self.size,
+        }
+
     @property
     def padded(self) -> bool:
         """Whether layers pad inside the model, so that windows end at the picture's edges."""

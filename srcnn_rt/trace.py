@@ -10,41 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from numpy.typing import NDArray
-
+from . import ops
 from .errors import ModelError
 from .reach import Interval, Link
+from .tensors import Call, Flow, Known
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
 
 TYPES = {1: "float32", 2: "uint8", 10: "float16"}  # TensorProto.DataType
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A value that does not depend on the picture's samples; `sized` if on its size."""
-
-    value: NDArray[Any]
-    sized: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Flow:
-    """A tensor of samples: ``roles`` says what each axis is, of n, c, y and x.
-
-    y and x occur once each; c is everything else, sub-pixels too.
-    """
-
-    shape: tuple[int, ...]
-    roles: str
-
-    @property
-    def spatial(self) -> tuple[int, int]:
-        """Sizes of the y and the x axis."""
-        return self.shape[self.roles.index("y")], self.shape[self.roles.index("x")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,55 +30,6 @@ class Edge:
     sources: tuple[str, ...]
     target: str
     links: tuple[Link, Link]
-
-
-class Call:
-    """A node with the states of its inputs, as an operator sees it."""
-
-    def __init__(self, node: NodeProto, states: dict[str, Known | Flow]) -> None:
-        self.node = node
-        self.op = node.op_type
-        self.inputs: list[Known | Flow | None] = []
-        for name in node.input:
-            if name and name not in states:
-                raise self.refusal(f"input {name!r} has no source")
-            self.inputs.append(states[name] if name else None)
-
-    def refusal(self, reason: str) -> ModelError:
-        """Return the error that names this node and its op."""
-        return ModelError(f"node {self.node.name or self.node.output[0]!r} ({self.op}): {reason}")
-
-    def attribute(self, name: str, default: Any = None) -> Any:
-        from onnx import helper
-
-        for attribute in self.node.attribute:
-            if attribute.name == name:
-                return helper.get_attribute_value(attribute)
-        return default
-
-    @property
-    def flow(self) -> Flow:
-        """The first input, which must be a flow, and the only one."""
-        first = self.inputs[0]
-        if not isinstance(first, Flow) or any(isinstance(i, Flow) for i in self.inputs[1:]):
-            raise self.refusal("its weights or sizes are computed from the picture")
-        return first
-
-    def known(self, k: int) -> Known | None:
-        """Return input k if it is there; it must not depend on the picture."""
-        if k >= len(self.inputs) or self.inputs[k] is None:
-            return None
-        state = self.inputs[k]
-        if not isinstance(state, Known):
-            raise self.refusal(f"input {k} must not depend on the picture")
-        return state
-
-    def value(self, k: int) -> NDArray[Any]:
-        """Return the value of input k, which must be there."""
-        state = self.known(k)
-        if state is None:
-            raise self.refusal(f"input {k} is missing")
-        return state.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +93,6 @@ class Trace:
     def __init__(
         self, model: ModelProto, interface: Interface, known: dict[str, Known], height: int, width: int
     ) -> None:
-        from . import ops
-
         self._interface = interface
         self._edges: list[Edge] = []
         self.macs = 0

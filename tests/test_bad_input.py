@@ -180,10 +180,10 @@ def bad_model(kind: str, path: Path) -> str:
         case "rank":
             models.save(path, same, {}, inputs=[models.value("lr", ["n", "h", "w"])])
             return "rank 4"
-        case "pads":
-            weights = {"w": np.ones((1, 1, 3, 3), np.float32)}
-            models.save(path, [node("Conv", ["lr", "w"], ["hr"], "first", pads=[1] * 4)], weights)
-            return "'first' (Conv): pads"
+        case "uneven":
+            weights = {"w": np.ones((1, 1, 2, 2), np.float32)}
+            models.save(path, [node("Conv", ["lr", "w"], ["hr"], "first")], weights)
+            return "the margin must be the same on both sides"
         case "global":
             models.save(path, [node("GlobalMaxPool", ["lr"], ["hr"], "pool")], {})
             return "'pool' (GlobalMaxPool)"
@@ -191,7 +191,7 @@ def bad_model(kind: str, path: Path) -> str:
             raise AssertionError(kind)
 
 
-@pytest.mark.parametrize("kind", ["text", "empty", "rank", "pads", "global"])
+@pytest.mark.parametrize("kind", ["text", "empty", "rank", "uneven", "global"])
 def test_a_model_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     rule = bad_model(kind, tmp_path / "bad.onnx")

@@ -189,6 +189,32 @@ def test_models_lists_scale_architecture_size_and_psnr() -> None:
     assert all(o["training"]["psnr"]["set5"] > o["training"]["psnr_bicubic"]["set5"] + 1.5 for o in objects)
 
 
+def test_inspect_shows_the_analysis_and_the_proof() -> None:
+    result = run("inspect", "srcnn-915-x3")
+    assert result.exit_code == 0
+    assert "rows before 4, rows after 4, columns before 4, columns after 4" in result.output
+    report = json.loads(run("inspect", "bicubic-x2", "--verify", "--json").output)
+    assert report["scale"] == 2
+    assert report["macs_per_pixel"] == pytest.approx(25, rel=0.01)
+    assert [c["passed"] for c in report["checks"]] == [True] * 4
+    assert (
+        "integer weights          holds: largest difference 0"
+        in run("inspect", "bicubic-x2", "--verify").output
+    )
+
+
+def test_inspect_fails_where_the_promise_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    from srcnn_rt import verify
+
+    monkeypatch.setattr(verify, "verify", lambda model: [verify.Check("real weights", False, "a seam")])
+    result = run("inspect", "bicubic-x2", "--verify")
+    assert result.exit_code == 1
+    assert "real weights             FAILS: a seam" in result.output
+    result = run("inspect", "gone.onnx", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"] == "gone.onnx: no such file"
+
+
 def test_every_bundled_model_has_a_card() -> None:
     from srcnn_rt.models import bundled
 

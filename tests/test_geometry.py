@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError
-from srcnn_rt.geometry import MIN_TILE, Span, ceil_to, cover, mirrored_reach, plan, split
+from srcnn_rt.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_reach, plan, split
 from tests.reference import mirrored
 
 
@@ -48,7 +48,7 @@ def test_cover_gives_each_pixel_one_owner(length: int, tile: int, period: int, s
 def test_plan_covers_the_picture_once_in_whole_blocks(
     shape: tuple[int, int], tile: int, margin: int, period: int, block: tuple[int, int], max_chunk: int
 ) -> None:
-    p = plan(shape, tile, margin=margin, period=period, block=block, max_chunk=max_chunk)
+    p = plan(shape, tile, margin=margin, rules=(Rules(period),) * 2, block=block, max_chunk=max_chunk)
     owners = np.zeros(shape, int)
     for chunk in p:
         for axis, span in enumerate((chunk.y, chunk.x)):
@@ -110,3 +110,42 @@ def test_a_tile_too_small_is_refused_with_rule_and_value() -> None:
 
 def test_split_leaves_the_rest_to_the_last() -> None:
     assert split(10, 4) == [Span(0, 4), Span(4, 8), Span(8, 10)]
+
+
+@given(
+    shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    tile=st.integers(MIN_TILE, 120),
+    period=st.sampled_from([1, 2, 3, 4, 8]),
+    inset=st.integers(0, 20),
+    whole=st.booleans(),
+    fixed=st.sampled_from([None, 64, 96]),
+    block=st.sampled_from([1, 16, 48]),
+)
+def test_windows_of_models_that_pad_end_at_the_true_edges(
+    shape: tuple[int, int], tile: int, period: int, inset: int, whole: bool, fixed: int | None, block: int
+) -> None:
+    rule = Rules(period, True, inset, fixed or (period if whole else 1), fixed or 1, fixed)
+    p = plan(shape, tile, margin=0, rules=(rule, rule), block=(block, block), max_chunk=100)
+    owners = np.zeros(shape, int)
+    for chunk in p:
+        for t in chunk.tiles:
+            owners[t.y.core.start : t.y.core.stop, t.x.core.start : t.x.core.stop] += 1
+            for axis, piece in enumerate((t.y, t.x)):
+                length, window = rule.extended(shape[axis]), p.tile[axis]
+                assert piece.origin % period == 0
+                assert 0 <= piece.origin <= piece.origin + window <= length
+                # A core keeps its distance but where the window ends with the picture.
+                assert piece.origin == 0 or piece.core.start - piece.origin >= inset
+                end = piece.origin + window
+                assert end == length or end - piece.core.stop >= inset
+                # A model that pads to a multiple pads every window as it pads the picture.
+                assert (length - window) % period == 0
+                assert fixed is None or window == fixed
+    assert (owners == 1).all()
+
+
+def test_a_fixed_window_without_a_core_is_refused() -> None:
+    rule = Rules(1, True, inset=40, multiple=64, minimum=64, fixed=64)
+    with pytest.raises(ArgumentError, match="windows of 64 LR pixels leave no core: the model reaches 40"):
+        plan((200, 200), 64, margin=0, rules=(rule, rule))
+    assert plan((50, 64), 64, margin=0, rules=(rule, rule)).tile == (64, 64)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from srcnn_rt import ModelError, bicubic, graph, spec
-from srcnn_rt.graph import Step
 from tests.models import save, value
 
 
@@ -31,8 +30,9 @@ def analyse(path: Path) -> graph.GraphFacts:
 @pytest.mark.parametrize("scale", range(2, 9))
 def test_bicubic(scale: int) -> None:
     facts = graph.analyse(bicubic.model(scale))
-    assert (facts.scale, facts.margin, facts.period, facts.channels, facts.batch) == (scale, 2, 1, 1, None)
-    assert facts.parameters == 25 * scale**2
+    assert (facts.kind, facts.scale, facts.margin, facts.period) == ("valid", scale, 2, 1)
+    assert (facts.channels, facts.batch, facts.parameters) == (1, None, 25 * scale**2)
+    assert facts.macs == pytest.approx(25, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "margin"), [("srcnn-915-x2", 5), ("srcnn-915-x3", 4), ("srcnn-915-x4", 4)])
@@ -97,23 +97,6 @@ def test_margin_is_the_sum_of_shrinks(
         assert analyse(path).margin == before + after // scale
 
 
-def test_step_size_and_need_agree() -> None:
-    """What a step says it reads is just what it is given."""
-    for step in (
-        Step(kernel=5),
-        Step(kernel=3, stride=2),
-        Step(up=3),
-        Step(start=2, end=3),
-        Step(up=2, start=1),
-    ):
-        for n in range(8, 40):
-            out = step.size(n)
-            lo, hi = step.need(0, out)
-            assert lo >= 0
-            assert hi <= n
-            assert step.size(hi + step.end) >= out
-
-
 def refused(path: Path, *words: str) -> None:
     with pytest.raises(ModelError) as caught:
         analyse(path)
@@ -124,51 +107,92 @@ def refused(path: Path, *words: str) -> None:
 def test_what_cannot_be_tiled_is_refused_by_node_and_op(tmp_path: Path) -> None:
     w = {"w": ones(1, 1, 3, 3)}
     file = tmp_path / "m.onnx"
-    refused(save(file, [conv("lr", "w", "hr", pads=[1, 1, 1, 1])], w), "conv_hr", "Conv", "pads")
-    refused(save(file, [conv("lr", "w", "hr", auto_pad="SAME_UPPER")], w), "Conv", "pads")
-    pool = helper.make_node("GlobalAveragePool", ["lr"], ["hr"], "squeeze")
-    refused(save(file, [pool], {}), "'squeeze' (GlobalAveragePool)", "reach")
-    norm = helper.make_node("InstanceNormalization", ["lr", "a", "a"], ["hr"], "norm")
+    node = helper.make_node
+    same = conv("lr", "w", "hr", pads=[1, 1, 1, 1])
+    pool = node("GlobalAveragePool", ["lr"], ["hr"], "squeeze")
+    refused(save(file, [pool], {}), "'squeeze' (GlobalAveragePool)", "unbounded reach")
+    squeeze = [node("ReduceMean", ["lr"], ["m"], "mean", axes=[2, 3]), node("Mul", ["lr", "m"], ["hr"])]
+    refused(save(file, squeeze, {}), "'mean' (ReduceMean)", "unbounded reach")
+    norm = node("InstanceNormalization", ["lr", "a", "a"], ["hr"], "norm")
     refused(save(file, [norm], {"a": ones(1)}), "'norm' (InstanceNormalization)")
-    soft = helper.make_node("Softmax", ["lr"], ["hr"], "attention", axis=3)
+    layer = node("LayerNormalization", ["lr", "a"], ["hr"], "layer", axis=2)
+    refused(save(file, [layer], {"a": ones(1)}), "'layer' (LayerNormalization)")
+    soft = node("Softmax", ["lr"], ["hr"], "attention", axis=3)
     refused(save(file, [soft], {}), "'attention' (Softmax)")
-    baked = helper.make_node("Add", ["lr", "grid"], ["hr"], "position")
+    product = node("MatMul", ["lr", "lr"], ["hr"], "scores")
+    refused(save(file, [product], {}), "'scores' (MatMul)", "computed from the picture")
+    rows = node("MatMul", ["lr", "v"], ["hr"], "rows")
+    refused(save(file, [rows], {"v": ones(8, 8)}), "'rows' (MatMul)", "unbounded")
+    flat = [node("Reshape", ["lr", "t"], ["f"], "flatten"), node("Identity", ["f"], ["hr"])]
+    refused(save(file, flat, {"t": np.array([0, 1, -1])}), "'flatten' (Reshape)", "mixes rows")
+    corners = node("Resize", ["lr", "", "s"], ["hr"], "up", mode="linear",
+                   coordinate_transformation_mode="align_corners")  # fmt: skip
+    scales = {"s": np.array([1, 1, 2, 2], np.float32)}
+    refused(save(file, [corners], scales), "'up' (Resize)", "align_corners")
+    baked = node("Add", ["lr", "grid"], ["hr"], "position")
     refused(save(file, [baked], {"grid": ones(1, 1, 8, 8)}), "'position' (Add)", "varies over the picture")
-    computed = helper.make_node("Conv", ["lr", "lr"], ["hr"], "dynamic")
-    refused(save(file, [computed], {}), "computed weights")
-    stack = helper.make_node("Concat", ["lr", "lr"], ["hr"], "mosaic", axis=2)
-    refused(save(file, [stack], {}), "'mosaic' (Concat)")
+    computed = node("Conv", ["lr", "lr"], ["hr"], "dynamic")
+    refused(save(file, [computed], {}), "'dynamic' (Conv)", "computed from the picture")
+    stack = node("Concat", ["lr", "lr"], ["hr"], "mosaic", axis=2)
+    refused(save(file, [stack], {}), "'mosaic' (Concat)", "joins along rows")
+    mirror = {"s": np.array([-1]), "e": np.array([-(2**31)]), "a": np.array([2]), "t": np.array([-1])}
+    flip = node("Slice", ["lr", "s", "e", "a", "t"], ["hr"], "flip")
+    refused(save(file, [flip], mirror), "'flip' (Slice)", "turns the picture over")
+    wrap = node("Pad", ["lr", "p"], ["hr"], "wrap", mode="wrap")
+    refused(save(file, [wrap], {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}), "'wrap' (Pad)")
+    custom = node("Warp", ["lr"], ["hr"], "warp", domain="my.ops")
+    refused(save(file, [custom], {}), "'warp' (Warp)", "unknown")
+    height = [node("Shape", ["lr"], ["s"]), node("Cast", ["s"], ["f"], to=1)]
+    height += [node("Gather", ["f", "i"], ["h"]), node("Mul", ["lr", "h"], ["hr"], "by_height")]
+    refused(save(file, height, {"i": np.array(2)}), "'by_height' (Mul)", "depends on the picture's size")
+    ceil = node("MaxPool", ["lr"], ["hr", "where"], "argmax", kernel_shape=[3, 3], pads=[1] * 4)
+    refused(save(file, [ceil], {}), "'argmax' (MaxPool)", "indices")
     uneven = {"w": ones(1, 1, 2, 2)}
     refused(save(file, [conv("lr", "w", "hr")], uneven), "same on both sides, got 1")
-    refused(save(file, [conv("lr", "w", "hr")], {"w": ones(1, 1, 3, 5)}), "agree on both axes")
-    half = [helper.make_node("SpaceToDepth", ["lr"], ["s"], blocksize=2), conv("s", "w", "hr")]
+    half = [node("SpaceToDepth", ["lr"], ["s"], blocksize=2), conv("s", "w", "hr")]
     refused(save(file, half, {"w": ones(1, 4, 1, 1)}), "whole number, got 1/2")
-    fixed = {"s": np.array([0]), "e": np.array([64]), "a": np.array([2])}
-    cut = helper.make_node("Slice", ["lr", "s", "e", "a"], ["hr"], "cut")
-    refused(save(file, [cut], fixed), "'cut' (Slice)", "[0:64:1]")
-    scales = [
-        helper.make_node("DepthToSpace", ["lr"], ["u"], blocksize=2),
-        helper.make_node("Add", ["lr", "u"], ["hr"]),
+    up = node("DepthToSpace", ["lr"], ["u"], blocksize=2)
+    refused(save(file, [up, node("Add", ["lr", "u"], ["hr"])], {}, channels=4), "different sizes")
+    refused(save(file, [conv("lr", "w", "c"), node("Add", ["lr", "c"], ["hr"])], w), "different sizes")
+    outside = [node("Add", ["lr", "ghost"], ["hr"], "add")]
+    refused(save(file, outside, {}), "'add' (Add)", "'ghost' has no source")
+    cycle = [
+        node("Add", ["lr", "b"], ["a"], "first"),
+        node("Relu", ["a"], ["b"]),
+        node("Identity", ["b"], ["hr"]),
     ]
-    refused(save(file, scales, {}), "different scales")
-    sizes = [conv("lr", "w", "c"), helper.make_node("Add", ["lr", "c"], ["hr"])]
-    refused(save(file, sizes, w), "different sizes")
+    refused(save(file, cycle, {}), "'first' (Add)", "'b' has no source")
+    assert analyse(save(file, [same], w)).margin == 1
+
+
+def test_control_flow_is_refused(tmp_path: Path) -> None:
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    branch = helper.make_graph([helper.make_node("Identity", ["lr"], ["y"])], "branch", [], [out])
+    nodes = [helper.make_node("If", ["yes"], ["hr"], "choice", then_branch=branch, else_branch=branch)]
+    file = save(tmp_path / "m.onnx", nodes, {"yes": np.array(True)})
+    refused(file, "'choice' (If)", "control flow")
 
 
 def test_inputs_and_outputs_are_checked(tmp_path: Path) -> None:
     same = [helper.make_node("Identity", ["lr"], ["hr"])]
     file = tmp_path / "m.onnx"
-    out = [value("hr", ["n", 1, "h", "w"])]
     refused(save(file, same, {}, inputs=[value("lr", ["n", "h", "w"])]), "'lr' must have rank 4", "rank 3")
-    refused(save(file, same, {}, inputs=[value("lr", ["n", 1, 64, 64])]), "leave H and W free, got 64 x 64")
-    half = [value("lr", ["n", 1, "h", "w"], TensorProto.FLOAT16)]
-    refused(save(file, same, {}, inputs=half), "must be float32, got FLOAT16")
-    refused(save(file, same, {}, channels=2), "one or three channels", "got 2")
-    refused(save(file, same, {}, inputs=[value("lr", ["n", 3, "h", "w"])], outputs=out), "3 in and 1 out")
+    refused(save(file, same, {}, inputs=[value("lr", ["n", "c", "h", "w"])]), "how many channels")
+    wide = [value("lr", ["n", 1, "h", "w"], TensorProto.DOUBLE)]
+    refused(save(file, same, {}, inputs=wide), "'lr' must be one of float32, uint8, float16, got DOUBLE")
     two = [value("lr", ["n", 1, "h", "w"]), value("mask", ["n", 1, "h", "w"])]
     refused(save(file, same, {}, inputs=two), "one input and one output", "got 2 and 1")
-    outside = [helper.make_node("Add", ["lr", "ghost"], ["hr"], "add")]
-    refused(save(file, outside, {}), "'ghost' has no source")
+    flow = [helper.make_node("Constant", [], ["hr"], value=helper.make_tensor("v", 1, [1], [0.0]))]
+    refused(save(file, flow, {}), "does not depend on the picture")
+    more = save(file, [conv("lr", "w", "hr")], {"w": ones(2, 1, 1, 1)})
+    with pytest.raises(ModelError, match="gives 2 channels for 1"):
+        spec.load(more)
+
+
+def test_sizes_that_are_baked_in_are_refused(tmp_path: Path) -> None:
+    sizes = {"s": np.array([1, 1, 64, 64])}
+    node = helper.make_node("Resize", ["lr", "", "", "s"], ["hr"], "to64", mode="nearest")
+    refused(save(tmp_path / "m.onnx", [node], sizes), "whole number")
 
 
 def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:

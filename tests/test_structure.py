@@ -15,7 +15,7 @@ PACKAGE = Path(srcnn_rt.__file__).parent
 # Lower layers know nothing of higher ones. Modules of one layer may import each other.
 LAYERS = [
     {"errors", "_version", "_tiles", "reach"},
-    {"geometry", "picture", "models", "bicubic", "trace", "ops", "graph", "spec"},
+    {"geometry", "picture", "models", "bicubic", "tensors", "trace", "ops", "graph", "spec"},
     {"tiles", "color", "session", "io", "pipeline"},
     {"render"},
     {"engine"},

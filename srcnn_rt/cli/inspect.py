@@ -12,7 +12,6 @@ import click
 from ..errors import SrcnnError
 
 if TYPE_CHECKING:
-    from ..spec import ModelSpec
     from ..verify import Check
 
 
@@ -40,38 +39,15 @@ def inspect(model: str, prove: bool, as_json: bool) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     if as_json:
-        report = {"model": model, **facts_of(described), "checks": [asdict(c) for c in checks]}
+        report = {"model": model, **described.summary(), "checks": [asdict(c) for c in checks]}
         click.echo(json.dumps(report))
     else:
-        for key, value in facts_of(described).items():
+        for key, value in described.summary().items():
             click.echo(f"{key:<24} {_text(value)}")
         for check in checks:
             verdict = {True: "holds", False: "FAILS", None: "does not apply"}[check.passed]
             click.echo(f"{check.name:<24} {verdict}: {check.detail}")
     sys.exit(1 if any(c.passed is False for c in checks) else 0)
-
-
-def facts_of(described: ModelSpec) -> dict[str, Any]:
-    """Return the analysis as plain values, in LR pixels where nothing else is said."""
-    facts = described.facts
-    axes = {"rows": facts.y, "columns": facts.x}
-    return {
-        "kind": facts.kind,
-        "scale": facts.scale,
-        "margins": {
-            f"{name} {side}": getattr(a, side) for name, a in axes.items() for side in ("before", "after")
-        },
-        "period": {name: a.period for name, a in axes.items()},
-        "sizes": {
-            name: f"only {a.fixed}" if a.fixed else f"multiples of {a.multiple} from {a.minimum}"
-            for name, a in axes.items()
-        },
-        "channels": facts.channels,
-        "batch": facts.batch or "any",
-        "types": list(facts.types),
-        "parameters": facts.parameters,
-        "macs_per_pixel": round(facts.macs, 1),
-    }
 
 
 def _prove(model: str) -> list[Check]:

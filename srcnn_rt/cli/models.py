@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import click
 
@@ -23,7 +22,11 @@ def models(as_json: bool) -> None:
     specs = [spec.load(name)[1] for name in bundled()]
     if as_json:
         for described in specs:
-            click.echo(json.dumps(asdict(described)))
+            click.echo(
+                json.dumps(
+                    {"name": described.name, **described.summary(), "training": dict(described.training)}
+                )
+            )
         return
     row = "{:<14} {:>5}  {:<12} {:>6}  {:>10}  {:>8}  {}"
     click.echo(row.format("name", "scale", "architecture", "margin", "parameters", "size", "PSNR, dB"))

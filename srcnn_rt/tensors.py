@@ -1,0 +1,86 @@
+"""The states of a tensor in a trace, and a node as its operator sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from .errors import ModelError
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A value that does not depend on the picture's samples; `sized` if on its size."""
+
+    value: NDArray[Any]
+    sized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A tensor of samples: ``roles`` says what each axis is, of n, c, y and x.
+
+    y and x occur once each; c is everything else, sub-pixels too.
+    """
+
+    shape: tuple[int, ...]
+    roles: str
+
+    @property
+    def spatial(self) -> tuple[int, int]:
+        """Sizes of the y and the x axis."""
+        return self.shape[self.roles.index("y")], self.shape[self.roles.index("x")]
+
+
+class Call:
+    """A node with the states of its inputs, as an operator sees it."""
+
+    def __init__(self, node: NodeProto, states: dict[str, Known | Flow]) -> None:
+        self.node = node
+        self.op = node.op_type
+        self.inputs: list[Known | Flow | None] = []
+        for name in node.input:
+            if name and name not in states:
+                raise self.refusal(f"input {name!r} has no source")
+            self.inputs.append(states[name] if name else None)
+
+    def refusal(self, reason: str) -> ModelError:
+        """Return the error that names this node and its op."""
+        return ModelError(f"node {self.node.name or self.node.output[0]!r} ({self.op}): {reason}")
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        from onnx import helper
+
+        for attribute in self.node.attribute:
+            if attribute.name == name:
+                return helper.get_attribute_value(attribute)
+        return default
+
+    @property
+    def flow(self) -> Flow:
+        """The first input, which must be a flow, and the only one."""
+        first = self.inputs[0]
+        if not isinstance(first, Flow) or any(isinstance(i, Flow) for i in self.inputs[1:]):
+            raise self.refusal("its weights or sizes are computed from the picture")
+        return first
+
+    def known(self, k: int) -> Known | None:
+        """Return input k if it is there; it must not depend on the picture."""
+        if k >= len(self.inputs) or self.inputs[k] is None:
+            return None
+        state = self.inputs[k]
+        if not isinstance(state, Known):
+            raise self.refusal(f"input {k} must not depend on the picture")
+        return state
+
+    def value(self, k: int) -> NDArray[Any]:
+        """Return the value of input k, which must be there."""
+        state = self.known(k)
+        if state is None:
+            raise self.refusal(f"input {k} is missing")
+        return state.value
