@@ -139,7 +139,7 @@ def _integers(data: bytes, described: ModelSpec) -> Check:
     if described.facts.types != ("float32", "float32"):
         return Check(name, None, f"not for {described.facts.types[0]} models")
     proto = _parse(data)
-    rounding = sorted(_operators_on_samples(proto) - _WHOLE)
+    rounding = sorted({n.op_type for n in _nodes_on_samples(proto)} - _WHOLE)
     if rounding:
         return Check(name, None, f"sums are not exact after {', '.join(rounding)}")
     for taps in (4, 2, 1):
@@ -252,15 +252,15 @@ def _parse(data: bytes) -> ModelProto:
     return onnx.load_model_from_string(data)
 
 
-def _operators_on_samples(proto: ModelProto) -> set[str]:
-    """Return the operators whose inputs depend on the picture's samples."""
+def _nodes_on_samples(proto: ModelProto) -> list[Any]:
+    """Return the nodes whose inputs depend on the picture's samples, not on shapes alone."""
     weights = {t.name for t in proto.graph.initializer}
     flowing = {v.name for v in proto.graph.input if v.name not in weights}
-    found = set()
+    found = []
     for node in proto.graph.node:
         if node.op_type not in ("Shape", "Size") and flowing.intersection(node.input):
             flowing.update(node.output)
-            found.add(node.op_type)
+            found.append(node)
     return found
 
 
@@ -321,7 +321,7 @@ def _largest_activation(proto: ModelProto, described: ModelSpec) -> float:
     for tensor, array, _ in _weights(bound):
         tensor.CopyFrom(numpy_helper.from_array(np.abs(array), tensor.name))
     linear = [
-        n.output[0] for n in bound.graph.node if n.op_type in _WEIGHTED or n.op_type in ("Add", "Sub", "Mul")
+        n.output[0] for n in _nodes_on_samples(bound) if n.op_type in _WEIGHTED or n.op_type in ("Add", "Sub")
     ]
     known = {o.name for o in bound.graph.output}
     from .session import runtime
