@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bicubic, geometry, pipeline, spec, tiles
-from .errors import ArgumentError, PictureError
+from .errors import ArgumentError, ModelError, PictureError
 from .geometry import Chunk, Plan, Span
 from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
 from .io.base import Closing, StripCache
@@ -25,6 +25,9 @@ from .spec import ModelSpec
 # HR side of a tile for tile="auto": larger tiles are no faster, and the network's
 # activations (96 channels of float32 at HR size) are what fills the memory.
 AUTO_TILE_HR = 512
+
+WHOLE = 2**40  # a tile no picture fills
+_TRIAL = 64  # side of the picture that tells an unbounded model's scale
 
 Progress = Callable[[int, int], None]
 
@@ -80,6 +83,9 @@ class Engine(Closing):
     value_range : str, optional
         What the model calls black and white where its file does not say: ``"0..255"``,
         ``"-1..1"``, or ``"mean=A,B,C std=D,E,F"``.
+    whole : bool
+        Run the model once on the whole picture, which must then fit into memory; also for
+        models whose reach is unbounded, which cannot be tiled. `tile` is ignored.
 
     Raises
     ------
@@ -101,10 +107,11 @@ class Engine(Closing):
         tile: int | Literal["auto"] = 512,
         threads: int | None = None,
         value_range: str | None = None,
+        whole: bool = False,
     ) -> None:
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
             raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
-        data, self._spec = spec.load(model)
+        data, self._spec = _load_whole(model) if whole else spec.load(model)
         if value_range is not None:
             values = spec.ValueRange.parse(value_range)
             if len(values.gain) not in (1, self._spec.channels):
@@ -115,7 +122,7 @@ class Engine(Closing):
         side = max(geometry.MIN_TILE, AUTO_TILE_HR // self._spec.scale) if tile == "auto" else tile
         if side < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {side}")
-        self._tile = geometry.ceil_to(side, self._spec.period)
+        self._tile = WHOLE if whole else geometry.ceil_to(side, self._spec.period)
         self._network = Session(data, provider, threads)
         # Chroma and alpha are bicubic; on the CPU that is cheaper than a trip to the card.
         plain = bicubic.model(self._spec.scale).SerializeToString()
@@ -294,6 +301,27 @@ class Engine(Closing):
             block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
             max_chunk=widest,
         )
+
+
+def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
+    """Load a model that runs on whole pictures only: what cannot be analysed is tried out."""
+    try:
+        return spec.load(model)
+    except ModelError:
+        if isinstance(model, bytes):
+            data, name = model, "model"
+        else:
+            data, name = spec.read(model)
+    try:
+        declared = spec.interface(data)
+        size = (declared.height or _TRIAL, declared.width or _TRIAL)
+        trial = np.zeros((declared.batch or 1, declared.channels, *size), np.float32)
+        out = Session(data, "cpu").run(trial).shape[2:]
+        if out[0] % size[0] or out[1] % size[1] or out[0] // size[0] != out[1] // size[1]:
+            raise ModelError(f"gives {out} for {size}: the scale must be a whole number")
+        return data, spec.unbounded(data, name, out[0] // size[0])
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
 
 
 def peak_memory() -> int | None:

@@ -111,6 +111,19 @@ def analyse(model: ModelProto) -> GraphFacts:
     return _Analysis(model).facts()
 
 
+def unbounded(model: ModelProto, scale: int) -> GraphFacts:
+    """Return the facts of a model that cannot be tiled, for runs on whole pictures."""
+    face = Interface.of(model)
+    y, x = (
+        AxisFacts(Fraction(scale), 0, 0, 1, fixed or 1, fixed or 1, fixed)
+        for fixed in (face.height, face.width)
+    )
+    parameters = sum(k.value.size for k in constants(model).values() if k.value.ndim > 0)
+    return GraphFacts(
+        "padded", y, x, face.channels, face.channels, face.batch, face.types, parameters, math.nan
+    )
+
+
 class _Analysis:
     """The traces of one model, each made once."""
 

@@ -13,6 +13,7 @@ from . import bicubic, graph
 from .errors import ArgumentError, ModelError, SourceMissingError
 from .graph import GraphFacts
 from .models import SUFFIX, bundled
+from .trace import Interface
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -203,10 +204,24 @@ def read(model: str | Path) -> tuple[bytes, str]:
         raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
 
 
+def interface(data: bytes) -> Interface:
+    """Return what a model's bytes declare of its input and output."""
+    return Interface.of(_parse(data))
+
+
+def unbounded(data: bytes, name: str, scale: int) -> ModelSpec:
+    """Describe a model that runs on whole pictures only, at a scale that was tried out."""
+    proto = _parse(data)
+    return _describe(proto, data, name, graph.unbounded(proto, scale))
+
+
 def describe(data: bytes, name: str) -> ModelSpec:
     """Analyse a model's bytes; errors do not name the file."""
     proto = _parse(data)
-    facts = graph.analyse(proto)
+    return _describe(proto, data, name, graph.analyse(proto))
+
+
+def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> ModelSpec:
     meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
     if facts.channels != facts.channels_out:
         raise ModelError(f"gives {facts.channels_out} channels for {facts.channels}: as many are needed")

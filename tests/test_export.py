@@ -171,7 +171,7 @@ def test_export_on_the_command_line(tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "c.pt")
     result = CliRunner().invoke(main, ["export", str(source)])
     assert result.exit_code == 0, result.output
-    assert "SRCNN 9-1-5, scale 3, margin 4 LR pixels" in result.stdout
+    assert "9-1-5, scale 3, margin 4 LR pixels" in result.stdout
     assert spec.load(tmp_path / "c.onnx")[1].scale == 3
     result = CliRunner().invoke(main, ["export", str(source)])
     assert result.exit_code == 1

@@ -21,8 +21,8 @@ from ..errors import SrcnnError
 def export(checkpoint: Path, output: Path | None, scale: int | None, overwrite: bool) -> None:
     """Turn a torch checkpoint into an ONNX model, checked against torch.
 
-    Takes what this package trains and the state dicts people have: conv1, conv2, conv3
-    with weight and bias, also wrapped. Needs the extra "train".
+    Takes what this package trains and the state dicts people have: SRCNN (conv1, conv2,
+    conv3), ESPCN, FSRCNN, VDSR and SRVGG, also wrapped. Needs the extra "train".
 
     \b
     srcnn-rt export runs/srcnn-915-x3/last.pt -o model.onnx
@@ -40,6 +40,6 @@ def export(checkpoint: Path, output: Path | None, scale: int | None, overwrite: 
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     click.echo(
-        f"{target}: SRCNN {spec.architecture}, scale {spec.scale}, margin {spec.margin} LR pixels, "
+        f"{target}: {spec.architecture}, scale {spec.scale}, margin {spec.margin} LR pixels, "
         f"{spec.size} bytes; agrees with torch to {spec.check['largest']:.1g} of full scale"
     )

@@ -50,6 +50,7 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
     "--range", "value_range", metavar="LOW..HIGH",
     help="What the model calls black and white, e.g. 0..255 or 'mean=A,B,C std=D,E,F'.",
 )  # fmt: skip
+@click.option("--whole", is_flag=True, help="Run the model once on each whole picture, untiled.")
 @click.option("--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture to stdout.")
@@ -62,6 +63,7 @@ def upscale(
     provider: str,
     threads: int | None,
     value_range: str | None,
+    whole: bool,
     overwrite: bool,
     quiet: bool,
     as_json: bool,
@@ -85,7 +87,9 @@ def upscale(
     from .inputs import expand, output_folder, targets
 
     try:
-        with Engine(model or spec.default_model(scale), provider, tile, threads, value_range) as engine:
+        with Engine(
+            model or spec.default_model(scale), provider, tile, threads, value_range, whole
+        ) as engine:
             if scale is not None and engine.scale != scale:
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")
             sources, errors = expand(inputs, engine.scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from .. import bicubic, spec
 from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
 from ..session import Session
+from . import families
 from .model import SRCNN
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ def export(
     Parameters
     ----------
     checkpoint : what the training loop saved, or a state dict with ``conv1``, ``conv2`` and
-        ``conv3``, ``weight`` and ``bias``, also wrapped (``state_dict``, ``module.`` ...)
+        ``conv3``, ``weight`` and ``bias``, or of a network in `families`; also wrapped
+        (``state_dict``, ``module.`` ...)
     target : written as a whole or not at all
     scale : needed where the checkpoint does not say it
 
@@ -79,25 +82,63 @@ def export(
     """
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already; overwriting must be asked for")
-    found = read_checkpoint(checkpoint)
-    if scale is not None and found.scale is not None and scale != found.scale:
-        raise ArgumentError(f"{checkpoint}: trained for scale {found.scale}, got --scale {scale}")
-    scale = scale or found.scale
+    loaded = _load(checkpoint)
+    weights = _unwrap(loaded)
+    extra = loaded if isinstance(loaded, dict) else {}
+    family = families.find(weights)
+    if family is not None:
+        told = family.scale(weights)
+        scale = _settle(checkpoint, scale, told)
+        try:
+            network = family.network({k: v.float() for k, v in weights.items()}, scale)
+        except ModelError as error:
+            raise ModelError(f"{checkpoint}: {error}") from error
+        proto, oracle = trace(network, family.channels(weights)), network
+        architecture, training = family.name, {}
+    else:
+        found = read_checkpoint(checkpoint, loaded)
+        scale = _settle(checkpoint, scale, found.scale)
+        srcnn = found.network()
+        proto, oracle = build(srcnn, scale), Upscaler(srcnn, scale) if scale > 1 else srcnn
+        architecture, training = srcnn.arch, dict(extra.get("training") or {})
+    return _keep(target, proto, oracle, scale, architecture, training)
+
+
+def _settle(checkpoint: Path, asked: int | None, told: int | None) -> int:
+    """Return the scale that was asked for and that the weights tell, if they agree."""
+    if asked is not None and told is not None and asked != told:
+        raise ArgumentError(f"{checkpoint}: trained for scale {told}, got --scale {asked}")
+    scale = asked or told
     if scale is None:
         raise ArgumentError(f"{checkpoint}: does not say its scale; give --scale")
     if not 1 <= scale <= 8:
         raise ArgumentError(f"scale must be 1 to 8, got {scale}")
-    network = found.network()
-    proto = build(network, scale)
-    details = {"architecture": network.arch, "scale": scale, "channels": network.channels}
-    spec.set_metadata(proto, training=found.training, **details)  # type: ignore[arg-type]
+    return scale
+
+
+def _keep(
+    target: Path,
+    proto: ModelProto,
+    oracle: nn.Module,
+    scale: int,
+    architecture: str,
+    training: Mapping[str, Any],
+) -> spec.ModelSpec:
+    """Write a model; it stays only if its graph has this scale and it agrees with torch."""
+    channels = spec.interface(proto.SerializeToString()).channels
+
+    def describe(check: Mapping[str, Any] | None = None) -> bytes:
+        spec.set_metadata(
+            proto, architecture=architecture, scale=scale, channels=channels, training=training, check=check
+        )
+        return bytes(proto.SerializeToString())
+
     partial = target.with_name(target.name + ".partial")
     try:
         try:
-            partial.write_bytes(proto.SerializeToString())
-            check = check_against_torch(partial, network, scale)
-            spec.set_metadata(proto, training=found.training, check=check, **details)  # type: ignore[arg-type]
-            partial.write_bytes(proto.SerializeToString())
+            partial.write_bytes(describe())
+            check = check_against_torch(partial, oracle, scale)
+            partial.write_bytes(describe(check))
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
         _, described = spec.load(partial)
@@ -107,25 +148,34 @@ def export(
     return described
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Read weights, and nothing but weights: a pickle that holds code is refused.
-
-    Raises
-    ------
-    SourceMissingError, ModelError
-    """
+def _load(path: Path) -> object:
     if not path.exists():
         raise SourceMissingError(f"{path}: no such file")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}"
         ) from error
+
+
+def read_checkpoint(path: Path, loaded: object = None) -> Checkpoint:
+    """Read an SRCNN's weights, and nothing but weights: a pickle that holds code is refused.
+
+    Raises
+    ------
+    SourceMissingError, ModelError
+        The message lists the keys that are known and those found.
+    """
+    loaded = _load(path) if loaded is None else loaded
     weights = _unwrap(loaded)
     if sorted(weights) != sorted(EXPECTED):
         names = ", ".join(sorted(map(str, weights))[:12]) or "none"
-        raise ModelError(f"{path}: not an SRCNN: expected the keys {', '.join(EXPECTED)}; found {names}")
+        known = "; ".join(f"{f.name}: {f.keys}" for f in families.FAMILIES)
+        raise ModelError(
+            f"{path}: not a known network: expected the keys {', '.join(EXPECTED)} (SRCNN; or {known}); "
+            f"found {names}"
+        )
     arch, channels, filters = _shape(path, weights)
     extra = loaded if isinstance(loaded, dict) else {}
     known_scale = extra.get("scale")
@@ -137,6 +187,28 @@ def read_checkpoint(path: Path) -> Checkpoint:
         scale=known_scale if isinstance(known_scale, int) else None,
         training=extra.get("training") or {},
     )
+
+
+def trace(network: nn.Module, channels: int) -> ModelProto:
+    """Export a padded network by torch's exporter, N, H and W free."""
+    import onnx
+
+    free = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=2), 3: torch.export.Dim("w", min=2)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            network,
+            (torch.rand(2, channels, 24, 32),),
+            dynamo=True,
+            dynamic_shapes=(free,),
+            input_names=["lr"],
+            output_names=["hr"],
+            verbose=False,
+        )
+    assert program is not None
+    proto = program.model_proto
+    onnx.checker.check_model(proto)
+    return proto
 
 
 def build(network: SRCNN, scale: int) -> ModelProto:
@@ -185,7 +257,7 @@ def build(network: SRCNN, scale: int) -> ModelProto:
     return bicubic.make_model(graph)
 
 
-def check_against_torch(model: Path, network: SRCNN, scale: int) -> dict[str, Any]:
+def check_against_torch(model: Path, oracle: nn.Module, scale: int) -> dict[str, Any]:
     """Compare the file, run by ONNX Runtime, with torch on several odd shapes.
 
     Returns
@@ -195,19 +267,22 @@ def check_against_torch(model: Path, network: SRCNN, scale: int) -> dict[str, An
     Raises
     ------
     ModelError
-        If they differ, or the graph's margin is not the one of the contract.
+        If they differ, or the graph's scale or margin is not the one that is wanted.
     """
     data, described = spec.load(model)
-    oracle = Upscaler(network, scale) if scale > 1 else network
-    margin = bicubic.margin_for(network.shrink, scale) if scale > 1 else network.shrink
+    margin = described.margin
+    if isinstance(oracle, (Upscaler, SRCNN)):
+        margin = oracle.margin if isinstance(oracle, Upscaler) else oracle.shrink
     if (described.scale, described.margin) != (scale, margin):
         got = (described.scale, described.margin)
         raise ModelError(f"{model}: the graph has scale and margin {got}, expected {(scale, margin)}")
     session = Session(data, "cpu")
     rng = np.random.default_rng(0)
     worst = 0.0
+    around = 0 if described.padded else 2 * margin
+    least = max(described.facts.y.minimum, 3) if described.padded else 1
     for n, h, w in _CHECKED:
-        size = (n, network.channels, h + 2 * margin, w + 2 * margin)
+        size = (n, described.channels, max(h, least) + around, max(w, least) + around)
         lr = rng.random(size, dtype=np.float32)
         with torch.no_grad():
             expected = oracle(torch.from_numpy(lr)).numpy()
