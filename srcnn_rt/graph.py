@@ -85,9 +85,9 @@ class GraphFacts:
         return max(self.y.before, self.y.after, self.x.before, self.x.after)
 
     @property
-    def scale(self) -> int:
+    def scale(self) -> Fraction:
         """HR pixels an LR pixel, the same on both axes."""
-        return int(self.y.scale)
+        return self.y.scale
 
     @property
     def period(self) -> int:
@@ -171,12 +171,10 @@ class _Analysis:
         trace = self._at(axis, n)
         rates = trace.rates(axis)
         scale = rates[self._interface.target]
-        if scale.denominator != 1:
-            raise ModelError(f"the scale must be a whole number, got {scale}")
         period = math.lcm(*(r.denominator for r in rates.values()))
         if period > _MOST_PERIOD:
             raise ModelError(f"the period must be at most {_MOST_PERIOD} LR samples, got {period}")
-        missing = int(scale * n) - trace.output.spatial[axis]
+        missing = math.floor(scale * n) - trace.output.spatial[axis]
         if missing < 0:
             raise ModelError(f"the output is {-missing} samples larger than {scale} times the input")
         if missing == 0:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PREFIX = "srcnn_rt."
 FORMAT = "1"
+LARGEST = 2**31 - 1  # bytes, protobuf's own limit
 DEFAULT_SCALE = 2
 _BICUBIC = re.compile(r"bicubic-x([2-8])")
 
@@ -107,7 +108,7 @@ class ModelSpec:
         return {
             "kind": facts.kind,
             "architecture": self.architecture,
-            "scale": facts.scale,
+            "scale": self.scale,
             "margins": {
                 f"{k} {side}": getattr(a, side) for k, a in axes.items() for side in ("before", "after")
             },
@@ -199,6 +200,8 @@ def read(model: str | Path) -> tuple[bytes, str]:
     if path.is_dir():
         raise ModelError(f"{text}: a folder, not an ONNX file")
     try:
+        if path.stat().st_size > LARGEST:
+            raise ModelError(f"{text}: {path.stat().st_size} bytes, an ONNX file holds at most {LARGEST}")
         return path.read_bytes(), path.stem
     except OSError as error:
         raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
@@ -225,6 +228,8 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
     meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
     if facts.channels != facts.channels_out:
         raise ModelError(f"gives {facts.channels_out} channels for {facts.channels}: as many are needed")
+    if facts.scale.denominator != 1:
+        raise ModelError(f"the scale must be a whole number to be run, got {facts.scale}")
     found = {"scale": facts.scale, "channels": facts.channels}
     for key, value in found.items():
         if key in meta and meta[key] != str(value):
@@ -236,7 +241,7 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
     return ModelSpec(
         name=name,
         architecture=meta.get("architecture", "unknown"),
-        scale=facts.scale,
+        scale=int(facts.scale),
         margin=facts.margin,
         facts=facts,
         channels=facts.channels,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from srcnn_rt import ModelError, bicubic, graph, spec
+from srcnn_rt import Engine, ModelError, bicubic, graph, spec
 from tests.models import save, value
 
 
@@ -150,7 +151,10 @@ def test_what_cannot_be_tiled_is_refused_by_node_and_op(tmp_path: Path) -> None:
     uneven = {"w": ones(1, 1, 2, 2)}
     refused(save(file, [conv("lr", "w", "hr")], uneven), "same on both sides, got 1")
     half = [node("SpaceToDepth", ["lr"], ["s"], blocksize=2), conv("s", "w", "hr")]
-    refused(save(file, half, {"w": ones(1, 4, 1, 1)}), "whole number, got 1/2")
+    save(file, half, {"w": ones(1, 4, 1, 1)})
+    assert analyse(file).scale == Fraction(1, 2)
+    with pytest.raises(ModelError, match="whole number to be run, got 1/2"):
+        spec.load(file)
     up = node("DepthToSpace", ["lr"], ["u"], blocksize=2)
     refused(save(file, [up, node("Add", ["lr", "u"], ["hr"])], {}, channels=4), "different sizes")
     refused(save(file, [conv("lr", "w", "c"), node("Add", ["lr", "c"], ["hr"])], w), "different sizes")
@@ -192,7 +196,37 @@ def test_inputs_and_outputs_are_checked(tmp_path: Path) -> None:
 def test_sizes_that_are_baked_in_are_refused(tmp_path: Path) -> None:
     sizes = {"s": np.array([1, 1, 64, 64])}
     node = helper.make_node("Resize", ["lr", "", "", "s"], ["hr"], "to64", mode="nearest")
-    refused(save(tmp_path / "m.onnx", [node], sizes), "whole number")
+    file = save(tmp_path / "m.onnx", [node], sizes)
+    with pytest.raises(ModelError, match=r"whole number|period|depends on the picture's size"):
+        spec.load(file)
+
+
+def test_a_rational_scale_is_analysed(tmp_path: Path) -> None:
+    node = helper.make_node("Resize", ["lr", "", "s"], ["hr"], "up", mode="linear")
+    facts = analyse(save(tmp_path / "m.onnx", [node], {"s": np.array([1, 1, 1.5, 1.5], np.float32)}))
+    assert (facts.scale, facts.period, facts.y.multiple) == (Fraction(3, 2), 2, 2)
+    assert (facts.y.before, facts.y.after) == (1, 1)
+
+
+def test_the_old_upsample(tmp_path: Path) -> None:
+    """Opset 9, as torch wrote it for years: asymmetric."""
+    node = helper.make_node("Upsample", ["lr", "s"], ["hr"], "up", mode="linear")
+    path = save(tmp_path / "m.onnx", [node], {"s": np.array([1, 1, 2, 2], np.float32)})
+    proto = onnx.load(path)
+    proto.opset_import[0].version = 9
+    onnx.save(proto, path)
+    facts = analyse(path)
+    assert (facts.scale, facts.y.before, facts.y.after) == (2, 0, 1)
+    picture = np.random.default_rng(0).random((30, 41)).astype(np.float32)
+    results = [Engine(path, "cpu", tile).upscale(picture) for tile in (512, 8)]
+    assert (results[0] == results[1]).all()
+
+
+def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "huge.onnx").open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(ModelError, match=r"huge\.onnx: 2147483648 bytes, an ONNX file holds at most"):
+        spec.load(tmp_path / "huge.onnx")
 
 
 def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:

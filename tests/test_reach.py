@@ -233,7 +233,7 @@ def check_by_brute_force(path: Path, facts: graph.GraphFacts) -> None:
         lead = facts.margin if valid else 0
         size = -(-(2 * (a.before + a.after) + 6 * a.period) // a.period) * a.period + 2 * lead
         start = (size // 2 - lead) // a.period * a.period
-        s = facts.scale
+        s = int(facts.scale)
         core = slice(start * s, (start + a.period) * s)
         picture = np.random.default_rng(1).uniform(0.5, 1, (1, facts.channels, size, size)).astype(np.float32)
         plain = np.moveaxis(session.run(picture), 2 + axis, 0)[core]
