@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from . import bicubic, graph
 from .errors import ArgumentError, ModelError, SourceMissingError
-from .graph import GraphFacts
+from .graph import GraphFacts, Interface
 from .models import SUFFIX, bundled
-from .trace import Interface
 
 if TYPE_CHECKING:
     from onnx import ModelProto

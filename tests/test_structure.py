@@ -14,8 +14,8 @@ import srcnn_rt
 PACKAGE = Path(srcnn_rt.__file__).parent
 # Lower layers know nothing of higher ones. Modules of one layer may import each other.
 LAYERS = [
-    {"errors", "_version", "_tiles", "reach"},
-    {"geometry", "picture", "models", "bicubic", "tensors", "trace", "ops", "graph", "spec"},
+    {"errors", "_version", "_tiles"},
+    {"geometry", "picture", "models", "bicubic", "graph", "spec"},
     {"tiles", "color", "session", "io", "pipeline"},
     {"render"},
     {"engine"},

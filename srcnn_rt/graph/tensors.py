@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from .errors import ModelError
+from ..errors import ModelError
 
 if TYPE_CHECKING:
     from onnx import NodeProto

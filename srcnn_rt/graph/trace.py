@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Self
 
+from ..errors import ModelError
 from . import ops
-from .errors import ModelError
 from .reach import Interval, Link
 from .tensors import Call, Flow, Known
 

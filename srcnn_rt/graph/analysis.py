@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
-from .errors import ModelError
+from ..errors import ModelError
 from .trace import Interface, Trace, constants
 
 if TYPE_CHECKING:
