@@ -1,7 +1,8 @@
 """What an ONNX graph says of itself: scale, margins, period, kind.
 
 ``analysis`` draws the conclusions from ``trace``, which runs the graph on shapes alone with
-the operators of ``ops`` on the states of ``tensors``; ``reach`` holds the exact intervals.
+the operators of ``ops`` on the states of ``tensors``; ``fold`` computes what depends on shapes
+alone, and ``reach`` holds the exact intervals.
 """
 
 from .analysis import AxisFacts, GraphFacts, analyse, unbounded

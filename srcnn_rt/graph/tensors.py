@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 
+FAR = 2**31 - 1  # an end of a slice that means "to the end"
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """A value that does not depend on the picture's samples; `sized` if on its size."""

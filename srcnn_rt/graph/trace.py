@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import ModelError
 from . import ops
+from .fold import fold
 from .reach import Interval, Link
 from .tensors import Call, Flow, Known
 
@@ -105,7 +106,7 @@ class Trace:
             if any(isinstance(i, Flow) for i in call.inputs) and call.op not in ("Shape", "Size"):
                 self._flow(call, ops.apply(call))
             else:
-                for name, state in zip(node.output, ops.fold(call), strict=False):
+                for name, state in zip(node.output, fold(call), strict=False):
                     self.states[name] = state
         output = self.states.get(interface.target)
         if not isinstance(output, Flow):
