@@ -33,9 +33,6 @@ static inline float srt_round_clip(float v, float top) {
 #define SRT_TO_INT(v) ((int32_t)srt_round_clip((v) * gain, gain))
 #define SRT_TO_FLOAT(v) ((v) * gain)
 
-/* Pixels per block: the interleaved stores convert into rows of this many samples first. */
-#define SRT_BLOCK 512
-
 #define SRT_ROWS for (ptrdiff_t y = 0; y < h; ++y, src += src_row, dst += dst_row)
 
 #define SRT_DEFINE(SUFFIX, TYPE, CONVERT)                                                           \
@@ -94,37 +91,28 @@ static inline float srt_round_clip(float v, float top) {
     SRT_CLONES static void srt_store3_##SUFFIX(const float *src, ptrdiff_t src_row,                 \
                                                ptrdiff_t plane, TYPE *dst, ptrdiff_t dst_row,       \
                                                ptrdiff_t h, ptrdiff_t w, float gain) {              \
-        TYPE row[3][SRT_BLOCK];                                                                     \
-        SRT_ROWS for (ptrdiff_t at = 0; at < w; at += SRT_BLOCK) {                                  \
-            const ptrdiff_t m = w - at < SRT_BLOCK ? w - at : SRT_BLOCK;                            \
-            for (int k = 0; k < 3; ++k) {                                                           \
-                const float *restrict s = src + k * plane + at;                                     \
-                for (ptrdiff_t i = 0; i < m; ++i) row[k][i] = (TYPE)CONVERT(s[i]);                  \
-            }                                                                                       \
-            TYPE *restrict out = dst + 3 * at;                                                      \
-            for (ptrdiff_t i = 0; i < m; ++i) {                                                     \
-                out[3 * i] = row[0][i];                                                             \
-                out[3 * i + 1] = row[1][i];                                                         \
-                out[3 * i + 2] = row[2][i];                                                         \
+        SRT_ROWS {                                                                                  \
+            const float *restrict a = src, *restrict b = src + plane, *restrict c = src + 2 * plane;\
+            TYPE *restrict out = dst;                                                               \
+            for (ptrdiff_t i = 0; i < w; ++i) {                                                     \
+                out[3 * i] = (TYPE)CONVERT(a[i]);                                                   \
+                out[3 * i + 1] = (TYPE)CONVERT(b[i]);                                               \
+                out[3 * i + 2] = (TYPE)CONVERT(c[i]);                                               \
             }                                                                                       \
         }                                                                                           \
     }                                                                                               \
     SRT_CLONES static void srt_store4_##SUFFIX(const float *src, ptrdiff_t src_row,                 \
                                                ptrdiff_t plane, TYPE *dst, ptrdiff_t dst_row,       \
                                                ptrdiff_t h, ptrdiff_t w, float gain) {              \
-        TYPE row[4][SRT_BLOCK];                                                                     \
-        SRT_ROWS for (ptrdiff_t at = 0; at < w; at += SRT_BLOCK) {                                  \
-            const ptrdiff_t m = w - at < SRT_BLOCK ? w - at : SRT_BLOCK;                            \
-            for (int k = 0; k < 4; ++k) {                                                           \
-                const float *restrict s = src + k * plane + at;                                     \
-                for (ptrdiff_t i = 0; i < m; ++i) row[k][i] = (TYPE)CONVERT(s[i]);                  \
-            }                                                                                       \
-            TYPE *restrict out = dst + 4 * at;                                                      \
-            for (ptrdiff_t i = 0; i < m; ++i) {                                                     \
-                out[4 * i] = row[0][i];                                                             \
-                out[4 * i + 1] = row[1][i];                                                         \
-                out[4 * i + 2] = row[2][i];                                                         \
-                out[4 * i + 3] = row[3][i];                                                         \
+        SRT_ROWS {                                                                                  \
+            const float *restrict a = src, *restrict b = src + plane;                               \
+            const float *restrict c = src + 2 * plane, *restrict d = src + 3 * plane;               \
+            TYPE *restrict out = dst;                                                               \
+            for (ptrdiff_t i = 0; i < w; ++i) {                                                     \
+                out[4 * i] = (TYPE)CONVERT(a[i]);                                                   \
+                out[4 * i + 1] = (TYPE)CONVERT(b[i]);                                               \
+                out[4 * i + 2] = (TYPE)CONVERT(c[i]);                                               \
+                out[4 * i + 3] = (TYPE)CONVERT(d[i]);                                               \
             }                                                                                       \
         }                                                                                           \
     }
