@@ -111,6 +111,31 @@ def unshuffle_by_reshape(b: Builder) -> None:
     b.channels = 1
 
 
+def resize_to_computed_sizes(b: Builder) -> None:
+    """Twice the size, as a chain from Shape, the way interpolate(size=…) is exported."""
+    nodes, keep = b.nodes, b.keep
+    nodes.append(helper.make_node("Shape", [b.last], ["s"]))
+    nodes.append(helper.make_node("Slice", ["s", keep(ints(0)), keep(ints(2))], ["nc"]))
+    nodes.append(helper.make_node("Slice", ["s", keep(ints(2)), keep(ints(4))], ["hw"]))
+    nodes.append(helper.make_node("Cast", ["hw"], ["float"], to=1))
+    nodes.append(helper.make_node("Mul", ["float", keep(floats(2))], ["twice"]))
+    nodes.append(helper.make_node("Floor", ["twice"], ["floor"]))
+    nodes.append(helper.make_node("Cast", ["floor"], ["size"], to=7))
+    nodes.append(helper.make_node("Concat", ["nc", "size"], ["sizes"], axis=0))
+    b.add("Resize", "", "", "sizes", mode="cubic", coordinate_transformation_mode="half_pixel")
+
+
+def split_and_join(b: Builder) -> None:
+    """Half of the channels through a convolution, the other half past it."""
+    source = b.conv(4, 3, pads=[1] * 4)
+    b.nodes.append(helper.make_node("Split", [source], ["left", "right"], axis=1))
+    b.last, b.channels = "left", 2
+    b.conv(2, 5, pads=[2] * 4)
+    b.add("Concat", "right", axis=1)
+    b.channels = 4
+    b.conv(1, 1)
+
+
 def pad_to_multiple(b: Builder) -> None:
     """Pads below and to the right to a multiple of 4, halves twice, doubles twice, crops."""
     nodes, keep = b.nodes, b.keep
@@ -178,6 +203,17 @@ KNOWN = {
     "cubic": (lambda b: resize(b, 2, "cubic"), 2, 2, 2, 1),
     "cubic by 3": (lambda b: resize(b, 3, "cubic"), 3, 2, 2, 1),
     "cubic, asymmetric": (lambda b: resize(b, 2, "cubic", "asymmetric"), 2, 1, 2, 1),
+    "cubic to sizes from Shape": (resize_to_computed_sizes, 2, 2, 2, 1),
+    "split and join": (split_and_join, 1, 3, 3, 1),
+    "constant pad and valid conv": (
+        lambda b: (b.add("Pad", b.keep(ints(0, 0, 2, 2, 0, 0, 1, 1)), b.keep(np.float32(0))), b.conv(1, 4)),
+        1, 2, 1, 1,
+    ),
+    "average pool, ceil": (
+        lambda b: (b.add("AveragePool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[0, 0, 1, 1]),
+                   resize(b, 2, "nearest")),
+        1, 0, 1, 2,
+    ),
     "pad and crop": (
         lambda b: (b.add("Pad", b.keep(ints(0, 0, 3, 3, 0, 0, 1, 1)), mode="edge"),
                    b.add("Slice", b.keep(ints(1, 1)), b.keep(ints(-3, -3)), b.keep(ints(2, 3)))),
