@@ -41,7 +41,8 @@ class Report:
     source, target : paths
     source_size, target_size : (width, height) in pixels
     layout, dtype : of both pictures, e.g. ``"rgb + alpha"``, ``"uint16"``
-    scale, model, provider, tile : what was used
+    scale, model, provider : what was used
+    tile : largest side of a tile in LR pixels, the whole picture's at most
     seconds : from opening the source to the finished file
     mpx_per_s : HR megapixels a second
     peak_memory : largest resident size of the process so far, bytes; None where unknown
@@ -253,7 +254,7 @@ class Engine(Closing):
             scale=self.scale,
             model=self._spec.name,
             provider=self.provider,
-            tile=self._tile,
+            tile=min(self._tile, max(h, w)),
             seconds=round(seconds, 3),
             mpx_per_s=round(hr_h * hr_w / 1e6 / seconds, 3),
             peak_memory=peak_memory(),
