@@ -314,6 +314,27 @@ def test_several_pages_are_refused_not_dropped(tmp_path: Path) -> None:
         open_source(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_animations_are_refused_not_cut_to_a_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.fromarray(np.roll(RGB, 9 * k, axis=1)) for k in range(3)]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], lossless=True)
+    with pytest.raises(PictureError, match="only pictures of one frame are read"):
+        open_source(tmp_path / f"a{suffix}")
+    frames[0].save(tmp_path / f"b{suffix}", lossless=True, icc_profile=SRGB)
+    open_source(tmp_path / f"b{suffix}").close()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_one_pixel(engine: Engine, tmp_path: Path, channels: int) -> None:
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
+    for suffix in (".png", ".tif"):
+        Image.new(mode, (1, 1), 200 if channels == 1 else (200,) * channels).save(tmp_path / f"a{suffix}")
+        engine.upscale_file(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}", overwrite=True)
+        with Image.open(tmp_path / f"b{suffix}") as picture:
+            assert picture.size == (2, 2)
+            assert abs(int(np.asarray(picture).reshape(4, -1)[0, 0]) - 200) <= 3
+
+
 def test_exif_that_lies_is_taken_as_upright() -> None:
     from srcnn_rt.io import exif
 

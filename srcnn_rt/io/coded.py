@@ -27,17 +27,27 @@ class Format:
     name: str
     signature: bytes
     truncated: Callable[[bytes], bool]
+    animated: Callable[[bytes], bool]
     depths: tuple[type, ...]
     alpha: bool
     max_side: int
     options: Sequence[int] = ()
 
 
-PNG = Format("PNG", b"\x89PNG\r\n\x1a\n", integrity.truncated_png, (np.uint8, np.uint16), True, 2**31 - 1)
+PNG = Format(
+    "PNG",
+    b"\x89PNG\r\n\x1a\n",
+    integrity.truncated_png,
+    integrity.animated_png,
+    (np.uint8, np.uint16),
+    True,
+    2**31 - 1,
+)
 JPEG = Format(
     "JPEG",
     b"\xff\xd8\xff",
     integrity.truncated_jpeg,
+    integrity.never_animated,
     (np.uint8,),
     False,
     65_535,
@@ -50,9 +60,16 @@ JPEG = Format(
 )
 # A quality above 100 is WebP's lossless mode.
 WEBP = Format(
-    "WebP", b"RIFF", integrity.truncated_webp, (np.uint8,), True, 16_383, (cv2.IMWRITE_WEBP_QUALITY, 101)
+    "WebP",
+    b"RIFF",
+    integrity.truncated_webp,
+    integrity.animated_webp,
+    (np.uint8,),
+    True,
+    16_383,
+    (cv2.IMWRITE_WEBP_QUALITY, 101),
 )
-BMP = Format("BMP", b"BM", integrity.truncated_bmp, (np.uint8,), False, 2**31 - 1)
+BMP = Format("BMP", b"BM", integrity.truncated_bmp, integrity.never_animated, (np.uint8,), False, 2**31 - 1)
 FORMATS = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP, ".bmp": BMP}
 
 
@@ -75,6 +92,8 @@ def read_coded(path: Path, format_: Format) -> ArraySource:
     data = path.read_bytes()
     if format_.truncated(data):
         raise PictureError(f"{path}: truncated {format_.name}, {len(data)} bytes")
+    if format_.animated(data):
+        raise PictureError(f"{path}: an animated {format_.name}; only pictures of one frame are read")
     try:
         array, kinds, blobs = cv2.imdecodeWithMetadata(
             np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED

@@ -1,4 +1,4 @@
-"""Is the file whole? Decoders fill what is missing with gray and only print a warning."""
+"""Is the file whole, and one picture? Decoders fill what is missing with gray and drop frames."""
 
 from __future__ import annotations
 
@@ -53,3 +53,24 @@ def truncated_webp(data: bytes) -> bool:
 def truncated_bmp(data: bytes) -> bool:
     """A BMP header gives the size of the file, or 0."""
     return len(data) < max(54, int.from_bytes(data[2:6], "little"))
+
+
+def animated_png(data: bytes) -> bool:
+    """An animation control chunk stands before the picture's data."""
+    at = 8
+    while at + 12 <= len(data):
+        kind = data[at + 4 : at + 8]
+        if kind in (b"acTL", b"IDAT"):
+            return kind == b"acTL"
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
+def animated_webp(data: bytes) -> bool:
+    """The extended header has a bit for it."""
+    return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
+
+
+def never_animated(data: bytes) -> bool:
+    """JPEG and BMP hold one picture."""
+    return False
