@@ -44,8 +44,7 @@ def test_the_promise_is_proven(exported, name: str, exporter: str) -> None:
     assert (described.channels, described.scale, described.margin) == (channels, scale, margin)
     checks = verify(path)
     assert [c for c in checks if c.passed is False] == []
-    assert [c.name for c in checks if c.passed] >= ["inside the margin", "outside the margin"]
-    assert next(c for c in checks if c.name == "real weights").passed
+    assert {"real weights", "inside the margin", "outside the margin"} <= {c.name for c in checks if c.passed}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -114,4 +113,4 @@ def test_a_fixed_size_model_takes_any_picture(tmp_path: Path) -> None:
         with torch.no_grad():
             whole = network(torch.from_numpy(padded.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)
         assert np.abs(got - whole[: 2 * shape[0], : 2 * shape[1]]).max() < 1e-5
-    assert [c.passed for c in verify(tmp_path / "m.onnx")].count(False) == 0
+    assert [c.passed for c in verify(tmp_path / "m.onnx")] == [None, None, True, True]
