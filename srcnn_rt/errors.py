@@ -9,7 +9,8 @@
     ├── SourceMissingError    (FileNotFoundError)  a picture, model or checkpoint that is not there
     ├── OutputError           (OSError)            exists, not writable, disk full, format too small
     ├── RuntimeMissingError   (ImportError)        an optional package is not installed
-    └── ProviderError         (RuntimeError)       a provider asked for by name does not load
+    ├── ProviderError         (RuntimeError)       a provider asked for by name does not load
+    └── TrainingError         (RuntimeError)       a run that diverged
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "RuntimeMissingError",
     "SourceMissingError",
     "SrcnnError",
+    "TrainingError",
 ]
 
 
@@ -59,3 +61,7 @@ class RuntimeMissingError(SrcnnError, ImportError):
 
 class ProviderError(SrcnnError, RuntimeError):
     """A provider asked for by name is not active; never a silent fallback."""
+
+
+class TrainingError(SrcnnError, RuntimeError):
+    """A training run cannot go on; its last good checkpoint is kept."""

@@ -1,83 +1,129 @@
 """Export, evaluate and bundle: python tools/bundle_models.py runs/* --eval set5 set14
 
-For every run folder: exports ``last.pt``, measures the exported file through Engine on
-folders of test pictures in the field's protocol, and writes the model with its PSNR in
-the metadata and a model card beside it into ``srcnn_rt/models``.
-
-Protocol: luminance by MATLAB's rgb2ycbcr (rounded to 8 bits), sides cut to multiples of
-the scale, shrunk by MATLAB's bicubic without rounding, upscaled, rounded to 8 bits, a
-border of `scale` pixels shaved, PSNR in dB, mean over the folder.
+For every run folder of `srcnn-rt train`: exports ``last.pt``, measures the exported file
+through Engine (`srcnn_rt.evaluate`, the protocol of `srcnn-rt eval`) and writes the model
+with its scores in the metadata and a model card beside it into ``srcnn_rt/models``.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 
-from srcnn_rt import Engine, ModelSpec, spec
-from srcnn_rt.train.data import imresize, list_pictures, modcrop, read_luminance
+from srcnn_rt import ModelSpec, evaluate, spec
 from srcnn_rt.train.export import export
-from srcnn_rt.train.loop import psnr
+from srcnn_rt.train.recipe import RECIPES, TrainConfig
+from srcnn_rt.train.run import RunFolder
 
 MODELS = Path(spec.__file__).parent / "models"
 
 CARD = """# {name}
 
-SRCNN {arch} for ×{scale} on luminance (Dong et al., arXiv 1501.00092), bicubic inside.
+SRCNN {arch} {purpose} (Dong et al., arXiv 1501.00092){inside}.
 
 | | |
 |---|---|
-| architecture | {arch}, 64 and 32 filters, {parameters} numbers (bicubic's {taps} among them) |
-| input, output | `lr` (N, 1, h + {pad}, w + {pad}) → `hr` (N, 1, {scale}h, {scale}w), float32 in [0, 1] |
+| architecture | {arch}, 64 and 32 filters, {parameters} numbers{taps} |
+| input, output | `lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32 in [0, 1] |
 | margin | {margin} LR pixels, mirrored at the picture's edges |
-| training data | {data}: the 91 pictures of the paper; nothing of any test set |
-| recipe | {recipe} |
-| length | {steps} steps, {minutes} minutes on two CPU cores |
+| degradation | {degrade} |
+| training data | {pictures} of the 91 pictures of the paper ({held} held out to watch the run); nothing of any test set |
+| recipe | {how} |
+| length | {steps} steps, {minutes} minutes with {threads} thread(s) of an {processor} |
 | export | agrees with {against} to {largest:.1g} of full scale |
 
-PSNR in dB, mean over the folder, this file through `Engine`:
+PSNR in dB / SSIM, mean over the folder, this file through `Engine`:
 
-| | bicubic | {name} | paper, {arch} |
-|---|---:|---:|---:|
-{rows}
+{table}
 
-Made by `python tools/train_models.py --data DIR/t91 --out runs --scales {scale} --steps {steps}` and
-`python tools/bundle_models.py runs/{name} --eval DIR/set5 DIR/set14`.
+Made by
+```
+{train}
+python tools/bundle_models.py runs/{name} --eval DIR/set5 DIR/set14
+```
+and measured again by `srcnn-rt eval --model {name} --data DIR/set5 --data DIR/set14`.
 
 Licence: the weights are MIT like the code. The 91 pictures were published with the sparse-coding
 work of Yang et al. (2010) for research; they are not part of this repository.
 """
 
-# Table 3 and 4 of the paper and its project page, 9-1-5 trained on 91 pictures.
+# Published PSNR: Table 3 and 4 of the paper and its project page; 9-1-5 was trained on 91
+# pictures, 9-5-5 on ImageNet.
 PAPER = {
     ("9-1-5", 2): {"set5": 36.34, "set14": 32.18},
     ("9-1-5", 3): {"set5": 32.39, "set14": 29.00},
     ("9-1-5", 4): {"set5": 30.09, "set14": 27.20},
+    ("9-5-5", 2): {"set5": 36.66, "set14": 32.45},
+    ("9-5-5", 3): {"set5": 32.75, "set14": 29.30},
+    ("9-5-5", 4): {"set5": 30.49, "set14": 27.50},
 }
 
 
-def evaluate(folder: Path, model: str | Path) -> float:
-    """Mean PSNR of a model file over a folder."""
-    scores = []
-    with Engine(model, "cpu", 256) as engine:
-        for path in list_pictures(folder):
-            truth = modcrop(read_luminance(path), engine.scale)
-            lr = imresize(truth, engine.scale, down=True).astype(np.float32)
-            scores.append(psnr(engine.upscale(lr).astype(np.float64), truth, engine.scale))
-    return float(np.mean(scores))
+def measure(target: Path, described: ModelSpec, folders: list[Path]) -> list[evaluate.Result]:
+    """Measure a model beside its baselines; a colour model in RGB too, beside the luminance one."""
+    results = []
+    for channels in ("y", "rgb") if described.channels == 3 else ("y",):
+        protocol = evaluate.protocol_for(described, channels, None)
+        methods = [*evaluate.baselines(protocol), evaluate.model_method(target, "cpu")]
+        if channels == "rgb":
+            methods.insert(-1, evaluate.model_method(f"srcnn-955-x{described.scale}", "cpu"))
+        results += [evaluate.evaluate(f, methods, protocol, log=print) for f in folders]
+        for method in methods:
+            with method.closing:
+                pass
+    return results
+
+
+def table(results: list[evaluate.Result], described: ModelSpec) -> str:
+    """Draw scores as a Markdown table, the paper's beside them where it has any."""
+    plain = str(results[0].protocol.degradation) == "bicubic" and described.channels == 1
+    published = PAPER.get((described.architecture, described.scale), {}) if plain else {}
+    methods = [m for r in results for m in r.scores]
+    columns = list(dict.fromkeys(methods))
+    paper = f" paper, {described.architecture} |" if published else ""
+    lines = [
+        "| | " + " | ".join(columns) + " |" + paper,
+        "|---|" + "---:|" * (len(columns) + bool(published)),
+    ]
+    for r in results:
+        label = r.folder + (", RGB" if r.protocol.channels == "rgb" else "")
+        cells = [f"{(s := r.mean(m)).psnr:.2f} / {s.ssim:.4f}" if m in r.scores else "" for m in columns]
+        if published:
+            cells.append(f"{published[r.folder]:.2f}" if r.folder in published else "")
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def command(config: TrainConfig, name: str) -> str:
+    """Return the line that repeats a run."""
+    plain = {**TrainConfig(data=("",), out="", scale=2).asdict(), **RECIPES[config.recipe]}
+    words = [f"--data DIR/{Path(d).name}" for d in config.data] + [f"--scale {config.scale}"]
+    if config.minutes:
+        words.append(f"--minutes {config.minutes:g}")
+    for key, value in config.asdict().items():
+        if key in ("data", "scale", "minutes", "out", "validate", "device") or value == plain[key]:
+            continue
+        words.append(f"--{key.replace('_', '-')} {value}")
+    return f"srcnn-rt train {' '.join(words)} --out runs/{name}"
 
 
 def bundle(run: Path, folders: list[Path]) -> ModelSpec:
     """Export one run into the package and return its spec."""
-    target = MODELS / f"{run.name}.onnx"
+    name = run.name
+    record: dict[str, Any] = RunFolder(run).read()
+    config: TrainConfig = record["config"]
+    target = MODELS / f"{name}.onnx"
     described = export(run / "last.pt", target, overwrite=True)
-    scores = {f.name: round(evaluate(f, target), 2) for f in folders}
-    plain = {f.name: round(evaluate(f, f"bicubic-x{described.scale}"), 2) for f in folders}
+    results = measure(target, described, folders)
+    training = {**described.training, "psnr": {}, "psnr_baseline": {}}
+    for r in results:
+        if r.protocol.channels == "y":
+            training["psnr"][r.folder] = round(r.mean(name).psnr, 2)
+            training["psnr_baseline"][r.folder] = round(r.mean(next(iter(r.scores))).psnr, 2)
     proto = onnx.load(target)
-    training = {**described.training, "psnr": scores, "psnr_bicubic": plain}
     spec.set_metadata(
         proto,
         architecture=described.architecture,
@@ -88,23 +134,37 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
     )
     onnx.save(proto, target)
     _, described = spec.load(target)
-    published = PAPER.get((described.architecture, described.scale), {})
-    rows = []
-    for k, v in scores.items():
-        paper = f"{published[k]:.2f}" if k in published else ""
-        rows.append(f"| {k} | {plain[k]:.2f} | {v:.2f} | {paper} |")
+    s = described.scale
+    what = "on luminance" if described.channels == 1 else "on red, green and blue at once"
+    if config.degrade == "bicubic":
+        purpose = f"for ×{s} {what}"
+    else:
+        purpose = f"that undoes {config.degrade} at ×{s} {what}"
     card = CARD.format(
-        name=run.name,
+        name=name,
+        purpose=purpose,
+        inside=", bicubic inside" if s > 1 else "",
         arch=described.architecture,
-        scale=described.scale,
+        channels=described.channels,
+        up="" if s == 1 else s,
         parameters=described.parameters,
-        taps=25 * described.scale**2,
+        taps=f" (bicubic's {25 * s * s * described.channels} among them)" if s > 1 else "",
         pad=2 * described.margin,
         margin=described.margin,
+        degrade=training["degrade"],
+        pictures=len(record["data"]["pictures"]),
+        held=91 - len(record["data"]["pictures"]) - len(record["data"]["skipped"]),
+        how=training["how"].replace(config.start, f"`{Path(config.start).parent.name}`")
+        if config.start
+        else training["how"],
+        steps=training["steps"],
+        minutes=training["minutes"],
+        threads=record["machine"]["threads"],
+        processor=record["machine"]["processor"],
         against=described.check["against"],
         largest=described.check["largest"],
-        rows="\n".join(rows),
-        **{k: training[k] for k in ("data", "recipe", "steps", "minutes")},
+        table=table(results, described),
+        train=command(config, name),
     )
     target.with_suffix(".md").write_text(card)
     return described
@@ -117,7 +177,7 @@ def main() -> None:
     args = parser.parse_args()
     for run in args.runs:
         described = bundle(run, args.eval)
-        print(described.name, dict(described.training["psnr"]), dict(described.training["psnr_bicubic"]))
+        print(described.name, described.training["psnr"], described.training["psnr_baseline"])
 
 
 if __name__ == "__main__":

@@ -7,10 +7,15 @@ import warnings
 import click
 
 from .._version import __version__
+from .curves import curves
 from .doctor import doctor
+from .eval import evaluate
 from .export import export
+from .filters import filters
 from .inspect import inspect
 from .models import models
+from .sparse import sparse
+from .train import train
 from .upscale import upscale
 
 
@@ -26,5 +31,5 @@ def _show(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
-for command in (upscale, inspect, export, models, doctor):
+for command in (upscale, inspect, export, models, doctor, train, evaluate, filters, curves, sparse):
     main.add_command(command)

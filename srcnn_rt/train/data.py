@@ -1,83 +1,268 @@
-"""Training pairs and the field's degradation: MATLAB's imresize, MATLAB's luminance."""
+"""Training crops: pictures are prepared once, kept in memory, and cut by index arithmetic."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..color import luminance
+from ..errors import ArgumentError, PictureError
+from ..protocol import Channels, Degradation, Picture, imresize, modcrop, read_picture
 
-PICTURES = (".bmp", ".jpg", ".jpeg", ".png")
-_SUPPORT = 3  # LR pixels the cubic kernel reaches past an edge, rounded up
+# Samples are kept as int16 in steps of 2^-14: room for what bicubic overshoots, and 16 steps
+# finer than those of 8 bits.
+_STEP = 2.0**-14
+_CELL = 8  # pixels between the places a crop may start at, before it is jittered
+DRAWS = 8  # versions of a picture whose degradation is random or depends on the position
+
+Sampling = Literal["detail", "uniform", "grid"]
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Every picture below `folder`, sorted by path.
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a network sees and what it should give, both (H, W) or (H, W, 3) float64.
 
-    Raises
-    ------
-    ValueError
-        If there is none.
+    Attributes
+    ----------
+    degraded : the LR picture enlarged by bicubic; at scale 1 the LR picture itself
+    truth : the picture
     """
-    found = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PICTURES)
-    if not found:
-        raise ValueError(f"{folder}: no pictures ({', '.join(PICTURES)})")
-    return found
+
+    degraded: Picture
+    truth: Picture
 
 
-def read_luminance(path: Path) -> NDArray[np.float64]:
-    """One picture's luminance as MATLAB's ``rgb2ycbcr`` gives it for uint8.
+def make_pair(truth: Picture, scale: int, degradation: Degradation, rng: np.random.Generator) -> Pair:
+    """Crop a picture to a multiple of `scale`, degrade it and enlarge it again."""
+    truth = modcrop(truth, scale)
+    lr = degradation.apply(truth, scale, rng)
+    return Pair(imresize(lr, scale, down=False), truth)
 
-    Returns
-    -------
-    (H, W) float64 of whole numbers / 255, in [16/255, 235/255]; a gray picture is
-    taken as it is, in [0, 1], which is the field's habit.
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The pictures of a run.
+
+    Attributes
+    ----------
+    pairs : every one large enough, in `DRAWS` versions where the degradation varies
+    names : files that were used
+    skipped : one line for each file that was not, and why
+    digest : SHA-256 over the files that were used, to repeat a run with
     """
-    bgr = cv2.imread(str(path), cv2.IMREAD_ANYCOLOR)
-    if bgr is None:
-        raise ValueError(f"{path}: not a picture that OpenCV reads")
-    if bgr.ndim == 2:
-        return bgr.astype(np.float64) / 255
-    rgb = bgr[..., ::-1].astype(np.float64) / 255
-    return np.asarray(np.rint(luminance(rgb) * 255) / 255, dtype=np.float64)
+
+    pairs: list[Pair]
+    names: list[str]
+    skipped: list[str]
+    digest: str
 
 
-def imresize(image: NDArray[np.float64], scale: int, *, down: bool) -> NDArray[np.float64]:
-    """MATLAB's ``imresize(image, scale or 1/scale, 'bicubic')`` for a whole-number scale.
-
-    Keys' kernel with a = -0.5, widened when shrinking (antialiasing), edges mirrored.
-    torch's antialiased resize is the same filter but renormalises it at the edges, so
-    the picture is mirrored first and the border cut off after.
+def load(
+    paths: Sequence[Path],
+    scale: int,
+    channels: Channels,
+    degradation: Degradation,
+    least: int,
+    seed: int,
+    log: Callable[[str], None] = lambda line: None,
+) -> Loaded:
+    """Read and prepare pictures; what cannot be used is skipped by name.
 
     Parameters
     ----------
-    image : (H, W) float64
-    scale : int
-    down : bool
-        Shrink by `scale` (H and W must be multiples of it) rather than enlarge.
+    paths : see `protocol.list_pictures`
+    scale, channels, degradation : see `protocol`
+    least : side of a crop in HR pixels; smaller pictures are skipped
+    seed : of the random degradations
+    log : told every skipped file
+
+    Raises
+    ------
+    PictureError
+        If no picture is left.
     """
-    pad = _SUPPORT * scale if down else _SUPPORT
-    cut = _SUPPORT if down else _SUPPORT * scale
-    h, w = image.shape
-    size = (h // scale, w // scale) if down else (h * scale, w * scale)
-    t = torch.from_numpy(np.pad(image, pad, mode="symmetric"))[None, None]
-    t = torch.nn.functional.interpolate(
-        t, size=(size[0] + 2 * cut, size[1] + 2 * cut), mode="bicubic", antialias=True
-    )
-    return t[0, 0, cut : cut + size[0], cut : cut + size[1]].numpy()
+    pairs: list[Pair] = []
+    names: list[str] = []
+    skipped: list[str] = []
+    digest = hashlib.sha256()
+    for k, path in enumerate(paths):
+        try:
+            picture = read_picture(path, channels)
+            h, w = (n - n % scale for n in picture.shape[:2])
+            if min(h, w) < least:
+                raise PictureError(f"{path}: {w} x {h} pixels, smaller than a crop of {least}")
+        except PictureError as error:
+            skipped.append(str(error))
+            log(f"skipped: {error}")
+            continue
+        pairs.extend(_versions(picture, scale, degradation, least, [seed, k]))
+        names.append(path.name)
+        digest.update(path.read_bytes())
+    if not pairs:
+        raise PictureError(f"none of {len(paths)} pictures can be used; the first: {skipped[0]}")
+    return Loaded(pairs, names, skipped, digest.hexdigest())
 
 
-def modcrop(image: NDArray[np.float64], scale: int) -> NDArray[np.float64]:
-    """Cut bottom and right so that both sides are multiples of `scale`."""
-    h, w = (n - n % scale for n in image.shape)
-    return image[:h, :w]
+def _versions(
+    picture: Picture, scale: int, degradation: Degradation, least: int, seed: list[int]
+) -> list[Pair]:
+    rng = np.random.default_rng(seed)
+    if not degradation.random and not degradation.jpeg:
+        return [make_pair(picture, scale, degradation, rng)]
+    pairs = []
+    for draw in range(DRAWS):
+        # The blocks of a JPEG lie elsewhere in every version.
+        y, x = (int(n) * scale for n in rng.integers(0, 8, 2)) if degradation.jpeg and draw else (0, 0)
+        if min(picture.shape[0] - y, picture.shape[1] - x) < least + scale:
+            y = x = 0
+        pairs.append(make_pair(picture[y:, x:], scale, degradation, rng))
+    return pairs
+
+
+class Patches:
+    """Batches of crops in all eight orientations. Batch k is a function of the seed and k.
+
+    Everything lies in one flat tensor, on the CPU or the GPU, and a batch is one gather:
+    a resumed run sees the same batches, and the loop is not kept waiting.
+
+    Parameters
+    ----------
+    pairs : pictures, none smaller than `size`
+    size : side of the input crop in HR pixels
+    shrink : what the network takes off each side; the target is that much smaller
+    batch : crops a batch
+    seed : of places and orientations
+    sampling : ``"uniform"``: every place alike. ``"detail"``: places in proportion to the
+        root-mean-square of what bicubic loses there, and half as often as the mean at
+        least. ``"grid"``: the paper's sub-images, `stride` apart, each once an epoch in
+        random order, upright.
+    stride : of ``"grid"``
+    device : where the pictures are kept
+
+    Raises
+    ------
+    ArgumentError
+        If the network takes everything off a crop.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        size: int,
+        shrink: int,
+        batch: int,
+        seed: int,
+        sampling: Sampling = "uniform",
+        stride: int = 14,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if size <= 2 * shrink:
+            raise ArgumentError(f"a crop must be larger than {2 * shrink} pixels, got {size}")
+        self.size, self.shrink, self.batch, self.seed = size, shrink, batch, seed
+        self.sampling = sampling
+        self._degraded = _pack([p.degraded for p in pairs], device)
+        self._truth = _pack([p.truth for p in pairs], device)
+        shapes = np.array([p.truth.shape[:2] for p in pairs], dtype=np.int64)
+        starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
+        step = stride if sampling == "grid" else _CELL
+        places = [_places(shape, size, step) for shape in shapes]
+        count = [len(p) for p in places]
+        self._y, self._x = np.concatenate(places).T
+        self._width = np.repeat(shapes[:, 1], count)
+        self._height = np.repeat(shapes[:, 0], count)
+        self._start = np.repeat(starts, count)
+        weight = np.ones(len(self._y))
+        if sampling == "detail":
+            weight = np.concatenate([_detail(p, at, size) for p, at in zip(pairs, places, strict=True)])
+            # At least something, where nothing is lost anywhere.
+            weight = np.maximum(weight, weight.mean() / 2) + 1e-12
+        self._until = np.cumsum(weight) / weight.sum()
+        self._epoch = -1
+        self._order: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        """Places a crop may start at."""
+        return len(self._y)
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return batch `step`: (N, C, size, size) inputs and their central targets, float32."""
+        size, cut = self.size, self.shrink
+        if self.sampling == "grid":
+            index = np.array([self._next(step * self.batch + k) for k in range(self.batch)])
+            y, x = self._y[index], self._x[index]
+            turn = np.zeros(self.batch, np.int64)
+        else:
+            rng = np.random.default_rng([self.seed, step])
+            drawn = np.searchsorted(self._until, rng.random(self.batch), side="right")
+            index = np.minimum(drawn, len(self._y) - 1)
+            jitter = rng.integers(0, _CELL, (2, self.batch))
+            y = np.minimum(self._y[index] + jitter[0], self._height[index] - size)
+            x = np.minimum(self._x[index] + jitter[1], self._width[index] - size)
+            turn = rng.integers(0, 8, self.batch)
+        width = self._width[index]
+        along = np.arange(size)
+        rows = np.where((turn & 1)[:, None] == 1, along[::-1], along)  # (N, size)
+        cols = np.where((turn & 2)[:, None] == 2, along[::-1], along)
+        swap = (turn & 4)[:, None, None] == 4
+        rows, cols = (
+            np.where(swap, rows[:, None, :], rows[:, :, None]),
+            np.where(swap, cols[:, :, None], cols[:, None, :]),
+        )
+        base = self._start[index] + y * width + x
+        flat = base[:, None, None] + rows * width[:, None, None] + cols
+        where = torch.from_numpy(flat).to(self._truth.device)
+        inner = where[:, cut : size - cut, cut : size - cut]
+        return _take(self._degraded, where), _take(self._truth, inner)
+
+    def _next(self, k: int) -> int:
+        """Return the place of crop `k` of an endless row of shuffled epochs."""
+        epoch, k = divmod(k, len(self._y))
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self._y))
+            self._epoch = epoch
+        return int(self._order[k])
+
+
+def _pack(pictures: Sequence[Picture], device: torch.device | str) -> Tensor:
+    """Put pictures one after the other: (C, samples) int16."""
+    channels = 1 if pictures[0].ndim == 2 else pictures[0].shape[2]
+    flat = np.empty((channels, sum(p.shape[0] * p.shape[1] for p in pictures)), np.int16)
+    at = 0
+    for p in pictures:
+        n = p.shape[0] * p.shape[1]
+        flat[:, at : at + n] = np.rint(p.reshape(n, channels).T.clip(-1.99, 1.99) / _STEP)
+        at += n
+    return torch.from_numpy(flat).to(device)
+
+
+def _take(flat: Tensor, where: Tensor) -> Tensor:
+    """Gather (N, h, w) indices from (C, samples) into (N, C, h, w) float32 in [0, 1]."""
+    n, h, w = where.shape
+    taken = flat[:, where.reshape(-1)].reshape(-1, n, h, w).movedim(0, 1)
+    return (taken.float() * _STEP).contiguous()
+
+
+def _places(shape: NDArray[np.int64], size: int, step: int) -> NDArray[np.int64]:
+    """All (y, x) a crop of `size` may start at, `step` apart."""
+    y, x = (np.arange(0, n - size + 1, step) for n in shape)
+    return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def _detail(pair: Pair, places: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Root-mean-square of truth less degraded in the crop at each place."""
+    lost = (pair.truth - pair.degraded) ** 2
+    plane = lost if lost.ndim == 2 else lost.mean(axis=2)
+    total = np.pad(plane.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    y, x = places.T
+    inside = total[y + size, x + size] - total[y, x + size] - total[y + size, x] + total[y, x]
+    return np.asarray(np.sqrt(np.maximum(inside, 0) / size**2), dtype=np.float64)
 
 
 def mirror(t: Tensor, n: int) -> Tensor:
@@ -86,63 +271,3 @@ def mirror(t: Tensor, n: int) -> Tensor:
         index = torch.from_numpy(np.pad(np.arange(t.shape[axis]), n, mode="symmetric"))
         t = t.index_select(t.ndim + axis, index.to(t.device))
     return t
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A picture and what bicubic makes of its small version, both (H, W) float32."""
-
-    bicubic: Tensor
-    truth: Tensor
-
-
-def make_pair(path: Path, scale: int) -> Pair:
-    """Read, crop, shrink and enlarge one picture, without rounding in between."""
-    truth = modcrop(read_luminance(path), scale)
-    bicubic = imresize(imresize(truth, scale, down=True), scale, down=False)
-    return Pair(torch.from_numpy(bicubic).float(), torch.from_numpy(truth).float())
-
-
-class Patches:
-    """Random crops in all eight orientations; the picture is drawn by its area.
-
-    Parameters
-    ----------
-    pairs : list of Pair
-    size : int
-        Side of the input crop in HR pixels. Smaller pictures are left out.
-    shrink : int
-        What the network takes off each side; the target is that much smaller.
-    batch : int
-    seed : int
-    """
-
-    def __init__(self, pairs: list[Pair], size: int, shrink: int, batch: int, seed: int) -> None:
-        self.pairs = [p for p in pairs if min(p.truth.shape) >= size]
-        self.skipped = len(pairs) - len(self.pairs)
-        if not self.pairs:
-            raise ValueError(f"no picture is at least {size} x {size} pixels")
-        if size <= 2 * shrink:
-            raise ValueError(f"a patch must be larger than {2 * shrink} pixels, got {size}")
-        self.size, self.shrink, self.batch = size, shrink, batch
-        area = np.array([p.truth.numel() for p in self.pairs], dtype=np.float64)
-        self._weight = area / area.sum()
-        self._rng = np.random.default_rng(seed)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (N, 1, size, size) inputs and their central targets, endlessly."""
-        size, cut = self.size, self.shrink
-        while True:
-            inputs: list[Tensor] = []
-            targets: list[Tensor] = []
-            for k in self._rng.choice(len(self.pairs), self.batch, p=self._weight):
-                pair = self.pairs[k]
-                y, x = (int(self._rng.integers(n - size + 1)) for n in pair.truth.shape)
-                turn = int(self._rng.integers(8))
-                for whole, out in ((pair.bicubic, inputs), (pair.truth, targets)):
-                    crop = torch.rot90(whole[y : y + size, x : x + size], turn % 4)
-                    out.append(crop.flip(0) if turn >= 4 else crop)
-            yield (
-                torch.stack(inputs)[:, None],
-                torch.stack(targets)[:, None, cut : size - cut, cut : size - cut],
-            )

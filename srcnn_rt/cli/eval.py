@@ -1,0 +1,160 @@
+"""``srcnn-rt eval``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from ..errors import ArgumentError, SrcnnError
+from .extras import SparseMissingError, sparse_method
+
+if TYPE_CHECKING:
+    from ..evaluate import Method, Protocol
+    from ..protocol import Channels
+
+
+@click.command("eval")
+@click.option("--data", multiple=True, required=True, metavar="DIR", help="A folder of test pictures.")
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME|PATH",
+    help="A bundled model, an ONNX file, or a dictionary (.npz); every bundled model by default.",
+)  # fmt: skip
+@click.option("--scale", type=click.IntRange(1, 8), help="Only models of this scale; bicubic needs no model.")
+@click.option(
+    "--channels", type=click.Choice(["y", "rgb"]), default="y", show_default=True,
+    help="Measure luminance, or R, G and B together.",
+)  # fmt: skip
+@click.option(
+    "--degrade", metavar="HOW",
+    help="bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or several joined by +; what each model was "
+    "trained for by default.",
+)  # fmt: skip
+@click.option("--shave", type=click.IntRange(0), help="Pixels cut off every side; as many as the scale.")
+@click.option("--sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a sheet of crops.")
+@click.option("--means", is_flag=True, help="Print means only, not every picture.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a folder and protocol.")
+@click.option(
+    "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    help="What runs the networks.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), help="Threads of the networks; all by default.")
+def evaluate(
+    data: tuple[str, ...],
+    models: tuple[str, ...],
+    scale: int | None,
+    channels: str,
+    degrade: str | None,
+    shave: int | None,
+    sheet: Path | None,
+    means: bool,
+    as_json: bool,
+    provider: str,
+    threads: int | None,
+) -> None:
+    """Measure models on test pictures: PSNR, SSIM, MS-SSIM, bicubic beside them.
+
+    The field's protocol: MATLAB's luminance rounded to 8 bits, sides cut to multiples of
+    the scale, shrunk by MATLAB's bicubic, upscaled by the exported model, rounded, a border
+    of `scale` pixels shaved.
+
+    \b
+    srcnn-rt eval --data set5 --scale 3
+    srcnn-rt eval --data set5 --data set14 --model my.onnx --sheet crops.png
+
+    Exit status: 0 done (skipped files are named), 1 nothing could be measured, 2 wrong usage.
+    """
+    from .. import evaluate as measure
+    from ..report import Sheet, per_picture, summary
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    try:
+        with ExitStack() as stack:
+            groups = _groups(models, scale, cast("Channels", channels), degrade, shave, provider, threads)
+            drawn = Sheet()
+            results = []
+            for protocol, methods in groups.items():
+                columns = [*measure.baselines(protocol), *methods]
+                for method in columns:
+                    stack.enter_context(method.closing)
+                for folder in data:
+                    keep = drawn.add if sheet is not None else None
+                    result = measure.evaluate(folder, columns, protocol, log=say, keep=keep)
+                    results.append(result)
+                    if as_json:
+                        click.echo(json.dumps(result.as_json()))
+                    elif not means:
+                        click.echo(per_picture(result) + "\n")
+            if not as_json and (means or len(results) > 1):
+                click.echo(summary(results))
+            if sheet is not None:
+                _write(sheet, drawn)
+                say(f"sheet of crops: {sheet}")
+    except (SrcnnError, SparseMissingError) as error:
+        say(f"error: {error}")
+        sys.exit(1)
+
+
+def _groups(
+    models: tuple[str, ...],
+    scale: int | None,
+    channels: Channels,
+    degrade: str | None,
+    border: int | None,
+    provider: str,
+    threads: int | None,
+) -> dict[Protocol, list[Method]]:
+    """Put models together that are measured in one protocol, in the order they were named."""
+    from .. import evaluate as measure
+    from .. import spec
+    from ..models import bundled
+    from ..protocol import Degradation
+
+    groups: dict[Protocol, list[Method]] = {}
+    for name in models or bundled():
+        if name.endswith(".npz"):
+            method, trained = sparse_method(Path(name))
+            known = measure.Protocol(
+                trained, Degradation.parse(degrade or "bicubic"), channels, -1 if border is None else border
+            )
+            if channels == "rgb":
+                raise ArgumentError(f"{name}: a dictionary is for luminance; --channels y")
+        else:
+            described = spec.load(name)[1]
+            if described.channels not in (1, 3):
+                raise ArgumentError(f"{name}: takes {described.channels} channels; 1 or 3 are measured")
+            known = measure.protocol_for(described, channels, degrade, border)
+            if scale is not None and known.scale != scale and not models:
+                continue
+            method = None
+        if scale is not None and known.scale != scale:
+            raise ArgumentError(f"{name}: has scale {known.scale}, not --scale {scale}")
+        if known.scale == 1 and str(known.degradation) == "bicubic":
+            raise ArgumentError(f"{name}: has scale 1 and does not say what it restores; give --degrade")
+        groups.setdefault(known, []).append(method or measure.model_method(name, provider, threads))
+    if not groups and scale is not None:
+        alone = Degradation.parse(degrade or "bicubic")
+        groups[measure.Protocol(scale, alone, channels, -1 if border is None else border)] = []
+    return groups
+
+
+def _write(path: Path, sheet: object) -> None:
+    import cv2
+
+    from ..errors import OutputError
+    from ..report import Sheet
+
+    assert isinstance(sheet, Sheet)
+    done, data = cv2.imencode(".png", sheet.image())
+    try:
+        if not done:
+            raise OSError(0, "cannot be encoded")
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,41 @@
+"""What needs an optional package, and the one line that says so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+if TYPE_CHECKING:
+    from ..evaluate import Method
+
+
+class SparseMissingError(Exception):
+    """Sparse coding needs scikit-learn."""
+
+
+def missing(command: str, needs: str, error: ImportError, extra: str = "train") -> NoReturn:
+    """Print the line that installs what `command` needs, and exit with 1."""
+    click.echo(f'error: {command} needs {needs} ({error}); type: pip install "srcnn-rt[{extra}]"', err=True)
+    sys.exit(1)
+
+
+def sparse_method(path: Path) -> tuple[Method, int]:
+    """Return a dictionary as a method of `evaluate`, and its scale.
+
+    Raises
+    ------
+    SparseMissingError, SrcnnError
+    """
+    from ..evaluate import Method
+
+    try:
+        from ..train.sparse import SparseCoder
+    except ImportError as error:
+        raise SparseMissingError(
+            f'{path}: a dictionary needs scikit-learn ({error}); type: pip install "srcnn-rt[train]"'
+        ) from error
+    coder = SparseCoder.load(path)
+    return Method(path.stem, coder.upscale), coder.scale

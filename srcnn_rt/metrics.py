@@ -1,0 +1,96 @@
+"""How close two pictures are: PSNR, SSIM and MS-SSIM, in the definitions the field quotes.
+
+SSIM is Wang's (Z. Wang et al., 2004, ``ssim.m``): an 11 x 11 Gaussian of σ 1.5, only where
+the window lies inside the picture, K1 = 0.01, K2 = 0.03. MS-SSIM is Wang's of 2003
+(``msssim.m``): five scales, each a 2 x 2 mean and every second sample.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+PEAK = 255.0
+_WINDOW, _SIGMA = 11, 1.5
+_C1, _C2 = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
+_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents, finest first
+SMALLEST_SSIM = _WINDOW
+SMALLEST_MS_SSIM = _WINDOW * 2 ** (len(_SCALES) - 1)
+
+Codes = NDArray[np.float64]  # (H, W) or (H, W, C) of code values 0 to 255
+
+
+def codes(image: NDArray[np.floating]) -> Codes:
+    """Round a picture in [0, 1] to code values of 8 bits, as float64."""
+    return np.rint(np.clip(image.astype(np.float64), 0, 1) * PEAK)
+
+
+def psnr(a: Codes, b: Codes) -> float:
+    """Peak signal to noise ratio in dB over all samples; infinite for equal pictures."""
+    _check(a, b, 1)
+    mse = float(np.mean((a - b) ** 2))
+    return 10 * math.log10(PEAK**2 / mse) if mse else math.inf
+
+
+def ssim(a: Codes, b: Codes) -> float:
+    """Structural similarity, the mean over pixels and channels."""
+    _check(a, b, SMALLEST_SSIM)
+    return float(np.mean([_ssim_parts(x, y)[0] for x, y in _planes(a, b)]))
+
+
+def ms_ssim(a: Codes, b: Codes) -> float | None:
+    """Multi-scale structural similarity; None where a side is under 176 pixels."""
+    _check(a, b, 1)
+    if min(a.shape[:2]) < SMALLEST_MS_SSIM:
+        return None
+    return float(np.mean([_ms_ssim_plane(x, y) for x, y in _planes(a, b)]))
+
+
+def _ms_ssim_plane(a: Codes, b: Codes) -> float:
+    import cv2
+
+    value = 1.0
+    for k, exponent in enumerate(_SCALES):
+        full, structure = _ssim_parts(a, b)
+        last = k == len(_SCALES) - 1
+        # A negative mean has no real power; it is as bad as it gets.
+        value *= max(full if last else structure, 0.0) ** exponent
+        if not last:
+            # imfilter's 2 x 2 window reaches down and right from its sample.
+            half = [cv2.blur(x, (2, 2), anchor=(0, 0), borderType=cv2.BORDER_REFLECT) for x in (a, b)]
+            a, b = (np.asarray(x[::2, ::2], dtype=np.float64) for x in half)
+    return value
+
+
+def _ssim_parts(a: Codes, b: Codes) -> tuple[float, float]:
+    """Mean SSIM of one plane, and the mean of its contrast-structure part."""
+    mean_a, mean_b = _local(a), _local(b)
+    var_a, var_b = _local(a * a) - mean_a**2, _local(b * b) - mean_b**2
+    cov = _local(a * b) - mean_a * mean_b
+    structure = (2 * cov + _C2) / (var_a + var_b + _C2)
+    light = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    return float(np.mean(light * structure)), float(np.mean(structure))
+
+
+def _local(image: Codes) -> Codes:
+    """Gaussian means of every window that lies inside."""
+    import cv2
+
+    taps = np.exp(-((np.arange(_WINDOW) - _WINDOW // 2) ** 2) / (2 * _SIGMA**2))
+    taps /= taps.sum()
+    cut = _WINDOW // 2
+    filtered = cv2.sepFilter2D(image, cv2.CV_64F, taps, taps)
+    return np.asarray(filtered[cut : image.shape[0] - cut, cut : image.shape[1] - cut], dtype=np.float64)
+
+
+def _planes(a: Codes, b: Codes) -> list[tuple[Codes, Codes]]:
+    if a.ndim == 2:
+        return [(a, b)]
+    return [(np.ascontiguousarray(a[..., c]), np.ascontiguousarray(b[..., c])) for c in range(a.shape[2])]
+
+
+def _check(a: Codes, b: Codes, least: int) -> None:
+    if a.shape != b.shape or a.ndim not in (2, 3) or min(a.shape[:2]) < least:
+        raise ValueError(f"two pictures of one shape, at least {least} pixels, got {a.shape} and {b.shape}")
