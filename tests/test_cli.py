@@ -185,8 +185,15 @@ def test_models_lists_scale_architecture_size_and_psnr() -> None:
     assert "KiB" in row
     assert "set5 32." in row
     objects = [json.loads(line) for line in run("models", "--json").output.splitlines()]
-    assert [o["scale"] for o in objects] == [2, 3, 4]
-    assert all(o["training"]["psnr"]["set5"] > o["training"]["psnr_bicubic"]["set5"] + 1.5 for o in objects)
+    assert [o["name"] for o in objects] == [
+        *(f"srcnn-915-x{s}" for s in (2, 3, 4)),
+        "srcnn-955-deblur-x1",
+        "srcnn-955-denoise-x2",
+        "srcnn-955-rgb-x3",
+        *(f"srcnn-955-x{s}" for s in (2, 3, 4)),
+    ]
+    assert {o["training"]["degrade"] for o in objects} == {"bicubic", "blur:1.6", "noise:15"}
+    assert all(o["training"]["psnr"]["set5"] > o["training"]["psnr_baseline"]["set5"] + 1.5 for o in objects)
 
 
 def test_inspect_shows_the_analysis_and_the_proof() -> None:

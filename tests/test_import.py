@@ -139,3 +139,4 @@ def test_scales_that_contradict_and_shapes_that_do_not_fit(tmp_path: Path) -> No
         assert word in str(caught.value)
     assert not (tmp_path / "m.onnx").exists()
     assert spec.default_model(2) == "srcnn-915-x2"
+    assert spec.default_model(4, best=True) == "srcnn-955-x4"

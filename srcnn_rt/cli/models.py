@@ -10,7 +10,7 @@ import click
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a model.")
 def models(as_json: bool) -> None:
-    """List the bundled models: scale, architecture, size, test PSNR.
+    """List the bundled models: scale, architecture, size, what they undo, test PSNR.
 
     \b
     srcnn-rt models
@@ -28,8 +28,12 @@ def models(as_json: bool) -> None:
                 )
             )
         return
-    row = "{:<14} {:>5}  {:<12} {:>6}  {:>10}  {:>8}  {}"
-    click.echo(row.format("name", "scale", "architecture", "margin", "parameters", "size", "PSNR, dB"))
+    row = "{:<20} {:>5}  {:<12} {:>6}  {:<8}  {:>10}  {:>8}  {:<10}  {}"
+    click.echo(
+        row.format(
+            "name", "scale", "architecture", "margin", "channels", "parameters", "size", "undoes", "PSNR, dB"
+        )
+    )
     for s in specs:
         scores = ", ".join(f"{k} {v:.2f}" for k, v in s.training.get("psnr", {}).items())
         click.echo(
@@ -38,8 +42,10 @@ def models(as_json: bool) -> None:
                 f"x{s.scale}",
                 s.architecture,
                 s.margin,
+                "y" if s.channels == 1 else "rgb",
                 s.parameters,
                 f"{s.size / 1024:.0f} KiB",
+                s.training.get("degrade", ""),
                 scores,
             )
         )

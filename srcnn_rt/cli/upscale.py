@@ -40,6 +40,7 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
 @click.option("-o", "--output", metavar="FILE|DIR", help="Where to write; beside the input by default.")
 @click.option("--model", metavar="NAME|PATH", help="A bundled model or an ONNX file.")
 @click.option("--scale", type=click.IntRange(2, 8), help="Take the bundled model of this scale (2).")
+@click.option("--best", is_flag=True, help="Take the 9-5-5 model of the scale: closer, several times slower.")
 @click.option("--tile", type=TileType(), default="auto", show_default=True, help="Tile side, input pixels.")
 @click.option(
     "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
@@ -59,6 +60,7 @@ def upscale(
     output: str | None,
     model: str | None,
     scale: int | None,
+    best: bool,
     tile: Any,
     provider: str,
     threads: int | None,
@@ -86,9 +88,11 @@ def upscale(
     from ..io import make_folder
     from .inputs import expand, output_folder, targets
 
+    if best and model is not None:
+        raise click.UsageError("--best chooses a bundled model, and --model names one; give one of them")
     try:
         with Engine(
-            model or spec.default_model(scale), provider, tile, threads, value_range, whole
+            model or spec.default_model(scale, best=best), provider, tile, threads, value_range, whole
         ) as engine:
             if scale is not None and engine.scale != scale:
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")

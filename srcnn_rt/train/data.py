@@ -22,12 +22,13 @@ _STEP = 2.0**-14
 _CELL = 8  # pixels between the places a crop may start at, before it is jittered
 DRAWS = 8  # versions of a picture whose degradation is random or depends on the position
 
+Samples = NDArray[np.float32]
 Sampling = Literal["detail", "uniform", "grid"]
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a network sees and what it should give, both (H, W) or (H, W, 3) float64.
+    """What a network sees and what it should give, both (H, W) or (H, W, 3) float32.
 
     Attributes
     ----------
@@ -35,15 +36,17 @@ class Pair:
     truth : the picture
     """
 
-    degraded: Picture
-    truth: Picture
+    degraded: Samples
+    truth: Samples
 
 
 def make_pair(truth: Picture, scale: int, degradation: Degradation, rng: np.random.Generator) -> Pair:
     """Crop a picture to a multiple of `scale`, degrade it and enlarge it again."""
     truth = modcrop(truth, scale)
     lr = degradation.apply(truth, scale, rng)
-    return Pair(imresize(lr, scale, down=False), truth)
+    # float32: thousands of pictures wait here until they are packed.
+    degraded = imresize(lr, scale, down=False)
+    return Pair(degraded.astype(np.float32), truth.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +233,7 @@ class Patches:
         return int(self._order[k])
 
 
-def _pack(pictures: Sequence[Picture], device: torch.device | str) -> Tensor:
+def _pack(pictures: Sequence[Samples], device: torch.device | str) -> Tensor:
     """Put pictures one after the other: (C, samples) int16."""
     channels = 1 if pictures[0].ndim == 2 else pictures[0].shape[2]
     flat = np.empty((channels, sum(p.shape[0] * p.shape[1] for p in pictures)), np.int16)
@@ -257,7 +260,7 @@ def _places(shape: NDArray[np.int64], size: int, step: int) -> NDArray[np.int64]
 
 def _detail(pair: Pair, places: NDArray[np.int64], size: int) -> NDArray[np.float64]:
     """Root-mean-square of truth less degraded in the crop at each place."""
-    lost = (pair.truth - pair.degraded) ** 2
+    lost = (pair.truth.astype(np.float64) - pair.degraded) ** 2
     plane = lost if lost.ndim == 2 else lost.mean(axis=2)
     total = np.pad(plane.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     y, x = places.T
