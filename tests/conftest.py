@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import models
+from tests.reference import quantise
 
 TEST_MODEL = "srcnn-915-x2"
 
@@ -31,6 +32,17 @@ def drawing(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four RGB pictures, 70 pixels wide."""
+    import cv2
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for k in range(4):
+        cv2.imwrite(str(folder / f"{k}.png"), quantise(drawing(61 + k, 70, 3, k), np.uint8))
+    return folder
 
 
 @pytest.fixture(scope="session")

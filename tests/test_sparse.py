@@ -20,17 +20,8 @@ from srcnn_rt.train import sparse
 from srcnn_rt.train.sparse import SparseCoder
 from tests import reference
 from tests.conftest import drawing
-from tests.reference import quantise
 
 SMALL = {"patch": 5, "dictionary": 24, "components": 12, "samples": 1500}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for k in range(4):
-        cv2.imwrite(str(folder / f"{k}.png"), quantise(drawing(61 + k, 70, 3, k), np.uint8))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -39,18 +39,8 @@ from srcnn_rt.train.loop import train  # noqa: E402
 from srcnn_rt.train.model import ARCHITECTURES, SRCNN, kernel_sizes  # noqa: E402
 from srcnn_rt.train.recipe import BEST, PAPER, TrainConfig  # noqa: E402
 from srcnn_rt.train.run import RunFolder  # noqa: E402
-from tests.conftest import drawing  # noqa: E402
-from tests.reference import quantise  # noqa: E402
 
 QUICK: dict[str, Any] = {"batch": 4, "patch": 24, "hold_out": 0, "threads": 1}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
-    for k in range(4):
-        cv2.imwrite(str(folder / f"{k}.png"), quantise(drawing(61 + k, 70, 3, k), np.uint8))
-    return folder
 
 
 def config(pictures: Path, out: Path, **changes: Any) -> TrainConfig:
