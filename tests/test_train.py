@@ -39,6 +39,7 @@ from srcnn_rt.train.loop import train  # noqa: E402
 from srcnn_rt.train.model import ARCHITECTURES, SRCNN, kernel_sizes  # noqa: E402
 from srcnn_rt.train.recipe import BEST, PAPER, TrainConfig  # noqa: E402
 from srcnn_rt.train.run import RunFolder  # noqa: E402
+from tests.conftest import drawing  # noqa: E402
 
 QUICK: dict[str, Any] = {"batch": 4, "patch": 24, "hold_out": 0, "threads": 1}
 
@@ -89,6 +90,20 @@ def test_the_identity_start_is_close_to_the_identity(channels: int) -> None:
     cut = net.shrink
     out = net(x).detach()
     assert float((out - x[:, :, cut:-cut, cut:-cut]).abs().mean()) < 0.02
+
+
+def test_the_identity_start_leaves_no_unit_on_or_off_everywhere() -> None:
+    """All but the path of the picture: on somewhere, off somewhere, whatever the brightness."""
+    torch.manual_seed(0)
+    net = SRCNN("9-5-5")
+    picture = torch.from_numpy(drawing(80, 80, 1)[..., 0][None, None]).float()
+    for brightness in (0.0, 0.4):
+        first = torch.relu(net.conv1(0.5 * picture + brightness))
+        second = torch.relu(net.conv2(first))
+        for layer in (first, second):
+            on = (layer[0, 1:] > 0).float().mean(dim=(1, 2))
+            assert float(on.min()) > 0.02
+            assert float(on.max()) < 0.98
 
 
 @pytest.mark.parametrize("arch", ["9-1", "9-2-5", "a-b-c", "", "9-1-5-7", "9--5"])
