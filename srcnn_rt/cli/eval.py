@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from ..errors import ArgumentError, SrcnnError
+from ..errors import ArgumentError, OutputError, SrcnnError
 from .extras import SparseMissingError, sparse_method
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from ..evaluate import Method, Protocol
     from ..protocol import Channels
 
@@ -94,7 +97,7 @@ def evaluate(
             if not as_json and (means or len(results) > 1):
                 click.echo(summary(results))
             if sheet is not None:
-                _write(sheet, drawn)
+                _write(sheet, drawn.image())
                 say(f"sheet of crops: {sheet}")
     except (SrcnnError, SparseMissingError) as error:
         say(f"error: {error}")
@@ -144,14 +147,10 @@ def _groups(
     return groups
 
 
-def _write(path: Path, sheet: object) -> None:
+def _write(path: Path, image: NDArray[np.uint8]) -> None:
     import cv2
 
-    from ..errors import OutputError
-    from ..report import Sheet
-
-    assert isinstance(sheet, Sheet)
-    done, data = cv2.imencode(".png", sheet.image())
+    done, data = cv2.imencode(".png", image)
     try:
         if not done:
             raise OSError(0, "cannot be encoded")

@@ -95,14 +95,12 @@ def train(out: str, resume: bool, quiet: bool, **given: Any) -> None:
                 progress=printer.status,
                 stop=lambda: bool(asked),
             )
-    except ImportError as error:
-        if isinstance(error, SrcnnError):
-            raise
-        missing("train", "more packages", error)
     except SrcnnError as error:
         printer.end()
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except ImportError as error:
+        missing("train", "more packages", error)
     printer.end()
     score = "" if outcome.psnr is None else f", PSNR {outcome.psnr:.2f} dB on the validation pictures"
     if not outcome.finished:
