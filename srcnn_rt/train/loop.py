@@ -3,6 +3,7 @@ bit for bit on the CPU; a budget in minutes ties the schedule to the clock inste
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -130,7 +131,13 @@ def train(
         folder.go_on(config, loaded.digest)
         run.restore()
     else:
-        record = {"pictures": loaded.names, "skipped": loaded.skipped, "sha256": loaded.digest}
+        record: dict[str, Any] = {
+            "pictures": loaded.names,
+            "skipped": loaded.skipped,
+            "sha256": loaded.digest,
+        }
+        if config.start:
+            record["start_sha256"] = hashlib.sha256(Path(config.start).read_bytes()).hexdigest()
         folder.create(config, record)
     del loaded
     return run.go(patches, progress, stop)
@@ -310,7 +317,8 @@ def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
         rate = config.rate * (config.last_rate if layer is model.conv3 else 1)
         # SOAP's merge_dims fails on vectors (pytorch-optimizer 4.1).
         for parameter in layer.parameters():
-            groups.append({"params": [parameter], "lr": rate, "merge_dims": parameter.ndim > 1})
+            part = 1 if parameter.ndim > 1 else config.bias_rate
+            groups.append({"params": [parameter], "lr": rate * part, "merge_dims": parameter.ndim > 1})
     if config.optimiser == "soap":
         from pytorch_optimizer import SOAP
 

@@ -33,6 +33,8 @@ class TrainConfig:
     start : checkpoint whose weights to start from instead
     optimiser, rate : and its learning rate at the start
     last_rate : learning rate of the last layer as a part of `rate`
+    bias_rate : learning rate of biases as a part of their layer's; the authors' Caffe files have
+        0.1, and at 1 they run ahead of the weights and switch filters off for good
     loss : ``"mse"``, ``"l1"`` or ``"charbonnier"``, the mean over samples
     summed : loss as Caffe's EuclideanLoss, half the sum over a crop, the mean over crops
     batch, patch, stride, sampling : see `Patches`
@@ -63,6 +65,7 @@ class TrainConfig:
     optimiser: Literal["sgd", "adam", "soap"] = "soap"
     rate: float = 3e-3
     last_rate: float = 1.0
+    bias_rate: float = 0.1
     loss: str = "mse"
     summed: bool = False
     batch: int = 32
