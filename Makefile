@@ -54,7 +54,7 @@ $(VENV)/.test: $(BIN)/python $(SOURCES)
 	touch $@
 
 $(VENV)/.bench: $(BIN)/python $(SOURCES)
-	$(INSTALL) -e '.[$(RUNTIME),bench]'
+	$(INSTALL) -e '.[$(RUNTIME),bench,train]'
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python $(SOURCES)

@@ -16,6 +16,7 @@ from srcnn_rt import Engine, evaluate, metrics, report, spec
 from srcnn_rt.cli import main
 from srcnn_rt.errors import ArgumentError, PictureError
 from srcnn_rt.evaluate import Method, Protocol, Score
+from srcnn_rt.models import bundled
 from srcnn_rt.protocol import Degradation, imresize, list_pictures, modcrop, read_picture
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
@@ -225,3 +226,16 @@ def test_eval_refuses_what_makes_no_sense(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "none.npz" in result.stderr
     assert run("eval", "--data", folder, "--sheet", tmp_path / "no" / "s.png", "--scale", 2).exit_code == 1
+
+
+@pytest.mark.skipif(not SET5.is_dir(), reason="../shared/data is not there")
+@pytest.mark.parametrize("name", bundled())
+def test_bundled_models_have_the_psnr_they_say(name: str) -> None:
+    described = spec.load(name)[1]
+    protocol = evaluate.protocol_for(described, "y", None)
+    method = evaluate.model_method(name, "cpu")
+    with method.closing:
+        mean = evaluate.evaluate(SET5, [method], protocol).mean(name)
+    assert mean.psnr == pytest.approx(described.training["psnr"]["set5"], abs=0.01)
+    card = (Path(spec.__file__).parent / "models" / f"{name}.md").read_text()
+    assert f"{mean.psnr:.2f} / {mean.ssim:.4f}" in card
