@@ -30,7 +30,7 @@ SRCNN {arch} {purpose} (Dong et al., arXiv 1501.00092){inside}.
 | input, output | `lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32 in [0, 1] |
 | margin | {margin} LR pixels, mirrored at the picture's edges |
 | degradation | {degrade} |
-| training data | {pictures} of the 91 pictures of the paper ({held} held out to watch the run); nothing of any test set |
+| training data | {sources}: {pictures} pictures ({held} held out to watch the run); nothing of any test set |
 | recipe | {how} |
 | length | {steps} steps, {minutes} minutes with {threads} thread(s) of an {processor} |
 | export | agrees with {against} to {largest:.1g} of full scale |
@@ -46,8 +46,9 @@ python tools/bundle_models.py runs/{name} --eval DIR/set5 DIR/set14
 ```
 and measured again by `srcnn-rt eval --model {name} --data DIR/set5 --data DIR/set14`.
 
-Licence: the weights are MIT like the code. The 91 pictures were published with the sparse-coding
-work of Yang et al. (2010) for research; they are not part of this repository.
+Licence: the weights are MIT like the code. The 91 pictures (t91) were published with the sparse-coding
+work of Yang et al. (2010), the 80 of sunhays80 with Sun and Hays's super-resolution from internet-scale
+scenes (2012), both for research; they are not part of this repository.
 """
 
 # Published PSNR: Table 3 and 4 of the paper and its project page; 9-1-5 was trained on 91
@@ -118,7 +119,7 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
     target = MODELS / f"{name}.onnx"
     described = export(run / "last.pt", target, overwrite=True)
     results = measure(target, described, folders)
-    training = {**described.training, "psnr": {}, "psnr_baseline": {}}
+    training = {**described.training, "data": config.sources(), "psnr": {}, "psnr_baseline": {}}
     for r in results:
         if r.protocol.channels == "y":
             training["psnr"][r.folder] = round(r.mean(name).psnr, 2)
@@ -152,8 +153,9 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         pad=2 * described.margin,
         margin=described.margin,
         degrade=training["degrade"],
-        pictures=len(record["data"]["pictures"]),
-        held=91 - len(record["data"]["pictures"]) - len(record["data"]["skipped"]),
+        sources=config.sources(),
+        pictures=len(set(record["data"]["pictures"])),
+        held=0 if config.validate else config.hold_out,
         how=training["how"].replace(config.start, f"`{Path(config.start).parent.name}`")
         if config.start
         else training["how"],

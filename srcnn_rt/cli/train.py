@@ -27,7 +27,12 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
 
 
 @click.command()
-@click.option("--data", multiple=True, metavar="DIR", help="A folder of training pictures; may be repeated.")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="DIR",
+    help="A folder of training pictures; more folders, or the same again to weigh it.",
+)
 @click.option("--out", required=True, metavar="RUN_DIR", help="The run folder; made by the run.")
 @click.option("--scale", type=click.IntRange(1, 8), help="HR pixels an LR pixel; 1 restores only.")
 @click.option("--arch", metavar="F1-F2-F3", help="Kernel sizes, 9-1-5 by default.")

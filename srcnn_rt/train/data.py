@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..protocol import Channels, Degradation, Picture, imresize, modcrop, read_p
 _STEP = 2.0**-14
 _CELL = 8  # pixels between the places a crop may start at, before it is jittered
 DRAWS = 8  # versions of a picture whose degradation is random or depends on the position
+_MOST_SAMPLES = 100_000_000  # of all versions; many pictures need fewer versions each
 
 Samples = NDArray[np.float32]
 Sampling = Literal["detail", "uniform", "grid"]
@@ -55,13 +57,15 @@ class Loaded:
 
     Attributes
     ----------
-    pairs : every one large enough, in `DRAWS` versions where the degradation varies
+    pairs : every one large enough, in up to `DRAWS` versions where the degradation varies
+    weights : of every pair, how much more often it is to be seen
     names : files that were used
     skipped : one line for each file that was not, and why
     digest : SHA-256 over the files that were used, to repeat a run with
     """
 
     pairs: list[Pair]
+    weights: list[int]
     names: list[str]
     skipped: list[str]
     digest: str
@@ -80,7 +84,7 @@ def load(
 
     Parameters
     ----------
-    paths : see `protocol.list_pictures`
+    paths : see `protocol.list_pictures`; one that is named n times is kept once, with weight n
     scale, channels, degradation : see `protocol`
     least : side of a crop in HR pixels; smaller pictures are skipped
     seed : of the random degradations
@@ -91,11 +95,12 @@ def load(
     PictureError
         If no picture is left.
     """
-    pairs: list[Pair] = []
+    counts = Counter(paths)
+    pictures: list[tuple[int, int, Samples]] = []
     names: list[str] = []
     skipped: list[str] = []
     digest = hashlib.sha256()
-    for k, path in enumerate(paths):
+    for k, (path, weight) in enumerate(counts.items()):
         try:
             picture = read_picture(path, channels)
             h, w = (n - n % scale for n in picture.shape[:2])
@@ -105,22 +110,29 @@ def load(
             skipped.append(str(error))
             log(f"skipped: {error}")
             continue
-        pairs.extend(_versions(picture, scale, degradation, least, [seed, k]))
+        pictures.append((k, weight, picture.astype(np.float32)))
         names.append(path.name)
         digest.update(path.read_bytes())
-    if not pairs:
-        raise PictureError(f"none of {len(paths)} pictures can be used; the first: {skipped[0]}")
-    return Loaded(pairs, names, skipped, digest.hexdigest())
+    if not pictures:
+        raise PictureError(f"none of {len(counts)} pictures can be used; the first: {skipped[0]}")
+    draws = 1
+    if degradation.random or degradation.jpeg:
+        draws = max(1, min(DRAWS, _MOST_SAMPLES // sum(p.size for _, _, p in pictures)))
+    pairs: list[Pair] = []
+    weights: list[int] = []
+    while pictures:
+        k, weight, picture32 = pictures.pop(0)
+        pairs += _versions(picture32.astype(np.float64), scale, degradation, least, [seed, k], draws)
+        weights += [weight] * draws
+    return Loaded(pairs, weights, names, skipped, digest.hexdigest())
 
 
 def _versions(
-    picture: Picture, scale: int, degradation: Degradation, least: int, seed: list[int]
+    picture: Picture, scale: int, degradation: Degradation, least: int, seed: list[int], draws: int
 ) -> list[Pair]:
     rng = np.random.default_rng(seed)
-    if not degradation.random and not degradation.jpeg:
-        return [make_pair(picture, scale, degradation, rng)]
     pairs = []
-    for draw in range(DRAWS):
+    for draw in range(draws):
         # The blocks of a JPEG lie elsewhere in every version.
         y, x = (int(n) * scale for n in rng.integers(0, 8, 2)) if degradation.jpeg and draw else (0, 0)
         if min(picture.shape[0] - y, picture.shape[1] - x) < least + scale:
@@ -148,6 +160,7 @@ class Patches:
         random order, upright.
     stride : of ``"grid"``
     device : where the pictures are kept
+    weights : of every pair, how many times as often its places come
 
     Raises
     ------
@@ -165,6 +178,7 @@ class Patches:
         sampling: Sampling = "uniform",
         stride: int = 14,
         device: torch.device | str = "cpu",
+        weights: Sequence[int] | None = None,
     ) -> None:
         if size <= 2 * shrink:
             raise ArgumentError(f"a crop must be larger than {2 * shrink} pixels, got {size}")
@@ -186,7 +200,11 @@ class Patches:
             weight = np.concatenate([_detail(p, at, size) for p, at in zip(pairs, places, strict=True)])
             # At least something, where nothing is lost anywhere.
             weight = np.maximum(weight, weight.mean() / 2) + 1e-12
-        self._until = np.cumsum(weight) / weight.sum()
+        times = np.repeat(np.ones(len(pairs), np.int64) if weights is None else np.array(weights), count)
+        self._until = np.cumsum(weight * times) / (weight * times).sum()
+        self._each = (
+            np.repeat(np.arange(len(self._y)), times) if sampling == "grid" else np.empty(0, np.int64)
+        )
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -226,9 +244,9 @@ class Patches:
 
     def _next(self, k: int) -> int:
         """Return the place of crop `k` of an endless row of shuffled epochs."""
-        epoch, k = divmod(k, len(self._y))
+        epoch, k = divmod(k, len(self._each))
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(len(self._y))
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self._each)
             self._epoch = epoch
         return int(self._order[k])
 

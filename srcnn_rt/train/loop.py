@@ -121,6 +121,7 @@ def train(
         config.sampling,
         config.stride,
         device,
+        loaded.weights,
     )
     log(
         f"{len(loaded.names)} pictures, {len(patches)} places for crops, {len(loaded.skipped)} skipped; "
@@ -274,7 +275,7 @@ class _Run:
                 "training": {
                     "recipe": config.recipe,
                     "how": config.summary(),
-                    "data": " + ".join(Path(d).name for d in config.data),
+                    "data": config.sources(),
                     "degrade": str(Degradation.parse(config.degrade)),
                     "channels": config.channels,
                     "steps": self.step,
@@ -398,8 +399,9 @@ def _pictures(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loa
     kept: list[Path] = []
     if config.validate:
         kept = list_pictures(config.validate)
-    elif config.hold_out and len(paths) >= 4 * config.hold_out:
-        kept = paths[:: math.ceil(len(paths) / config.hold_out)]
+    elif config.hold_out and len(set(paths)) >= 4 * config.hold_out:
+        each = list(dict.fromkeys(paths))
+        kept = each[:: math.ceil(len(each) / config.hold_out)]
         paths = [p for p in paths if p not in kept]
     loaded = data.load(paths, config.scale, config.channels, degradation, config.patch, config.seed, log)
     if not kept:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
@@ -23,7 +25,8 @@ class TrainConfig:
 
     Attributes
     ----------
-    data : folders of training pictures, searched recursively
+    data : folders of training pictures, searched recursively; one that is given n times is seen n
+        times as often
     out : run folder, made by the run
     scale : 1 for restoration without enlargement
     arch, channels : see `SRCNN`
@@ -155,6 +158,11 @@ class TrainConfig:
             f"seed {self.seed}",
         ]
         return "; ".join(parts)
+
+    def sources(self) -> str:
+        """Name the data: a folder given several times is seen that many times as often."""
+        counts = Counter(Path(d).name for d in self.data)
+        return " + ".join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
 
     def asdict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
