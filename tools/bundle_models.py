@@ -32,7 +32,7 @@ SRCNN {arch} {purpose} (Dong et al., arXiv 1501.00092){inside}.
 | degradation | {degrade} |
 | training data | {sources}: {pictures} pictures ({held} held out to watch the run); nothing of any test set |
 | recipe | {how} |
-| length | {steps} steps, {minutes} minutes with {threads} thread(s) of an {processor} |
+| length | {steps} steps{more}, {minutes} minutes with {threads} thread(s) of an {processor} |
 | export | agrees with {against} to {largest:.1g} of full scale |
 
 PSNR in dB / SSIM, mean over the folder, this file through `Engine`:
@@ -99,7 +99,7 @@ def table(results: list[evaluate.Result], described: ModelSpec) -> str:
 
 
 def command(config: TrainConfig, name: str) -> str:
-    """Return the line that repeats a run."""
+    """Return the line that repeats one run."""
     plain = {**TrainConfig(data=("",), out="", scale=2).asdict(), **RECIPES[config.recipe]}
     words = [f"--data DIR/{Path(d).name}" for d in config.data] + [f"--scale {config.scale}"]
     if config.minutes:
@@ -107,8 +107,16 @@ def command(config: TrainConfig, name: str) -> str:
     for key, value in config.asdict().items():
         if key in ("data", "scale", "minutes", "out", "validate", "device") or value == plain[key]:
             continue
+        value = f"runs/{Path(value).parent.name}/last.pt" if key == "start" else value
         words.append(f"--{key.replace('_', '-')} {value}")
     return f"srcnn-rt train {' '.join(words)} --out runs/{name}"
+
+
+def commands(run: Path) -> list[str]:
+    """Return the lines that repeat a run, those of the run it started from first."""
+    config: TrainConfig = RunFolder(run).read()["config"]
+    before = commands(run.parent / Path(config.start).parent.name) if config.start else []
+    return [*before, command(config, run.name)]
 
 
 def bundle(run: Path, folders: list[Path]) -> ModelSpec:
@@ -119,7 +127,14 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
     target = MODELS / f"{name}.onnx"
     described = export(run / "last.pt", target, overwrite=True)
     results = measure(target, described, folders)
-    training = {**described.training, "data": config.sources(), "psnr": {}, "psnr_baseline": {}}
+    how = config.summary().replace(config.start, Path(config.start).parent.name) if config.start else ""
+    training = {
+        **described.training,
+        "data": config.sources(),
+        "how": how or config.summary(),
+        "psnr": {},
+        "psnr_baseline": {},
+    }
     for r in results:
         if r.protocol.channels == "y":
             training["psnr"][r.folder] = round(r.mean(name).psnr, 2)
@@ -156,17 +171,16 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         sources=config.sources(),
         pictures=len(set(record["data"]["pictures"])),
         held=0 if config.validate else config.hold_out,
-        how=training["how"].replace(config.start, f"`{Path(config.start).parent.name}`")
-        if config.start
-        else training["how"],
+        how=training["how"],
         steps=training["steps"],
+        more=" after those of the run it started from" if config.start else "",
         minutes=training["minutes"],
         threads=record["machine"]["threads"],
         processor=record["machine"]["processor"],
         against=described.check["against"],
         largest=described.check["largest"],
         table=table(results, described),
-        train=command(config, name),
+        train="\n".join(commands(run)),
     )
     target.with_suffix(".md").write_text(card)
     return described
