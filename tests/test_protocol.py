@@ -169,7 +169,9 @@ def test_blur_is_a_gaussian_with_mirrored_edges(rng: np.random.Generator) -> Non
 
     expected = along(along(picture).T).T
     got = Degradation(blur=1.6).apply(picture, 1, rng)
-    assert np.abs(got - expected).max() < 1e-5
+    assert np.abs(got - expected).max() < 0.5 / 255 + 1e-5
+    # What a file would hold: undoing a blur without rounding is another task.
+    assert np.abs(got * 255 - np.rint(got * 255)).max() < 1e-9
 
 
 def test_noise_has_its_strength_and_makes_whole_code_values(rng: np.random.Generator) -> None:
@@ -197,7 +199,8 @@ def test_degradations_combine_in_the_order_light_meets_them() -> None:
     picture = drawing(48, 48, 1)[..., 0]
     both = Degradation(blur=1.2, noise=5, jpeg=30).apply(picture, 2, np.random.default_rng(3))
     rng = np.random.default_rng(3)
-    step = Degradation(blur=1.2).apply(picture, 1, rng)
+    size = 2 * math.ceil(4.5 * 1.2) + 1
+    step = cv2.GaussianBlur(picture, (size, size), 1.2, borderType=cv2.BORDER_REFLECT)
     step = protocol.imresize(step, 2, down=True)
     step = Degradation(noise=5).apply(step, 1, rng)
     step = Degradation(jpeg=30).apply(step, 1, rng)
