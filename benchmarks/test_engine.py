@@ -30,6 +30,16 @@ def test_latency_by_size(benchmark, megapixels, rng, side: int, channels: int, s
     megapixels(side * side * scale * scale / 1e6)
 
 
+@pytest.mark.parametrize("arch", ["915", "955"])
+def test_the_default_and_the_best_model(benchmark, megapixels, rng, arch: str) -> None:
+    picture = photo_like(rng, 1024, 1024, 1)
+    with Engine(f"srcnn-{arch}-x2", "cpu", "auto") as engine:
+        corner = engine.upscale(picture[:200, :200])
+        assert np.abs(engine.upscale(picture)[:300, :300].astype(int) - corner[:300, :300]).max() <= 1
+        benchmark.pedantic(engine.upscale, (picture,), rounds=5, warmup_rounds=1)
+    megapixels(4 * 1024 * 1024 / 1e6)
+
+
 @pytest.mark.parametrize("tile", [32, 64, 128, 256, 512])
 def test_throughput_by_tile(benchmark, megapixels, rng, tile: int) -> None:
     picture = photo_like(rng, 1024, 1024, 1)
