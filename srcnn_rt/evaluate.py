@@ -237,6 +237,7 @@ class _Prepared:
             raise PictureError(f"{path}: {w} x {h} pixels, smaller than {least} x {least}")
         self._lr = self._degrade(self.truth)
         self._colour: NDArray[np.float32] | None = None
+        self._gray = False
 
     def _degrade(self, truth: Picture) -> NDArray[np.float32]:
         # The same noise in every run, another in every picture.
@@ -254,8 +255,6 @@ class _Prepared:
             except PictureError:  # a gray picture
                 colour = np.repeat(self.truth[..., None], 3, axis=2)
                 self._gray = True
-            else:
-                self._gray = False
             self._colour = self._degrade(colour)
         answer = method.upscale(self._colour).astype(np.float64)
         return answer.mean(axis=2) if self._gray else luminance(answer)

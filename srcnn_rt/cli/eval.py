@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from ..errors import ArgumentError, OutputError, SrcnnError
-from .extras import SparseMissingError, sparse_method
+from .extras import sparse_method
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,7 +99,7 @@ def evaluate(
             if sheet is not None:
                 _write(sheet, drawn.image())
                 say(f"sheet of crops: {sheet}")
-    except (SrcnnError, SparseMissingError) as error:
+    except SrcnnError as error:
         say(f"error: {error}")
         sys.exit(1)
 

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from ..errors import RuntimeMissingError
+
 if TYPE_CHECKING:
     from ..evaluate import Method
-
-
-class SparseMissingError(Exception):
-    """Sparse coding needs scikit-learn."""
 
 
 def missing(command: str, needs: str, error: ImportError, extra: str = "train") -> NoReturn:
@@ -27,14 +25,16 @@ def sparse_method(path: Path) -> tuple[Method, int]:
 
     Raises
     ------
-    SparseMissingError, SrcnnError
+    RuntimeMissingError
+        If scikit-learn is not installed.
+    SourceMissingError, ModelError
     """
     from ..evaluate import Method
 
     try:
         from ..train.sparse import SparseCoder
     except ImportError as error:
-        raise SparseMissingError(
+        raise RuntimeMissingError(
             f'{path}: a dictionary needs scikit-learn ({error}); type: pip install "srcnn-rt[train]"'
         ) from error
     coder = SparseCoder.load(path)
