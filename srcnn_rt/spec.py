@@ -213,18 +213,18 @@ def read(model: str | Path) -> tuple[bytes, str]:
 
 def interface(data: bytes) -> Interface:
     """Return what a model's bytes declare of its input and output."""
-    return Interface.of(_parse(data))
+    return Interface.of(parse(data))
 
 
 def unbounded(data: bytes, name: str, scale: int) -> ModelSpec:
     """Describe a model that runs on whole pictures only, at a scale that was tried out."""
-    proto = _parse(data)
+    proto = parse(data)
     return _describe(proto, data, name, graph.unbounded(proto, scale))
 
 
 def describe(data: bytes, name: str) -> ModelSpec:
     """Analyse a model's bytes; errors do not name the file."""
-    proto = _parse(data)
+    proto = parse(data)
     return _describe(proto, data, name, graph.analyse(proto))
 
 
@@ -284,7 +284,14 @@ def set_metadata(
         proto.metadata_props.add(key=key, value=value)
 
 
-def _parse(data: bytes) -> ModelProto:
+def parse(data: bytes) -> ModelProto:
+    """Read a model's bytes.
+
+    Raises
+    ------
+    ModelError
+        If they are no ONNX model.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 

@@ -15,7 +15,7 @@ PACKAGE = Path(srcnn_rt.__file__).parent
 # Lower layers know nothing of higher ones. Modules of one layer may import each other.
 LAYERS = [
     {"errors", "_version", "_tiles"},
-    {"geometry", "picture", "models", "bicubic", "graph", "spec"},
+    {"geometry", "picture", "models", "bicubic", "graph", "spec", "rewrite", "program"},
     {"tiles", "color", "session", "io", "pipeline", "metrics", "filters"},
     {"protocol", "figures"},
     {"render"},
@@ -24,7 +24,18 @@ LAYERS = [
     {"report"},
     {"cli"},
 ]
-TRAIN_MAY = {"train", "spec", "graph", "session", "bicubic", "protocol", "metrics", "errors", "_version"}
+TRAIN_MAY = {
+    "train",
+    "spec",
+    "graph",
+    "rewrite",
+    "session",
+    "bicubic",
+    "protocol",
+    "metrics",
+    "errors",
+    "_version",
+}
 USE_TRAIN = {"cli.export", "cli.train", "cli.curves", "cli.sparse", "cli.extras"}
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .. import bicubic, spec
 from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
+from ..rewrite.folds import drop_dead_filters
 from ..session import Session
 from . import families
 from .model import SRCNN
@@ -125,6 +126,8 @@ def _keep(
     training: Mapping[str, Any],
 ) -> spec.ModelSpec:
     """Write a model; it stays only if its graph has this scale and it agrees with torch."""
+    # The file is what the model is, so here is the place to leave out what no picture can wake.
+    proto = drop_dead_filters(proto)
     channels = spec.interface(proto.SerializeToString()).channels
 
     def describe(check: Mapping[str, Any] | None = None) -> bytes:

@@ -1,0 +1,45 @@
+"""What is run for a model: the rewritten graph, and the facts by which it is tiled.
+
+The file is what a model is; this is what a session is given. The facts are those of the
+rewritten graph, derived from it like any other's, so that windows fit it; scale and kind must be
+those of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from . import graph, rewrite
+from .errors import ModelError
+from .spec import ModelSpec, parse
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A model ready to run.
+
+    Attributes
+    ----------
+    data : ONNX bytes for a session
+    spec : the model's, with period and margins of `data`
+    rewritten : whether `data` is another graph than the file's
+    """
+
+    data: bytes
+    spec: ModelSpec
+    rewritten: bool
+
+
+def prepare(data: bytes, spec: ModelSpec) -> Program:
+    """Rewrite a model for speed; one that does not gain is left as it is."""
+    model = parse(data)
+    better = rewrite.optimise(model)
+    if better == model:
+        return Program(data, spec, False)
+    facts = graph.analyse(better)
+    if (facts.kind, facts.scale, facts.channels) != (spec.facts.kind, spec.facts.scale, spec.channels):
+        raise ModelError(
+            "internal error: a rewrite changed what the model is"
+        )  # the proof of each forbids it
+    facts = replace(facts, parameters=spec.parameters, macs=spec.facts.macs)
+    return Program(better.SerializeToString(), replace(spec, facts=facts, margin=facts.margin), True)

@@ -1,0 +1,277 @@
+"""A graph that is being rewritten: a copy with its weights as arrays and its edges at hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+
+class Edit:
+    """A working copy of a model; `model` returns the result and leaves the original as it was.
+
+    Parameters
+    ----------
+    model : never changed
+
+    Attributes
+    ----------
+    nodes : in topological order; may be replaced
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        from onnx import ModelProto, TensorProto, numpy_helper
+
+        self._model = ModelProto()
+        self._model.CopyFrom(model)
+        graph = self._model.graph
+        self.nodes: list[NodeProto] = list(graph.node)
+        self._arrays: dict[str, NDArray[Any]] = {
+            t.name: numpy_helper.to_array(t)
+            for t in graph.initializer
+            if t.data_location != TensorProto.EXTERNAL
+        }
+        for node in self.nodes:
+            if node.op_type == "Constant":
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        self._arrays[node.output[0]] = numpy_helper.to_array(attribute.t)
+        self._added: dict[str, NDArray[Any]] = {}
+        self._names = {n for node in self.nodes for n in (*_reads(node), *node.output, node.name)}
+        self._names |= set(self._arrays)
+        self._index()
+
+    @property
+    def opset(self) -> int:
+        """Version of the default operator set, 0 if the model does not say."""
+        return max(
+            (o.version for o in self._model.opset_import if o.domain in DEFAULT_DOMAINS),
+            default=0,
+        )
+
+    @property
+    def outputs(self) -> frozenset[str]:
+        """Names of the graph's outputs."""
+        return frozenset(v.name for v in self._model.graph.output)
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Names of the graph's inputs that are no weights."""
+        weights = {t.name for t in self._model.graph.initializer}
+        return frozenset(v.name for v in self._model.graph.input) - weights
+
+    def array(self, name: str) -> NDArray[Any] | None:
+        """Return a constant's value, or None if `name` is computed from the picture or absent."""
+        return self._arrays.get(name) if name else None
+
+    def maker(self, name: str) -> NodeProto | None:
+        """Return the node that computes `name`, or None for inputs and initialisers."""
+        return self._makers.get(name)
+
+    def users(self, name: str) -> list[NodeProto]:
+        """Return the nodes that read `name`, in order."""
+        return self._users.get(name, [])
+
+    def only_user(self, name: str) -> NodeProto | None:
+        """Return the one node that reads `name`; None if others do, or it is an output."""
+        users = self.users(name)
+        return users[0] if len(users) == 1 and name not in self.outputs else None
+
+    def fresh(self, name: str) -> str:
+        """Return `name`, or `name` with a number where it is taken, and take it."""
+        found, k = name, 1
+        while found in self._names:
+            found, k = f"{name}.{k}", k + 1
+        self._names.add(found)
+        return found
+
+    def weight(self, name: str, value: NDArray[Any]) -> str:
+        """Add an initialiser under a fresh name, and return the name.
+
+        float64 becomes float32: sums are made in float64 and rounded once.
+        """
+        kind = np.float32 if value.dtype == np.float64 else value.dtype
+        array = np.asarray(value, kind, order="C")  # ascontiguousarray would give a scalar an axis
+        found = self.fresh(name)
+        self._arrays[found] = self._added[found] = array
+        return found
+
+    def node(
+        self, op: str, inputs: Iterable[str], name: str, output: str | None = None, **attributes: Any
+    ) -> NodeProto:
+        """Make a node under a fresh name, not yet among `nodes`; its output is fresh unless given."""
+        from onnx import helper
+
+        name = self.fresh(name)
+        return helper.make_node(op, list(inputs), [output or self.fresh(f"{name}.out")], name, **attributes)
+
+    def replace(self, old: Iterable[NodeProto], new: Iterable[NodeProto]) -> None:
+        """Put `new` where the last of `old` stood and take `old` away."""
+        gone = {id(n) for n in old}
+        at = max(k for k, n in enumerate(self.nodes) if id(n) in gone)
+        before = [n for n in self.nodes[:at] if id(n) not in gone]
+        self.nodes = [*before, *new, *(n for n in self.nodes[at:] if id(n) not in gone)]
+        self._index()
+
+    def rename(self, old: str, new: str) -> None:
+        """Let the readers of `old` read `new`."""
+        for node in self.users(old):
+            for k, name in enumerate(node.input):
+                if name == old:
+                    node.input[k] = new
+        self._index()
+
+    def model(self) -> ModelProto:
+        """Return the model as edited, without what nothing reads any more."""
+        from onnx import ModelProto, numpy_helper
+
+        out = ModelProto()
+        out.CopyFrom(self._model)
+        graph = out.graph
+        needed, kept = set(self.outputs), []
+        for node in reversed(self.nodes):
+            if needed & set(node.output):
+                kept.append(node)
+                needed |= set(_reads(node))
+        del graph.node[:]
+        graph.node.extend(reversed(kept))
+        initialisers = [t for t in graph.initializer if t.name in needed]
+        dropped = {t.name for t in graph.initializer} - {t.name for t in initialisers}
+        del graph.initializer[:]
+        graph.initializer.extend(initialisers)
+        graph.initializer.extend(
+            numpy_helper.from_array(a, name) for name, a in self._added.items() if name in needed
+        )
+        if self._added:  # before version 4 weights must be among the inputs
+            out.ir_version = max(out.ir_version, 4)
+        # Old files list weights among the inputs; shapes inside the graph are no longer true.
+        inputs = [v for v in graph.input if v.name not in dropped]
+        del graph.input[:]
+        graph.input.extend(inputs)
+        del graph.value_info[:]
+        return out
+
+    def _index(self) -> None:
+        self._makers = {name: node for node in self.nodes for name in node.output if name}
+        self._users: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in Counter(n for n in _reads(node) if n):
+                self._users.setdefault(name, []).append(node)
+
+
+def _reads(node: NodeProto) -> Iterator[str]:
+    """Yield what a node reads, in the bodies of an If, Loop or Scan too."""
+    yield from node.input
+    for a in node.attribute:
+        for body in (*a.graphs, *((a.g,) if a.HasField("g") else ())):
+            for inner in body.node:
+                yield from (*_reads(inner), *inner.output)
+            yield from (v.name for v in body.output)
+
+
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
+    """Return an attribute's value, or `default` where the node does not have it."""
+    from onnx import helper
+
+    for a in node.attribute:
+        if a.name == name:
+            return helper.get_attribute_value(a)
+    return default
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """A convolution over (N, C, H, W) in float32 whose weights are constants.
+
+    Attributes
+    ----------
+    weight : (out, in / group, kh, kw) float64
+    bias : (out,) float64, zeros where the node has none
+    stride, dilation : (y, x)
+    pads : (top, left, bottom, right), zeros for an unpadded one
+    """
+
+    node: NodeProto
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    pads: tuple[int, int, int, int]
+    group: int
+
+    @classmethod
+    def of(cls, edit: Edit, node: NodeProto | None) -> Conv | None:
+        """Read a node; None if it is no such convolution, or pads by rule instead of by number."""
+        if node is None or node.op_type != "Conv" or node.domain not in DEFAULT_DOMAINS:
+            return None
+        weight = edit.array(node.input[1])
+        bias = edit.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        if weight is None or weight.ndim != 4 or weight.dtype != np.float32:
+            return None
+        if len(node.input) > 2 and node.input[2] and bias is None:
+            return None
+        pads = attribute(node, "pads", [0, 0, 0, 0])
+        if attribute(node, "auto_pad", b"NOTSET") == b"VALID":
+            pads = [0, 0, 0, 0]
+        elif attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+            return None
+        y, x = attribute(node, "strides", [1, 1])
+        dy, dx = attribute(node, "dilations", [1, 1])
+        return cls(
+            node,
+            weight.astype(np.float64),
+            np.zeros(len(weight)) if bias is None else bias.astype(np.float64),
+            (y, x),
+            (dy, dx),
+            tuple(pads),
+            attribute(node, "group", 1),
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is unpadded, dense, and of one group and stride 1."""
+        return not any(self.pads) and self.stride == (1, 1) and self.dilation == (1, 1) and self.group == 1
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """(kh, kw)."""
+        return self.weight.shape[2], self.weight.shape[3]
+
+    def make(
+        self,
+        edit: Edit,
+        *,
+        source: str | None = None,
+        output: str | None = None,
+        weight: NDArray[np.float64] | None = None,
+        bias: NDArray[np.float64] | None = None,
+        stride: tuple[int, int] | None = None,
+        pads: tuple[int, int, int, int] | None = None,
+    ) -> NodeProto:
+        """Return a new node like this one, with what is given in place of its own."""
+        weight = self.weight if weight is None else weight
+        bias = self.bias if bias is None else bias
+        name = self.node.name or self.node.output[0]
+        inputs = [source or self.node.input[0], edit.weight(f"{name}.weight", weight)]
+        if np.any(bias):
+            inputs.append(edit.weight(f"{name}.bias", bias))
+        return edit.node(
+            "Conv",
+            inputs,
+            name,
+            output or self.node.output[0],
+            kernel_shape=list(weight.shape[2:]),
+            strides=list(self.stride if stride is None else stride),
+            dilations=list(self.dilation),
+            pads=list(self.pads if pads is None else pads),
+            group=self.group,
+        )

@@ -1,0 +1,339 @@
+"""A network on an enlarged picture, computed on the picture itself, one phase at a time.
+
+SRCNN's first layers work on a picture enlarged s times by a convolution (bicubic) and
+DepthToSpace. The s² phases of an HR pixel (its place within its LR pixel) each read LR samples
+through a kernel of their own: the first layer's, with the enlargement multiplied in. An enlarged
+picture holds no more samples than the LR one, so that kernel is smaller: 8 x 8, 6 or 7, 6 or 7 taps
+a side for SRCNN's 9 at ×2, ×3, ×4. Layers that look at one pixel only do not mind in which order the
+pixels come. The next layer that does look around sums over the phases: ::
+
+    lr ─┬─ slice ─ conv 8x8 ─ relu ─ conv 1x1 ─ relu ─ conv (stride) ─┐
+        ├─ slice ─ conv 8x8 ─ relu ─ conv 1x1 ─ relu ─ conv (stride) ─┤ sum ─ DepthToSpace ─ hr
+        └─ ...  s² branches                                          ─┘
+
+The last convolution gives a block of HR pixels at once, as in `narrow`. Besides the
+multiplications this saves the enlarged picture, and activations of one phase are s² times smaller.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph.tensors import FAR
+from .cost import LANES, executed
+from .edit import Conv, Edit, attribute
+from .narrow import best_block, block_cost
+from .pointwise import is_pointwise, only_pointwise_to_output
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Array = NDArray[np.float64]
+_STRIDES = range(1, 5)
+_WORTH = 0.95  # of what the layers would execute otherwise, at most
+
+
+def fold_enlargement(model: ModelProto) -> ModelProto:
+    """Fold an enlarging convolution into the unpadded layer behind it, phase by phase.
+
+    Applied where it executes less, to unpadded models whose second look around the picture makes
+    the output. The margin stays; rows and columns beyond the last whole block are left out.
+    """
+    edit = Edit(model)
+    for node in list(edit.nodes):
+        if node.op_type == "DepthToSpace":
+            head = _find(edit, node)
+            if head is not None and (stride := _best_stride(head)) is not None:
+                _rewrite(edit, head, stride)
+    return edit.model()
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What was found.
+
+    Attributes
+    ----------
+    source : the LR tensor
+    scale : s
+    enlarge : (c, s, s, in, kh, kw), the enlarging kernel by channel and phase
+    enlarge_bias : (c, s, s)
+    cut : HR samples cut off before the first layer, (top, left, bottom, right)
+    first, last : the layer behind the enlargement, and the next that looks around
+    between : pointwise nodes, in order
+    nodes : all of them, to be replaced
+    """
+
+    source: str
+    scale: int
+    enlarge: Array
+    enlarge_bias: Array
+    cut: tuple[int, int, int, int]
+    first: Conv
+    last: Conv
+    between: list[NodeProto]
+    nodes: list[NodeProto]
+
+    def lost(self, axis: int) -> int:
+        """Return by how many HR samples the output is smaller than s times the input."""
+        return int(
+            self.scale * (self.enlarge.shape[4 + axis] - 1)
+            + self.cut[axis]
+            + self.cut[axis + 2]
+            + self.first.kernel[axis]
+            + self.last.kernel[axis]
+            - 2
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """One phase on one axis.
+
+    Attributes
+    ----------
+    reads : (LR offset, enlarging phase) of every tap of the first layer
+    low : least LR offset
+    places : (HR row of the block, tap of the last layer, its LR offset) that meet this phase
+    start, taps : the LR offsets of those places
+    """
+
+    reads: list[tuple[int, int]]
+    low: int
+    places: list[tuple[int, int, int]]
+    start: int
+    taps: int
+
+
+def _find(edit: Edit, shuffle: NodeProto) -> _Head | None:
+    enlarge = Conv.of(edit, edit.maker(shuffle.input[0]))
+    if enlarge is None or edit.only_user(enlarge.node.output[0]) is None:
+        return None
+    if any(enlarge.pads) or enlarge.stride != (1, 1) or enlarge.dilation != (1, 1):
+        return None
+    s = attribute(shuffle, "blocksize")
+    nodes = [enlarge.node, shuffle]
+    at, cut = shuffle.output[0], (0, 0, 0, 0)
+    user = edit.only_user(at)
+    if user is not None and user.op_type == "Slice":
+        found = _cut(edit, user)
+        if found is None:
+            return None
+        cut, at = found, user.output[0]
+        nodes.append(user)
+    first = Conv.of(edit, edit.only_user(at))
+    if first is None or not first.plain:
+        return None
+    nodes.append(first.node)
+    between, at = [], first.node.output[0]
+    while (user := edit.only_user(at)) is not None and is_pointwise(edit, user, at):
+        between.append(user)
+        at = user.output[0]
+    last = Conv.of(edit, user)
+    if last is None or not last.plain or not only_pointwise_to_output(edit, last.node.output[0]):
+        return None
+    kernel, bias = _by_phase(enlarge, s, attribute(shuffle, "mode", b"DCR"))
+    head = _Head(
+        enlarge.node.input[0], s, kernel, bias, cut, first, last, between, [*nodes, *between, last.node]
+    )
+    return None if any(head.lost(axis) % s for axis in (0, 1)) else head
+
+
+def _cut(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
+    """Return (top, left, bottom, right) of a Slice that only cuts constant borders off."""
+    arrays = [edit.array(n) for n in node.input[1:]]
+    if len(arrays) < 2 or any(a is None for a in arrays):
+        return None
+    starts, ends, *rest = (a.tolist() for a in arrays if a is not None)
+    axes = [a % 4 for a in rest[0]] if rest else list(range(len(starts)))
+    if len(rest) > 1 and any(step != 1 for step in rest[1]):
+        return None
+    cut = [0, 0, 0, 0]
+    for start, end, axis in zip(starts, ends, axes, strict=True):
+        if start < 0 or (0 <= end < FAR):
+            return None
+        if axis < 2:
+            if start or end < 0:
+                return None
+            continue
+        cut[axis - 2], cut[axis] = start, -end if end < 0 else 0
+    return cut[0], cut[1], cut[2], cut[3]
+
+
+def _by_phase(conv: Conv, s: int, mode: bytes) -> tuple[Array, Array]:
+    """Return the enlarging kernel as (c, s, s, in, kh, kw), and its bias as (c, s, s)."""
+    out, each = conv.weight.shape[:2]
+    inner, share = each * conv.group, out // conv.group
+    dense = np.zeros((out, inner, *conv.kernel))
+    for k in range(out):
+        at = k // share * each
+        dense[k, at : at + each] = conv.weight[k]
+    channels = out // (s * s)
+    if mode == b"CRD":
+        return dense.reshape(channels, s, s, inner, *conv.kernel), conv.bias.reshape(channels, s, s)
+    dense = dense.reshape(s, s, channels, inner, *conv.kernel)
+    return dense.transpose(2, 0, 1, 3, 4, 5), conv.bias.reshape(s, s, channels).transpose(2, 0, 1)
+
+
+def _best_stride(head: _Head) -> int | None:
+    """Return the LR stride of the last layer that executes least; None if nothing is won."""
+    s, first, last = head.scale, head.first, head.last
+    inner = head.enlarge.shape[3]
+    b = best_block(len(last.weight), last.weight.shape[1], last.kernel)
+    plain = block_cost(len(last.weight), last.weight.shape[1], last.kernel, b)
+    plain += executed(len(first.weight), first.weight.shape[1], first.kernel)
+    plain += executed(s * s * first.weight.shape[1], inner, head.enlarge.shape[4:], (s, s))
+    costs = {}
+    for stride in _STRIDES:
+        block = s * stride
+        if len(last.weight) * block * block > 4 * LANES:  # most of so large a window is zeros
+            break
+        ys, xs = _phases(head, 0, stride), _phases(head, 1, stride)
+        cost = 0.0
+        for y in ys:
+            for x in xs:
+                size = _kernel(head, y, x)[0].shape[2:]
+                cost += executed(len(first.weight), inner, size, (s, s))
+                cost += executed(
+                    len(last.weight) * block * block, last.weight.shape[1], (y.taps, x.taps), (block, block)
+                )
+        costs[stride] = cost
+    best = min(costs, key=lambda k: costs[k])
+    return best if costs[best] <= _WORTH * plain else None
+
+
+def _phases(head: _Head, axis: int, stride: int) -> list[_Phase]:
+    """Return the phases on an axis that meet the last layer at all."""
+    s, block = head.scale, head.scale * stride
+    found = []
+    for p in range(s):
+        reads = [divmod(p + head.cut[axis] + i, s) for i in range(head.first.kernel[axis])]
+        places = [
+            (j, t, (j + t - p) // s)
+            for j in range(block)
+            for t in range(head.last.kernel[axis])
+            if (j + t - p) % s == 0
+        ]
+        if places:
+            start = min(q for _, _, q in places)
+            taps = max(q for _, _, q in places) - start + 1
+            found.append(_Phase(reads, min(q for q, _ in reads), places, start, taps))
+    return found
+
+
+def _kernel(head: _Head, y: _Phase, x: _Phase) -> tuple[Array, Array, int, int]:
+    """Return one phase's first layer on LR samples: kernel, bias, and where it starts on y and x."""
+    first, big = head.first.weight, head.enlarge
+    kh, kw = big.shape[4:]
+    height, width = (max(q for q, _ in p.reads) - p.low + k for p, k in ((y, kh), (x, kw)))
+    kernel = np.zeros((len(first), big.shape[3], height, width))
+    bias = head.first.bias.copy()
+    for i, (qy, py) in enumerate(y.reads):
+        for j, (qx, px) in enumerate(x.reads):
+            at_y, at_x = qy - y.low, qx - x.low
+            kernel[:, :, at_y : at_y + kh, at_x : at_x + kw] += np.tensordot(
+                first[:, :, i, j], big[:, py, px], axes=1
+            )
+            bias += first[:, :, i, j] @ head.enlarge_bias[:, py, px]
+    # Bicubic has four taps of five in most phases, so borders come out as zeros.
+    rows = np.flatnonzero(np.any(kernel, axis=(0, 1, 3)))
+    cols = np.flatnonzero(np.any(kernel, axis=(0, 1, 2)))
+    if not rows.size:
+        return kernel[:, :, :1, :1], bias, y.low, x.low
+    kernel = kernel[:, :, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return kernel, bias, y.low + int(rows[0]), x.low + int(cols[0])
+
+
+def _gather(head: _Head, y: _Phase, x: _Phase, block: int) -> Array:
+    """Return the last layer's kernel from one phase to a block: (out·block², in, taps, taps)."""
+    weight = head.last.weight
+    out = np.zeros((len(weight), block, block, weight.shape[1], y.taps, x.taps))
+    for jy, ty, qy in y.places:
+        for jx, tx, qx in x.places:
+            out[:, jy, jx, :, qy - y.start, qx - x.start] = weight[:, :, ty, tx]
+    return out.reshape(len(weight) * block * block, weight.shape[1], y.taps, x.taps)
+
+
+def _rewrite(edit: Edit, head: _Head, stride: int) -> None:
+    block = head.scale * stride
+    new: list[NodeProto] = []
+    total = ""
+    for y in _phases(head, 0, stride):
+        for x in _phases(head, 1, stride):
+            kernel, bias, *low = _kernel(head, y, x)
+            spans = [
+                _span(head, axis, stride, p, low[axis], kernel.shape[2 + axis])
+                for axis, p in enumerate((y, x))
+            ]
+            nodes, at = _slice(edit, head.source, spans)
+            new += nodes
+            new.append(head.first.make(edit, source=at, output=edit.fresh("phase"), weight=kernel, bias=bias))
+            at = new[-1].output[0]
+            for node in head.between:
+                new.append(_copy(edit, node, at))
+                at = new[-1].output[0]
+            # The bias once, not once a phase.
+            new.append(
+                head.last.make(
+                    edit,
+                    source=at,
+                    output=edit.fresh("blocks"),
+                    weight=_gather(head, y, x, block),
+                    bias=np.zeros(1) if total else np.repeat(head.last.bias, block * block),
+                    stride=(stride, stride),
+                )
+            )
+            at = new[-1].output[0]
+            if total:
+                new.append(edit.node("Add", [total, at], "phases.sum"))
+                at = new[-1].output[0]
+            total = at
+    new.append(
+        edit.node(
+            "DepthToSpace",
+            [total],
+            "phases.shuffle",
+            head.last.node.output[0],
+            blocksize=block,
+            mode="CRD",
+        )
+    )
+    edit.replace(head.nodes, new)
+
+
+def _span(head: _Head, axis: int, stride: int, p: _Phase, low: int, size: int) -> tuple[int, int]:
+    """Return how many LR samples a phase leaves out before and after."""
+    before = low + p.start
+    # N blocks come from stride·N + lost/s samples and read (N - 1)·stride + taps + size - 1.
+    after = head.lost(axis) // head.scale + stride - before - p.taps - size + 1
+    return before, after
+
+
+def _slice(edit: Edit, source: str, spans: list[tuple[int, int]]) -> tuple[list[NodeProto], str]:
+    if not any(n for span in spans for n in span):
+        return [], source
+    starts, ends = [a for a, _ in spans], [-b if b else FAR for _, b in spans]
+    names = [
+        edit.weight(f"phase.{key}", np.array(values, np.int64))
+        for key, values in (("starts", starts), ("ends", ends), ("axes", [2, 3]))
+    ]
+    node = edit.node("Slice", [source, *names], "phase.slice")
+    return [node], node.output[0]
+
+
+def _copy(edit: Edit, node: NodeProto, source: str) -> NodeProto:
+    """Return a copy of a pointwise node that reads `source`; weights are shared."""
+    from onnx import NodeProto
+
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    for k, name in enumerate(copy.input):
+        if name and edit.array(name) is None:
+            copy.input[k] = source
+    copy.name = edit.fresh(node.name or node.op_type)
+    copy.output[0] = edit.fresh(f"{copy.name}.out")
+    return copy
