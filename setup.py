@@ -17,7 +17,7 @@ setup(
                 "srcnn_rt._tiles",
                 ["_ext/_tiles.pyx"],
                 include_dirs=["_ext"],
-                depends=["_ext/rows.h"],
+                depends=["_ext/rows.h", "_ext/enlarge.h"],
                 extra_compile_args=FLAGS,
             )
         ]

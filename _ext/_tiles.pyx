@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The loops of the tiler: extract, stitch, luminance. Nothing is checked here.
+"""The loops of the tiler: extract, stitch, luminance, bicubic. Nothing is checked here.
 
 ``srcnn_rt.tiles`` validates shapes, types and indices and allocates; these functions
 only loop, without the GIL. Pictures are (H, W, C) with any strides, windows are
@@ -58,6 +58,16 @@ cdef extern from "rows.h" nogil:
                   float wr, float wg, float wb, float offset)
     void srt_recolor(float *r, float *g, float *b, const float *y, ptrdiff_t n,
                      float wr, float wg, float wb, float offset, float gain)
+
+
+cdef extern from "enlarge.h" nogil:
+    ptrdiff_t srt_first(ptrdiff_t p, ptrdiff_t s)
+    void srt_spread(const float *src, float *dst, ptrdiff_t n, ptrdiff_t s, const float *taps)
+    void srt_blend(const float *a, const float *b, const float *c, const float *d, const float *t,
+                   float *dst, ptrdiff_t n)
+    void srt_blend_color(const float *a, const float *b, const float *c, const float *d, ptrdiff_t plane,
+                         const float *t, const float *y, float *dst, ptrdiff_t dst_plane, ptrdiff_t n,
+                         float wr, float wg, float wb, float offset, float gain)
 
 
 cdef inline bint interleaved(ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels) noexcept nogil:
@@ -262,3 +272,91 @@ def recolor(
                     &rgb[n, 0, i + cut, cut], &rgb[n, 1, i + cut, cut], &rgb[n, 2, i + cut, cut],
                     &y[n, 0, i, 0], w, wr, wg, wb, offset, gain,
                 )
+
+
+# Both keep the last four LR rows, spread to HR columns, in a ring: row r in slot r % 4.
+
+def enlarge(
+    const float[:, :, :, ::1] windows,
+    ptrdiff_t scale,
+    const float[:, ::1] taps,
+    float[:, ::1] ring,
+    float[:, :, :, ::1] out,
+):
+    """Fill ``out`` (N, C, h·s, w·s) with the bicubic enlargement of (N, C, h + 4, w + 4) windows.
+
+    ``taps[p]`` are the four weights of phase p. `ring` is scratch: (4, at least w·s).
+    """
+    cdef:
+        ptrdiff_t width = out.shape[3]
+        ptrdiff_t n, c, i, q, p, have, at
+    with nogil:
+        for n in range(out.shape[0]):
+            for c in range(out.shape[1]):
+                have = 0
+                for i in range(out.shape[2]):
+                    q = i // scale
+                    p = i - q * scale
+                    at = q + srt_first(p, scale)
+                    while have < at + 4:
+                        srt_spread(&windows[n, c, have, 0], &ring[have & 3, 0], width // scale, scale, &taps[0, 0])
+                        have += 1
+                    srt_blend(
+                        &ring[at & 3, 0], &ring[(at + 1) & 3, 0], &ring[(at + 2) & 3, 0], &ring[(at + 3) & 3, 0],
+                        &taps[p, 0], &out[n, c, i, 0], width,
+                    )
+
+
+def stitch_color(
+    const float[:, :, :, ::1] windows,
+    const float[:, :, :, ::1] luminance,
+    const ptrdiff_t[:, ::1] cores,
+    ptrdiff_t spare,
+    ptrdiff_t scale,
+    const float[:, ::1] taps,
+    float wr, float wg, float wb, float offset, float k,
+    float[:, ::1] ring,
+    float gain,
+    sample[:, :, :] out,
+):
+    """Put bicubic colour with the network's luminance into each core's place, as `stitch` does.
+
+    ``cores`` are in samples of `luminance` and `out`, and multiples of `scale`; the window
+    reaches `spare` LR pixels further than what bicubic reads for the luminance's own corner.
+    `ring` is scratch: (15, at least the widest core), of one HR row at a time.
+    """
+    cdef:
+        ptrdiff_t size = <ptrdiff_t>sizeof(sample)
+        ptrdiff_t step = out.strides[1] // size
+        ptrdiff_t hop = out.strides[2] // size
+        bint together = interleaved(step, hop, 3)
+        ptrdiff_t passes = 1 if together else 3
+        ptrdiff_t width_of_pass = 3 if together else 1
+        ptrdiff_t pitch = ring.shape[1]
+        ptrdiff_t n, c, i, q, p, have, at, top, left, width
+    with nogil:
+        for n in range(cores.shape[0]):
+            width = cores[n, 5]
+            if width == 0:
+                continue
+            top = cores[n, 0] // scale + spare
+            left = cores[n, 1] // scale + spare
+            have = top
+            for i in range(cores[n, 4]):
+                q = i // scale
+                p = i - q * scale
+                at = top + q + srt_first(p, scale)
+                while have < at + 4:
+                    for c in range(3):
+                        srt_spread(&windows[n, c, have, left], &ring[3 * (have & 3) + c, 0], width // scale, scale,
+                                   &taps[0, 0])
+                    have += 1
+                srt_blend_color(
+                    &ring[3 * (at & 3), 0], &ring[3 * ((at + 1) & 3), 0], &ring[3 * ((at + 2) & 3), 0],
+                    &ring[3 * ((at + 3) & 3), 0], pitch, &taps[p, 0],
+                    &luminance[n, 0, cores[n, 0] + i, cores[n, 1]], &ring[12, 0], pitch, width,
+                    wr, wg, wb, offset, k,
+                )
+                for c in range(passes):
+                    store(&ring[12 + c, 0], 0, pitch, width_of_pass, &out[cores[n, 2] + i, cores[n, 3], c], 0,
+                          step, hop, 1, width, gain)

@@ -41,13 +41,10 @@ def luminance(rgb: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(rgb @ weights + rgb.dtype.type(LUMA_OFFSET))
 
 
-def luma_windows(rgb: NDArray[np.float32], cut: int) -> NDArray[np.float32]:
-    """Return the (N, 1, h, w) luminance of (N, 3, h + 2·cut, w + 2·cut) windows."""
-    n, _, h, w = rgb.shape
-    out = np.empty((n, 1, h - 2 * cut, w - 2 * cut), np.float32)
+def luma_windows(rgb: NDArray[np.float32], cut: int, out: NDArray[np.float32]) -> None:
+    """Fill (N, 1, h, w) `out` with the luminance of (N, 3, h + 2·cut, w + 2·cut) windows."""
     _check_cut(rgb, out, cut)
     _tiles.luma(rgb, cut, *LUMA_WEIGHTS, LUMA_OFFSET, out)
-    return out
 
 
 def recolor(rgb: NDArray[np.float32], cut: int, y: NDArray[np.float32]) -> None:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import bicubic, geometry, pipeline, spec, tiles
+from . import geometry, pipeline, program, spec, tiles
 from .errors import ArgumentError, ModelError, PictureError
 from .geometry import Chunk, Plan, Span
 from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
 from .io.base import Closing, StripCache
 from .picture import Layout, PictureInfo
 from .render import Renderer, check_layout, margin_for, rules_for
-from .session import Session
+from .session import Session, available_threads
 from .spec import ModelSpec
 
-# HR side of a tile for tile="auto": larger tiles are no faster, and the network's
-# activations (96 channels of float32 at HR size) are what fills the memory.
-AUTO_TILE_HR = 512
+# HR side of a tile for tile="auto" where nothing was measured: small enough for the activations
+# to stay in the caches, large enough for the margins not to matter.
+AUTO_TILE_HR = 256
 
+LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
 WHOLE = 2**40  # a tile no picture fills
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
 
@@ -110,6 +114,8 @@ class Engine(Closing):
         value_range: str | None = None,
         whole: bool = False,
     ) -> None:
+        if threads is not None and threads < 1:
+            raise ArgumentError(f"threads must be at least 1, got {threads}")
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
             raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
         data, self._spec = _load_whole(model) if whole else spec.load(model)
@@ -120,15 +126,20 @@ class Engine(Closing):
                     f"a value range needs 1 or {self._spec.channels} numbers, got {len(values.gain)}"
                 )
             self._spec = replace(self._spec, range=values)
+        if not math.isnan(self._spec.facts.macs):  # or it was not analysed, and runs as it is
+            ready = program.prepare(data, self._spec)
+            data, self._spec = ready.data, ready.spec
         side = max(geometry.MIN_TILE, AUTO_TILE_HR // self._spec.scale) if tile == "auto" else tile
         if side < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {side}")
         self._tile = WHOLE if whole else geometry.ceil_to(side, self._spec.period)
-        self._network = Session(data, provider, threads)
-        # Chroma and alpha are bicubic; on the CPU that is cheaper than a trip to the card.
-        plain = bicubic.model(self._spec.scale).SerializeToString()
-        self._bicubic = Session(plain, "cpu", self._network.threads)
+        # One thread a worker: each computes a window of its own, and none waits for another.
+        self._workers = 1 if whole else threads or available_threads()
+        self._network = Session(data, provider, threads if self._workers == 1 else 1)
+        if self._network.provider != "cpu":  # a card runs one window at a time
+            self._workers = 1
         self._provider = self._network.provider
+        self._pool = ThreadPoolExecutor(self._workers, "srcnn-work")
         self._closed = False
 
     @property
@@ -159,7 +170,8 @@ class Engine(Closing):
     def close(self) -> None:
         """Let go of the model. Later calls of `upscale` raise `ArgumentError`."""
         self._closed = True
-        del self._network, self._bicubic
+        self._pool.shutdown()
+        del self._network
 
     def upscale(
         self, image: NDArray[Any], *, bands: bool = False, progress: Progress | None = None
@@ -266,9 +278,12 @@ class Engine(Closing):
         info, s = source.info, self.scale
         check_layout(self._spec, info.layout)
         plan = self._plan(info, sink)
-        work = Renderer(self._spec, self._network, self._bicubic, info, plan)
-        total, done = info.shape[0] * info.shape[1] * s * s, 0
+        total, seen = info.shape[0] * info.shape[1] * s * s, 0
         strips = StripCache(source) if source.by_rows else source
+        idle: SimpleQueue[Renderer] = SimpleQueue()
+        for _ in range(self._workers):
+            idle.put(Renderer(self._spec, self._network, info, plan))
+        most = Renderer.batch_for(self._spec, info, plan)
 
         def hr(span: Span) -> Span:
             return Span(span.start * s, span.stop * s)
@@ -276,35 +291,56 @@ class Engine(Closing):
         def read(chunk: Chunk) -> NDArray[Any]:
             return strips.read(*chunk.reach(plan.tile, plan.margin, info.shape))
 
-        def compute(chunk: Chunk, part: NDArray[Any]) -> NDArray[Any]:
-            nonlocal done
+        def start(chunk: Chunk, part: NDArray[Any]) -> tuple[NDArray[Any], list[Future[int]]]:
             out = sink.buffer(hr(chunk.y), hr(chunk.x))
-            for at in range(0, len(chunk.tiles), work.batch):
-                batch = chunk.tiles[at : at + work.batch]
+            batches = (chunk.tiles[at : at + most] for at in range(0, len(chunk.tiles), most))
+            return out, [self._pool.submit(compute, batch, chunk, part, out) for batch in batches]
+
+        def compute(
+            batch: tuple[geometry.Tile, ...], chunk: Chunk, part: NDArray[Any], out: NDArray[Any]
+        ) -> int:
+            work = idle.get()
+            try:
                 work.render(batch, chunk, part, out)
-                done += sum(t.y.core.size * t.x.core.size for t in batch) * s * s
-                if progress is not None:
-                    progress(done, total)
-            return out
+            finally:
+                idle.put(work)
+            return sum(t.y.core.size * t.x.core.size for t in batch) * s * s
 
         def write(chunk: Chunk, out: NDArray[Any]) -> None:
             sink.write(hr(chunk.y), hr(chunk.x), out)
 
-        pipeline.overlap(plan, read, compute, write)
+        def done(pixels: int) -> None:
+            nonlocal seen
+            seen += pixels
+            if progress is not None:
+                progress(seen, total)
+
+        pipeline.overlap(plan, read, start, write, done)
 
     def _plan(self, info: PictureInfo, sink: Sink) -> Plan:
         s = self.scale
-        height = geometry.ceil_to(self._tile, max(1, sink.block[0] // s))
+        tile = self._share(info.shape)
+        height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
         column = height * s * s * info.layout.channels * info.dtype.itemsize
         widest = info.shape[1] if sink.max_bytes is None else max(1, sink.max_bytes // column)
         return geometry.plan(
             info.shape,
-            self._tile,
+            tile,
             margin=margin_for(self._spec, info.layout),
             rules=rules_for(self._spec),
             block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
             max_chunk=widest,
         )
+
+    def _share(self, shape: tuple[int, int]) -> int:
+        """Return a tile with which a picture has windows for every worker, where it is large enough."""
+        tile, (h, w) = self._tile, shape
+        while -(-h // tile) * -(-w // tile) < self._workers:
+            half = geometry.ceil_to(min(tile, max(h, w)) // 2, self._spec.period)
+            if half < LEAST_SHARE:
+                break
+            tile = half
+        return tile
 
 
 def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:

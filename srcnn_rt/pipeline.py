@@ -1,9 +1,10 @@
-"""Read ahead and write behind while the network runs: three stages, bounded."""
+"""Read ahead, compute with several workers, write behind: bounded, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -14,18 +15,27 @@ Result = TypeVar("Result")
 def overlap(
     items: Iterable[Item],
     read: Callable[[Item], Part],
-    compute: Callable[[Item, Part], Result],
+    start: Callable[[Item, Part], tuple[Result, Sequence[Future[int]]]],
     write: Callable[[Item, Result], None],
+    done: Callable[[int], None] = lambda count: None,
 ) -> None:
-    """Do ``write(item, compute(item, read(item)))`` for every item, in order.
+    """Read every item, start the work on it, and write it when that work is done; in order.
 
-    `read` runs in one thread, one item ahead; `write` in another, one item behind;
-    `compute` in the caller's. So at most two parts and two results are alive: result k is
-    written before `compute` is called for item k + 2. The first error of any stage is
-    raised here, after the other stages have stopped.
+    `start` gives work to threads of its own and returns at once: what is to be written, and
+    the futures that fill it. The work on item k + 1 is started before that on item k is done,
+    so that no worker waits for the last of an item. `read` runs in one thread, one item
+    ahead; `write` in another, one item behind. So at most two results are being filled or
+    written: result k is written before `start` is called for item k + 2. The first error
+    of any stage is raised here, after all that was started has stopped. `done` is called here
+    with what each future gives, in their order.
     """
-    with ThreadPoolExecutor(1, "srcnn-read") as reader, ThreadPoolExecutor(1, "srcnn-write") as writer:
+    running: list[Future[int]] = []
+    with ExitStack() as stack:
+        reader = stack.enter_context(ThreadPoolExecutor(1, "srcnn-read"))
+        writer = stack.enter_context(ThreadPoolExecutor(1, "srcnn-write"))
+        stack.callback(lambda: stop(running))
         writing: Future[None] | None = None
+        before: tuple[Item, Result, Sequence[Future[int]]] | None = None
         iterator = iter(items)
         item = next(iterator, None)
         reading = reader.submit(read, item) if item is not None else None
@@ -33,11 +43,36 @@ def overlap(
             part = reading.result()
             following = next(iterator, None)
             reading = reader.submit(read, following) if following is not None else None
-            result = compute(item, part)
             if writing is not None:
                 writing.result()
-            writing = writer.submit(write, item, result)
-            del part, result  # or they would live on through the next computation
+            result, futures = start(item, part)
+            running += futures
+            if before is not None:
+                writing = _finish(before, writer, write, done)
+                del running[: len(before[2])]
+            before = item, result, futures
+            del part, result, futures  # or they would live on through the next computation
             item = following
-        if writing is not None:
-            writing.result()
+        if before is not None:
+            _finish(before, writer, write, done).result()
+
+
+def stop(futures: Sequence[Future[int]]) -> None:
+    """Take back what has not begun and wait for what has."""
+    for future in futures:
+        future.cancel()
+    for future in futures:
+        if not future.cancelled():
+            future.exception()
+
+
+def _finish(
+    before: tuple[Item, Result, Sequence[Future[int]]],
+    writer: ThreadPoolExecutor,
+    write: Callable[[Item, Result], None],
+    done: Callable[[int], None],
+) -> Future[None]:
+    item, result, futures = before
+    for future in futures:
+        done(future.result())
+    return writer.submit(write, item, result)

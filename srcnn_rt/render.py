@@ -28,7 +28,7 @@ from .session import Session
 from .spec import ModelSpec
 
 # Small windows go through the network together, up to this many HR samples a run.
-BATCH_SAMPLES = 512**2
+BATCH_SAMPLES = 256**2
 
 Windows = NDArray[np.float32]
 
@@ -72,32 +72,41 @@ def rules_for(model: ModelSpec) -> tuple[Rules, Rules]:
 
 
 class Renderer:
-    """The buffers of one picture and the steps between its windows and its cores.
+    """The buffers of one worker on one picture, and the steps between windows and cores.
 
-    Not safe for several threads at once; each picture has its own.
+    Not safe for several threads at once; each worker has its own. Nothing of a window's size is
+    allocated after the first call, but for pictures with alpha.
 
     Attributes
     ----------
     batch : how many windows `render` takes at most
     """
 
-    def __init__(
-        self, model: ModelSpec, network: Session, plain: Session, info: PictureInfo, plan: Plan
-    ) -> None:
+    def __init__(self, model: ModelSpec, network: Session, info: PictureInfo, plan: Plan) -> None:
         self._model, self._layout, self._plan = model, info.layout, plan
-        self._network, self._plain = network, plain
         s, (h, w) = model.scale, plan.tile
-        if model.batch is None:
-            most = -(-info.shape[0] // h) * -(-info.shape[1] // w)
-            self.batch = min(max(1, BATCH_SAMPLES // (h * w * s * s)), most)
-        else:
-            self.batch = model.batch
-        self._windows = np.zeros((self.batch, info.layout.channels, *plan.window), np.float32)
-        # Margin of the windows that colour comes in, and how much of it only bicubic wants.
+        self.batch = self.batch_for(model, info, plan)
+        lead = 2 * _lead(model)
+        self._bound = network.bind(
+            (self.batch, model.channels, h + lead, w + lead), (self.batch, model.channels, h * s, w * s)
+        )
+        # Margin of the windows that colour comes in, beyond what the network reads.
         self._spare = _spare(model, info.layout)
-        self._cut = (_lead(model) + self._spare - bicubic.REACH) * s
+        # A picture of the model's own channels is extracted right where the network reads it.
+        self._direct = info.layout.channels == model.channels and not self._spare
+        size = (self.batch, info.layout.channels, *plan.window)
+        self._windows = self._bound.input if self._direct else np.zeros(size, np.float32)
         # Alpha below this is stored as 0.
         self._least_alpha = 0.5 / tiles.white(info.dtype) if info.dtype.kind != "f" else 1e-6
+
+    @staticmethod
+    def batch_for(model: ModelSpec, info: PictureInfo, plan: Plan) -> int:
+        """Return how many windows go through the network together."""
+        if model.batch is not None:
+            return model.batch
+        (h, w), (rows, cols) = plan.tile, info.shape
+        most = -(-rows // h) * -(-cols // w)
+        return min(max(1, BATCH_SAMPLES // (h * w * model.scale**2)), most)
 
     def render(self, batch: tuple[Tile, ...], chunk: Chunk, part: NDArray[Any], out: NDArray[Any]) -> None:
         """Fill the cores of `batch` in the chunk `out` from the picture's `part`.
@@ -117,64 +126,96 @@ class Renderer:
             shape=self._plan.shape,
             origin=(reach[0].start, reach[1].start),
         )
-        if _has_plain_alpha(self._model, self._layout):
-            windows, cut = self._with_alpha(self._windows), 0
+        s, origin = self._model.scale, (chunk.y.start, chunk.x.start)
+        if self._direct:
+            tiles.stitch(self._network(), batch, s, out, origin=origin)
+        elif _has_plain_alpha(self._model, self._layout):
+            tiles.stitch(self._with_alpha(), batch, s, out, origin=origin)
+        elif self._recolors:
+            y = self._luminance(self._windows)
+            tiles.stitch_color(self._windows, y, batch, s, out, margin=self._margin, origin=origin)
+        elif self._model.channels == 1:
+            # One channel at a time: activations of one channel only.
+            for c in range(self._windows.shape[1]):
+                np.copyto(self._bound.input[:, 0], _trim(self._windows, self._spare)[:, c])
+                tiles.stitch(self._network(), batch, s, out[:, :, c : c + 1], origin=origin)
         else:
-            windows, cut = self._colors(self._windows)
-        tiles.stitch(windows, batch, self._model.scale, out, cut=cut, origin=(chunk.y.start, chunk.x.start))
+            gray = self._sharpen(self._windows)
+            tiles.stitch(gray, batch, s, out, origin=origin)
 
-    def _colors(self, windows: Windows) -> tuple[Windows, int]:
-        """Return HR windows of all channels and the HR border around their tiles."""
-        if self._layout.color == "rgb" and self._model.channels == 1:
-            out = self._enlarge(windows)
-            y = self._run(color.luma_windows(windows, self._spare))
-            color.recolor(out, self._cut, y)
-            return out, self._cut
-        inner = _trim(windows, self._spare)
-        count = windows.shape[1]
-        if self._model.channels == count:
-            return self._run(inner), 0
-        if self._model.channels == 3 and count == 1:
-            return self._run(np.repeat(inner, 3, axis=1)).mean(axis=1, keepdims=True), 0
-        # One channel at a time: one window shape, and activations of one channel only.
-        runs = [self._run(inner[:, c : c + 1]) for c in range(count)]
-        return np.concatenate(runs, axis=1), 0
+    @property
+    def _recolors(self) -> bool:
+        """Whether only the luminance of RGB goes through the network."""
+        return self._layout.color == "rgb" and self._model.channels == 1
 
-    def _run(self, windows: Windows) -> Windows:
-        """Run the network on windows in [0, 1], in its own range of values."""
-        values = self._model.range
+    @property
+    def _margin(self) -> int:
+        """LR pixels of colour around the area that the network gives."""
+        return _lead(self._model) + self._spare
+
+    def _network(self) -> Windows:
+        """Run the network on its input buffer, in its own range of values; the buffer is spent."""
+        values, (source, target) = self._model.range, (self._bound.input, self._bound.output)
         if values.plain:
-            return self._network.run(np.ascontiguousarray(windows))
+            self._bound.run()
+            return target
         gain, offset = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (values.gain, values.offset))
-        out = self._network.run(np.ascontiguousarray(windows * gain + offset))
-        return (out - offset) / gain
+        np.multiply(source, gain, out=source)
+        np.add(source, offset, out=source)
+        self._bound.run()
+        np.subtract(target, offset, out=target)
+        np.divide(target, gain, out=target)
+        return target
 
-    def _with_alpha(self, windows: Windows) -> Windows:
+    def _luminance(self, windows: Windows) -> Windows:
+        """Return the network's luminance of RGB windows."""
+        color.luma_windows(windows, self._spare, out=self._bound.input)
+        return self._network()
+
+    def _sharpen(self, windows: Windows) -> Windows:
+        """Return HR tiles of all colour channels; a new array where the network has another count."""
+        count, channels = windows.shape[1], self._model.channels
+        inner = _trim(windows, self._spare)
+        if self._recolors:
+            y = self._luminance(windows)
+            out = _trim(tiles.enlarge(windows, self._model.scale), self._cut)
+            out = np.ascontiguousarray(out)
+            color.recolor(out, 0, y)
+            return out
+        if channels == count or (channels == 3 and count == 1):  # a gray picture is its three channels
+            np.copyto(self._bound.input, inner)
+            out = self._network()
+            return out if channels == count else out.mean(axis=1, keepdims=True)
+        out = np.empty((len(windows), count, *self._bound.output.shape[2:]), np.float32)
+        for c in range(count):
+            np.copyto(self._bound.input[:, 0], inner[:, c])
+            out[:, c] = self._network()[:, 0]
+        return out
+
+    def _with_alpha(self) -> Windows:
         """Return HR tiles of colour and alpha.
 
         Colour is bicubic of the premultiplied colour, divided by bicubic of the alpha, plus
         what the network adds to bicubic where colour goes on under the transparent parts.
         """
-        blur = _blur(self._model)
+        windows, blur, s = self._windows, _blur(self._model), self._model.scale
         inner = np.ascontiguousarray(_trim(windows, blur))
         alpha = inner[:, -1:]
         if (windows[:, -1] == 1).all():
-            sharp, cut = self._colors(np.ascontiguousarray(inner[:, :-1]))
-            sharp = _trim(sharp, cut)
+            sharp = self._sharpen(np.ascontiguousarray(inner[:, :-1]))
             return np.concatenate([sharp, np.ones_like(sharp[:, :1])], axis=1)
         filled = color.fill(windows, blur)
-        sharp, cut = self._colors(filled)
-        detail = _trim(sharp, cut) - _trim(self._enlarge(filled), self._cut)
+        sharp = self._sharpen(filled)
+        detail = sharp - _trim(tiles.enlarge(filled, s), self._cut)
         inner[:, :-1] *= alpha
-        plain = np.ascontiguousarray(_trim(self._enlarge(inner), self._cut))
+        plain = np.ascontiguousarray(_trim(tiles.enlarge(inner, s), self._cut))
         color.unpremultiply(plain[:, :-1], plain[:, -1:], detail, self._least_alpha)
         return plain
 
-    def _enlarge(self, windows: Windows) -> Windows:
-        """Enlarge every channel by bicubic."""
-        n, c, h, w = windows.shape
-        out = self._plain.run(windows.reshape(n * c, 1, h, w))
-        return out.reshape(n, c, *out.shape[2:])
+    @property
+    def _cut(self) -> int:
+        """HR border of enlarged colour around the area that the network gives."""
+        return (self._margin - bicubic.REACH) * self._model.scale
 
 
 def _has_plain_alpha(model: ModelSpec, layout: Layout) -> bool:

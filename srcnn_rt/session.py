@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -138,6 +139,81 @@ class Session:
         except Exception as error:  # the runtime's errors share no other base class
             raise ModelError(f"ONNX Runtime failed on windows of shape {windows.shape}: {error}") from error
         return np.ascontiguousarray(out, dtype=np.float32)
+
+    def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
+        """Return buffers for windows of one shape and the run between them.
+
+        Parameters
+        ----------
+        source, target : (N, C, h, w) of the windows and of what the model makes of them
+        """
+        if self.provider == "cpu" and self._dtype == np.float32:
+            return _InPlace(self._session, self._input, self._output, source, target)
+        return Bound(self.run, source, target)
+
+
+class Bound:
+    """A model with one window shape: buffers allocated once, and the run between them.
+
+    Not safe for several threads at once; different ones of the same session are.
+
+    Attributes
+    ----------
+    input : float32, filled by the caller
+    output : float32, what `run` made of it; overwritten by the next
+    """
+
+    def __init__(
+        self,
+        run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        source: tuple[int, ...],
+        target: tuple[int, ...],
+    ) -> None:
+        self.input = np.zeros(source, np.float32)
+        self.output = np.empty(target, np.float32)
+        self._run = run
+
+    def run(self) -> None:
+        """Fill `output` from `input`.
+
+        Raises
+        ------
+        ModelError
+            If the runtime fails, or the model gives another shape than it was bound to.
+        """
+        out = self._run(self.input)
+        if out.shape != self.output.shape:
+            raise ModelError(f"the model gives {out.shape} for {self.input.shape}, not {self.output.shape}")
+        np.copyto(self.output, out)
+
+
+class _InPlace(Bound):
+    """ONNX Runtime reads and writes the buffers themselves."""
+
+    def __init__(
+        self,
+        session: Any,
+        source_name: str,
+        target_name: str,
+        source: tuple[int, ...],
+        target: tuple[int, ...],
+    ) -> None:
+        super().__init__(lambda windows: windows, source, target)
+        self._session = session
+        self._binding = session.io_binding()
+        for bind, name, array in (
+            (self._binding.bind_input, source_name, self.input),
+            (self._binding.bind_output, target_name, self.output),
+        ):
+            bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+
+    def run(self) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # the runtime's errors share no other base class
+            raise ModelError(
+                f"ONNX Runtime failed on windows of shape {self.input.shape}: {error}"
+            ) from error
 
 
 def _create(ort: ModuleType, model: bytes, providers: list[Any], threads: int) -> Any:

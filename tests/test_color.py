@@ -32,7 +32,8 @@ def test_recolor_changes_y_and_keeps_chroma(rng: np.random.Generator) -> None:
 
 def test_luma_windows_takes_the_inner_part(rng: np.random.Generator) -> None:
     rgba = rng.random((2, 4, 9, 11)).astype(np.float32)
-    out = color.luma_windows(rgba, 1)
+    out = np.empty((len(rgba), 1, rgba.shape[2] - 2, rgba.shape[3] - 2), np.float32)
+    color.luma_windows(rgba, 1, out)
     expected = color.luminance(rgba[:, :3, 1:-1, 1:-1].transpose(0, 2, 3, 1))
     assert np.allclose(out[:, 0], expected, atol=1e-6)
 
@@ -66,4 +67,4 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
         color.recolor(np.zeros((1, 3, 8, 8), np.float32), 1, np.zeros((1, 1, 8, 8), np.float32))
     with pytest.raises(ValueError, match="does not fit"):
-        color.luma_windows(np.zeros((1, 2, 8, 8), np.float32), 0)
+        color.luma_windows(np.zeros((1, 2, 8, 8), np.float32), 0, np.zeros((1, 1, 8, 8), np.float32))

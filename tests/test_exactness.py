@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import Engine, engine, geometry, spec, tiles
+from srcnn_rt import Engine, engine, geometry, program, spec, tiles
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
 from tests.models import layers_of
@@ -245,13 +245,13 @@ def test_a_wrong_margin_in_the_spec_is_caught(
     picture = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
     with Engine(path, "cpu", 512) as whole:
         good = whole.upscale(picture)
-    real = spec.describe
+    real = program.prepare
 
-    def wrong_margin(data: bytes, name: str) -> spec.ModelSpec:
-        described = real(data, name)
-        return replace(described, margin=described.margin + delta)
+    def wrong_margin(data: bytes, described: spec.ModelSpec) -> program.Program:
+        ready = real(data, described)
+        return replace(ready, spec=replace(ready.spec, margin=ready.spec.margin + delta))
 
-    monkeypatch.setattr(spec, "describe", wrong_margin)
+    monkeypatch.setattr(program, "prepare", wrong_margin)
     with Engine(path, "cpu", 16) as wrong:
         try:
             assert (wrong.upscale(picture) != good).any()

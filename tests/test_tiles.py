@@ -1,4 +1,4 @@
-"""extract and stitch against NumPy, for every type, layout and stride."""
+"""extract, stitch, enlarge and stitch_color against NumPy, for every type, layout and stride."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from srcnn_rt import ArgumentError, tiles
-from srcnn_rt.geometry import Piece, Span, Tile, plan
+from srcnn_rt import ArgumentError, bicubic, color, tiles
+from srcnn_rt.geometry import Piece, Plan, Span, Tile, plan
+from srcnn_rt.session import Session
+from tests import reference
 from tests.reference import mirrored
 
 DTYPES = [np.uint8, np.uint16, np.float32]
@@ -179,3 +181,238 @@ def test_wrong_arguments_are_refused_before_the_loops() -> None:
         tiles.stitch(np.zeros((1, 1, 16, 16), np.float32), tile, 2, np.zeros((15, 40, 1), np.uint8))
     with pytest.raises(ArgumentError, match="do not hold 2 tiles"):
         tiles.stitch(np.zeros((1, 1, 16, 16), np.float32), tile * 2, 2, np.zeros((16, 16, 1), np.uint8))
+
+
+def bicubic_inside(plane: np.ndarray, scale: int) -> np.ndarray:
+    """The oracle's enlargement of what lies two pixels inside, in float64."""
+    return reference.bicubic(plane, scale)[2 * scale : -2 * scale, 2 * scale : -2 * scale]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(5, 45), st.integers(5, 45)),
+    scale=st.sampled_from([1, 2, 3, 4, 5, 6, 7, 8, 16]),
+    seed=st.integers(0, 99),
+)
+def test_enlarge_is_bicubic(shape: tuple[int, int, int, int], scale: int, seed: int) -> None:
+    windows = np.random.default_rng(seed).random(shape, np.float32)
+    n, c, h, w = shape
+    out = np.full((n, c, (h - 4) * scale, (w - 4) * scale), np.nan, np.float32)
+    assert tiles.enlarge(windows, scale, out) is out
+    for got, plane in zip(out.reshape(-1, *out.shape[2:]), windows.reshape(-1, h, w), strict=True):
+        assert abs(got - bicubic_inside(plane, scale)).max() < 3e-7
+    assert (tiles.enlarge(windows, scale) == out).all()
+
+
+@pytest.mark.parametrize(("scale", "top"), [(2, 255), (4, 7)])
+def test_enlarge_is_exact_where_float32_is(scale: int, top: int, rng: np.random.Generator) -> None:
+    # Weights are multiples of 1/128 and 1/1024; their products with small integers fit 24 bits.
+    windows = rng.integers(0, top, (1, 2, 30, 37), endpoint=True).astype(np.float32)
+    out = tiles.enlarge(windows, scale)
+    for got, plane in zip(out[0], windows[0], strict=True):
+        assert (got == bicubic_inside(plane, scale)).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 5, 8])
+def test_enlarge_gives_the_same_bits_in_every_window(scale: int, rng: np.random.Generator) -> None:
+    whole = rng.normal(0.5, 1, (1, 1, 40, 70)).astype(np.float32)
+    expected = tiles.enlarge(whole, scale)
+    for y, x, h, w in [(0, 0, 5, 5), (3, 1, 9, 38), (7, 13, 24, 23), (20, 5, 20, 65), (1, 64, 39, 6)]:
+        part = tiles.enlarge(whole[..., y : y + h, x : x + w].copy(), scale)
+        rows = slice(y * scale, (y + h - 4) * scale)
+        assert (part == expected[..., rows, x * scale : (x + w - 4) * scale]).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 7])
+def test_enlarge_of_a_mirrored_picture_is_mirrored(scale: int, rng: np.random.Generator) -> None:
+    windows = rng.random((1, 1, 21, 34), np.float32)
+    expected = tiles.enlarge(windows, scale)
+    for flip in ((2,), (3,), (2, 3)):
+        flipped = tiles.enlarge(np.ascontiguousarray(np.flip(windows, flip)), scale)
+        assert (np.flip(flipped, flip) == expected).all()
+
+
+def exact_color(picture: np.ndarray, luminance: np.ndarray, scale: int) -> np.ndarray:
+    """Colour reconstruction of a whole (h, w, 3) picture in [0, 1], in float64."""
+    rgb = np.stack([reference.bicubic(picture[..., c], scale) for c in range(3)], axis=-1)
+    y = (rgb @ [65.481, 128.553, 24.966] + 16) / 255
+    return rgb + (255 / 219 * (luminance - y))[..., None]
+
+
+def cut_luminance(luminance: np.ndarray, todo: tuple[Tile, ...], p: Plan, scale: int) -> np.ndarray:
+    """What a network would have returned for tiles, from an (H, W) luminance; one window too many."""
+    h, w = (n * scale for n in p.tile)
+    out = np.full((len(todo) + 1, 1, h, w), np.nan, np.float32)
+    for n, t in enumerate(todo):
+        rows = mirror_index(t.y.origin * scale, t.y.origin * scale + h, luminance.shape[0])
+        cols = mirror_index(t.x.origin * scale, t.x.origin * scale + w, luminance.shape[1])
+        out[n, 0] = luminance[np.ix_(rows, cols)]
+    return out
+
+
+def color_by_tiles(
+    picture: np.ndarray, luminance: np.ndarray, tile: int, scale: int, margin: int, out: np.ndarray
+) -> None:
+    shape = (picture.shape[0], picture.shape[1])
+    p = plan(shape, tile, margin=margin, max_chunk=2 * tile)
+    for chunk in p:
+        windows = np.full((len(chunk.tiles) + 1, 3, *p.window), np.nan, np.float32)
+        tiles.extract(picture, chunk.tiles, margin, windows)
+        hr = cut_luminance(luminance, chunk.tiles, p, scale)
+        part = out[chunk.y.start * scale : chunk.y.stop * scale, chunk.x.start * scale : chunk.x.stop * scale]
+        origin = (chunk.y.start, chunk.x.start)
+        tiles.stitch_color(windows, hr, chunk.tiles, scale, part, margin=margin, origin=origin)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    tile=st.integers(8, 30),
+    scale=st.sampled_from([1, 2, 3, 4, 8]),
+    margin=st.integers(2, 6),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 99),
+)
+def test_stitch_color_is_bicubic_with_the_networks_luminance(
+    shape: tuple[int, int], tile: int, scale: int, margin: int, dtype: type, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    picture = (rng.random((*shape, 3)) * (1 if dtype is np.float32 else np.iinfo(dtype).max)).astype(dtype)
+    # Beyond [0, 1] too, so that clipping is met.
+    luminance = rng.uniform(-0.1, 1.1, (shape[0] * scale, shape[1] * scale)).astype(np.float32)
+    top = tiles.white(picture.dtype)
+    exact = exact_color(picture / top, luminance, scale)
+    blank = np.zeros((*luminance.shape, 3), dtype)
+    for name, out in views(blank).items():
+        color_by_tiles(picture, luminance, tile, scale, margin, out)
+        if dtype is np.float32:
+            assert abs(out - exact).max() < 1e-6, name
+        else:  # rounded to the nearest code, but where float32 cannot tell which it is
+            assert abs(out - np.clip(exact, 0, 1) * top).max() <= 0.5 + 1e-6 * top, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_stitch_color_does_not_depend_on_the_tile(scale: int, dtype: type, rng: np.random.Generator) -> None:
+    picture = random_picture(rng, (61, 83, 3), dtype)
+    luminance = rng.uniform(0, 1, (61 * scale, 83 * scale)).astype(np.float32)
+    results = []
+    for tile, margin in [(100, 2), (8, 2), (17, 5), (31, 3)]:
+        out = np.zeros((*luminance.shape, 3), dtype)
+        color_by_tiles(picture, luminance, tile, scale, margin, out)
+        results.append(out)
+    for out in results[1:]:
+        assert np.array_equal(out, results[0])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_stitch_color_is_enlarge_recolor_and_stitch_bit_for_bit(scale: int, rng: np.random.Generator) -> None:
+    windows = rng.random((2, 3, 29, 42), np.float32)
+    luminance = rng.random((2, 1, 23 * scale, 36 * scale), np.float32)
+    todo = [one_tile(0, 0, 23, 36), one_tile(0, 36, 23, 36)]
+    enlarged = tiles.enlarge(windows, scale)
+    color.recolor(enlarged, scale, luminance)
+    for dtype in DTYPES:
+        expected = np.zeros((23 * scale, 72 * scale, 3), dtype)
+        tiles.stitch(enlarged, todo, scale, expected, cut=scale)
+        out = np.zeros_like(expected)
+        tiles.stitch_color(windows, luminance, todo, scale, out, margin=3)
+        assert (out == expected).all()
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_stitch_color_agrees_with_onnx_runtimes_bicubic(scale: int, rng: np.random.Generator) -> None:
+    windows = rng.random((1, 3, 84, 104), np.float32)
+    luminance = rng.random((1, 1, 80 * scale, 100 * scale), np.float32)
+    todo = [one_tile(0, 0, 80, 100)]
+    session = Session(bicubic.model(scale).SerializeToString(), "cpu", 1)
+    rgb = session.run(windows.reshape(3, 1, 84, 104)).reshape(1, 3, 80 * scale, 100 * scale)
+    color.recolor(rgb, 0, luminance)
+    for dtype, same in ((np.uint8, 0.9999), (np.uint16, 0.98), (np.float32, 0)):
+        expected = np.zeros((80 * scale, 100 * scale, 3), dtype)
+        tiles.stitch(rgb, todo, scale, expected)
+        out = np.zeros_like(expected)
+        tiles.stitch_color(windows, luminance, todo, scale, out, margin=2)
+        assert abs(out.astype(np.float64) - expected).max() <= (1e-6 if dtype is np.float32 else 1)
+        assert (out == expected).mean() >= same
+
+
+@pytest.mark.parametrize("margin", [2, 3, 5])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_cores_of_one_pixel(scale: int, margin: int, rng: np.random.Generator) -> None:
+    windows = rng.random((1, 3, 8 + 2 * margin, 9 + 2 * margin), np.float32)
+    luminance = rng.random((1, 1, 8 * scale, 9 * scale), np.float32)
+    whole = np.zeros((8 * scale, 9 * scale, 3), np.float32)
+    tiles.stitch_color(windows, luminance, [one_tile(0, 0, 8, 9)], scale, whole, margin=margin)
+    for y in range(8):
+        for x in range(9):
+            tile = Tile(Piece(0, Span(y, y + 1)), Piece(0, Span(x, x + 1)))
+            out = np.full_like(whole, np.nan)
+            tiles.stitch_color(windows, luminance, [tile], scale, out, margin=margin)
+            here = np.s_[y * scale : (y + 1) * scale, x * scale : (x + 1) * scale]
+            assert (out[here] == whole[here]).all()
+            assert np.isfinite(out).sum() == 3 * scale * scale  # nothing else is written
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("margin", [2, 4])
+def test_stitch_color_reads_two_pixels_around_a_core_and_no_more(
+    scale: int, margin: int, rng: np.random.Generator
+) -> None:
+    windows = rng.random((1, 3, 9 + 2 * margin, 9 + 2 * margin), np.float32)
+    luminance = rng.random((1, 1, 9 * scale, 9 * scale), np.float32)
+    tile = [Tile(Piece(0, Span(3, 6)), Piece(0, Span(4, 5)))]
+
+    def run(colors: np.ndarray, y: np.ndarray) -> np.ndarray:
+        out = np.zeros((9 * scale, 9 * scale, 3), np.float32)
+        tiles.stitch_color(colors, y, tile, scale, out, margin=margin)
+        return out
+
+    before = run(windows, luminance)
+    for row in range(windows.shape[2]):
+        for col in range(windows.shape[3]):
+            changed = windows.copy()
+            changed[0, 1, row, col] += 5
+            inside = 3 - 2 <= row - margin < 6 + 2 and 4 - 2 <= col - margin < 5 + 2
+            assert (run(changed, luminance) != before).any() == inside
+    beside = luminance.copy()
+    beside[:, :, : 3 * scale] = beside[:, :, 6 * scale :] = np.nan
+    beside[..., : 4 * scale] = beside[..., 5 * scale :] = np.nan
+    assert (run(windows, beside) == before).all()
+
+
+def test_wrong_colour_arguments_are_refused_before_the_loops() -> None:
+    windows = np.zeros((1, 3, 12, 12), np.float32)
+    y = np.zeros((1, 1, 16, 16), np.float32)
+    tile = [one_tile(0, 0, 8, 8)]
+    out = np.zeros((16, 16, 3), np.uint8)
+    tiles.stitch_color(windows, y, tile, 2, out, margin=2)
+    for margin in (3, 4):
+        with pytest.raises(ArgumentError, match=f"a margin of {margin} goes with luminance"):
+            tiles.stitch_color(windows, y, tile, 2, out, margin=margin)
+    with pytest.raises(ArgumentError, match="margin must be at least 2 LR pixels for bicubic, got 1"):
+        tiles.stitch_color(windows[:, :, 1:-1, 1:-1].copy(), y, tile, 2, out, margin=1)
+    with pytest.raises(ArgumentError, match="goes with luminance"):
+        tiles.stitch_color(windows, y, tile, 3, out, margin=2)
+    with pytest.raises(ArgumentError, match="do not make 1 tiles of 4 channels"):
+        tiles.stitch_color(windows, y, tile, 2, np.zeros((16, 16, 4), np.uint8), margin=2)
+    with pytest.raises(ArgumentError, match="do not make 2 tiles"):
+        tiles.stitch_color(np.repeat(windows, 2, 0), y, tile * 2, 2, out, margin=2)
+    with pytest.raises(ArgumentError, match="C-contiguous"):
+        tiles.stitch_color(windows, y.astype(np.float64), tile, 2, out, margin=2)
+    with pytest.raises(ArgumentError, match="C-contiguous"):
+        tiles.stitch_color(windows.swapaxes(2, 3), y, tile, 2, out, margin=2)
+    with pytest.raises(ArgumentError, match="got int32"):
+        tiles.stitch_color(windows, y, tile, 2, out.astype(np.int32), margin=2)
+    with pytest.raises(ArgumentError, match="a core lies outside its window"):
+        tiles.stitch_color(windows, y, [one_tile(0, 0, 8, 9)], 2, out, margin=2)
+    with pytest.raises(ArgumentError, match="a core lies outside the output"):
+        tiles.stitch_color(windows, y, tile, 2, out[:-1], margin=2)
+    with pytest.raises(ArgumentError, match="scale must be a positive whole number, got 0"):
+        tiles.enlarge(windows, 0)
+    with pytest.raises(ArgumentError, match="at least 5 x 5 LR pixels, got 4 x 12"):
+        tiles.enlarge(windows[:, :, :4].copy(), 2)
+    with pytest.raises(ArgumentError, match=r"enlarge to \(1, 3, 16, 16\) at x2, not to \(1, 1, 16, 16\)"):
+        tiles.enlarge(windows, 2, y)
+    with pytest.raises(ArgumentError, match="C-contiguous"):
+        tiles.enlarge(windows[..., ::2], 2)
