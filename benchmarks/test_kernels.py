@@ -6,8 +6,12 @@ writes four a sample, so the copy it is held against has two and a half bytes a 
 
 That copy is NumPy's (memcpy, row by row) of a rectangle of a picture into a reused window,
 or back: as many rows, as many bytes. The share of a contiguous memcpy of as many bytes, which no
-tiler can be since a window is a rectangle, stands beside it. All are timed in turn, so that
-a noisy machine is noisy for all; the ratio of the medians to the first is asserted.
+tiler can be since a window is a rectangle, stands beside it, of the loops alone too: a call costs
+5 µs of checks in Python, a quarter of the time of the smallest windows here. All are timed in turn,
+so that a noisy machine is noisy for all; the ratio of the medians to the first is asserted.
+
+`enlarge` and `stitch_color` are held against what they replace: bicubic by ONNX Runtime on all
+processors (and on one, as the kernels run), then `recolor` and `stitch`.
 """
 
 from __future__ import annotations
@@ -19,13 +23,15 @@ from statistics import median
 import numpy as np
 import pytest
 
-from srcnn_rt import color, tiles
+from srcnn_rt import _tiles, bicubic, color, tiles
 from srcnn_rt.geometry import Piece, Span, Tile, plan
+from srcnn_rt.session import Session
 
 SIDE = 2048  # of the picture
 TILE = 512
 ROUNDS = 31
 LEAST = 0.70
+LEAST_ROUTE = 2.0  # times as fast as the route through ONNX Runtime on all processors
 
 
 def copies(rows: int, row_bytes: int, steps: int, *, gather: bool, contiguous: bool) -> Callable[[], None]:
@@ -63,11 +69,19 @@ def medians(*functions: Callable[[], None]) -> list[float]:
     return [median(t) for t in times]
 
 
-def report(benchmark, work: Callable[[], None], shape: tuple[int, int], steps: int, gather: bool) -> None:
+def report(
+    benchmark,
+    work: Callable[[], None],
+    shape: tuple[int, int],
+    steps: int,
+    gather: bool,
+    loops: Callable[[], None] | None = None,
+) -> None:
     """Hold `work` against copies of `steps` blocks of `shape` (rows, bytes a row)."""
     plain = copies(*shape, steps, gather=gather, contiguous=False)
     straight = copies(*shape, steps, gather=gather, contiguous=True)
-    own, copy, contiguous = medians(work, plain, straight)
+    # Never one after the other's run of the same arrays: the caches would be warm.
+    own, copy, bare, contiguous = medians(work, plain, loops or (lambda: None), straight)
     benchmark.extra_info.update(
         {
             "of copy": round(copy / own, 2),
@@ -75,6 +89,8 @@ def report(benchmark, work: Callable[[], None], shape: tuple[int, int], steps: i
             "GB/s": round(2 * shape[0] * shape[1] * steps / own / 1e9, 1),
         }
     )
+    if loops:
+        benchmark.extra_info["loops of contiguous memcpy"] = round(contiguous / bare, 2)
     benchmark.pedantic(work, rounds=5)
     assert copy / own >= LEAST
 
@@ -105,8 +121,15 @@ def test_extract(benchmark, rng, dtype: type, channels: int, planar: bool) -> No
     work()
     last = picture[-TILE:, -TILE:].transpose(2, 0, 1).astype(np.float32) / tiles.white(picture.dtype)
     assert np.allclose(out[0, :, 5:-5, 5:-5], last, atol=1e-7)
-    rows = channels * p.window[0]
-    report(benchmark, work, (rows, p.window[1] * (4 + picture.itemsize) // 2), len(every), gather=True)
+    gain = 1 / tiles.white(picture.dtype)
+    corners = [np.array([[t.y.origin - 5, t.x.origin - 5]], np.intp) for t in every]
+
+    def loops() -> None:
+        for corner in corners:
+            _tiles.extract(picture, SIDE, SIDE, 0, 0, corner, gain, out)
+
+    shape = (channels * p.window[0], p.window[1] * (4 + picture.itemsize) // 2)
+    report(benchmark, work, shape, len(every), True, loops)
 
 
 @LAYOUTS
@@ -125,7 +148,13 @@ def test_stitch(benchmark, rng, dtype: type, channels: int, planar: bool) -> Non
     top = tiles.white(out.dtype)
     expected = windows[0] if dtype is np.float32 else np.rint(windows[0] * np.float32(top)).astype(dtype)
     assert (out[-TILE:, -TILE:] == expected.transpose(1, 2, 0)).all()
-    report(benchmark, work, (channels * TILE, TILE * (4 + out.itemsize) // 2), len(every), gather=False)
+    cores = [np.array([[0, 0, t.y.origin, t.x.origin, TILE, TILE]], np.intp) for t in every]
+
+    def loops() -> None:
+        for core in cores:
+            _tiles.stitch(windows, core, top, out)
+
+    report(benchmark, work, (channels * TILE, TILE * (4 + out.itemsize) // 2), len(every), False, loops)
 
 
 def test_recolor(benchmark, rng) -> None:
@@ -140,3 +169,68 @@ def test_recolor(benchmark, rng) -> None:
     assert np.allclose(rgb, before, atol=1e-5)
     # Reads four planes and writes three.
     report(benchmark, work, (TILE, TILE * 4 * 7 // 2), 1, gather=True)
+
+
+def report_route(
+    benchmark, work: Callable[[], None], routes: tuple[Callable[[], None], Callable[[], None]], size: float
+) -> None:
+    """Hold `work` against the same by ONNX Runtime, on all processors and on one; `size` in Mpx."""
+    own, every, one = medians(work, *routes)
+    benchmark.extra_info.update(
+        {
+            "Mpx/s": round(size / own),
+            "times ONNX Runtime": round(every / own, 1),
+            "times ONNX Runtime on one thread": round(one / own, 1),
+        }
+    )
+    benchmark.pedantic(work, rounds=5)
+    assert every / own >= LEAST_ROUTE
+
+
+def sessions(scale: int) -> tuple[Session, Session]:
+    """Return bicubic on all processors and on one."""
+    model = bicubic.model(scale).SerializeToString()
+    return Session(model, "cpu"), Session(model, "cpu", 1)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_enlarge(benchmark, rng, scale: int) -> None:
+    side = TILE // scale
+    windows = rng.random((3, 1, side + 4, side + 4), dtype=np.float32)
+    every, one = sessions(scale)
+    out = tiles.enlarge(windows, scale)
+    assert np.allclose(out, every.run(windows), atol=5e-7)
+    routes = (lambda: every.run(windows), lambda: one.run(windows))
+    report_route(benchmark, lambda: tiles.enlarge(windows, scale, out), routes, 3 * (side * scale) ** 2 / 1e6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_stitch_color(benchmark, rng, scale: int, dtype: type) -> None:
+    side = TILE // scale
+    hr = side * scale
+    windows = rng.random((1, 3, side + 4, side + 4), dtype=np.float32)
+    y = rng.random((1, 1, hr, hr), dtype=np.float32)
+    steps = range(0, 4 * side, side)
+    places = [Tile(Piece(i, Span(i, i + side)), Piece(j, Span(j, j + side))) for i in steps for j in steps]
+    out = np.zeros((4 * hr, 4 * hr, 3), dtype)
+
+    def work() -> None:
+        for tile in places:
+            tiles.stitch_color(windows, y, [tile], scale, out, margin=2)
+
+    def by(session: Session) -> Callable[[], None]:
+        def route() -> None:
+            for tile in places:
+                rgb = session.run(windows.reshape(3, 1, side + 4, side + 4)).reshape(1, 3, hr, hr)
+                color.recolor(rgb, 0, y)
+                tiles.stitch(rgb, [tile], scale, out)
+
+        return route
+
+    routes = [by(session) for session in sessions(scale)]
+    routes[0]()
+    expected = out.copy()
+    work()
+    assert abs(out.astype(np.float32) - expected).max() <= (1e-6 if dtype is np.float32 else 1)
+    report_route(benchmark, work, (routes[0], routes[1]), out[..., 0].size / 1e6)

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import geometry, pipeline, program, spec, tiles
-from .errors import ArgumentError, ModelError, PictureError
+from .errors import ArgumentError, ModelError, PictureError, ProviderError
 from .geometry import Chunk, Plan, Span
 from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
 from .io.base import Closing, StripCache
 from .picture import Layout, PictureInfo
 from .render import Renderer, check_layout, margin_for, rules_for
-from .session import Session, available_threads
+from .session import PRECISIONS, PROVIDERS, Network, Session, available_threads
 from .spec import ModelSpec
 
 # HR side of a tile for tile="auto" where nothing was measured: small enough for the activations
@@ -45,7 +45,7 @@ class Report:
     source, target : paths
     source_size, target_size : (width, height) in pixels
     layout, dtype : of both pictures, e.g. ``"rgb + alpha"``, ``"uint16"``
-    scale, model, provider : what was used
+    scale, model, provider, precision : what was used
     tile : largest side of a tile in LR pixels, the whole picture's at most
     seconds : from opening the source to the finished file
     mpx_per_s : HR megapixels a second
@@ -61,6 +61,7 @@ class Report:
     scale: int
     model: str
     provider: str
+    precision: str
     tile: int
     seconds: float
     mpx_per_s: float
@@ -78,9 +79,9 @@ class Engine(Closing):
     model : str, Path or bytes
         A bundled name (``srcnn-rt models`` lists them), ``"bicubic-x2"`` … ``"bicubic-x8"``,
         the path of an ONNX file, or such a file's bytes.
-    provider : {"auto", "cpu", "cuda"}
-        ``"auto"`` takes CUDA where it works. A provider asked for by name is used or
-        `ProviderError` is raised.
+    provider : {"auto", "cpu", "cuda", "openvino"}
+        ``"auto"`` takes CUDA where it works, else ONNX Runtime on the CPU, or OpenVINO where
+        `precision` is ``"fast"``. A provider asked for by name is used or `ProviderError` is raised.
     tile : int or "auto"
         Side of a tile in LR pixels, margins not counted, at least 8.
     threads : int, optional
@@ -91,6 +92,9 @@ class Engine(Closing):
     whole : bool
         Run the model once on the whole picture, which must then fit into memory; also for
         models whose reach is unbounded, which cannot be tiled. `tile` is ignored.
+    precision : {"exact", "fast"}
+        ``"exact"`` computes in float32. ``"fast"`` computes in bfloat16 (OpenVINO), and is refused
+        where that is not at hand, or the model would lose more than 0.02 dB.
 
     Raises
     ------
@@ -113,7 +117,11 @@ class Engine(Closing):
         threads: int | None = None,
         value_range: str | None = None,
         whole: bool = False,
+        precision: str = "exact",
     ) -> None:
+        for name, value, known in (("provider", provider, PROVIDERS), ("precision", precision, PRECISIONS)):
+            if value not in known:
+                raise ArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if threads is not None and threads < 1:
             raise ArgumentError(f"threads must be at least 1, got {threads}")
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
@@ -126,19 +134,17 @@ class Engine(Closing):
                     f"a value range needs 1 or {self._spec.channels} numbers, got {len(values.gain)}"
                 )
             self._spec = replace(self._spec, range=values)
+        ready = program.Program(data, self._spec, False)
         if not math.isnan(self._spec.facts.macs):  # or it was not analysed, and runs as it is
             ready = program.prepare(data, self._spec)
-            data, self._spec = ready.data, ready.spec
+            self._spec = ready.spec
         side = max(geometry.MIN_TILE, AUTO_TILE_HR // self._spec.scale) if tile == "auto" else tile
         if side < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {side}")
         self._tile = WHOLE if whole else geometry.ceil_to(side, self._spec.period)
-        # One thread a worker: each computes a window of its own, and none waits for another.
-        self._workers = 1 if whole else threads or available_threads()
-        self._network = Session(data, provider, threads if self._workers == 1 else 1)
-        if self._network.provider != "cpu":  # a card runs one window at a time
-            self._workers = 1
-        self._provider = self._network.provider
+        threads = threads or available_threads()
+        self._network, self._workers = _open(ready, provider, precision, threads, whole)
+        self._precision, self._provider = precision, self._network.provider
         self._pool = ThreadPoolExecutor(self._workers, "srcnn-work")
         self._closed = False
 
@@ -164,8 +170,13 @@ class Engine(Closing):
 
     @property
     def provider(self) -> str:
-        """The provider really active: ``"cpu"`` or ``"cuda"``."""
+        """The provider really active: ``"cpu"``, ``"cuda"`` or ``"openvino"``."""
         return self._provider
+
+    @property
+    def precision(self) -> str:
+        """``"exact"`` or ``"fast"``."""
+        return self._precision
 
     def close(self) -> None:
         """Let go of the model. Later calls of `upscale` raise `ArgumentError`."""
@@ -266,6 +277,7 @@ class Engine(Closing):
             scale=self.scale,
             model=self._spec.name,
             provider=self.provider,
+            precision=self.precision,
             tile=min(self._tile, max(h, w)),
             seconds=round(seconds, 3),
             mpx_per_s=round(hr_h * hr_w / 1e6 / seconds, 3),
@@ -341,6 +353,25 @@ class Engine(Closing):
                 break
             tile = half
         return tile
+
+
+def _open(
+    ready: program.Program, provider: str, precision: str, threads: int, whole: bool
+) -> tuple[Network, int]:
+    """Load a program into a runtime; return it and how many workers keep it busy."""
+    if provider == "openvino" or (precision == "fast" and provider == "auto"):
+        # Imported when asked for: it is an extra, and costs 0.3 s.
+        from .session_openvino import OpenVinoSession
+
+        # All threads compute one window while the other worker stitches the last and cuts the next.
+        return OpenVinoSession(ready, threads, fast=precision == "fast"), 1 if whole else 2
+    if precision == "fast":
+        raise ProviderError(f"precision fast is offered by provider openvino, not by {provider}")
+    # One thread a worker: each computes a window of its own, and none waits for another.
+    network = Session(ready.data, provider, threads if whole else 1)
+    if network.provider != "cpu":  # a card runs one window at a time
+        return network, 1
+    return network, 1 if whole else threads
 
 
 def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:

@@ -24,7 +24,7 @@ from . import bicubic, color, tiles
 from .errors import PictureError
 from .geometry import Chunk, Plan, Rules, Tile
 from .picture import Layout, PictureInfo
-from .session import Session
+from .session import Network
 from .spec import ModelSpec
 
 # Small windows go through the network together, up to this many HR samples a run.
@@ -82,7 +82,7 @@ class Renderer:
     batch : how many windows `render` takes at most
     """
 
-    def __init__(self, model: ModelSpec, network: Session, info: PictureInfo, plan: Plan) -> None:
+    def __init__(self, model: ModelSpec, network: Network, info: PictureInfo, plan: Plan) -> None:
         self._model, self._layout, self._plan = model, info.layout, plan
         s, (h, w) = model.scale, plan.tile
         self.batch = self.batch_for(model, info, plan)

@@ -12,14 +12,15 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ArgumentError, ModelError, ProviderError, RuntimeMissingError
 
-PROVIDERS = ("auto", "cpu", "cuda")
+PROVIDERS = ("auto", "cpu", "cuda", "openvino")
+PRECISIONS = ("exact", "fast")
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -76,8 +77,24 @@ def cuda_missing() -> str | None:
     return None
 
 
+class Network(Protocol):
+    """A model loaded into a runtime.
+
+    Attributes
+    ----------
+    provider : the one really active
+    threads : of one run
+    """
+
+    provider: str
+    threads: int
+
+    def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
+        """Return buffers for windows of one shape and the run between them."""
+
+
 class Session:
-    """One model on one provider; ``run`` may be called from several threads at once.
+    """One model in ONNX Runtime on one provider; ``run`` may be called from several threads at once.
 
     Parameters
     ----------
@@ -96,8 +113,8 @@ class Session:
     """
 
     def __init__(self, model: bytes, provider: str = "auto", threads: int | None = None) -> None:
-        if provider not in PROVIDERS:
-            raise ArgumentError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
+        if provider not in ("auto", "cpu", "cuda"):
+            raise ArgumentError(f"ONNX Runtime's provider must be auto, cpu or cuda, got {provider!r}")
         if threads is not None and threads < 1:
             raise ArgumentError(f"threads must be at least 1, got {threads}")
         ort = runtime()

@@ -15,8 +15,8 @@ PACKAGE = Path(srcnn_rt.__file__).parent
 # Lower layers know nothing of higher ones. Modules of one layer may import each other.
 LAYERS = [
     {"errors", "_version", "_tiles"},
-    {"geometry", "picture", "models", "bicubic", "graph", "spec", "rewrite", "program"},
-    {"tiles", "color", "session", "io", "pipeline", "metrics", "filters"},
+    {"geometry", "picture", "models", "bicubic", "graph", "spec", "rewrite", "program", "precision"},
+    {"tiles", "color", "session", "session_openvino", "io", "pipeline", "metrics", "filters"},
     {"protocol", "figures"},
     {"render"},
     {"engine"},

@@ -43,8 +43,12 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--best", is_flag=True, help="Take the 9-5-5 model of the scale: closer, several times slower.")
 @click.option("--tile", type=TileType(), default="auto", show_default=True, help="Tile side, input pixels.")
 @click.option(
-    "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    "--provider", type=click.Choice(["auto", "cpu", "cuda", "openvino"]), default="auto", show_default=True,
     help="What runs the network. One asked for by name is used or the command fails.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
+    help="fast: bfloat16 where the processor has it, refused where it loses more than 0.02 dB.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Threads of the network; all by default.")
 @click.option(
@@ -63,6 +67,7 @@ def upscale(
     best: bool,
     tile: Any,
     provider: str,
+    precision: str,
     threads: int | None,
     value_range: str | None,
     whole: bool,
@@ -92,7 +97,13 @@ def upscale(
         raise click.UsageError("--best chooses a bundled model, and --model names one; give one of them")
     try:
         with Engine(
-            model or spec.default_model(scale, best=best), provider, tile, threads, value_range, whole
+            model or spec.default_model(scale, best=best),
+            provider,
+            tile,
+            threads,
+            value_range,
+            whole,
+            precision,
         ) as engine:
             if scale is not None and engine.scale != scale:
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")
@@ -126,9 +137,10 @@ def upscale(
 
 def _line(report: Report) -> str:
     (w, h), (hr_w, hr_h) = report.source_size, report.target_size
+    how = report.provider + (", fast" if report.precision == "fast" else "")
     return (
         f"{report.target}: {w} x {h} → {hr_w} x {hr_h}, {report.layout} {report.dtype}, "
-        f"{report.model} on {report.provider}, {report.seconds:.1f} s, {report.mpx_per_s:.1f} Mpx/s"
+        f"{report.model} on {how}, {report.seconds:.1f} s, {report.mpx_per_s:.1f} Mpx/s"
     )
 
 

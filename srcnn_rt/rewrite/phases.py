@@ -53,8 +53,8 @@ def fold_enlargement(model: ModelProto) -> ModelProto:
 
 
 @dataclass(frozen=True, slots=True)
-class _Head:
-    """What was found.
+class _Enlarging:
+    """An enlargement and the layer behind it.
 
     Attributes
     ----------
@@ -63,8 +63,7 @@ class _Head:
     enlarge : (c, s, s, in, kh, kw), the enlarging kernel by channel and phase
     enlarge_bias : (c, s, s)
     cut : HR samples cut off before the first layer, (top, left, bottom, right)
-    first, last : the layer behind the enlargement, and the next that looks around
-    between : pointwise nodes, in order
+    first : that layer
     nodes : all of them, to be replaced
     """
 
@@ -74,9 +73,21 @@ class _Head:
     enlarge_bias: Array
     cut: tuple[int, int, int, int]
     first: Conv
-    last: Conv
-    between: list[NodeProto]
     nodes: list[NodeProto]
+
+
+@dataclass(frozen=True, slots=True)
+class _Head(_Enlarging):
+    """The same and what follows, up to the next layer that looks around.
+
+    Attributes
+    ----------
+    between : pointwise nodes, in order
+    last : that layer
+    """
+
+    between: list[NodeProto]
+    last: Conv
 
     def lost(self, axis: int) -> int:
         """Return by how many HR samples the output is smaller than s times the input."""
@@ -109,7 +120,7 @@ class _Phase:
     taps: int
 
 
-def _find(edit: Edit, shuffle: NodeProto) -> _Head | None:
+def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
     enlarge = Conv.of(edit, edit.maker(shuffle.input[0]))
     if enlarge is None or edit.only_user(enlarge.node.output[0]) is None:
         return None
@@ -128,19 +139,33 @@ def _find(edit: Edit, shuffle: NodeProto) -> _Head | None:
     first = Conv.of(edit, edit.only_user(at))
     if first is None or not first.plain:
         return None
-    nodes.append(first.node)
-    between, at = [], first.node.output[0]
+    kernel, bias = _by_phase(enlarge, s, attribute(shuffle, "mode", b"DCR"))
+    return _Enlarging(enlarge.node.input[0], s, kernel, bias, cut, first, [*nodes, first.node])
+
+
+def _find(edit: Edit, shuffle: NodeProto) -> _Head | None:
+    found = _enlarging(edit, shuffle)
+    if found is None:
+        return None
+    between, at = [], found.first.node.output[0]
     while (user := edit.only_user(at)) is not None and is_pointwise(edit, user, at):
         between.append(user)
         at = user.output[0]
     last = Conv.of(edit, user)
     if last is None or not last.plain or not only_pointwise_to_output(edit, last.node.output[0]):
         return None
-    kernel, bias = _by_phase(enlarge, s, attribute(shuffle, "mode", b"DCR"))
     head = _Head(
-        enlarge.node.input[0], s, kernel, bias, cut, first, last, between, [*nodes, *between, last.node]
+        found.source,
+        found.scale,
+        found.enlarge,
+        found.enlarge_bias,
+        found.cut,
+        found.first,
+        [*found.nodes, *between, last.node],
+        between,
+        last,
     )
-    return None if any(head.lost(axis) % s for axis in (0, 1)) else head
+    return None if any(head.lost(axis) % head.scale for axis in (0, 1)) else head
 
 
 def _cut(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
@@ -225,7 +250,7 @@ def _phases(head: _Head, axis: int, stride: int) -> list[_Phase]:
     return found
 
 
-def _kernel(head: _Head, y: _Phase, x: _Phase) -> tuple[Array, Array, int, int]:
+def _kernel(head: _Enlarging, y: _Phase, x: _Phase) -> tuple[Array, Array, tuple[int, int]]:
     """Return one phase's first layer on LR samples: kernel, bias, and where it starts on y and x."""
     first, big = head.first.weight, head.enlarge
     kh, kw = big.shape[4:]
@@ -243,9 +268,9 @@ def _kernel(head: _Head, y: _Phase, x: _Phase) -> tuple[Array, Array, int, int]:
     rows = np.flatnonzero(np.any(kernel, axis=(0, 1, 3)))
     cols = np.flatnonzero(np.any(kernel, axis=(0, 1, 2)))
     if not rows.size:
-        return kernel[:, :, :1, :1], bias, y.low, x.low
+        return kernel[:, :, :1, :1], bias, (y.low, x.low)
     kernel = kernel[:, :, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return kernel, bias, y.low + int(rows[0]), x.low + int(cols[0])
+    return kernel, bias, (y.low + int(rows[0]), x.low + int(cols[0]))
 
 
 def _gather(head: _Head, y: _Phase, x: _Phase, block: int) -> Array:
@@ -264,7 +289,7 @@ def _rewrite(edit: Edit, head: _Head, stride: int) -> None:
     total = ""
     for y in _phases(head, 0, stride):
         for x in _phases(head, 1, stride):
-            kernel, bias, *low = _kernel(head, y, x)
+            kernel, bias, low = _kernel(head, y, x)
             spans = [
                 _span(head, axis, stride, p, low[axis], kernel.shape[2 + axis])
                 for axis, p in enumerate((y, x))
@@ -313,7 +338,10 @@ def _span(head: _Head, axis: int, stride: int, p: _Phase, low: int, size: int) -
     return before, after
 
 
-def _slice(edit: Edit, source: str, spans: list[tuple[int, int]]) -> tuple[list[NodeProto], str]:
+def _slice(
+    edit: Edit, source: str, spans: list[tuple[int, int]], target: str | None = None
+) -> tuple[list[NodeProto], str]:
+    """Return the node that leaves samples out before and after, on y and x, if there are any."""
     if not any(n for span in spans for n in span):
         return [], source
     starts, ends = [a for a, _ in spans], [-b if b else FAR for _, b in spans]
@@ -321,7 +349,7 @@ def _slice(edit: Edit, source: str, spans: list[tuple[int, int]]) -> tuple[list[
         edit.weight(f"phase.{key}", np.array(values, np.int64))
         for key, values in (("starts", starts), ("ends", ends), ("axes", [2, 3]))
     ]
-    node = edit.node("Slice", [source, *names], "phase.slice")
+    node = edit.node("Slice", [source, *names], "phase.slice", target)
     return [node], node.output[0]
 
 
@@ -337,3 +365,72 @@ def _copy(edit: Edit, node: NodeProto, source: str) -> NodeProto:
     copy.name = edit.fresh(node.name or node.op_type)
     copy.output[0] = edit.fresh(f"{copy.name}.out")
     return copy
+
+
+def shuffle_enlargement(model: ModelProto) -> ModelProto:
+    """Fold an enlarging convolution into the unpadded layer behind it, in one convolution.
+
+    That layer then gives all phases as channels, and DepthToSpace comes behind it and its
+    activation: more to move, but the enlarged picture itself is never stored. Worth it only where
+    storing it costs accuracy (`srcnn_rt.precision`).
+    """
+    edit = Edit(model)
+    for node in list(edit.nodes):
+        if node.op_type == "DepthToSpace":
+            head = _enlarging(edit, node)
+            if head is not None:
+                _shuffle(edit, head)
+    return edit.model()
+
+
+def _shuffle(edit: Edit, head: _Enlarging) -> None:
+    s, first = head.scale, head.first
+    phases = [
+        [
+            _Phase([divmod(p + head.cut[axis] + i, s) for i in range(first.kernel[axis])], 0, [], 0, 0)
+            for p in range(s)
+        ]
+        for axis in (0, 1)
+    ]
+    parts = [[_kernel(head, y, x) for x in phases[1]] for y in phases[0]]
+    every = [part for row in parts for part in row]
+    low = [min(part[2][axis] for part in every) for axis in (0, 1)]
+    high = [max(part[2][axis] + part[0].shape[2 + axis] for part in every) for axis in (0, 1)]
+    out, inner = every[0][0].shape[:2]
+    weight = np.zeros((s, s, out, inner, high[0] - low[0], high[1] - low[1]))
+    bias = np.zeros((s, s, out))
+    for y, row in enumerate(parts):
+        for x, (kernel, extra, (at_y, at_x)) in enumerate(row):
+            h, w = kernel.shape[2:]
+            weight[y, x, :, :, at_y - low[0] : at_y - low[0] + h, at_x - low[1] : at_x - low[1] + w] = kernel
+            bias[y, x] = extra
+    lost = [
+        s * (head.enlarge.shape[4 + axis] - 1) + head.cut[axis] + head.cut[axis + 2] + first.kernel[axis] - 1
+        for axis in (0, 1)
+    ]
+    # All whole LR pixels are made; of the last, `spare` HR rows and columns are too many.
+    spare = [n % s for n in lost]
+    spans = [(low[axis], lost[axis] // s - low[axis] - (high[axis] - low[axis] - 1)) for axis in (0, 1)]
+    new, at = _slice(edit, head.source, spans)
+    new.append(
+        first.make(
+            edit,
+            source=at,
+            output=edit.fresh("phases"),
+            weight=weight.reshape(s * s * out, inner, *weight.shape[4:]),
+            bias=bias.reshape(-1),
+        )
+    )
+    target, nodes = first.node.output[0], list(head.nodes)
+    user = edit.only_user(target)
+    if user is not None and user.op_type == "Relu":  # before the shuffle, where it can be fused
+        new.append(_copy(edit, user, new[-1].output[0]))
+        target, nodes = user.output[0], [*nodes, user]
+    shuffled = edit.fresh("shuffled") if any(spare) else target
+    new.append(
+        edit.node("DepthToSpace", new[-1].output[:1], "phases.shuffle", shuffled, blocksize=s, mode="DCR")
+    )
+    if any(spare):
+        nodes_cut, _ = _slice(edit, shuffled, [(0, n) for n in spare], target)
+        new += nodes_cut
+    edit.replace(nodes, new)

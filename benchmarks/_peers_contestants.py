@@ -1,0 +1,318 @@
+"""The contestants of peers.py: srcnn-rt, and every runtime that can run the same ONNX model.
+
+Packages are imported in ``load``, so that a missing one costs its contestant only.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srcnn_rt import Engine, ModelSpec
+
+EXPECTED = tuple(f"conv{k}.{part}" for k in (1, 2, 3) for part in ("weight", "bias"))
+WINDOW_HR = 512  # side of the peers' windows, HR pixels: srcnn-rt's own tile="auto"
+
+
+class Contestant(ABC):
+    """Something that upscales gray pictures with one model.
+
+    Attributes
+    ----------
+    name : unique, as it stands in tables
+    family : the runtime; contestants of one family share a colour
+    reduced : whether it computes in less than float32
+    ours : whether it is srcnn-rt
+    """
+
+    ours = False
+
+    def __init__(self, name: str, family: str, *, reduced: bool = False) -> None:
+        self.name, self.family, self.reduced = name, family, reduced
+
+    @abstractmethod
+    def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        """Make ready to run a model's bytes; any exception means that it cannot be done here."""
+
+    @abstractmethod
+    def prepare(self, picture: NDArray[np.uint8]) -> None:
+        """Take the (H, W) picture that `upscale` is to work on; not timed."""
+
+    @abstractmethod
+    def upscale(self) -> NDArray[Any]:
+        """Return the prepared picture at (s·H, s·W): uint8, or float32 in [0, 1] and not clipped."""
+
+
+class SrcnnRt(Contestant):
+    """This package by its public door: extraction, network, stitching and rounding are all timed."""
+
+    ours = True
+
+    def __init__(self, name: str, provider: str, *, fast: bool = False) -> None:
+        super().__init__(name, "srcnn-rt", reduced=fast)
+        self._options: dict[str, Any] = {"precision": "fast"} if fast else {}
+        self._provider = provider
+
+    def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        self._engine = Engine(data, self._provider, "auto", threads, **self._options)
+
+    def prepare(self, picture: NDArray[np.uint8]) -> None:
+        self._picture = picture
+
+    def upscale(self) -> NDArray[Any]:
+        return self._engine.upscale(self._picture)
+
+
+class Peer(Contestant):
+    """A bare runtime: only its runs on float32 windows and the assembly of their cores are timed."""
+
+    def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        self._scale, self._margin = model.scale, model.margin
+        self.start(data, model, threads)
+
+    def prepare(self, picture: NDArray[np.uint8]) -> None:
+        self._windows = windows(picture, self._scale, self._margin)
+        self._out = np.empty([n * self._scale for n in picture.shape], np.float32)
+
+    def upscale(self) -> NDArray[Any]:
+        for window, place in self._windows:
+            part = self._out[place]
+            part[...] = self.run(window).reshape(part.shape)
+        return self._out
+
+    @abstractmethod
+    def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        """Load the model into the runtime."""
+
+    @abstractmethod
+    def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
+        """Run the network once: (1, 1, h + 2m, w + 2m) in, s·h by s·w pixels out."""
+
+
+def windows(
+    picture: NDArray[np.uint8], scale: int, margin: int
+) -> list[tuple[NDArray[np.float32], tuple[slice, slice]]]:
+    """Cut a picture into windows of one shape, at most `WINDOW_HR` a side without the margins.
+
+    The last window of an axis is shifted inward and overlaps its neighbour, which costs a peer
+    nothing where the size divides, as in the default sizes, and otherwise as little as it can.
+
+    Returns
+    -------
+    Contiguous (1, 1, h + 2m, w + 2m) windows in [0, 1], mirrored at the picture's edges, and the
+    HR rectangle that each makes.
+    """
+    padded = np.pad(picture.astype(np.float32) / np.float32(255), margin, mode="symmetric")
+    (h, ys), (w, xs) = (_cut(length, WINDOW_HR // scale) for length in picture.shape)
+    return [
+        (
+            np.ascontiguousarray(padded[y : y + h + 2 * margin, x : x + w + 2 * margin])[None, None],
+            (slice(y * scale, (y + h) * scale), slice(x * scale, (x + w) * scale)),
+        )
+        for y in ys
+        for x in xs
+    ]
+
+
+def _cut(length: int, most: int) -> tuple[int, list[int]]:
+    """Return the size and the starts of as few equal parts of `length` as fit into `most` each."""
+    count = math.ceil(length / most)
+    size = math.ceil(length / count)
+    return size, [min(k * size, length - size) for k in range(count)]
+
+
+class OnnxRuntime(Peer):
+    """The graph as exported, ONNX Runtime's defaults."""
+
+    def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
+        return self._session.run(None, {self._input: window})[0]
+
+
+class OpenVino(Peer):
+    """The graph as exported, one stream on all threads."""
+
+    def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        import openvino
+
+        wanted = "bf16" if self.reduced else "f32"
+        core = openvino.Core()
+        compiled = core.compile_model(
+            core.read_model(data),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": wanted,
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+            },
+        )
+        # A hint is no promise: a processor without bfloat16 goes on in float32.
+        got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if got != wanted:
+            raise RuntimeError(f"asked for {wanted}, runs in {got} on this processor")
+        self._request = compiled.create_infer_request()
+
+    def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
+        return self._request.infer([window], share_inputs=True, share_outputs=True)[0]
+
+
+class OpenCv(Peer):
+    """OpenCV's own network module."""
+
+    def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        import cv2
+
+        cv2.setNumThreads(threads)
+        self._net = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+
+    def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
+        self._net.setInput(window)
+        return self._net.forward()
+
+
+class Torch(Peer):
+    """The weights read back from the graph into the module that was trained.
+
+    bfloat16 is autocast: bicubic stays float32, which is closer to the truth and no slower than
+    the whole module in bfloat16. Compiled, weights are frozen, or they would be converted anew in
+    each run.
+    """
+
+    def __init__(self, name: str, *, last: bool = False, compiled: bool = False, bf16: bool = False) -> None:
+        super().__init__(name, "torch", reduced=bf16)
+        self._last, self._compiled = last, compiled
+
+    def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._format = torch.channels_last if self._last else torch.contiguous_format
+        self._module: Any = torch_module(data, model).to(memory_format=self._format)
+        if self._compiled:
+            torch._dynamo.reset()  # what was compiled for the model before counts against a limit
+            self._module = torch.compile(self._module, dynamic=False, options={"freezing": True})
+
+    def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
+        import torch
+
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.reduced):
+            lr = torch.from_numpy(window).contiguous(memory_format=self._format)
+            return self._module(lr).float().numpy()
+
+
+class Ncnn(Peer):
+    """The graph written by hand as ncnn's three kinds of layers, ReLUs fused as its converter does."""
+
+    def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
+        import ncnn
+
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.num_threads = threads
+        options.use_vulkan_compute = False
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
+        options.use_bf16_storage = options.use_bf16_packed = self.reduced
+        layers, weights = ncnn_model(data, model)
+        if self._net.load_param_mem(layers) != 0:
+            raise RuntimeError("ncnn refused the layers")
+        self._net.load_model_mem(weights)
+
+    def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
+        import ncnn
+
+        extractor = self._net.create_extractor()
+        extractor.input("lr", ncnn.Mat(window[0]))
+        failed, hr = extractor.extract("hr")
+        if failed:
+            raise RuntimeError(f"ncnn failed with {failed}")
+        return np.array(hr)
+
+
+def torch_module(data: bytes, model: ModelSpec) -> Any:
+    """Return the contract's torch module with a graph's weights."""
+    import torch
+
+    from srcnn_rt.train.export import Upscaler
+    from srcnn_rt.train.model import SRCNN
+
+    weights = initialisers(data)
+    network = SRCNN(model.architecture, init="paper")
+    network.load_state_dict({k: torch.tensor(weights[k]) for k in EXPECTED})
+    return Upscaler(network, model.scale).eval()
+
+
+def ncnn_model(data: bytes, model: ModelSpec) -> tuple[str, bytes]:
+    """Return ncnn's two files for an SRCNN: the layers as text and the weights."""
+    weights, s = initialisers(data), model.scale
+    lines = ["Input lr 0 1 lr"]
+    blob = b""
+    last = "lr"
+
+    def add(kind: str, name: str, parameters: str) -> None:
+        nonlocal last
+        lines.append(f"{kind} {name} 1 1 {last} {name} {parameters}")
+        last = name
+
+    def convolve(name: str, kernel: str, bias: str | None, relu: bool) -> None:
+        nonlocal blob
+        w = weights[kernel]
+        add(
+            "Convolution",
+            name,
+            f"0={w.shape[0]} 1={w.shape[2]} 5={int(bias is not None)} 6={w.size} 9={+relu}",
+        )
+        blob += bytes(4) + w.tobytes()  # four zeros: what follows is plain float32
+        blob += b"" if bias is None else weights[bias].tobytes()
+
+    convolve("bicubic", "bicubic.weight", None, relu=False)
+    add("PixelShuffle", "up", f"0={s}")
+    if "crop.starts" in weights:
+        spare = int(weights["crop.starts"][0])
+        # Arrays are -23300 less their key: starts, ends and axes (the last two of three).
+        add("Crop", "crop", f"-23309=2,{spare},{spare} -23310=2,{-spare},{-spare} -23311=2,1,2")
+    for k, name in enumerate(("conv1", "conv2", "hr"), start=1):
+        convolve(name, f"conv{k}.weight", f"conv{k}.bias", relu=k < 3)
+    header = f"7767517\n{len(lines)} {len(lines)}\n"  # a magic number; layers, blobs
+    return header + "\n".join(lines) + "\n", blob
+
+
+def initialisers(data: bytes) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a graph by name."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load_model_from_string(data).graph
+    return {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+
+
+def contestants() -> list[Contestant]:
+    """Return everyone anew, not loaded yet."""
+    return [
+        SrcnnRt("srcnn-rt exact", "cpu"),
+        SrcnnRt("srcnn-rt exact, OpenVINO", "openvino"),
+        SrcnnRt("srcnn-rt fast", "cpu", fast=True),
+        SrcnnRt("srcnn-rt fast, OpenVINO", "openvino", fast=True),
+        OnnxRuntime("ONNX Runtime", "ONNX Runtime"),
+        OpenVino("OpenVINO f32", "OpenVINO"),
+        OpenVino("OpenVINO bf16", "OpenVINO", reduced=True),
+        Torch("torch eager"),
+        Torch("torch channels_last", last=True),
+        Torch("torch bf16", last=True, bf16=True),
+        Torch("torch.compile", last=True, compiled=True),
+        Torch("torch.compile bf16", last=True, compiled=True, bf16=True),
+        OpenCv("OpenCV DNN", "OpenCV"),
+        Ncnn("ncnn f32", "ncnn"),
+        Ncnn("ncnn bf16", "ncnn", reduced=True),
+    ]

@@ -1,0 +1,283 @@
+"""Tables and plot of what peers.py measured, from its JSON alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+BASE = "OpenVINO f32"  # what the tables compare with
+_COLORS = {
+    "srcnn-rt": "#d1341f",
+    "OpenVINO": "#1f6fb4",
+    "ONNX Runtime": "#6a4fa3",
+    "torch": "#8a6d3b",
+    "OpenCV": "#3f8f5f",
+    "ncnn": "#6b7280",
+}
+_LABEL_GAP = 0.042  # of a panel's height, between the middles of two labels
+
+_MEMORY = {"keep": "kept by malloc", "system": "as the system's malloc does"}
+
+_LEADER = {"arrowstyle": "-", "lw": 0.6, "alpha": 0.6, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3}
+
+Result = dict[str, Any]
+
+
+class Target(NamedTuple):
+    """How many times as fast as `peer` srcnn-rt is to be on models of an architecture."""
+
+    architecture: str
+    fast: bool
+    peer: str
+    wanted: float
+
+
+TARGETS = (
+    Target("9-1-5", False, BASE, 2.2),
+    Target("9-1-5", False, "torch channels_last", 4.5),
+    Target("9-1-5", False, "OpenVINO bf16", 1.1),
+    Target("9-1-5", True, BASE, 3.3),
+    Target("9-5-5", False, BASE, 1.15),
+    Target("9-5-5", True, BASE, 2.1),
+)
+
+
+def render(document: dict[str, Any], stem: Path) -> None:
+    """Write ``stem.md`` and ``stem.png``.
+
+    Parameters
+    ----------
+    document : what peers.py writes as JSON
+    stem : path without suffix
+    """
+    stem.with_suffix(".md").write_text(markdown(document))
+    draw(document, stem.with_suffix(".png"))
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """Return the machine, one table a model at its largest picture, what is missing, the targets."""
+    machine, settings = document["machine"], document["settings"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    parts = [
+        "# srcnn-rt and its peers",
+        f"{machine['cpu']} ({', '.join(machine['flags'])}), {settings['threads']} threads, "
+        f"memory {_MEMORY[settings['malloc']]}; revision {machine['revision']}, {document['measured']}.",
+        f"{versions}.",
+        f"Output Mpx/s is the median of {settings['rounds']} rounds in which the contestants took turns; "
+        f"× is the median of the ratios to {BASE} within a round. rms and max: difference from ONNX "
+        "Runtime's float32 result on the graph as exported, in code values of 255.",
+    ]
+    others = max((r["others"] for r in document["results"] if r.get("others") is not None), default=None)
+    if others is not None:
+        parts.append(f"Other processes kept {others:.2f} processors busy at most, averaged over a size.")
+    for model in document["models"]:
+        side = max(settings["sides"])
+        parts.append(f"## {model['name']}, gray {side}²")
+        parts.append(table(measured(document, model["name"], side)))
+    missing = [r for r in document["results"] if r["status"] != "timed"]
+    if missing:
+        parts.append("## Not timed")
+        parts.append("\n".join(sorted({_missing(r) for r in missing})))
+    parts.append("## Targets")
+    parts.append(targets_table(judge(document)))
+    return "\n\n".join(parts) + "\n"
+
+
+def measured(document: dict[str, Any], model: str, side: int | None = None) -> list[Result]:
+    """Return the timed results of a model, of one size if `side` is given."""
+    return [
+        r
+        for r in document["results"]
+        if r["status"] == "timed" and r["model"] == model and side in (None, r["side"])
+    ]
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return results of one model and size, the fastest first, ours in bold."""
+    base = next((r for r in results if r["contestant"] == BASE), None)
+    rows = []
+    for r in sorted(results, key=lambda r: -r["mpx_per_s"]):
+        name = f"**{r['contestant']}**" if r["ours"] else r["contestant"]
+        times = "–" if base is None else f"{ratio(r, base):.2f}"
+        speed, p50, p95 = (_number(r[k]) for k in ("mpx_per_s", "p50", "p95"))
+        rows.append((name, speed, p50, p95, times, f"{r['rms']:.3f}", f"{r['max']:.2g}"))
+    return _grid(("", "Mpx/s", "ms, p50", "ms, p95", f"× {BASE}", "rms", "max"), rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def ratio(one: Result, other: Result) -> float:
+    """Return how many times as fast `one` is, the median over the rounds.
+
+    Both ran in each round within seconds, so what a shared machine does to a round cancels.
+    """
+    ratios = sorted(a / b for a, b in zip(one["rounds"], other["rounds"], strict=True))
+    half = len(ratios) // 2
+    return float(ratios[half] if len(ratios) % 2 else (ratios[half - 1] + ratios[half]) / 2)
+
+
+def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Hold every model's largest picture against the targets of its architecture.
+
+    Ours is the fastest of srcnn-rt's providers at that precision.
+    """
+    verdicts = []
+    side = max(document["settings"]["sides"])
+    for model in document["models"]:
+        results = measured(document, model["name"], side)
+        for target in TARGETS:
+            if target.architecture != model["architecture"]:
+                continue
+            ours = [r for r in results if r["ours"] and r["reduced"] == target.fast]
+            best = max(ours, key=lambda r: r["mpx_per_s"], default=None)
+            peer = next((r for r in results if r["contestant"] == target.peer), None)
+            found = None if best is None or peer is None else ratio(best, peer)
+            verdicts.append(
+                {
+                    "model": model["name"],
+                    "ours": best["contestant"] if best else f"srcnn-rt {'fast' if target.fast else 'exact'}",
+                    "peer": target.peer,
+                    "measured": found,
+                    "wanted": target.wanted,
+                    "verdict": "not measured" if found is None else _verdict(found, target.wanted),
+                }
+            )
+    return verdicts
+
+
+def _verdict(found: float, wanted: float) -> str:
+    return "met" if found >= wanted else "missed"
+
+
+def targets_table(verdicts: Iterable[dict[str, Any]]) -> str:
+    """Return the targets as a table: measured, wanted, met or missed."""
+    rows = [
+        (
+            v["model"],
+            v["ours"],
+            v["peer"],
+            "–" if v["measured"] is None else f"{v['measured']:.2f}",
+            f"{v['wanted']:.2f}",
+            v["verdict"],
+        )
+        for v in verdicts
+    ]
+    return _grid(("model", "ours", "times as fast as", "measured", "wanted", ""), rows, left=3)
+
+
+def _missing(result: Result) -> str:
+    where = f"{result['model']}, {result['side']}²" if result["side"] else result["model"]
+    return f"- {result['contestant']} ({where}): {result['status']}: {result['reason']}"
+
+
+def _grid(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Return a Markdown table; the first `left` columns are text, the others numbers."""
+    rule = [":--"] * left + ["--:"] * (len(head) - left)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+
+
+def draw(document: dict[str, Any], target: Path) -> None:
+    """Draw output Mpx/s against the picture's side, a panel a model, every line labelled at its end.
+
+    A family has one colour, reduced precision is dashed, and ours is thick.
+    """
+    models = [m for m in document["models"] if measured(document, m["name"])]
+    columns = min(2, max(1, len(models)))
+    rows = max(1, math.ceil(len(models) / columns))
+    figure = Figure(figsize=(7.2 * columns, 5.4 * rows + 0.3), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(models) :]:
+        panel.axis("off")
+    for panel, model in zip(panels, models, strict=False):
+        _panel(panel, model["name"], measured(document, model["name"]))
+    threads = document["settings"]["threads"]
+    figure.suptitle(
+        f"Gray pictures on {threads} threads of {document['machine']['cpu']}; dashed: reduced precision"
+    )
+    partial = target.with_name(target.name + ".partial")
+    figure.savefig(partial, format="png")
+    partial.replace(target)
+
+
+def _panel(axes: Axes, name: str, results: Sequence[Result]) -> None:
+    axes.set_title(name)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    sides = sorted({r["side"] for r in results})
+    ends = []
+    for contestant in dict.fromkeys(r["contestant"] for r in results):
+        line = sorted((r for r in results if r["contestant"] == contestant), key=lambda r: r["side"])
+        color = _COLORS.get(line[0]["family"], "black")
+        axes.plot(
+            [r["side"] for r in line],
+            [r["mpx_per_s"] for r in line],
+            color=color,
+            linestyle="--" if line[0]["reduced"] else "-",
+            linewidth=3 if line[0]["ours"] else 1.3,
+            marker="o",
+            markersize=6 if line[0]["ours"] else 3.5,
+            zorder=3 if line[0]["ours"] else 2,
+        )
+        ends.append((line[-1], color))
+    speeds = [r["mpx_per_s"] for r in results]
+    axes.set_ylim(min(speeds) / 1.25, max(speeds) * 1.25)
+    axes.set_xlim(sides[0] / 1.2, sides[-1] * 1.2)
+    axes.set_xticks(sides, [f"{n}²" for n in sides])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_yticks([n for n in (0.5, 1, 2, 5, 10, 20, 50, 100) if min(speeds) <= n <= max(speeds) * 1.2])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("picture, LR pixels")
+    axes.set_ylabel("output, Mpx/s")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    _label_ends(axes, ends)
+
+
+def _label_ends(axes: Axes, ends: Sequence[tuple[Result, str]]) -> None:
+    """Write names and speeds to the right of the panel, each tied to the end of its line."""
+    low, high = (math.log(v) for v in axes.get_ylim())
+    ends = sorted(ends, key=lambda end: end[0]["mpx_per_s"])
+    wanted = [(math.log(r["mpx_per_s"]) - low) / (high - low) for r, _ in ends]
+    for (r, color), height in zip(ends, spread(wanted, _LABEL_GAP), strict=True):
+        axes.annotate(
+            f"{r['contestant']}  {r['mpx_per_s']:.3g}",
+            xy=(r["side"], r["mpx_per_s"]),
+            xytext=(1.02, height),
+            textcoords="axes fraction",
+            color=color,
+            fontsize=9,
+            fontweight="bold" if r["ours"] else "normal",
+            va="center",
+            annotation_clip=False,
+            arrowprops={**_LEADER, "color": color},
+        )
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Return ascending positions at least `gap` apart, each near the one wanted, none above 1.
+
+    Crowded neighbours share the push: groups are centred on the mean of what their members want.
+    """
+    groups: list[tuple[list[float], float]] = []  # what the members want, the middle of the group
+    for value in wanted:
+        members, middle = [value], value
+        # The group below reaches into this one: they become one.
+        while groups and groups[-1][1] + gap * (len(groups[-1][0]) + len(members)) / 2 > middle:
+            members = groups.pop()[0] + members
+            middle = sum(members) / len(members)
+        groups.append((members, middle))
+    found = [m + gap * (k - (len(g) - 1) / 2) for g, m in groups for k in range(len(g))]
+    for k in range(len(found) - 1, -1, -1):  # what stands out at the top moves down
+        found[k] = min(found[k], 1 - gap * (len(found) - 1 - k))
+    return found

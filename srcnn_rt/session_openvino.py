@@ -1,0 +1,217 @@
+"""OpenVINO: float32, or bfloat16 where the processor computes in it.
+
+A wheel beside ONNX Runtime's, not in its place: the extra ``openvino`` adds it. It is used where it
+is asked for, by ``provider="openvino"`` or ``precision="fast"``.
+"""
+
+from __future__ import annotations
+
+import threading
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelError, ProviderError
+from .precision import ACCUMULATOR, LIMIT_DB, Reduced, for_bfloat16, loss_db
+from .session import Bound, Session, available_threads
+
+if TYPE_CHECKING:
+    from .program import Program
+
+_EXTRA = 'type: pip install "srcnn-rt[openvino]"'
+_CALIBRATION = 96  # LR pixels a side
+# What a model reaches on Set5 where its file does not say: a high one, for then less noise is allowed.
+_PSNR = 38.0
+
+
+def missing(*, bfloat16: bool) -> str | None:
+    """Return why OpenVINO cannot be used here, or None.
+
+    Parameters
+    ----------
+    bfloat16 : whether the processor must compute in it
+    """
+    try:
+        core = _core()
+    except ImportError as error:
+        return f"OpenVINO does not import ({error}); {_EXTRA}"
+    if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "this processor does not compute in bfloat16"
+    return None
+
+
+class OpenVinoSession:
+    """One model in OpenVINO, with the interface of `session.Session`.
+
+    Parameters
+    ----------
+    program : what to run
+    threads : of one run; all available processors if None
+    fast : in bfloat16, as `precision.for_bfloat16` prepares it, else in float32
+
+    Raises
+    ------
+    ProviderError
+        If OpenVINO is missing, or `fast` is and the processor has no bfloat16, or the model
+        would lose more than `LIMIT_DB`.
+    ModelError
+        If OpenVINO does not take the model.
+    """
+
+    provider = "openvino"
+
+    def __init__(self, program: Program, threads: int | None = None, *, fast: bool = False) -> None:
+        reason = missing(bfloat16=fast)
+        if reason is not None:
+            asked = "precision fast" if fast else "provider openvino"
+            raise ProviderError(f"{asked} cannot be used: {reason}")
+        if program.spec.facts.types != ("float32", "float32"):
+            raise ProviderError(f"provider openvino takes float32 models, got {program.spec.facts.types[0]}")
+        self.threads = threads or available_threads()
+        self._precision = "bf16" if fast else "f32"
+        self._reduced: Reduced | None = None
+        data = program.data
+        if fast:
+            from .spec import parse
+
+            self._reduced = for_bfloat16(parse(data))
+            data = self._reduced.model.SerializeToString()
+        try:
+            self._model = _core().read_model(data)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot load the model: {error}") from error
+        self._compiled: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
+        self._lock = threading.Lock()
+        self._constant = np.zeros(self._reduced.channels if self._reduced else 0, np.float32)
+        if self._reduced is not None:
+            self._calibrate(program)
+
+    def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
+        """As `Session.bind`."""
+        with self._lock:
+            if (source, target) not in self._compiled:
+                self._compiled[source, target] = self._compile(source, target)
+            request = self._compiled[source, target].create_infer_request()
+        return _Request(request, self._reduced, self._constant, source, target)
+
+    def _compile(self, source: tuple[int, ...], target: tuple[int, ...]) -> Any:
+        model = self._model.clone()
+        shapes = {model.inputs[0].get_any_name(): list(source)}
+        if self._reduced is not None and self._reduced.channels:
+            shapes[ACCUMULATOR] = _blocks(self._reduced, target)
+        options = {
+            "INFERENCE_PRECISION_HINT": self._precision,
+            "INFERENCE_NUM_THREADS": self.threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            model.reshape(shapes)
+            return _core().compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot run the model on {source}: {error}") from error
+
+    def _calibrate(self, program: Program) -> None:
+        """Measure what bfloat16 changes in drawn pictures: correct the mean, judge the rest.
+
+        Raises
+        ------
+        ProviderError
+            If the rest would cost more than `LIMIT_DB` of PSNR.
+        """
+        spec = program.spec
+        s, p = spec.scale, spec.period
+        core = -(-_CALIBRATION // p) * p
+        side = spec.facts.y.fixed or core + (0 if spec.padded else 2 * spec.margin)
+        out = s * (side if spec.padded else side - 2 * spec.margin)
+        shape = (spec.batch or 1, spec.channels, side, side)
+        bound = self.bind(shape, (*shape[:2], out, out))
+        exact = Session(program.data, "cpu", self.threads)
+        errors = []
+        for seed in range(2):
+            picture = np.broadcast_to(drawn(side, seed), shape)
+            bound.input[...] = picture
+            bound.run()
+            errors.append(bound.output - exact.run(np.ascontiguousarray(picture)))
+        error = np.stack(errors)
+        if self._reduced is not None and self._reduced.channels:
+            # One constant for all pixels of a channel, given to each place of a block.
+            mean = error.mean(axis=(0, 1, 3, 4))
+            self._constant[:] = np.repeat(-mean, self._reduced.channels // len(mean))
+            error = error - mean[:, None, None]
+        rms = float(np.sqrt(np.mean(error**2)))
+        psnr = spec.training.get("psnr", {})
+        known = [v for k, v in psnr.items() if "set5" in k.lower()] if isinstance(psnr, dict) else []
+        loss = loss_db(rms, float(known[0]) if known else _PSNR)
+        if not loss <= LIMIT_DB:
+            raise ProviderError(
+                f"precision fast cannot be used: {spec.name} would lose about {loss:.2f} dB in bfloat16, "
+                f"{LIMIT_DB} are allowed"
+            )
+
+
+class _Request(Bound):
+    """An inference request that reads and writes the buffers themselves."""
+
+    def __init__(
+        self,
+        request: Any,
+        reduced: Reduced | None,
+        constant: NDArray[np.float32],
+        source: tuple[int, ...],
+        target: tuple[int, ...],
+    ) -> None:
+        import openvino
+
+        super().__init__(lambda windows: windows, source, target)
+        self._request, self._reduced = request, reduced
+        request.set_input_tensor(0, openvino.Tensor(self.input, shared_memory=True))
+        request.set_output_tensor(0, openvino.Tensor(self.output, shared_memory=True))
+        if reduced is not None and reduced.channels:
+            blocks = np.empty(_blocks(reduced, target), np.float32)
+            blocks[...] = constant[:, None, None]
+            self._blocks = blocks  # the tensor only borrows it
+            request.set_input_tensor(1, openvino.Tensor(blocks, shared_memory=True))
+
+    def run(self) -> None:
+        if self._reduced is not None:
+            np.multiply(self.input, np.float32(self._reduced.gain), out=self.input)
+            np.add(self.input, np.float32(self._reduced.offset), out=self.input)
+        try:
+            self._request.infer()
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO failed on windows of shape {self.input.shape}: {error}") from error
+
+
+def drawn(side: int, seed: int) -> NDArray[np.float32]:
+    """Return a (side, side) picture of 8-bit codes in [0, 1] with the statistics of photographs.
+
+    Noise whose spectrum falls with frequency, and discs with sharp edges on it.
+    """
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:side, 0:side]
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    frequency[0, 0] = 1
+    noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency**1.2, (side, side))
+    picture = (noise - noise.min()) / np.ptp(noise)
+    for _ in range(12):
+        cy, cx, radius = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(2, side / 5)
+        picture[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = rng.uniform()
+    return np.asarray(np.rint(picture * 255) / 255, np.float32)
+
+
+def _blocks(reduced: Reduced, target: tuple[int, ...]) -> list[int]:
+    return [target[0], reduced.channels, target[2] // reduced.block, target[3] // reduced.block]
+
+
+_kept: list[Any] = []
+
+
+def _core() -> Any:
+    """Return OpenVINO's core, made once: it finds the devices."""
+    if not _kept:
+        module: ModuleType = __import__("openvino")
+        _kept.append(module.Core())
+    return _kept[0]
