@@ -21,30 +21,6 @@ def luma(
 def recolor(
     rgb: NDArray[Any], cut: int, y: NDArray[Any], wr: float, wg: float, wb: float, offset: float, gain: float
 ) -> None: ...
-
-"""Types of the compiled loops; see ``_ext/_tiles.pyx``."""
-
-from typing import Any
-
-from numpy.typing import NDArray
-
-def extract(
-    picture: NDArray[Any],
-    height: int,
-    width: int,
-    top: int,
-    left: int,
-    corners: NDArray[Any],
-    gain: float,
-    out: NDArray[Any],
-) -> None: ...
-def stitch(windows: NDArray[Any], cores: NDArray[Any], gain: float, out: NDArray[Any]) -> None: ...
-def luma(
-    rgb: NDArray[Any], cut: int, wr: float, wg: float, wb: float, offset: float, out: NDArray[Any]
-) -> None: ...
-def recolor(
-    rgb: NDArray[Any], cut: int, y: NDArray[Any], wr: float, wg: float, wb: float, offset: float, gain: float
-) -> None: ...
 def enlarge(
     windows: NDArray[Any], scale: int, taps: NDArray[Any], ring: NDArray[Any], out: NDArray[Any]
 ) -> None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, pipeline, program, spec, tiles
+from . import geometry, pipeline, program, spec, tiles, tuning
 from .errors import ArgumentError, ModelError, PictureError, ProviderError
 from .geometry import Chunk, Plan, Span
 from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
@@ -29,6 +30,13 @@ from .spec import ModelSpec
 # to stay in the caches, large enough for the margins not to matter.
 AUTO_TILE_HR = 256
 
+# What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
+TILES_HR = (96, 128, 192, 256, 384, 512, 768)
+MOST_AT_ONCE = 2 * 768**2
+TRIAL_HR = 1024  # side of the picture it is tried on, at least
+TRIAL_SECONDS = 0.3
+# With tile="auto", a picture of so many HR pixels is worth the measurement before it.
+TUNE_FROM = 10**9
 LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
 WHOLE = 2**40  # a tile no picture fills
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
@@ -68,6 +76,26 @@ class Report:
     peak_memory: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s."""
+
+    tile: int
+    workers: int
+    threads: int
+    mpx_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """A network, how many workers feed it, the threads each of their runs has, and their tile."""
+
+    network: Network
+    workers: int
+    threads: int
+    tile: int
+
+
 class Engine(Closing):
     """Upscales pictures of any size with one model; the result does not depend on `tile`.
 
@@ -83,7 +111,8 @@ class Engine(Closing):
         ``"auto"`` takes CUDA where it works, else ONNX Runtime on the CPU, or OpenVINO where
         `precision` is ``"fast"``. A provider asked for by name is used or `ProviderError` is raised.
     tile : int or "auto"
-        Side of a tile in LR pixels, margins not counted, at least 8.
+        Side of a tile in LR pixels, margins not counted, at least 8. ``"auto"`` takes what `tune`
+        measured; where it never did, 256 HR pixels, or measures before a picture of over 1,000 Mpx.
     threads : int, optional
         Threads of the network; all available processors if None.
     value_range : str, optional
@@ -138,14 +167,25 @@ class Engine(Closing):
         if not math.isnan(self._spec.facts.macs):  # or it was not analysed, and runs as it is
             ready = program.prepare(data, self._spec)
             self._spec = ready.spec
-        side = max(geometry.MIN_TILE, AUTO_TILE_HR // self._spec.scale) if tile == "auto" else tile
-        if side < geometry.MIN_TILE:
-            raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {side}")
-        self._tile = WHOLE if whole else geometry.ceil_to(side, self._spec.period)
-        threads = threads or available_threads()
-        self._network, self._workers = _open(ready, provider, precision, threads, whole)
-        self._precision, self._provider = precision, self._network.provider
-        self._pool = ThreadPoolExecutor(self._workers, "srcnn-work")
+        if tile != "auto" and tile < geometry.MIN_TILE:
+            raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {tile}")
+        self._ready, self._asked, self._precision, self._whole = ready, provider, precision, whole
+        self._threads = threads or available_threads()
+        network, workers, each = self._open()
+        self._key = tuning.key_for(ready.data, network.provider, precision, self._threads)
+        choice = tuning.recall(self._key) if tile == "auto" and not whole else None
+        self._untuned = choice is None and tile == "auto" and not whole
+        if choice is not None:
+            if (choice.workers, choice.threads) != (workers, each):
+                network, workers, each = self._open((choice.workers, choice.threads))
+            tile = self._lr(choice.tile)
+        elif tile == "auto":
+            tile = self._lr(AUTO_TILE_HR)
+        side = WHOLE if whole else geometry.ceil_to(tile, self._spec.period)
+        self._setup = _Setup(network, workers, each, side)
+        self._provider = network.provider
+        self._pool = ThreadPoolExecutor(max(self._threads, workers), "srcnn-work")
+        self._tuning = threading.Lock()
         self._closed = False
 
     @property
@@ -166,7 +206,7 @@ class Engine(Closing):
     @property
     def tile(self) -> int:
         """Side of a tile in LR pixels, as used: a multiple of the model's period."""
-        return self._tile
+        return self._setup.tile
 
     @property
     def provider(self) -> str:
@@ -182,7 +222,7 @@ class Engine(Closing):
         """Let go of the model. Later calls of `upscale` raise `ArgumentError`."""
         self._closed = True
         self._pool.shutdown()
-        del self._network
+        del self._setup
 
     def upscale(
         self, image: NDArray[Any], *, bands: bool = False, progress: Progress | None = None
@@ -278,23 +318,130 @@ class Engine(Closing):
             model=self._spec.name,
             provider=self.provider,
             precision=self.precision,
-            tile=min(self._tile, max(h, w)),
+            tile=min(self.tile, max(h, w)),
             seconds=round(seconds, 3),
             mpx_per_s=round(hr_h * hr_w / 1e6 / seconds, 3),
             peak_memory=peak_memory(),
         )
 
-    def _process(self, source: Source, sink: Sink, progress: Progress | None) -> None:
+    def tune(self, progress: Callable[[Trial], None] | None = None) -> list[Trial]:
+        """Measure how this machine runs the model fastest, use it, and keep it for next time.
+
+        Takes some seconds. Whether windows are computed one after the other by all threads or one
+        by each is tried, then tiles from 96 to 768 HR pixels. It is kept in the user's cache folder, or where
+        the environment variable ``SRCNN_RT_CACHE`` says, and found there by ``tile="auto"``.
+
+        Parameters
+        ----------
+        progress : called with every trial
+
+        Returns
+        -------
+        All trials, the fastest last.
+
+        Raises
+        ------
+        ArgumentError
+            If the engine runs whole pictures.
+        """
+        if self._whole:
+            raise ArgumentError("an engine that runs whole pictures has no tile to be tuned")
+        with self._tuning:
+            return self._tune(progress)
+
+    def _tune(self, progress: Callable[[Trial], None] | None) -> list[Trial]:
+        trials: list[tuple[Trial, _Setup]] = []
+
+        def measure(setup: _Setup) -> None:
+            trial = Trial(setup.tile, setup.workers, setup.threads, self._speed(setup))
+            trials.append((trial, setup))
+            if progress is not None:
+                progress(trial)
+
+        layouts = {(self._setup.workers, self._setup.threads)}
+        if self._provider == "cpu":
+            layouts |= {(self._threads, 1), (1, self._threads)}
+        middle = self._lr(AUTO_TILE_HR)
+        for workers, each in sorted(layouts):
+            network, workers, each = self._open((workers, each))
+            measure(_Setup(network, workers, each, middle))
+        best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
+        tiles = {self._lr(hr) for hr in TILES_HR if hr * hr * best.workers <= MOST_AT_ONCE} - {middle}
+        for side in sorted(tiles):
+            measure(replace(best, tile=side))
+        trials.sort(key=lambda t: t[0].mpx_per_s)
+        self._setup, self._untuned = trials[-1][1], False
+        chosen = tuning.Choice(self._setup.tile * self.scale, self._setup.workers, self._setup.threads)
+        tuning.remember(self._key, chosen)
+        return [trial for trial, _ in trials]
+
+    def _speed(self, setup: _Setup) -> float:
+        """Return HR Mpx/s on a drawn picture, the median of some runs."""
+        channels = self._spec.channels
+        side = max(2 * setup.tile * max(1, round(setup.workers**0.5)), TRIAL_HR // self.scale)
+        picture = np.random.default_rng(0).integers(0, 256, (side, side, channels), np.uint8)
+        layout = Layout.of(channels, bands=channels not in (1, 3))
+        info = PictureInfo((side, side), layout, picture.dtype)
+        source, sink = ArraySource(picture, info), ArraySink(info.scaled(self.scale))
+        taken: list[float] = []
+        while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 15):
+            start = time.perf_counter()
+            self._process(source, sink, None, setup)
+            taken.append(time.perf_counter() - start)
+        # The first plans and allocates.
+        return float((side * self.scale) ** 2 / 1e6 / np.median(taken[1:]))
+
+    def _lr(self, hr: int) -> int:
+        """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the period."""
+        return geometry.ceil_to(max(geometry.MIN_TILE, hr // self.scale), self._spec.period)
+
+    def _open(self, layout: tuple[int, int] | None = None) -> tuple[Network, int, int]:
+        """Load the model into its runtime.
+
+        Parameters
+        ----------
+        layout : (workers, threads of each); what suits the runtime if None
+
+        Returns
+        -------
+        The network, how many workers keep it busy, and the threads of each.
+        """
+        fast = self._precision == "fast"
+        if self._asked == "openvino" or (fast and self._asked == "auto"):
+            # Imported when asked for: it is an extra, and costs 0.3 s.
+            from .session_openvino import OpenVinoSession
+
+            # All threads compute one window while the other worker stitches the last and cuts the next.
+            network = OpenVinoSession(self._ready, self._threads, fast=fast)
+            return network, 1 if self._whole else 2, self._threads
+        if fast:
+            raise ProviderError(f"precision fast is offered by provider openvino, not by {self._asked}")
+        # One thread a worker: each computes a window of its own, and none waits for another.
+        workers, each = layout or ((1, self._threads) if self._whole else (self._threads, 1))
+        session = Session(self._ready.data, self._asked, each)
+        if session.provider != "cpu":  # a card runs one window at a time
+            workers = 1
+        return session, workers, each
+
+    def _process(
+        self, source: Source, sink: Sink, progress: Progress | None, setup: _Setup | None = None
+    ) -> None:
         if self._closed:
             raise ArgumentError("the engine is closed")
         info, s = source.info, self.scale
         check_layout(self._spec, info.layout)
-        plan = self._plan(info, sink)
+        if setup is None:
+            if self._untuned and info.shape[0] * info.shape[1] * s * s >= TUNE_FROM:
+                with self._tuning:
+                    if self._untuned:  # not by another thread meanwhile
+                        self._tune(None)
+            setup = self._setup
+        plan = self._plan(info, sink, setup)
         total, seen = info.shape[0] * info.shape[1] * s * s, 0
         strips = StripCache(source) if source.by_rows else source
         idle: SimpleQueue[Renderer] = SimpleQueue()
-        for _ in range(self._workers):
-            idle.put(Renderer(self._spec, self._network, info, plan))
+        for _ in range(setup.workers):
+            idle.put(Renderer(self._spec, setup.network, info, plan))
         most = Renderer.batch_for(self._spec, info, plan)
 
         def hr(span: Span) -> Span:
@@ -329,9 +476,9 @@ class Engine(Closing):
 
         pipeline.overlap(plan, read, start, write, done)
 
-    def _plan(self, info: PictureInfo, sink: Sink) -> Plan:
+    def _plan(self, info: PictureInfo, sink: Sink, setup: _Setup) -> Plan:
         s = self.scale
-        tile = self._share(info.shape)
+        tile = self._share(info.shape, setup)
         height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
         column = height * s * s * info.layout.channels * info.dtype.itemsize
         widest = info.shape[1] if sink.max_bytes is None else max(1, sink.max_bytes // column)
@@ -344,34 +491,15 @@ class Engine(Closing):
             max_chunk=widest,
         )
 
-    def _share(self, shape: tuple[int, int]) -> int:
+    def _share(self, shape: tuple[int, int], setup: _Setup) -> int:
         """Return a tile with which a picture has windows for every worker, where it is large enough."""
-        tile, (h, w) = self._tile, shape
-        while -(-h // tile) * -(-w // tile) < self._workers:
+        tile, (h, w) = setup.tile, shape
+        while -(-h // tile) * -(-w // tile) < setup.workers:
             half = geometry.ceil_to(min(tile, max(h, w)) // 2, self._spec.period)
             if half < LEAST_SHARE:
                 break
             tile = half
         return tile
-
-
-def _open(
-    ready: program.Program, provider: str, precision: str, threads: int, whole: bool
-) -> tuple[Network, int]:
-    """Load a program into a runtime; return it and how many workers keep it busy."""
-    if provider == "openvino" or (precision == "fast" and provider == "auto"):
-        # Imported when asked for: it is an extra, and costs 0.3 s.
-        from .session_openvino import OpenVinoSession
-
-        # All threads compute one window while the other worker stitches the last and cuts the next.
-        return OpenVinoSession(ready, threads, fast=precision == "fast"), 1 if whole else 2
-    if precision == "fast":
-        raise ProviderError(f"precision fast is offered by provider openvino, not by {provider}")
-    # One thread a worker: each computes a window of its own, and none waits for another.
-    network = Session(ready.data, provider, threads if whole else 1)
-    if network.provider != "cpu":  # a card runs one window at a time
-        return network, 1
-    return network, 1 if whole else threads
 
 
 def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:

@@ -128,9 +128,11 @@ class Result:
         }
 
 
-def model_method(model: str | Path, provider: str = "auto", threads: int | None = None) -> Method:
+def model_method(
+    model: str | Path, provider: str = "auto", precision: str = "exact", threads: int | None = None
+) -> Method:
     """Return a method that runs an exported model through `Engine`."""
-    engine = Engine(model, provider, "auto", threads)
+    engine = Engine(model, provider, "auto", threads, precision=precision)
     return Method(engine.spec.name, engine.upscale, engine.spec.channels == 3, engine)
 
 

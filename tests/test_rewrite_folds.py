@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from srcnn_rt.rewrite.dead import drop_dead_filters
 from srcnn_rt.rewrite.folds import (
-    drop_dead_filters,
     drop_identities,
     fold_batch_norm,
     fold_scale_offset,

@@ -15,7 +15,18 @@ PACKAGE = Path(srcnn_rt.__file__).parent
 # Lower layers know nothing of higher ones. Modules of one layer may import each other.
 LAYERS = [
     {"errors", "_version", "_tiles"},
-    {"geometry", "picture", "models", "bicubic", "graph", "spec", "rewrite", "program", "precision"},
+    {
+        "geometry",
+        "picture",
+        "models",
+        "bicubic",
+        "graph",
+        "spec",
+        "rewrite",
+        "program",
+        "precision",
+        "tuning",
+    },
     {"tiles", "color", "session", "session_openvino", "io", "pipeline", "metrics", "filters"},
     {"protocol", "figures"},
     {"render"},

@@ -16,6 +16,7 @@ from .inspect import inspect
 from .models import models
 from .sparse import sparse
 from .train import train
+from .tune import tune
 from .upscale import upscale
 
 
@@ -31,5 +32,5 @@ def _show(message: Warning | str, *_: object, **__: object) -> None:
     click.echo(f"warning: {message}", err=True)
 
 
-for command in (upscale, inspect, export, models, doctor, train, evaluate, filters, curves, sparse):
+for command in (upscale, inspect, export, models, doctor, tune, train, evaluate, filters, curves, sparse):
     main.add_command(command)

@@ -18,6 +18,7 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "opencv-python-headless",
     "rasterio",
     "torch",
@@ -71,7 +72,8 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "providers": {name: _try_provider(name) for name in ("cpu", "cuda")},
+        "providers": {name: _try_provider(name) for name in ("cpu", "cuda", "openvino")},
+        "precision": {"fast": _try_fast()},
         "threads": available_threads(),
         "instructions": " ".join(_instructions()) or "unknown",
         "memory": memory or "unknown",
@@ -89,16 +91,22 @@ def _try_provider(name: str) -> str:
     """Run a real session: what a wheel lists is not what loads."""
     import numpy as np
 
-    from .. import bicubic
+    from ..engine import Engine
     from ..errors import SrcnnError
-    from ..session import Session
 
     try:
-        session = Session(bicubic.model(2).SerializeToString(), name, threads=1)
-        out = session.run(np.ones((1, 1, 8, 8), np.float32))
+        with Engine("bicubic-x2", name, threads=1) as engine:
+            out = engine.upscale(np.ones((8, 8), np.float32))
     except SrcnnError as error:
         return str(error)
     return "works" if np.allclose(out, 1, atol=1e-5) else f"gives {out.mean()} instead of 1"
+
+
+def _try_fast() -> str:
+    """Say whether precision fast is offered here, or why not."""
+    from ..session_openvino import missing
+
+    return missing(bfloat16=True) or "works"
 
 
 def _instructions() -> list[str]:

@@ -42,8 +42,12 @@ if TYPE_CHECKING:
 @click.option("--means", is_flag=True, help="Print means only, not every picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a folder and protocol.")
 @click.option(
-    "--provider", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+    "--provider", type=click.Choice(["auto", "cpu", "cuda", "openvino"]), default="auto", show_default=True,
     help="What runs the networks.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
+    help="As for upscale.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(1), help="Threads of the networks; all by default.")
 def evaluate(
@@ -57,6 +61,7 @@ def evaluate(
     means: bool,
     as_json: bool,
     provider: str,
+    precision: str,
     threads: int | None,
 ) -> None:
     """Measure models on test pictures: PSNR, SSIM, MS-SSIM, bicubic beside them.
@@ -79,7 +84,9 @@ def evaluate(
 
     try:
         with ExitStack() as stack:
-            groups = _groups(models, scale, cast("Channels", channels), degrade, shave, provider, threads)
+            groups = _groups(
+                models, scale, cast("Channels", channels), degrade, shave, provider, precision, threads
+            )
             drawn = Sheet()
             results = []
             for protocol, methods in groups.items():
@@ -110,8 +117,7 @@ def _groups(
     channels: Channels,
     degrade: str | None,
     border: int | None,
-    provider: str,
-    threads: int | None,
+    runs: tuple[str, str, int | None],
 ) -> dict[Protocol, list[Method]]:
     """Put models together that are measured in one protocol, in the order they were named."""
     from .. import evaluate as measure
@@ -140,7 +146,9 @@ def _groups(
             raise ArgumentError(f"{name}: has scale {known.scale}, not --scale {scale}")
         if known.scale == 1 and str(known.degradation) == "bicubic":
             raise ArgumentError(f"{name}: has scale 1 and does not say what it restores; give --degrade")
-        groups.setdefault(known, []).append(method or measure.model_method(name, provider, threads))
+        groups.setdefault(known, []).append(
+            method or measure.model_method(name, provider, threads, precision)
+        )
     if not groups and scale is not None:
         alone = Degradation.parse(degrade or "bicubic")
         groups[measure.Protocol(scale, alone, channels, -1 if border is None else border)] = []

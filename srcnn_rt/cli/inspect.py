@@ -12,6 +12,7 @@ import click
 from ..errors import SrcnnError
 
 if TYPE_CHECKING:
+    from ..spec import ModelSpec
     from ..verify import Check
 
 
@@ -31,7 +32,8 @@ def inspect(model: str, prove: bool, as_json: bool) -> None:
     from .. import spec
 
     try:
-        _, described = spec.load(model)
+        data, described = spec.load(model)
+        summary = {**described.summary(), "run_as": _run_as(data, described)}
         checks = _prove(model) if prove else []
     except SrcnnError as error:
         if as_json:
@@ -39,15 +41,34 @@ def inspect(model: str, prove: bool, as_json: bool) -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     if as_json:
-        report = {"model": model, **described.summary(), "checks": [asdict(c) for c in checks]}
+        report = {"model": model, **summary, "checks": [asdict(c) for c in checks]}
         click.echo(json.dumps(report))
     else:
-        for key, value in described.summary().items():
+        for key, value in summary.items():
             click.echo(f"{key:<24} {_text(value)}")
         for check in checks:
             verdict = {True: "holds", False: "FAILS", None: "does not apply"}[check.passed]
             click.echo(f"{check.name:<24} {verdict}: {check.detail}")
     sys.exit(1 if any(c.passed is False for c in checks) else 0)
+
+
+def _run_as(data: bytes, described: ModelSpec) -> dict[str, Any]:
+    """Return what the graph costs an output pixel as it is in the file and as it is run.
+
+    Executed multiply-accumulates count the lanes of a vector unit that compute for nothing.
+    """
+    from .. import program
+    from ..rewrite.cost import work
+    from ..spec import parse
+
+    ready = program.prepare(data, described)
+    before, after = work(parse(data)), work(parse(ready.data))
+    return {
+        "rewritten": ready.rewritten,
+        "useful_macs": [round(before.useful, 1), round(after.useful, 1)],
+        "executed_macs": [round(before.executed, 1), round(after.executed, 1)],
+        "period": ready.spec.period,
+    }
 
 
 def _prove(model: str) -> list[Check]:
@@ -58,5 +79,7 @@ def _prove(model: str) -> list[Check]:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items())
-    return " to ".join(value) if isinstance(value, list) else str(value)
+        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return " to ".join(map(str, value))
+    return str(value)

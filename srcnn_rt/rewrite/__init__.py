@@ -38,7 +38,7 @@ def passes() -> tuple[Pass, ...]:
 def optimise(model: ModelProto) -> ModelProto:
     """Apply all rewrites; `model` itself is not changed.
 
-    `folds.drop_dead_filters` is not among them: it holds for pictures within the model's range only,
+    `dead.drop_dead_filters` is not among them: it holds for pictures within the model's range only,
     and float32 pictures are not clipped.
     """
     for rewrite in passes():

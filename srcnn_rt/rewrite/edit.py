@@ -188,6 +188,25 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     return default
 
 
+def is_op(node: NodeProto | None, *ops: str) -> bool:
+    """Return whether a node is one of the default operator set's `ops`."""
+    return node is not None and node.op_type in ops and node.domain in DEFAULT_DOMAINS
+
+
+def channels(model: ModelProto) -> dict[str, int]:
+    """Return how many channels each float32 tensor (N, C, H, W) of a model has, where that is known."""
+    from onnx import TensorProto, shape_inference
+
+    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    found = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        kind = value.type.tensor_type
+        dims = kind.shape.dim
+        if kind.elem_type == TensorProto.FLOAT and len(dims) == 4 and dims[1].dim_value > 0:
+            found[value.name] = dims[1].dim_value
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Conv:
     """A convolution over (N, C, H, W) in float32 whose weights are constants.
@@ -245,6 +264,16 @@ class Conv:
     def kernel(self) -> tuple[int, int]:
         """(kh, kw)."""
         return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def dense(self) -> NDArray[np.float64]:
+        """The weight (out, in, kh, kw) of the same convolution in one group."""
+        out, width, *kernel = self.weight.shape
+        dense = np.zeros((out, width * self.group, *kernel))
+        for g in range(self.group):
+            rows = slice(g * out // self.group, (g + 1) * out // self.group)
+            dense[rows, g * width : (g + 1) * width] = self.weight[rows]
+        return dense
 
     def make(
         self,

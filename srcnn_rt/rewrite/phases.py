@@ -191,12 +191,8 @@ def _cut(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
 
 def _by_phase(conv: Conv, s: int, mode: bytes) -> tuple[Array, Array]:
     """Return the enlarging kernel as (c, s, s, in, kh, kw), and its bias as (c, s, s)."""
-    out, each = conv.weight.shape[:2]
-    inner, share = each * conv.group, out // conv.group
-    dense = np.zeros((out, inner, *conv.kernel))
-    for k in range(out):
-        at = k // share * each
-        dense[k, at : at + each] = conv.weight[k]
+    dense = conv.dense
+    out, inner = dense.shape[:2]
     channels = out // (s * s)
     if mode == b"CRD":
         return dense.reshape(channels, s, s, inner, *conv.kernel), conv.bias.reshape(channels, s, s)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .edit import DEFAULT_DOMAINS, Edit, attribute
-from .folds import channels
+from .edit import DEFAULT_DOMAINS, Edit, attribute, channels
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import bicubic, spec
 from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
-from ..rewrite.folds import drop_dead_filters
+from ..rewrite.dead import drop_dead_filters
 from ..session import Session
 from . import families
 from .model import SRCNN

@@ -1,0 +1,95 @@
+"""What was measured to be fastest, kept in the user's cache folder.
+
+One JSON file, ``tuning.json``, with an entry for every model, provider, precision, number of threads
+and machine. It only ever changes speed: the result does not depend on the tile. A file that cannot
+be read is as good as none, and one that cannot be written is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ._version import __version__
+
+ENVIRONMENT = "SRCNN_RT_CACHE"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a model is run.
+
+    Attributes
+    ----------
+    tile : side of a tile in HR pixels
+    workers : windows computed at once
+    threads : of each
+    """
+
+    tile: int
+    workers: int
+    threads: int
+
+
+def folder() -> Path:
+    """Return the cache folder: `SRCNN_RT_CACHE`, or what the system has for it."""
+    chosen = os.environ.get(ENVIRONMENT)
+    if chosen:
+        return Path(chosen)
+    import platformdirs
+
+    return platformdirs.user_cache_path("srcnn-rt")
+
+
+def key_for(model: bytes, provider: str, precision: str, threads: int) -> str:
+    """Return the name of an entry; another processor, version or model has another."""
+    digest = hashlib.sha256(model).hexdigest()[:16]
+    return " | ".join((digest, provider, precision, f"{threads} threads", machine(), __version__))
+
+
+def machine() -> str:
+    """Return the processor's name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def recall(key: str) -> Choice | None:
+    """Return what was measured, or None."""
+    found = _read().get(key)
+    try:
+        choice = Choice(**found) if isinstance(found, dict) else None
+    except TypeError:
+        return None
+    whole = choice is not None and all(type(n) is int and n > 0 for n in asdict(choice).values())
+    return choice if whole else None
+
+
+def remember(key: str, choice: Choice) -> Path | None:
+    """Keep what was measured; return the file, or None where it could not be written."""
+    path = folder() / "tuning.json"
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({**_read(), key: asdict(choice)}, indent=1))
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        return None
+    return path
+
+
+def _read() -> dict[str, object]:
+    try:
+        table = json.loads((folder() / "tuning.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return table if isinstance(table, dict) else {}
