@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 from . import geometry, pipeline, program, spec, tiles, tuning
 from .errors import ArgumentError, ModelError, PictureError, ProviderError
 from .geometry import Chunk, Plan, Span
-from .io import ArraySink, ArraySource, Sink, Source, check_output, create_sink, open_source, replacing
+from .io import (
+    TIFF_COMPRESSIONS,
+    ArraySink,
+    ArraySource,
+    Sink,
+    Source,
+    check_output,
+    create_sink,
+    open_source,
+    replacing,
+)
 from .io.base import Closing, StripCache
 from .picture import Layout, PictureInfo
 from .render import Renderer, check_layout, margin_for, rules_for
@@ -33,8 +43,8 @@ AUTO_TILE_HR = 256
 # What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
 TILES_HR = (96, 128, 192, 256, 384, 512, 768)
 MOST_AT_ONCE = 2 * 768**2
-TRIAL_HR = 1024  # side of the picture it is tried on, at least
-TRIAL_SECONDS = 0.3
+TRIAL_HR = 1024  # about the side of the picture it is tried on
+TRIAL_ROUNDS = 4  # the first plans and allocates
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
 LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
@@ -267,6 +277,7 @@ class Engine(Closing):
         target: str | Path,
         *,
         overwrite: bool = False,
+        compress: str = "deflate",
         progress: Progress | None = None,
     ) -> Report:
         """Upscale a picture file. TIFF streams in bounded memory; other formats are held whole.
@@ -280,6 +291,8 @@ class Engine(Closing):
         target : its suffix decides the format; written as a partial file first and renamed
             when complete
         overwrite : replace `target` if it exists
+        compress : of a TIFF, without loss: ``"deflate"``, which every reader has, ``"zstd"``, twice as
+            fast to write, ``"lzw"`` or ``"none"``
         progress : called with (HR pixels done, HR pixels in all)
 
         Raises
@@ -287,6 +300,8 @@ class Engine(Closing):
         SourceMissingError, PictureError, OutputError
             Naming the file and the rule. Nothing is left under the name `target`.
         """
+        if compress not in TIFF_COMPRESSIONS:
+            raise ArgumentError(f"compress must be one of {', '.join(TIFF_COMPRESSIONS)}, got {compress!r}")
         source, target = Path(source), Path(target)
         start = time.perf_counter()
         with open_source(source) as picture:
@@ -298,7 +313,7 @@ class Engine(Closing):
                 raise PictureError(f"{source}: {error}") from error
             scaled = info.scaled(self.scale)
             with replacing(target) as partial:
-                sink = create_sink(partial, target, scaled, self.scale)
+                sink = create_sink(partial, target, scaled, self.scale, compress)
                 try:
                     self._process(picture, sink, progress)
                     sink.close()
@@ -352,44 +367,48 @@ class Engine(Closing):
     def _tune(self, progress: Callable[[Trial], None] | None) -> list[Trial]:
         trials: list[tuple[Trial, _Setup]] = []
 
-        def measure(setup: _Setup) -> None:
-            trial = Trial(setup.tile, setup.workers, setup.threads, self._speed(setup))
-            trials.append((trial, setup))
-            if progress is not None:
-                progress(trial)
+        def measure(setups: list[_Setup]) -> None:
+            for setup, speed in zip(setups, self._speeds(setups), strict=True):
+                trial = Trial(setup.tile, setup.workers, setup.threads, speed)
+                trials.append((trial, setup))
+                if progress is not None:
+                    progress(trial)
 
         layouts = {(self._setup.workers, self._setup.threads)}
         if self._provider == "cpu":
             layouts |= {(self._threads, 1), (1, self._threads)}
         middle = self._lr(AUTO_TILE_HR)
-        for workers, each in sorted(layouts):
-            network, workers, each = self._open((workers, each))
-            measure(_Setup(network, workers, each, middle))
+        measure([_Setup(*self._open(layout), middle) for layout in sorted(layouts)])
         best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
         tiles = {self._lr(hr) for hr in TILES_HR if hr * hr * best.workers <= MOST_AT_ONCE} - {middle}
-        for side in sorted(tiles):
-            measure(replace(best, tile=side))
+        measure([replace(best, tile=side) for side in sorted(tiles)])
         trials.sort(key=lambda t: t[0].mpx_per_s)
         self._setup, self._untuned = trials[-1][1], False
         chosen = tuning.Choice(self._setup.tile * self.scale, self._setup.workers, self._setup.threads)
         tuning.remember(self._key, chosen)
         return [trial for trial, _ in trials]
 
-    def _speed(self, setup: _Setup) -> float:
-        """Return HR Mpx/s on a drawn picture, the median of some runs."""
+    def _speeds(self, setups: list[_Setup]) -> list[float]:
+        """Return HR Mpx/s on a drawn picture of each setup, the best of some rounds.
+
+        They take turns, and the best counts, because what else the machine does only ever slows.
+        """
         channels = self._spec.channels
-        side = max(2 * setup.tile * max(1, round(setup.workers**0.5)), TRIAL_HR // self.scale)
-        picture = np.random.default_rng(0).integers(0, 256, (side, side, channels), np.uint8)
         layout = Layout.of(channels, bands=channels not in (1, 3))
-        info = PictureInfo((side, side), layout, picture.dtype)
-        source, sink = ArraySource(picture, info), ArraySink(info.scaled(self.scale))
-        taken: list[float] = []
-        while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 15):
-            start = time.perf_counter()
-            self._process(source, sink, None, setup)
-            taken.append(time.perf_counter() - start)
-        # The first plans and allocates.
-        return float((side * self.scale) ** 2 / 1e6 / np.median(taken[1:]))
+        rng = np.random.default_rng(0)
+        best = [0.0] * len(setups)
+        for _ in range(TRIAL_ROUNDS):
+            for k, setup in enumerate(setups):
+                # Whole windows, as many for every worker.
+                side = setup.tile * max(2, round(TRIAL_HR / (setup.tile * self.scale)))
+                picture = rng.integers(0, 256, (side, side, channels), np.uint8)
+                info = PictureInfo((side, side), layout, picture.dtype)
+                source, sink = ArraySource(picture, info), ArraySink(info.scaled(self.scale))
+                start = time.perf_counter()
+                self._process(source, sink, None, setup)
+                taken = time.perf_counter() - start
+                best[k] = max(best[k], (side * self.scale) ** 2 / 1e6 / taken)
+        return best
 
     def _lr(self, hr: int) -> int:
         """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the period."""

@@ -46,6 +46,8 @@ class Reduced:
     ----------
     model : with a second input ``accumulator`` (N, `channels`, H / `block`, W / `block`) where `channels` > 0
     gain, offset : the picture is fed as ``gain · v + offset``
+    places_first : whether the accumulator's channels go by their places in a block, not by the output's
+        channels (DepthToSpace's DCR)
     """
 
     model: ModelProto
@@ -53,6 +55,12 @@ class Reduced:
     offset: float
     channels: int
     block: int
+    places_first: bool
+
+    def spread(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return numbers of the output's channels as numbers of the accumulator's."""
+        places = self.channels // len(values)
+        return np.tile(values, places) if self.places_first else np.repeat(values, places)
 
 
 def for_bfloat16(model: ModelProto) -> Reduced:
@@ -60,14 +68,14 @@ def for_bfloat16(model: ModelProto) -> Reduced:
     edit = Edit(shuffle_enlargement(model))
     gain, offset = _round_first(edit)
     _unshare(edit)
-    channels, block = _accumulate(edit)
+    channels, block, places_first = _accumulate(edit)
     made = edit.model()
     if channels:
         from onnx import TensorProto, helper
 
         dims: list[str | int | None] = ["n", channels, "block_rows", "block_columns"]
         made.graph.input.append(helper.make_tensor_value_info(ACCUMULATOR, TensorProto.FLOAT, dims))
-    return Reduced(made, gain, offset, channels, block)
+    return Reduced(made, gain, offset, channels, block, places_first)
 
 
 def loss_db(rms: float, psnr: float) -> float:
@@ -134,21 +142,26 @@ def _unshare(edit: Edit) -> None:
             seen.add(node.input[2])
 
 
-def _accumulate(edit: Edit) -> tuple[int, int]:
-    """Add the last layer's sums to a float32 input; return its channels (0: not done) and block."""
+def _accumulate(edit: Edit) -> tuple[int, int, bool]:
+    """Add the last layer's sums to a float32 input.
+
+    Returns its channels (0: not done), its block, and whether channels go by places first.
+    """
     (target,) = edit.outputs
-    block, name = 1, target
+    block, name, places_first = 1, target, False
     shuffle = edit.maker(name)
     if shuffle is not None and shuffle.op_type == "DepthToSpace":
         block, name = attribute(shuffle, "blocksize"), shuffle.input[0]
+        places_first = attribute(shuffle, "mode", b"DCR") == b"DCR"
     node = edit.maker(name)
-    while node is not None and node.op_type == "Add":  # the first of a sum over phases
-        node = edit.maker(node.input[0])
+    while node is not None and node.op_type == "Add":  # of a sum over phases, one that nothing else reads
+        name = next((n for n in node.input if edit.only_user(n) is node), "")
+        node = edit.maker(name)
     conv = Conv.of(edit, node)
     if conv is None:
-        return 0, 1
+        return 0, 1, False
     output = conv.node.output[0]
     inner = conv.make(edit, output=edit.fresh(f"{output}.sums"))
     add = edit.node("Add", [inner.output[0], ACCUMULATOR], "accumulate", output)
     edit.replace([conv.node], [inner, add])
-    return len(conv.weight), block
+    return len(conv.weight), block, places_first

@@ -34,7 +34,7 @@ def prepare(data: bytes, spec: ModelSpec) -> Program:
     """Rewrite a model for speed; one that does not gain is left as it is."""
     model = parse(data)
     better = rewrite.optimise(model)
-    if better == model:
+    if list(better.graph.node) == list(model.graph.node):
         return Program(data, spec, False)
     facts = graph.analyse(better)
     if (facts.kind, facts.scale, facts.channels) != (spec.facts.kind, spec.facts.scale, spec.channels):

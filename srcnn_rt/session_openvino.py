@@ -123,15 +123,15 @@ class OpenVinoSession:
         """
         spec = program.spec
         s, p = spec.scale, spec.period
-        core = -(-_CALIBRATION // p) * p
-        side = spec.facts.y.fixed or core + (0 if spec.padded else 2 * spec.margin)
-        out = s * (side if spec.padded else side - 2 * spec.margin)
-        shape = (spec.batch or 1, spec.channels, side, side)
-        bound = self.bind(shape, (*shape[:2], out, out))
+        lead = 0 if spec.padded else 2 * spec.margin
+        h, w = (axis.fixed or -(-_CALIBRATION // p) * p + lead for axis in (spec.facts.y, spec.facts.x))
+        shape = (spec.batch or 1, spec.channels, h, w)
+        bound = self.bind(shape, (*shape[:2], s * (h - lead), s * (w - lead)))
         exact = Session(program.data, "cpu", self.threads)
+        gain, offset = (np.array(v, np.float32)[:, None, None] for v in (spec.range.gain, spec.range.offset))
         errors = []
         for seed in range(2):
-            picture = np.broadcast_to(drawn(side, seed), shape)
+            picture = np.broadcast_to(gain * drawn(max(h, w), seed)[:h, :w] + offset, shape)
             bound.input[...] = picture
             bound.run()
             errors.append(bound.output - exact.run(np.ascontiguousarray(picture)))
@@ -139,9 +139,9 @@ class OpenVinoSession:
         if self._reduced is not None and self._reduced.channels:
             # One constant for all pixels of a channel, given to each place of a block.
             mean = error.mean(axis=(0, 1, 3, 4))
-            self._constant[:] = np.repeat(-mean, self._reduced.channels // len(mean))
+            self._constant[:] = self._reduced.spread(-mean)
             error = error - mean[:, None, None]
-        rms = float(np.sqrt(np.mean(error**2)))
+        rms = float(np.sqrt(np.mean((error / gain) ** 2)))
         psnr = spec.training.get("psnr", {})
         known = [v for k, v in psnr.items() if "set5" in k.lower()] if isinstance(psnr, dict) else []
         loss = loss_db(rms, float(known[0]) if known else _PSNR)
@@ -167,7 +167,9 @@ class _Request(Bound):
 
         super().__init__(lambda windows: windows, source, target)
         self._request, self._reduced = request, reduced
-        request.set_input_tensor(0, openvino.Tensor(self.input, shared_memory=True))
+        # Not in place: what a caller does not fill again must not be scaled again.
+        self._fed = self.input if reduced is None else np.empty(source, np.float32)
+        request.set_input_tensor(0, openvino.Tensor(self._fed, shared_memory=True))
         request.set_output_tensor(0, openvino.Tensor(self.output, shared_memory=True))
         if reduced is not None and reduced.channels:
             blocks = np.empty(_blocks(reduced, target), np.float32)
@@ -177,8 +179,8 @@ class _Request(Bound):
 
     def run(self) -> None:
         if self._reduced is not None:
-            np.multiply(self.input, np.float32(self._reduced.gain), out=self.input)
-            np.add(self.input, np.float32(self._reduced.offset), out=self.input)
+            np.multiply(self.input, np.float32(self._reduced.gain), out=self._fed)
+            np.add(self._fed, np.float32(self._reduced.offset), out=self._fed)
         try:
             self._request.infer()
         except RuntimeError as error:

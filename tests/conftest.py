@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,14 @@ def drawing(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
             plane[(y - cy) ** 2 + (x - cx) ** 2 < r * r] = rng.uniform()
         planes.append(plane + rng.normal(0, 0.02, plane.shape))
     return np.clip(np.stack(planes, axis=-1), 0, 1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's measurements."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRCNN_RT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

@@ -243,12 +243,13 @@ def test_doctor_tells_what_works() -> None:
 
 
 def test_doctor_fails_where_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    from srcnn_rt import errors, session
+    from srcnn_rt import errors, session, session_openvino
 
     def missing() -> None:
         raise errors.RuntimeMissingError("ONNX Runtime does not import")
 
     monkeypatch.setattr(session, "runtime", missing)
+    monkeypatch.setattr(session_openvino, "missing", lambda *, bfloat16: "not installed")
     result = run("doctor")
     assert result.exit_code == 1
     assert result.output.count("does not import") == 2

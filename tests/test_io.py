@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
-from srcnn_rt import Engine, OutputError, PictureError
+from srcnn_rt import ArgumentError, Engine, OutputError, PictureError
 from srcnn_rt.geometry import Span
 from srcnn_rt.io import open_source, raster
 from srcnn_rt.io.base import StripCache
@@ -346,3 +346,25 @@ def test_exif_that_lies_is_taken_as_upright() -> None:
         assert exif.orientation(bad) == 1
     assert exif.upright(None) is None
     assert exif.upright(b"junk") == b"junk"
+
+
+@pytest.mark.parametrize("compress", ["deflate", "zstd", "lzw", "none"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_compression_of_a_tiff_reads_back(tmp_path: Path, compress: str, dtype: type) -> None:
+    picture = drawing(70, 90, 3).astype(dtype) if dtype is np.float32 else quantise(drawing(70, 90, 3), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb")
+    with Engine("bicubic-x2", "cpu") as e:
+        e.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", compress=compress)
+        expected = e.upscale(picture)
+    assert (tifffile.imread(tmp_path / "b.tif") == expected).all()
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        found = file.pages[0].compression.name.lower()
+    assert found == {"deflate": "adobe_deflate"}.get(compress, compress)
+
+
+def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
+    with (
+        Engine("bicubic-x2", "cpu") as e,
+        pytest.raises(ArgumentError, match="one of deflate, zstd, lzw, none"),
+    ):
+        e.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", compress="jpeg")

@@ -84,9 +84,8 @@ def evaluate(
 
     try:
         with ExitStack() as stack:
-            groups = _groups(
-                models, scale, cast("Channels", channels), degrade, shave, provider, precision, threads
-            )
+            runs = (provider, precision, threads)
+            groups = _groups(models, scale, cast("Channels", channels), degrade, shave, runs)
             drawn = Sheet()
             results = []
             for protocol, methods in groups.items():
@@ -146,9 +145,7 @@ def _groups(
             raise ArgumentError(f"{name}: has scale {known.scale}, not --scale {scale}")
         if known.scale == 1 and str(known.degradation) == "bicubic":
             raise ArgumentError(f"{name}: has scale 1 and does not say what it restores; give --degrade")
-        groups.setdefault(known, []).append(
-            method or measure.model_method(name, provider, threads, precision)
-        )
+        groups.setdefault(known, []).append(method or measure.model_method(name, *runs))
     if not groups and scale is not None:
         alone = Degradation.parse(degrade or "bicubic")
         groups[measure.Protocol(scale, alone, channels, -1 if border is None else border)] = []

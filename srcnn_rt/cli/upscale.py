@@ -55,6 +55,10 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
     "--range", "value_range", metavar="LOW..HIGH",
     help="What the model calls black and white, e.g. 0..255 or 'mean=A,B,C std=D,E,F'.",
 )  # fmt: skip
+@click.option(
+    "--compress", type=click.Choice(["deflate", "zstd", "lzw", "none"]), default="deflate", show_default=True,
+    help="Compression of TIFFs, all without loss; zstd is faster, deflate is read everywhere.",
+)  # fmt: skip
 @click.option("--whole", is_flag=True, help="Run the model once on each whole picture, untiled.")
 @click.option("--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -70,6 +74,7 @@ def upscale(
     precision: str,
     threads: int | None,
     value_range: str | None,
+    compress: str,
     whole: bool,
     overwrite: bool,
     quiet: bool,
@@ -120,7 +125,9 @@ def upscale(
             for source, target in zip(sources, named, strict=True):
                 try:
                     with _progress(str(source), hidden=quiet or as_json) as progress:
-                        report = engine.upscale_file(source, target, overwrite=overwrite, progress=progress)
+                        report = engine.upscale_file(
+                            source, target, overwrite=overwrite, compress=compress, progress=progress
+                        )
                 except (SrcnnError, MemoryError) as error:
                     failed += 1
                     _fail(error, as_json, str(source))

@@ -3,6 +3,7 @@
 from .base import Sink, Source
 from .files import (
     PICTURE_SUFFIXES,
+    TIFF_COMPRESSIONS,
     check_output,
     create_sink,
     is_picture_name,
@@ -14,6 +15,7 @@ from .memory import ArraySink, ArraySource
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "TIFF_COMPRESSIONS",
     "ArraySink",
     "ArraySource",
     "Sink",

@@ -13,6 +13,7 @@ from ..picture import PictureInfo
 from .base import Sink, Source
 
 TIFF_SUFFIXES = (".tif", ".tiff")
+TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
 CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES)
 _runs = itertools.count()
@@ -79,13 +80,16 @@ def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
         raise OutputError(f"{path.parent}: the folder is not writable")
 
 
-def create_sink(path: Path, final: Path, info: PictureInfo, scale: int) -> Sink:
-    """Start writing a picture to `path` in the format that the name `final` asks for."""
+def create_sink(path: Path, final: Path, info: PictureInfo, scale: int, compress: str = "deflate") -> Sink:
+    """Start writing a picture to `path` in the format that the name `final` asks for.
+
+    `compress` is one of ``TIFF_COMPRESSIONS``; other formats have their own.
+    """
     suffix = final.suffix.lower()
     if suffix in TIFF_SUFFIXES:
         from .raster import RasterSink
 
-        return RasterSink(path, info, scale)
+        return RasterSink(path, info, scale, compress)
     from .coded import FORMATS, CodedSink, check_coded
 
     check_coded(final, FORMATS[suffix], info)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 BLOCKS = range(2, 9)
+OLDEST = 11  # before it DepthToSpace knew one order only, and Slice took no inputs before 10
 _WORTH = 0.8  # of the layer's own cost, at most
 _SHARE = 0.05  # of the whole model's, at least, or the shuffle costs more than is won
 
@@ -32,13 +33,15 @@ def widen_narrow(model: ModelProto) -> ModelProto:
 
     In models that pad, the output is the same for every size of picture. In others only the layer
     that makes the output is rewritten, and rows and columns beyond the last whole block are left
-    out; the analysis gives the model a period.
+    out; the analysis gives the model a period. Models of fixed size must keep what they give.
     """
+    edit = Edit(model)
     try:
         before, padded = work(model), analyse(model).kind == "padded"
     except ModelError:  # cannot be traced, so it cannot be weighed either
         return model
-    edit = Edit(model)
+    if edit.opset < OLDEST or not (padded or may_crop(model)):
+        return model
     for node in list(edit.nodes):
         conv = Conv.of(edit, node)
         if conv is None or conv.group != 1 or conv.stride != (1, 1) or conv.dilation != (1, 1):
@@ -47,9 +50,21 @@ def widen_narrow(model: ModelProto) -> ModelProto:
         if not padded and not makes_output:
             continue  # blocks past the end would read what an unpadded model does not have
         b = best_block(len(conv.weight), conv.weight.shape[1], conv.kernel)
-        if b > 1 and before.layers[node.output[0]] >= _SHARE * before.executed:
+        if b > 1 and before.layers.get(node.output[0], 0.0) >= _SHARE * before.executed:
             _widen(edit, conv, b, whole=padded)
     return edit.model()
+
+
+def may_crop(model: ModelProto) -> bool:
+    """Return whether a model may leave out rows and columns beyond its last whole block.
+
+    One that neither pads nor is of a fixed size gets windows that hold whole blocks.
+    """
+    try:
+        facts = analyse(model)
+    except ModelError:
+        return False
+    return facts.kind == "valid" and facts.y.fixed is None and facts.x.fixed is None
 
 
 def best_block(out: int, inner: int, kernel: tuple[int, int]) -> int:

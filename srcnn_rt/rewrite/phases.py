@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..graph.tensors import FAR
 from .cost import LANES, executed
 from .edit import Conv, Edit, attribute
-from .narrow import best_block, block_cost
+from .narrow import OLDEST, best_block, block_cost, may_crop
 from .pointwise import is_pointwise, only_pointwise_to_output
 
 if TYPE_CHECKING:
@@ -40,14 +40,16 @@ _WORTH = 0.95  # of what the layers would execute otherwise, at most
 def fold_enlargement(model: ModelProto) -> ModelProto:
     """Fold an enlarging convolution into the unpadded layer behind it, phase by phase.
 
-    Applied where it executes less, to unpadded models whose second look around the picture makes
-    the output. The margin stays; rows and columns beyond the last whole block are left out.
+    Applied where it executes less, to models whose second look around the picture makes the
+    output. The margin stays; rows and columns beyond the last whole block are left out, which
+    is never the case with stride 1, the only one for models that must keep their size.
     """
     edit = Edit(model)
     for node in list(edit.nodes):
-        if node.op_type == "DepthToSpace":
-            head = _find(edit, node)
-            if head is not None and (stride := _best_stride(head)) is not None:
+        head = _find(edit, node) if node.op_type == "DepthToSpace" and edit.opset >= OLDEST else None
+        if head is not None:
+            stride = _best_stride(head, _STRIDES if may_crop(model) else _STRIDES[:1])
+            if stride is not None:
                 _rewrite(edit, head, stride)
     return edit.model()
 
@@ -200,7 +202,7 @@ def _by_phase(conv: Conv, s: int, mode: bytes) -> tuple[Array, Array]:
     return dense.transpose(2, 0, 1, 3, 4, 5), conv.bias.reshape(s, s, channels).transpose(2, 0, 1)
 
 
-def _best_stride(head: _Head) -> int | None:
+def _best_stride(head: _Head, strides: range) -> int | None:
     """Return the LR stride of the last layer that executes least; None if nothing is won."""
     s, first, last = head.scale, head.first, head.last
     inner = head.enlarge.shape[3]
@@ -209,7 +211,7 @@ def _best_stride(head: _Head) -> int | None:
     plain += executed(len(first.weight), first.weight.shape[1], first.kernel)
     plain += executed(s * s * first.weight.shape[1], inner, head.enlarge.shape[4:], (s, s))
     costs = {}
-    for stride in _STRIDES:
+    for stride in strides:
         block = s * stride
         if len(last.weight) * block * block > 4 * LANES:  # most of so large a window is zeros
             break
@@ -223,8 +225,8 @@ def _best_stride(head: _Head) -> int | None:
                     len(last.weight) * block * block, last.weight.shape[1], (y.taps, x.taps), (block, block)
                 )
         costs[stride] = cost
-    best = min(costs, key=lambda k: costs[k])
-    return best if costs[best] <= _WORTH * plain else None
+    best = min(costs, key=lambda k: costs[k], default=None)
+    return best if best is not None and costs[best] <= _WORTH * plain else None
 
 
 def _phases(head: _Head, axis: int, stride: int) -> list[_Phase]:
@@ -372,7 +374,7 @@ def shuffle_enlargement(model: ModelProto) -> ModelProto:
     """
     edit = Edit(model)
     for node in list(edit.nodes):
-        if node.op_type == "DepthToSpace":
+        if node.op_type == "DepthToSpace" and edit.opset >= OLDEST:
             head = _enlarging(edit, node)
             if head is not None:
                 _shuffle(edit, head)
@@ -406,8 +408,9 @@ def _shuffle(edit: Edit, head: _Enlarging) -> None:
     ]
     # All whole LR pixels are made; of the last, `spare` HR rows and columns are too many.
     spare = [n % s for n in lost]
-    spans = [(low[axis], lost[axis] // s - low[axis] - (high[axis] - low[axis] - 1)) for axis in (0, 1)]
-    new, at = _slice(edit, head.source, spans)
+    after = [lost[axis] // s - high[axis] + 1 for axis in (0, 1)]
+    # What is too many may read beyond the picture: zeros, there.
+    new, at = _slice(edit, head.source, [(low[axis], max(after[axis], 0)) for axis in (0, 1)])
     new.append(
         first.make(
             edit,
@@ -415,6 +418,7 @@ def _shuffle(edit: Edit, head: _Enlarging) -> None:
             output=edit.fresh("phases"),
             weight=weight.reshape(s * s * out, inner, *weight.shape[4:]),
             bias=bias.reshape(-1),
+            pads=(0, 0, max(-after[0], 0), max(-after[1], 0)),
         )
     )
     target, nodes = first.node.output[0], list(head.nodes)

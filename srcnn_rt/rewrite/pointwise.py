@@ -47,7 +47,7 @@ def is_pointwise(edit: Edit, node: NodeProto, source: str) -> bool:
     if node.op_type in _WITH_CONSTANT:
         return all(a is not None and a.shape[-2:] in ((), (1,), (1, 1)) for a in arrays)
     conv = Conv.of(edit, node)
-    return conv is not None and conv.plain and conv.kernel == (1, 1)
+    return conv is not None and conv.kernel == conv.stride == (1, 1) and not any(conv.pads)
 
 
 def only_pointwise_to_output(edit: Edit, name: str) -> bool:

@@ -1,0 +1,157 @@
+"""The formulas of docs/cost.md against measurements: python benchmarks/cost_model.py
+
+One machine constant is fitted (executed multiply-accumulates a second, on the default model at the
+default tile); everything else is predicted from the graph and the plan, and then measured. Every
+line says by how much the formula is off; the last says whether all are within 15%.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from srcnn_rt import Engine, program, spec
+from srcnn_rt.rewrite.cost import work
+
+LIMIT = 0.15
+PEAK = """
+import sys, numpy as np
+from srcnn_rt import Engine
+from srcnn_rt.engine import peak_memory
+import cv2, rasterio
+base = peak_memory()
+with Engine(sys.argv[1], "cpu", int(sys.argv[2]), threads=2) as engine:
+    picture = np.zeros((2 * engine.tile, 4 * engine.tile), np.uint8)
+    engine.upscale(picture)
+    print(base, peak_memory(), picture.size * (1 + engine.scale**2))
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A quantity, what the formula says, and what was measured."""
+
+    what: str
+    predicted: float
+    measured: float
+    unit: str
+
+    @property
+    def error(self) -> float:
+        return self.measured / self.predicted - 1
+
+
+def executed(model: str) -> float:
+    """Return E, the executed multiply-accumulates an HR pixel of the graph as it is run."""
+    data, described = spec.load(model)
+    ready = program.prepare(data, described)
+    return work(spec.parse(ready.data)).executed
+
+
+def enlarged(model: str, tile: int) -> float:
+    """Return how many times more a window of `tile` HR pixels a side costs than its pixels: (1 + a/c)².
+
+    a: HR samples that the last layer reads beyond its block. Layers before it compute them too.
+    """
+    last = int(spec.load(model)[1].architecture.split("-")[-1])
+    scale = spec.load(model)[1].scale
+    # The phases of an LR pixel are computed together.
+    return float((1 + -(-(last - 1) // scale) * scale / tile) ** 2)
+
+
+def activations(model: str, tile: int) -> float:
+    """Return A(c), bytes of the largest two neighbouring activations of a window, float32."""
+    described = spec.load(model)[1]
+    first, second = (64, 32)
+    by_phase = described.architecture.split("-")[1] == "1"
+    side = tile / described.scale if by_phase else tile
+    return 4 * (first + second) * (side + 4) ** 2
+
+
+def speed(model: str, tile: int | str, seconds: float) -> float:
+    """Return HR Mpx/s on a gray array, the median of runs."""
+    with Engine(model, "cpu", tile, threads=2) as engine:
+        side = max(1024 // engine.scale, 2 * engine.tile)
+        picture = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+        whole = engine.upscale(picture)
+        assert (
+            np.abs(engine.upscale(picture[:200, :200])[:300, :300].astype(int) - whole[:300, :300]).max() <= 1
+        )
+        taken: list[float] = []
+        while len(taken) < 3 or sum(taken) < seconds:
+            start = time.perf_counter()
+            engine.upscale(picture)
+            taken.append(time.perf_counter() - start)
+        return whole.size / 1e6 / statistics.median(taken)
+
+
+def times(seconds: float) -> tuple[float, list[Line]]:
+    """Fit the machine's rate on one case and predict the others."""
+    base = "srcnn-915-x2"
+    rate = speed(base, 128, seconds) * executed(base) * enlarged(base, 256)
+    lines = []
+    cases = [(base, hr) for hr in (96, 128, 192, 384)]
+    cases += [("srcnn-915-x3", 258), ("srcnn-915-x4", 256), ("srcnn-955-x2", 256), ("srcnn-955-x3", 258)]
+    for model, hr in cases:
+        scale = spec.load(model)[1].scale
+        predicted = rate / (executed(model) * enlarged(model, hr))
+        lines.append(Line(f"{model}, tile {hr}", predicted, speed(model, hr // scale, seconds), "Mpx/s"))
+    return rate / 1e3, lines
+
+
+def memory() -> list[Line]:
+    """Predict by how much a run raises the process's peak: activations of two workers, and arrays."""
+    lines = []
+    for model, hr in (
+        ("srcnn-955-x2", 256),
+        ("srcnn-955-x2", 512),
+        ("srcnn-915-x2", 512),
+        ("srcnn-915-x2", 1024),
+    ):
+        scale = spec.load(model)[1].scale
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, model, str(hr // scale)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        base, peak, arrays = map(int, done.stdout.split())
+        predicted = base + RUNTIME + 2 * activations(model, hr) + arrays
+        lines.append(Line(f"{model}, tile {hr}, peak", predicted / 1e6, peak / 1e6, "MB"))
+    return lines
+
+
+RUNTIME = 60e6  # ONNX Runtime, onnx and a session, beyond the imports before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--json", type=Path, metavar="OUT")
+    args = parser.parse_args()
+    rate, lines = times(args.seconds)
+    lines += memory()
+    print(f"R = {rate:.0f} G executed multiply-accumulates a second, fitted on srcnn-915-x2 at tile 256")
+    print("| what | formula | measured | off |")
+    print("|---|---:|---:|---:|")
+    for line in lines:
+        print(f"| {line.what} | {line.predicted:.1f} | {line.measured:.1f} {line.unit} | {line.error:+.0%} |")
+    worst = max(lines, key=lambda line: abs(line.error))
+    verdict = "within" if abs(worst.error) <= LIMIT else "NOT within"
+    print(f"{verdict} {LIMIT:.0%}; worst: {worst.what}, {worst.error:+.0%}")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{**asdict(line), "error": line.error} for line in lines]
+        args.json.write_text(json.dumps({"rate_gmacs": rate, "lines": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
