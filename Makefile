@@ -22,10 +22,15 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
+# Everything that is claimed about speed and memory, on an idle machine; ends with README's table.
 bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/peers.py --models srcnn-915-x2 srcnn-955-x2 srcnn-915-x3 srcnn-915-x4
+	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/memory.py --json .benchmarks/memory.json
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python -m pytest benchmarks -o addopts= --benchmark-columns=median,iqr,rounds \
 	  --benchmark-json=.benchmarks/latest.json
-	$(BIN)/python benchmarks/memory.py --sides 1000 5000 10000
+	$(BIN)/python benchmarks/report.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

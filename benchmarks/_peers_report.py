@@ -106,12 +106,13 @@ def table(results: Sequence[Result]) -> str:
     for r in sorted(results, key=lambda r: -r["mpx_per_s"]):
         name = f"**{r['contestant']}**" if r["ours"] else r["contestant"]
         times = "–" if base is None else f"{ratio(r, base):.2f}"
-        speed, p50, p95 = (_number(r[k]) for k in ("mpx_per_s", "p50", "p95"))
+        speed, p50, p95 = (number(r[k]) for k in ("mpx_per_s", "p50", "p95"))
         rows.append((name, speed, p50, p95, times, f"{r['rms']:.3f}", f"{r['max']:.2g}"))
-    return _grid(("", "Mpx/s", "ms, p50", "ms, p95", f"× {BASE}", "rms", "max"), rows)
+    return grid(("", "Mpx/s", "ms, p50", "ms, p95", f"× {BASE}", "rms", "max"), rows)
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return three digits, and never an exponent."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
@@ -148,14 +149,15 @@ def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
                     "peer": target.peer,
                     "measured": found,
                     "wanted": target.wanted,
-                    "verdict": "not measured" if found is None else _verdict(found, target.wanted),
+                    "verdict": "not measured" if found is None else verdict(found, target.wanted),
                 }
             )
     return verdicts
 
 
-def _verdict(found: float, wanted: float) -> str:
-    return "met" if found >= wanted else "missed"
+def verdict(found: float, wanted: float, *, at_most: bool = False) -> str:
+    """Return "met" or "missed"; `wanted` is a least value, or the largest allowed."""
+    return "met" if (found <= wanted if at_most else found >= wanted) else "missed"
 
 
 def targets_table(verdicts: Iterable[dict[str, Any]]) -> str:
@@ -171,7 +173,7 @@ def targets_table(verdicts: Iterable[dict[str, Any]]) -> str:
         )
         for v in verdicts
     ]
-    return _grid(("model", "ours", "times as fast as", "measured", "wanted", ""), rows, left=3)
+    return grid(("model", "ours", "times as fast as", "measured", "wanted", ""), rows, left=3)
 
 
 def _missing(result: Result) -> str:
@@ -179,7 +181,7 @@ def _missing(result: Result) -> str:
     return f"- {result['contestant']} ({where}): {result['status']}: {result['reason']}"
 
 
-def _grid(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Return a Markdown table; the first `left` columns are text, the others numbers."""
     rule = [":--"] * left + ["--:"] * (len(head) - left)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
@@ -196,20 +198,26 @@ def draw(document: dict[str, Any], target: Path) -> None:
     figure = Figure(figsize=(7.2 * columns, 5.4 * rows + 0.3), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[len(models) :]:
-        panel.axis("off")
-    for panel, model in zip(panels, models, strict=False):
-        _panel(panel, model["name"], measured(document, model["name"]))
+    for axes in panels[len(models) :]:
+        axes.axis("off")
+    for axes, model in zip(panels, models, strict=False):
+        panel(axes, model["name"], measured(document, model["name"]))
     threads = document["settings"]["threads"]
     figure.suptitle(
         f"Gray pictures on {threads} threads of {document['machine']['cpu']}; dashed: reduced precision"
     )
+    save_figure(figure, target)
+
+
+def save_figure(figure: Figure, target: Path) -> None:
+    """Write a PNG as a whole or not at all."""
     partial = target.with_name(target.name + ".partial")
     figure.savefig(partial, format="png")
     partial.replace(target)
 
 
-def _panel(axes: Axes, name: str, results: Sequence[Result]) -> None:
+def panel(axes: Axes, name: str, results: Sequence[Result]) -> None:
+    """Draw timed results of one model, a line a contestant."""
     axes.set_title(name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")

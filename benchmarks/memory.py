@@ -1,8 +1,11 @@
-"""Peak memory against picture size: python benchmarks/memory.py --sides 5000 10000 20000
+"""Peak memory against picture size: .venv/bin/python benchmarks/memory.py --json .benchmarks/memory.json
 
 Writes gray uint8 TIFFs of noise-like texture, upscales each with ``srcnn-rt upscale`` in
 a process of its own and prints that process's peak resident size. Every result is opened
 and compared with an array upscale of one corner before its figure counts.
+
+By default the results have 1, 100 and 1,000 Mpx. Memory is to be the same, within 10%, for all that
+are larger than what is in work at once, and never over 600 MB.
 """
 
 from __future__ import annotations
@@ -12,15 +15,24 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
+from _peers_report import grid, verdict
+from peers import machine, save
 from rasterio.windows import Window
 
 from srcnn_rt import Engine
 
 STRIP = 512
+# Writes are of 8 MiB at most: two being filled or written, one read ahead, and one to spare.
+STEADY = 4 * 8 * 2**20  # HR pixels
+WANTED_SPREAD = 1.10  # the largest peak over the smallest, past `STEADY`
+WANTED_MB = 600
 
 
 def texture(rows: int, cols: int, start: int) -> np.ndarray:
@@ -57,31 +69,87 @@ def check(source: Path, result: Path, model: str) -> None:
             raise SystemExit(f"{result}: differs from the array upscale by {worst}")
 
 
+def measure(side: int, model: str, tile: str, layout: str) -> dict[str, Any]:
+    """Upscale a picture of side x side LR pixels in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder, "lr.tif"), Path(folder, "hr.tif")
+        make_picture(source, side, layout)
+        command = [sys.executable, "-m", "srcnn_rt", "upscale", str(source), "-o", str(result), "--json"]
+        done = subprocess.run(
+            [*command, "--model", model, "--tile", tile], stdout=subprocess.PIPE, text=True, check=True
+        )
+        report = json.loads(done.stdout)
+        check(source, result, model)
+    w, h = report["target_size"]
+    return {
+        "side": side,
+        "hr_mpx": w * h / 1e6,
+        "peak_mb": report["peak_memory"] / 1e6,
+        "seconds": report["seconds"],
+        "mpx_per_s": report["mpx_per_s"],
+        "tile": report["tile"],
+    }
+
+
+def judge(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Hold the peaks against each other, where the size is past what is in work at once, and the limit."""
+    peaks = [r["peak_mb"] for r in results]
+    steady = [r["peak_mb"] for r in results if r["hr_mpx"] * 1e6 > STEADY]
+    found = [("largest peak, MB", max(peaks), WANTED_MB)]
+    if len(steady) > 1:
+        name = f"largest over smallest past {STEADY / 1e6:.0f} Mpx"
+        found.append((name, max(steady) / min(steady), WANTED_SPREAD))
+    return [
+        {"name": name, "measured": value, "wanted": wanted, "verdict": verdict(value, wanted, at_most=True)}
+        for name, value, wanted in found
+    ]
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """Return a table of sizes and one of targets."""
+    settings = document["settings"]
+    rows = [
+        tuple(f"{value:.{digits}f}" for value, digits in zip(_numbers(r), (0, 0, 0, 0, 1), strict=True))
+        for r in document["results"]
+    ]
+    targets = [
+        (t["name"], f"{t['measured']:.4g}", f"≤ {t['wanted']:.4g}", t["verdict"]) for t in document["targets"]
+    ]
+    parts = [
+        "## Memory",
+        f"{settings['model']}, tile {settings['tile']}, {settings['layout']} gray uint8 TIFF",
+        grid(("LR side", "HR Mpx", "peak memory, MB", "seconds", "Mpx/s"), rows, left=0),
+        grid(("", "measured", "wanted", ""), targets),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _numbers(result: dict[str, Any]) -> tuple[float, ...]:
+    return tuple(result[name] for name in ("side", "hr_mpx", "peak_mb", "seconds", "mpx_per_s"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sides", type=int, nargs="+", default=[5000, 10000])
+    parser.add_argument("--sides", type=int, nargs="+", default=[500, 5000, 15811], help="LR pixels")
     parser.add_argument("--model", default="srcnn-915-x2")
     parser.add_argument("--tile", default="auto")
     parser.add_argument("--layout", choices=["tiled", "striped"], default="tiled")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
     args = parser.parse_args()
-    print(f"{args.model}, tile {args.tile}, {args.layout} gray uint8 TIFF")
-    print("| LR side | HR Mpx | peak memory, MB | seconds | Mpx/s |")
-    print("|---:|---:|---:|---:|---:|")
+    document: dict[str, Any] = {
+        "measured": date.today().isoformat(),
+        "machine": machine(),
+        "settings": {name: getattr(args, name) for name in ("sides", "model", "tile", "layout")},
+        "results": [],
+    }
     for side in args.sides:
-        with tempfile.TemporaryDirectory() as folder:
-            source, result = Path(folder, "lr.tif"), Path(folder, "hr.tif")
-            make_picture(source, side, args.layout)
-            command = [sys.executable, "-m", "srcnn_rt", "upscale", str(source), "-o", str(result), "--json"]
-            done = subprocess.run(
-                [*command, "--model", args.model, "--tile", args.tile],
-                stdout=subprocess.PIPE, text=True, check=True,
-            )  # fmt: skip
-            report = json.loads(done.stdout)
-            check(source, result, args.model)
-        w, h = report["target_size"]
-        peak = report["peak_memory"] / 1e6
-        speed = f"{report['seconds']:.0f} | {report['mpx_per_s']:.1f}"
-        print(f"| {side} | {w * h / 1e6:.0f} | {peak:.0f} | {speed} |", flush=True)
+        document["results"].append(measure(side, args.model, args.tile, args.layout))
+        print(f"{side}: {document['results'][-1]['peak_mb']:.0f} MB", flush=True)
+    document["targets"] = judge(document["results"])
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        save(document, args.json)
+    print(markdown(document))
 
 
 if __name__ == "__main__":

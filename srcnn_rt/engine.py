@@ -45,6 +45,7 @@ TILES_HR = (96, 128, 192, 256, 384, 512, 768)
 MOST_AT_ONCE = 2 * 768**2
 TRIAL_HR = 1024  # about the side of the picture it is tried on
 TRIAL_ROUNDS = 4  # the first plans and allocates
+CHUNK_TILES = 4  # of every worker in a chunk, at least
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
 LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
@@ -500,7 +501,9 @@ class Engine(Closing):
         tile = self._share(info.shape, setup)
         height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
         column = height * s * s * info.layout.channels * info.dtype.itemsize
-        widest = info.shape[1] if sink.max_bytes is None else max(1, sink.max_bytes // column)
+        # Enough for every worker, or they would wait for each other at the end of each chunk.
+        least = CHUNK_TILES * setup.workers * -(-tile * tile // height)
+        widest = info.shape[1] if sink.max_bytes is None else max(least, sink.max_bytes // column)
         return geometry.plan(
             info.shape,
             tile,

@@ -63,10 +63,16 @@ class Reduced:
         return np.tile(values, places) if self.places_first else np.repeat(values, places)
 
 
-def for_bfloat16(model: ModelProto) -> Reduced:
-    """Prepare a rewritten model whose input is in [0, 1]; the function stays the same but for rounding."""
+def for_bfloat16(model: ModelProto, black: float = 0.0, white: float = 1.0) -> Reduced:
+    """Prepare a rewritten model; the function stays the same but for rounding.
+
+    Parameters
+    ----------
+    model : never changed
+    black, white : what its input calls so
+    """
     edit = Edit(shuffle_enlargement(model))
-    gain, offset = _round_first(edit)
+    gain, offset = _round_first(edit, black, white)
     _unshare(edit)
     channels, block, places_first = _accumulate(edit)
     made = edit.model()
@@ -112,7 +118,7 @@ def round_together(weight: NDArray[np.float64]) -> NDArray[np.float64]:
     return made.reshape(weight.shape)
 
 
-def _round_first(edit: Edit) -> tuple[float, float]:
+def _round_first(edit: Edit, black: float, white: float) -> tuple[float, float]:
     """Give the layers that read the picture rounded weights and another range of input."""
     (source,) = edit.inputs
     readers: list[NodeProto] = []
@@ -122,8 +128,8 @@ def _round_first(edit: Edit) -> tuple[float, float]:
     if len(convs) < len(readers):
         return 1.0, 0.0
     # Zeros that a layer pads with are zeros of the picture's own range.
-    gain = _CODES
-    offset = 0.0 if any(any(conv.pads) for conv in convs) else -_CODES / 2
+    gain = _CODES / (white - black)
+    offset = 0.0 if any(any(conv.pads) for conv in convs) else -_CODES / 2 - black * gain
     for conv in convs:
         bias = conv.bias - offset / gain * conv.weight.sum(axis=(1, 2, 3))
         node = conv.make(edit, weight=round_together(conv.weight / gain), bias=bias)
@@ -155,7 +161,8 @@ def _accumulate(edit: Edit) -> tuple[int, int, bool]:
         places_first = attribute(shuffle, "mode", b"DCR") == b"DCR"
     node = edit.maker(name)
     while node is not None and node.op_type == "Add":  # of a sum over phases, one that nothing else reads
-        name = next((n for n in node.input if edit.only_user(n) is node), "")
+        own = (n for n in node.input if edit.only_user(n) is node and list(node.input).count(n) == 1)
+        name = next(own, "")
         node = edit.maker(name)
     conv = Conv.of(edit, node)
     if conv is None:

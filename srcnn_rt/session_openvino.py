@@ -76,7 +76,9 @@ class OpenVinoSession:
         if fast:
             from .spec import parse
 
-            self._reduced = for_bfloat16(parse(data))
+            values = program.spec.range
+            white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
+            self._reduced = for_bfloat16(parse(data), min(values.offset), white)
             data = self._reduced.model.SerializeToString()
         try:
             self._model = _core().read_model(data)

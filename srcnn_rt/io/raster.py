@@ -25,7 +25,8 @@ from .base import Closing
 
 DTYPES = ("uint8", "uint16", "float32")
 BLOCK = 512  # widest output block, HR pixels
-CHUNK_BYTES = 8 * 2**20  # what one write holds at most, if a tile is not more
+# What one write holds, about: the last one is not overlapped by anything, so it should be small.
+CHUNK_BYTES = 2 * 2**20
 # Level 1 is four times faster than the default at practically the same size. ZSTD is twice as fast
 # again, but not every reader has it.
 COMPRESSIONS: dict[str, dict[str, Any]] = {

@@ -50,7 +50,8 @@ def widen_narrow(model: ModelProto) -> ModelProto:
         if not padded and not makes_output:
             continue  # blocks past the end would read what an unpadded model does not have
         b = best_block(len(conv.weight), conv.weight.shape[1], conv.kernel)
-        if b > 1 and before.layers.get(node.output[0], 0.0) >= _SHARE * before.executed:
+        cost = before.layers.get(node.output[0], 0.0)  # none where nothing of the picture is read
+        if b > 1 and cost > 0 and cost >= _SHARE * before.executed:
             _widen(edit, conv, b, whole=padded)
     return edit.model()
 

@@ -3,8 +3,8 @@
 SRCNN's first layers work on a picture enlarged s times by a convolution (bicubic) and
 DepthToSpace. The s² phases of an HR pixel (its place within its LR pixel) each read LR samples
 through a kernel of their own: the first layer's, with the enlargement multiplied in. An enlarged
-picture holds no more samples than the LR one, so that kernel is smaller: 8 x 8, 6 or 7, 6 or 7 taps
-a side for SRCNN's 9 at ×2, ×3, ×4. Layers that look at one pixel only do not mind in which order the
+picture holds no more samples than the LR one, so that kernel is smaller: 8, 6 or 7, and 6 taps a side
+for SRCNN's 9 at ×2, ×3, ×4. Layers that look at one pixel only do not mind in which order the
 pixels come. The next layer that does look around sums over the phases: ::
 
     lr ─┬─ slice ─ conv 8x8 ─ relu ─ conv 1x1 ─ relu ─ conv (stride) ─┐

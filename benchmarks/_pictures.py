@@ -1,0 +1,60 @@
+"""Pictures to compress: how fast a file is written depends on what is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from test_engine import photo_like
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+ENLARGED = 2  # times: photographs of this size are sharper, pixel by pixel, than large ones are
+BLOCK = 256
+
+
+def picture(side: int, channels: int) -> tuple[NDArray[np.uint8], str]:
+    """Return a (side, side) or (side, side, 3) picture and the words for what is on it.
+
+    Photographs that come with scikit-image, enlarged and mirrored over and over; noise at several
+    sizes where it is not installed.
+    """
+    try:
+        import cv2
+        import skimage.data
+    except ImportError:
+        drawn = photo_like(np.random.default_rng(0), side, side, channels)
+        return drawn.squeeze(), "noise at several sizes (scikit-image is not installed)"
+    photographs = []
+    for name in PHOTOGRAPHS:
+        photograph = getattr(skimage.data, name)()
+        if channels == 1:
+            photograph = cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)
+        size = (photograph.shape[1] * ENLARGED, photograph.shape[0] * ENLARGED)
+        photographs.append(cv2.resize(photograph, size, interpolation=cv2.INTER_CUBIC))
+    height = min(len(p) for p in photographs)
+    band = np.concatenate([p[:height] for p in photographs], axis=1)
+    names = ", ".join(PHOTOGRAPHS)
+    return _mirrored(band, side), f"photographs of scikit-image ({names}), enlarged {ENLARGED}×, mirrored"
+
+
+def write_tiled(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a gray or RGB picture as a TIFF in deflated tiles."""
+    tifffile.imwrite(
+        path,
+        image,
+        tile=(BLOCK, BLOCK),
+        photometric="rgb" if image.ndim == 3 else "minisblack",
+        compression="deflate",
+        predictor=True,
+    )
+
+
+def _mirrored(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return a square of an image that goes on by mirroring."""
+    for axis in (0, 1):
+        length = image.shape[axis]
+        at = np.arange(side) % (2 * length)
+        image = image.take(np.minimum(at, 2 * length - 1 - at), axis)
+    return np.ascontiguousarray(image)
