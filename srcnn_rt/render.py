@@ -96,6 +96,7 @@ class Renderer:
         self._direct = info.layout.channels == model.channels and not self._spare
         size = (self.batch, info.layout.channels, *plan.window)
         self._windows = self._bound.input if self._direct else np.zeros(size, np.float32)
+        self._count = self.batch  # windows in use
         # Alpha below this is stored as 0.
         self._least_alpha = 0.5 / tiles.white(info.dtype) if info.dtype.kind != "f" else 1e-6
 
@@ -104,7 +105,8 @@ class Renderer:
         """Return how many windows go through the network together."""
         if model.batch is not None:
             return model.batch
-        (h, w), (rows, cols) = plan.tile, info.shape
+        # Windows of one chunk only go together.
+        (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
         most = -(-rows // h) * -(-cols // w)
         return min(max(1, BATCH_SAMPLES // (h * w * model.scale**2)), most)
 
@@ -117,6 +119,7 @@ class Renderer:
         part : (h, w, C), what `chunk` reaches
         out : (h, w, C) of the chunk, HR
         """
+        self._count = len(batch)
         reach = chunk.reach(self._plan.tile, self._plan.margin, self._plan.shape)
         tiles.extract(
             part,
@@ -155,17 +158,19 @@ class Renderer:
 
     def _network(self) -> Windows:
         """Run the network on its input buffer, in its own range of values; the buffer is spent."""
-        values, (source, target) = self._model.range, (self._bound.input, self._bound.output)
+        values = self._model.range
         if values.plain:
             self._bound.run()
-            return target
+            return self._bound.output
+        # Windows left over from a fuller batch would grow with every run.
+        source, target = self._bound.input[: self._count], self._bound.output[: self._count]
         gain, offset = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (values.gain, values.offset))
         np.multiply(source, gain, out=source)
         np.add(source, offset, out=source)
         self._bound.run()
         np.subtract(target, offset, out=target)
         np.divide(target, gain, out=target)
-        return target
+        return self._bound.output
 
     def _luminance(self, windows: Windows) -> Windows:
         """Return the network's luminance of RGB windows."""
