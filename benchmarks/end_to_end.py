@@ -50,7 +50,7 @@ from srcnn_rt.session import Bound, available_threads
 # Share of the network's throughput, by architecture and channels.
 WANTED = {("9-1-5", 1): 0.90, ("9-1-5", 3): 0.80, ("9-5-5", 1): 0.97, ("9-5-5", 3): 0.94}
 WANTED_TILING = 1.05  # times the seconds of one whole run, at most
-SIDES = {"9-1-5": 6144, "9-5-5": 3072}  # HR pixels
+SIDES = {"9-1-5": 12288, "9-5-5": 3072}  # HR pixels
 SIDE_OTHERS = 2048
 TILING_SIDE = 1024  # LR pixels
 TILES: tuple[Any, ...] = (512, "auto")
@@ -201,11 +201,13 @@ def move(job: Job) -> float:
     with open_source(job.source) as source, _sink(job, source, "none") as sink:
         renderer = Renderer(job.engine.spec, Still(), source.info, job.plan)
         for chunk in job.plan:
-            part = source.read(*chunk.reach(job.plan.tile, job.plan.margin, job.plan.shape))
+            y, x = chunk.reach(job.plan.tile, job.plan.margin, job.plan.shape)
+            part, corner = source.read(y, x), (y.start, x.start)
+            origin = (chunk.y.start, chunk.x.start)
             out = sink.buffer(_hr(chunk.y, s), _hr(chunk.x, s))
             start = time.process_time()
             for at in range(0, len(chunk.tiles), renderer.batch):
-                renderer.render(chunk.tiles[at : at + renderer.batch], chunk, part, out)
+                renderer.render(chunk.tiles[at : at + renderer.batch], part, corner, out, origin)
             cpu += time.process_time() - start
     return cpu
 

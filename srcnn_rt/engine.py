@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import geometry, pipeline, program, spec, tiles, tuning
 from .errors import ArgumentError, ModelError, PictureError, ProviderError
-from .geometry import Chunk, Plan, Span
+from .geometry import Chunk, Plan, Span, Tile
 from .io import (
     TIFF_COMPRESSIONS,
     ArraySink,
@@ -45,7 +45,7 @@ TILES_HR = (96, 128, 192, 256, 384, 512, 768)
 MOST_AT_ONCE = 2 * 768**2
 TRIAL_HR = 1024  # about the side of the picture it is tried on
 TRIAL_ROUNDS = 4  # the first plans and allocates
-CHUNK_TILES = 4  # of every worker in a chunk, at least
+CHUNK_TILES = 8  # of every worker in a chunk, at least
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
 LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
@@ -472,18 +472,19 @@ class Engine(Closing):
 
         def start(chunk: Chunk, part: NDArray[Any]) -> tuple[NDArray[Any], list[Future[int]]]:
             out = sink.buffer(hr(chunk.y), hr(chunk.x))
-            batches = (chunk.tiles[at : at + most] for at in range(0, len(chunk.tiles), most))
-            return out, [self._pool.submit(compute, batch, chunk, part, out) for batch in batches]
+            y, x = chunk.reach(plan.tile, plan.margin, info.shape)
+            at, origin = (y.start, x.start), (chunk.y.start, chunk.x.start)
 
-        def compute(
-            batch: tuple[geometry.Tile, ...], chunk: Chunk, part: NDArray[Any], out: NDArray[Any]
-        ) -> int:
-            work = idle.get()
-            try:
-                work.render(batch, chunk, part, out)
-            finally:
-                idle.put(work)
-            return sum(t.y.core.size * t.x.core.size for t in batch) * s * s
+            def compute(batch: tuple[Tile, ...]) -> int:
+                work = idle.get()
+                try:
+                    work.render(batch, part, at, out, origin)
+                finally:
+                    idle.put(work)
+                return sum(t.y.core.size * t.x.core.size for t in batch) * s * s
+
+            batches = (chunk.tiles[k : k + most] for k in range(0, len(chunk.tiles), most))
+            return out, [self._pool.submit(compute, batch) for batch in batches]
 
         def write(chunk: Chunk, out: NDArray[Any]) -> None:
             sink.write(hr(chunk.y), hr(chunk.x), out)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from . import bicubic, color, tiles
 from .errors import PictureError
-from .geometry import Chunk, Plan, Rules, Tile
+from .geometry import Plan, Rules, Tile
 from .picture import Layout, PictureInfo
 from .session import Network
 from .spec import ModelSpec
@@ -110,26 +110,34 @@ class Renderer:
         most = -(-rows // h) * -(-cols // w)
         return min(max(1, BATCH_SAMPLES // (h * w * model.scale**2)), most)
 
-    def render(self, batch: tuple[Tile, ...], chunk: Chunk, part: NDArray[Any], out: NDArray[Any]) -> None:
+    def render(
+        self,
+        batch: tuple[Tile, ...],
+        part: NDArray[Any],
+        at: tuple[int, int],
+        out: NDArray[Any],
+        origin: tuple[int, int],
+    ) -> None:
         """Fill the cores of `batch` in the chunk `out` from the picture's `part`.
 
         Parameters
         ----------
-        batch : tiles of `chunk`, at most `self.batch`
-        part : (h, w, C), what `chunk` reaches
+        batch : tiles of one chunk, at most `self.batch`
+        part : (h, w, C), what the chunk reaches
+        at : (y, x) of `part` in the picture
         out : (h, w, C) of the chunk, HR
+        origin : (y, x) of the chunk in the picture, LR
         """
         self._count = len(batch)
-        reach = chunk.reach(self._plan.tile, self._plan.margin, self._plan.shape)
         tiles.extract(
             part,
             batch,
             self._plan.margin,
             self._windows,
             shape=self._plan.shape,
-            origin=(reach[0].start, reach[1].start),
+            origin=at,
         )
-        s, origin = self._model.scale, (chunk.y.start, chunk.x.start)
+        s = self._model.scale
         if self._direct:
             tiles.stitch(self._network(), batch, s, out, origin=origin)
         elif _has_plain_alpha(self._model, self._layout):
