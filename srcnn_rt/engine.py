@@ -39,6 +39,10 @@ from .spec import ModelSpec
 # HR side of a tile for tile="auto" where nothing was measured: small enough for the activations
 # to stay in the caches, large enough for the margins not to matter.
 AUTO_TILE_HR = 256
+# Models of so many multiply-accumulates a pixel are bound by arithmetic, not by memory: caches matter
+# less to them than what windows compute twice.
+HEAVY = 30_000
+HEAVY_TILE_HR = 512
 
 # What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
 TILES_HR = (96, 128, 192, 256, 384, 512, 768)
@@ -123,7 +127,8 @@ class Engine(Closing):
         `precision` is ``"fast"``. A provider asked for by name is used or `ProviderError` is raised.
     tile : int or "auto"
         Side of a tile in LR pixels, margins not counted, at least 8. ``"auto"`` takes what `tune`
-        measured; where it never did, 256 HR pixels, or measures before a picture of over 1,000 Mpx.
+        measured; where it never did, 256 HR pixels (512 for heavy models), or measures before a
+        picture of over 1,000 Mpx.
     threads : int, optional
         Threads of the network; all available processors if None.
     value_range : str, optional
@@ -191,7 +196,7 @@ class Engine(Closing):
                 network, workers, each = self._open((choice.workers, choice.threads))
             tile = self._lr(choice.tile)
         elif tile == "auto":
-            tile = self._lr(AUTO_TILE_HR)
+            tile = self._auto
         side = WHOLE if whole else geometry.ceil_to(tile, self._spec.period)
         self._setup = _Setup(network, workers, each, side)
         self._provider = network.provider
@@ -378,7 +383,7 @@ class Engine(Closing):
         layouts = {(self._setup.workers, self._setup.threads)}
         if self._provider == "cpu":
             layouts |= {(self._threads, 1), (1, self._threads)}
-        middle = self._lr(AUTO_TILE_HR)
+        middle = self._auto
         measure([_Setup(*self._open(layout), middle) for layout in sorted(layouts)])
         best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
         tiles = {self._lr(hr) for hr in TILES_HR if hr * hr * best.workers <= MOST_AT_ONCE} - {middle}
@@ -410,6 +415,12 @@ class Engine(Closing):
                 taken = time.perf_counter() - start
                 best[k] = max(best[k], (side * self.scale) ** 2 / 1e6 / taken)
         return best
+
+    @property
+    def _auto(self) -> int:
+        """The tile, LR pixels, where nothing was measured."""
+        heavy = self._spec.facts.macs >= HEAVY
+        return self._lr(HEAVY_TILE_HR if heavy else AUTO_TILE_HR)
 
     def _lr(self, hr: int) -> int:
         """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the period."""
@@ -495,7 +506,8 @@ class Engine(Closing):
             if progress is not None:
                 progress(seen, total)
 
-        pipeline.overlap(plan, read, start, write, done)
+        background = not (source.in_memory and sink.in_memory)
+        pipeline.overlap(plan, read, start, write, done, background=background)
 
     def _plan(self, info: PictureInfo, sink: Sink, setup: _Setup) -> Plan:
         s = self.scale

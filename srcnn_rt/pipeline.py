@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -18,6 +18,8 @@ def overlap(
     start: Callable[[Item, Part], tuple[Result, Sequence[Future[int]]]],
     write: Callable[[Item, Result], None],
     done: Callable[[int], None] = lambda count: None,
+    *,
+    background: bool = True,
 ) -> None:
     """Read every item, start the work on it, and write it when that work is done; in order.
 
@@ -28,11 +30,13 @@ def overlap(
     written: result k is written before `start` is called for item k + 2. The first error
     of any stage is raised here, after all that was started has stopped. `done` is called here
     with what each future gives, in their order.
+
+    Where `background` is false `read` and `write` run in the caller's thread: right for pictures in
+    memory, of which nothing has to be waited for.
     """
     running: list[Future[int]] = []
     with ExitStack() as stack:
-        reader = stack.enter_context(ThreadPoolExecutor(1, "srcnn-read"))
-        writer = stack.enter_context(ThreadPoolExecutor(1, "srcnn-write"))
+        reader, writer = (stack.enter_context(_lane(name, background)) for name in ("read", "write"))
         stack.callback(lambda: stop(running))
         writing: Future[None] | None = None
         before: tuple[Item, Result, Sequence[Future[int]]] | None = None
@@ -57,6 +61,19 @@ def overlap(
             _finish(before, writer, write, done).result()
 
 
+class _Inline(Executor):
+    """Runs what it is given at once."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _lane(name: str, background: bool) -> Executor:
+    return ThreadPoolExecutor(1, f"srcnn-{name}") if background else _Inline()
+
+
 def stop(futures: Sequence[Future[int]]) -> None:
     """Take back what has not begun and wait for what has."""
     for future in futures:
@@ -68,7 +85,7 @@ def stop(futures: Sequence[Future[int]]) -> None:
 
 def _finish(
     before: tuple[Item, Result, Sequence[Future[int]]],
-    writer: ThreadPoolExecutor,
+    writer: Executor,
     write: Callable[[Item, Result], None],
     done: Callable[[int], None],
 ) -> Future[None]:

@@ -209,8 +209,9 @@ def test_overlap_keeps_order() -> None:
     assert counted == [n for i in range(9) for n in (i, 1)]
 
 
+@pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize("stage", ["read", "start", "compute", "write"])
-def test_overlap_stops_at_the_first_error(stage: str) -> None:
+def test_overlap_stops_at_the_first_error(stage: str, background: bool) -> None:
     done: list[int] = []
 
     def maybe(name: str, i: int) -> int:
@@ -224,6 +225,7 @@ def test_overlap_stops_at_the_first_error(stage: str) -> None:
             lambda i: maybe("read", i),
             lambda i, _: (maybe("start", i), [pool.submit(maybe, "compute", i)]),
             lambda i, _: done.append(maybe("write", i)),
+            background=background,
         )
     assert done in ([0, 1], [0, 1, 2])  # what was being filled when it happened is not written
 

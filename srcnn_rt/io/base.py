@@ -18,10 +18,12 @@ class Source(Protocol):
     ----------
     info : its size, layout, type and metadata
     by_rows : whether reading a few rows costs the same at any width (striped files)
+    in_memory : whether nothing has to be read or decoded any more
     """
 
     info: PictureInfo
     by_rows: bool
+    in_memory: bool
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
         """Return rows `y` and columns `x` as (h, w, C), of ``info.dtype``, any strides."""
@@ -44,10 +46,12 @@ class Sink(Protocol):
     block : (h, w) in HR pixels; writes start at its multiples and end there or at the
         picture's edge
     max_bytes : how much one write should hold at most, None for no limit
+    in_memory : whether `write` has nothing to do
     """
 
     block: tuple[int, int]
     max_bytes: int | None
+    in_memory: bool
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
         """Return an (h, w, C) array to fill for that place; its content is undefined.

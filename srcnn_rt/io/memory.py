@@ -16,6 +16,7 @@ class ArraySource(Closing):
     """An (H, W, C) array as a source; nothing is copied."""
 
     by_rows = False
+    in_memory = True
 
     def __init__(self, array: NDArray[Any], info: PictureInfo) -> None:
         self.info = info
@@ -38,6 +39,7 @@ class ArraySink(Closing):
 
     block = (1, 1)
     max_bytes: int | None = None
+    in_memory = True
 
     def __init__(self, info: PictureInfo) -> None:
         self.array = np.empty((*info.shape, info.layout.channels), info.dtype)

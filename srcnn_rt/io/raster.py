@@ -61,6 +61,8 @@ class RasterSource(Closing):
         If the file is damaged or of another kind.
     """
 
+    in_memory = False
+
     def __init__(self, path: Path) -> None:
         self._path = path
         with _reading(path):
@@ -143,6 +145,7 @@ class RasterSink(Closing):
     """
 
     max_bytes: int | None = CHUNK_BYTES
+    in_memory = False
 
     def __init__(self, path: Path, info: PictureInfo, scale: int, compress: str = "deflate") -> None:
         side = block_side(scale)
