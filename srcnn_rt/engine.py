@@ -289,7 +289,7 @@ class Engine(Closing):
         """Upscale a picture file. TIFF streams in bounded memory; other formats are held whole.
 
         GDAL's block cache is this process's own affair: by default it takes up to 5% of the
-        machine's memory; the command line sets GDAL_CACHEMAX to 64 MB.
+        machine's memory; the command line sets GDAL_CACHEMAX to 32 MB.
 
         Parameters
         ----------

@@ -251,7 +251,9 @@ def plan(
         chunk = ceil_to(_share(length, tile), step)
         chunks.append(chunk)
         sides.append(rule.tile(_share(min(chunk, length), tile), rule.extended(length)))
-    width = max(chunks[1], max_chunk // chunks[1] * chunks[1])
+    # Rounded down, so as not to hold more than asked; but no narrow rest where all may be taken.
+    most = max_chunk if max_chunk < shape[1] else ceil_to(shape[1], chunks[1])
+    width = max(chunks[1], most // chunks[1] * chunks[1])
     return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width))
 
 

@@ -107,8 +107,10 @@ class Renderer:
             return model.batch
         # Windows of one chunk only go together.
         (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
-        most = -(-rows // h) * -(-cols // w)
-        return min(max(1, BATCH_SAMPLES // (h * w * model.scale**2)), most)
+        count = -(-rows // h) * -(-cols // w)
+        most = min(max(1, BATCH_SAMPLES // (h * w * model.scale**2)), count)
+        # A batch that is not full costs as much: as few as it takes, of equal size.
+        return -(-count // -(-count // most))
 
     def render(
         self,

@@ -18,7 +18,8 @@ from ..errors import ArgumentError, SrcnnError
 if TYPE_CHECKING:
     from ..engine import Report
 
-GDAL_CACHE_MB = "64"
+# Holds the source tiles that two rows of chunks share, up to some 50,000 pixels of width.
+GDAL_CACHE_MB = "32"
 
 
 class TileType(click.ParamType):  # type: ignore[type-arg]
