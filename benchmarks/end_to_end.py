@@ -50,7 +50,7 @@ from srcnn_rt.session import Bound, available_threads
 # Share of the network's throughput, by architecture and channels.
 WANTED = {("9-1-5", 1): 0.90, ("9-1-5", 3): 0.80, ("9-5-5", 1): 0.97, ("9-5-5", 3): 0.94}
 WANTED_TILING = 1.05  # times the seconds of one whole run, at most
-SIDES = {"9-1-5": 12288, "9-5-5": 3072}  # HR pixels
+SIDES = {"9-1-5": 12288, "9-5-5": 6144}  # HR pixels
 SIDE_OTHERS = 2048
 TILING_SIDE = 1024  # LR pixels
 TILES: tuple[Any, ...] = (512, "auto")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from . import graph, rewrite
+from . import rewrite
 from .errors import ModelError
 from .spec import ModelSpec, parse
 
@@ -32,11 +32,13 @@ class Program:
 
 def prepare(data: bytes, spec: ModelSpec) -> Program:
     """Rewrite a model for speed; one that does not gain is left as it is."""
+    from .graph import analyse  # when a model is there, so that importing the package is lean
+
     model = parse(data)
     better = rewrite.optimise(model)
     if list(better.graph.node) == list(model.graph.node):
         return Program(data, spec, False)
-    facts = graph.analyse(better)
+    facts = analyse(better)
     if (facts.kind, facts.scale, facts.channels) != (spec.facts.kind, spec.facts.scale, spec.channels):
         raise ModelError(
             "internal error: a rewrite changed what the model is"

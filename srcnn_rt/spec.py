@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from . import bicubic, graph
+from . import bicubic
 from .errors import ArgumentError, ModelError, SourceMissingError
-from .graph import GraphFacts, Interface
 from .models import SUFFIX, bundled
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from .graph import GraphFacts, Interface
 
 PREFIX = "srcnn_rt."
 FORMAT = "1"
@@ -213,19 +214,25 @@ def read(model: str | Path) -> tuple[bytes, str]:
 
 def interface(data: bytes) -> Interface:
     """Return what a model's bytes declare of its input and output."""
+    from .graph import Interface  # the analysis is imported when a model is: importing the package is lean
+
     return Interface.of(parse(data))
 
 
 def unbounded(data: bytes, name: str, scale: int) -> ModelSpec:
     """Describe a model that runs on whole pictures only, at a scale that was tried out."""
+    from .graph import unbounded as facts_of
+
     proto = parse(data)
-    return _describe(proto, data, name, graph.unbounded(proto, scale))
+    return _describe(proto, data, name, facts_of(proto, scale))
 
 
 def describe(data: bytes, name: str) -> ModelSpec:
     """Analyse a model's bytes; errors do not name the file."""
+    from .graph import analyse
+
     proto = parse(data)
-    return _describe(proto, data, name, graph.analyse(proto))
+    return _describe(proto, data, name, analyse(proto))
 
 
 def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> ModelSpec:

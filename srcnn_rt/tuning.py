@@ -7,10 +7,8 @@ be read is as good as none, and one that cannot be written is left out.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,6 +46,8 @@ def folder() -> Path:
 
 def key_for(model: bytes, provider: str, precision: str, threads: int) -> str:
     """Return the name of an entry; another processor, version or model has another."""
+    import hashlib  # this and platform take milliseconds that importing the package should not
+
     digest = hashlib.sha256(model).hexdigest()[:16]
     return " | ".join((digest, provider, precision, f"{threads} threads", machine(), __version__))
 
@@ -58,6 +58,8 @@ def machine() -> str:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
+    import platform
+
     return platform.processor() or platform.machine()
 
 
