@@ -44,6 +44,7 @@ from srcnn_rt.errors import ProviderError
 from srcnn_rt.geometry import Plan, Span
 from srcnn_rt.io import TIFF_COMPRESSIONS, Source, create_sink, open_source
 from srcnn_rt.io.base import StripCache
+from srcnn_rt.job import plan_for
 from srcnn_rt.render import Renderer
 from srcnn_rt.session import Bound, available_threads
 
@@ -104,7 +105,7 @@ def prepare(engine: Engine, folder: Path, side: int, channels: int) -> tuple[Job
     with open_source(source) as opened:
         info = opened.info
     sink = create_sink(target, target, info.scaled(engine.scale), engine.scale)
-    plan = engine._plan(info, sink, engine._setup)
+    plan = plan_for(engine.spec, engine._setup, info, sink)
     sink.abort()
     return Job(engine, source, target, image, plan), words
 

@@ -1,4 +1,4 @@
-"""`Engine`: upscale arrays and files. Reads as its steps: read, extract, run, stitch, write."""
+"""`Engine`: upscale arrays and files with one model."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, pipeline, program, spec, tiles, tuning
-from .errors import ArgumentError, ModelError, PictureError, ProviderError
-from .geometry import Chunk, Plan, Span, Tile
+from . import geometry, job, program, spec, tiles, trials, tuning
+from .errors import ArgumentError, ModelError, PictureError
 from .io import (
     TIFF_COMPRESSIONS,
     ArraySink,
@@ -30,11 +28,14 @@ from .io import (
     open_source,
     replacing,
 )
-from .io.base import Closing, StripCache
+from .io.base import Closing
+from .job import Progress
 from .picture import Layout, PictureInfo
-from .render import Renderer, check_layout, margin_for, rules_for
-from .session import PRECISIONS, PROVIDERS, Network, Session, available_threads
+from .render import check_layout
+from .runtime import Loader, Setup
+from .session import PRECISIONS, PROVIDERS, Session, available_threads
 from .spec import ModelSpec
+from .trials import Trial
 
 # HR side of a tile for tile="auto" where nothing was measured: small enough for the activations
 # to stay in the caches, large enough for the margins not to matter.
@@ -44,19 +45,10 @@ AUTO_TILE_HR = 256
 HEAVY = 30_000
 HEAVY_TILE_HR = 512
 
-# What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
-TILES_HR = (96, 128, 192, 256, 384, 512, 768)
-MOST_AT_ONCE = 2 * 768**2
-TRIAL_HR = 1024  # about the side of the picture it is tried on
-TRIAL_ROUNDS = 4  # the first plans and allocates
-CHUNK_TILES = 8  # of every worker in a chunk, at least
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
-LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
 WHOLE = 2**40  # a tile no picture fills
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,26 +81,6 @@ class Report:
     seconds: float
     mpx_per_s: float
     peak_memory: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s."""
-
-    tile: int
-    workers: int
-    threads: int
-    mpx_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Setup:
-    """A network, how many workers feed it, the threads each of their runs has, and their tile."""
-
-    network: Network
-    workers: int
-    threads: int
-    tile: int
 
 
 class Engine(Closing):
@@ -185,20 +157,21 @@ class Engine(Closing):
             self._spec = ready.spec
         if tile != "auto" and tile < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {tile}")
-        self._ready, self._asked, self._precision, self._whole = ready, provider, precision, whole
+        self._precision, self._whole = precision, whole
         self._threads = threads or available_threads()
-        network, workers, each = self._open()
+        self._loader = Loader(ready, provider, precision, self._threads, whole)
+        network, workers, each = self._loader.open()
         self._key = tuning.key_for(ready.data, network.provider, precision, self._threads)
         choice = tuning.recall(self._key) if tile == "auto" and not whole else None
         self._untuned = choice is None and tile == "auto" and not whole
         if choice is not None:
             if (choice.workers, choice.threads) != (workers, each):
-                network, workers, each = self._open((choice.workers, choice.threads))
+                network, workers, each = self._loader.open((choice.workers, choice.threads))
             tile = self._lr(choice.tile)
         elif tile == "auto":
             tile = self._auto
         side = WHOLE if whole else geometry.ceil_to(tile, self._spec.period)
-        self._setup = _Setup(network, workers, each, side)
+        self._setup = Setup(network, workers, each, side)
         self._provider = network.provider
         self._pool = ThreadPoolExecutor(max(self._threads, workers), "srcnn-work")
         self._tuning = threading.Lock()
@@ -371,50 +344,15 @@ class Engine(Closing):
             return self._tune(progress)
 
     def _tune(self, progress: Callable[[Trial], None] | None) -> list[Trial]:
-        trials: list[tuple[Trial, _Setup]] = []
-
-        def measure(setups: list[_Setup]) -> None:
-            for setup, speed in zip(setups, self._speeds(setups), strict=True):
-                trial = Trial(setup.tile, setup.workers, setup.threads, speed)
-                trials.append((trial, setup))
-                if progress is not None:
-                    progress(trial)
-
         layouts = {(self._setup.workers, self._setup.threads)}
         if self._provider == "cpu":
             layouts |= {(self._threads, 1), (1, self._threads)}
-        middle = self._auto
-        measure([_Setup(*self._open(layout), middle) for layout in sorted(layouts)])
-        best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
-        tiles = {self._lr(hr) for hr in TILES_HR if hr * hr * best.workers <= MOST_AT_ONCE} - {middle}
-        measure([replace(best, tile=side) for side in sorted(tiles)])
-        trials.sort(key=lambda t: t[0].mpx_per_s)
-        self._setup, self._untuned = trials[-1][1], False
+        setups = [Setup(*self._loader.open(layout), self._auto) for layout in sorted(layouts)]
+        self._setup, found = trials.fastest(self._spec, setups, self._lr, self._pool, progress)
+        self._untuned = False
         chosen = tuning.Choice(self._setup.tile * self.scale, self._setup.workers, self._setup.threads)
         tuning.remember(self._key, chosen)
-        return [trial for trial, _ in trials]
-
-    def _speeds(self, setups: list[_Setup]) -> list[float]:
-        """Return HR Mpx/s on a drawn picture of each setup, the best of some rounds.
-
-        They take turns, and the best counts, because what else the machine does only ever slows.
-        """
-        channels = self._spec.channels
-        layout = Layout.of(channels, bands=channels not in (1, 3))
-        rng = np.random.default_rng(0)
-        best = [0.0] * len(setups)
-        for _ in range(TRIAL_ROUNDS):
-            for k, setup in enumerate(setups):
-                # Whole windows, as many for every worker.
-                side = setup.tile * max(2, round(TRIAL_HR / (setup.tile * self.scale)))
-                picture = rng.integers(0, 256, (side, side, channels), np.uint8)
-                info = PictureInfo((side, side), layout, picture.dtype)
-                source, sink = ArraySource(picture, info), ArraySink(info.scaled(self.scale))
-                start = time.perf_counter()
-                self._process(source, sink, None, setup)
-                taken = time.perf_counter() - start
-                best[k] = max(best[k], (side * self.scale) ** 2 / 1e6 / taken)
-        return best
+        return found
 
     @property
     def _auto(self) -> int:
@@ -426,115 +364,15 @@ class Engine(Closing):
         """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the period."""
         return geometry.ceil_to(max(geometry.MIN_TILE, hr // self.scale), self._spec.period)
 
-    def _open(self, layout: tuple[int, int] | None = None) -> tuple[Network, int, int]:
-        """Load the model into its runtime.
-
-        Parameters
-        ----------
-        layout : (workers, threads of each); what suits the runtime if None
-
-        Returns
-        -------
-        The network, how many workers keep it busy, and the threads of each.
-        """
-        fast = self._precision == "fast"
-        if self._asked == "openvino" or (fast and self._asked == "auto"):
-            # Imported when asked for: it is an extra, and costs 0.3 s.
-            from .session_openvino import OpenVinoSession
-
-            # All threads compute one window while the other worker stitches the last and cuts the next.
-            network = OpenVinoSession(self._ready, self._threads, fast=fast)
-            return network, 1 if self._whole else 2, self._threads
-        if fast:
-            raise ProviderError(f"precision fast is offered by provider openvino, not by {self._asked}")
-        # One thread a worker: each computes a window of its own, and none waits for another.
-        workers, each = layout or ((1, self._threads) if self._whole else (self._threads, 1))
-        session = Session(self._ready.data, self._asked, each)
-        if session.provider != "cpu":  # a card runs one window at a time
-            workers = 1
-        return session, workers, each
-
-    def _process(
-        self, source: Source, sink: Sink, progress: Progress | None, setup: _Setup | None = None
-    ) -> None:
+    def _process(self, source: Source, sink: Sink, progress: Progress | None) -> None:
         if self._closed:
             raise ArgumentError("the engine is closed")
-        info, s = source.info, self.scale
-        check_layout(self._spec, info.layout)
-        if setup is None:
-            if self._untuned and info.shape[0] * info.shape[1] * s * s >= TUNE_FROM:
-                with self._tuning:
-                    if self._untuned:  # not by another thread meanwhile
-                        self._tune(None)
-            setup = self._setup
-        plan = self._plan(info, sink, setup)
-        total, seen = info.shape[0] * info.shape[1] * s * s, 0
-        strips = StripCache(source) if source.by_rows else source
-        idle: SimpleQueue[Renderer] = SimpleQueue()
-        for _ in range(setup.workers):
-            idle.put(Renderer(self._spec, setup.network, info, plan))
-        most = Renderer.batch_for(self._spec, info, plan)
-
-        def hr(span: Span) -> Span:
-            return Span(span.start * s, span.stop * s)
-
-        def read(chunk: Chunk) -> NDArray[Any]:
-            return strips.read(*chunk.reach(plan.tile, plan.margin, info.shape))
-
-        def start(chunk: Chunk, part: NDArray[Any]) -> tuple[NDArray[Any], list[Future[int]]]:
-            out = sink.buffer(hr(chunk.y), hr(chunk.x))
-            y, x = chunk.reach(plan.tile, plan.margin, info.shape)
-            at, origin = (y.start, x.start), (chunk.y.start, chunk.x.start)
-
-            def compute(batch: tuple[Tile, ...]) -> int:
-                work = idle.get()
-                try:
-                    work.render(batch, part, at, out, origin)
-                finally:
-                    idle.put(work)
-                return sum(t.y.core.size * t.x.core.size for t in batch) * s * s
-
-            batches = (chunk.tiles[k : k + most] for k in range(0, len(chunk.tiles), most))
-            return out, [self._pool.submit(compute, batch) for batch in batches]
-
-        def write(chunk: Chunk, out: NDArray[Any]) -> None:
-            sink.write(hr(chunk.y), hr(chunk.x), out)
-
-        def done(pixels: int) -> None:
-            nonlocal seen
-            seen += pixels
-            if progress is not None:
-                progress(seen, total)
-
-        background = not (source.in_memory and sink.in_memory)
-        pipeline.overlap(plan, read, start, write, done, background=background)
-
-    def _plan(self, info: PictureInfo, sink: Sink, setup: _Setup) -> Plan:
-        s = self.scale
-        tile = self._share(info.shape, setup)
-        height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
-        column = height * s * s * info.layout.channels * info.dtype.itemsize
-        # Enough for every worker, or they would wait for each other at the end of each chunk.
-        least = CHUNK_TILES * setup.workers * -(-tile * tile // height)
-        widest = info.shape[1] if sink.max_bytes is None else max(least, sink.max_bytes // column)
-        return geometry.plan(
-            info.shape,
-            tile,
-            margin=margin_for(self._spec, info.layout),
-            rules=rules_for(self._spec),
-            block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
-            max_chunk=widest,
-        )
-
-    def _share(self, shape: tuple[int, int], setup: _Setup) -> int:
-        """Return a tile with which a picture has windows for every worker, where it is large enough."""
-        tile, (h, w) = setup.tile, shape
-        while -(-h // tile) * -(-w // tile) < setup.workers:
-            half = geometry.ceil_to(min(tile, max(h, w)) // 2, self._spec.period)
-            if half < LEAST_SHARE:
-                break
-            tile = half
-        return tile
+        h, w = source.info.shape
+        if self._untuned and h * w * self.scale**2 >= TUNE_FROM:
+            with self._tuning:
+                if self._untuned:  # not by another thread meanwhile
+                    self._tune(None)
+        job.process(source, sink, self._spec, self._setup, self._pool, progress)
 
 
 def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from srcnn_rt import ArgumentError, Engine, engine, tuning
+from srcnn_rt import ArgumentError, Engine, engine, trials, tuning
 from srcnn_rt.cli import main
+from srcnn_rt.trials import Trial
 from srcnn_rt.tuning import Choice
 from tests.conftest import drawing
 
@@ -20,9 +21,9 @@ MODEL = "bicubic-x2"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(tuning.ENVIRONMENT, str(tmp_path / "cache"))
-    monkeypatch.setattr(engine, "TRIAL_ROUNDS", 2)
-    monkeypatch.setattr(engine, "TRIAL_HR", 64)
-    monkeypatch.setattr(engine, "TILES_HR", (32, 64))
+    monkeypatch.setattr(trials, "TRIAL_ROUNDS", 2)
+    monkeypatch.setattr(trials, "TRIAL_HR", 64)
+    monkeypatch.setattr(trials, "TILES_HR", (32, 64))
 
 
 def test_a_choice_is_kept_and_found(tmp_path: Path) -> None:
@@ -85,15 +86,15 @@ def test_tuning_is_used_and_found_again_and_changes_no_sample() -> None:
     picture = drawing(90, 77, 1)[..., 0].astype(np.float32)
     with Engine(MODEL, "cpu", "auto", threads=2) as e:
         before, first = e.upscale(picture), e.tile
-        seen: list[engine.Trial] = []
-        trials = e.tune(seen.append)
-        assert sorted(seen, key=lambda t: t.mpx_per_s) == trials
-        assert {(t.workers, t.threads) for t in trials} == {(1, 2), (2, 1)}
-        assert {t.tile for t in trials} == {16, 32, first}
-        assert e.tile == trials[-1].tile
+        seen: list[Trial] = []
+        found = e.tune(seen.append)
+        assert sorted(seen, key=lambda t: t.mpx_per_s) == found
+        assert {(t.workers, t.threads) for t in found} == {(1, 2), (2, 1)}
+        assert {t.tile for t in found} == {16, 32, first}
+        assert e.tile == found[-1].tile
         assert np.array_equal(e.upscale(picture), before)
     with Engine(MODEL, "cpu", "auto", threads=2) as again:
-        assert again.tile == trials[-1].tile
+        assert again.tile == found[-1].tile
         assert np.array_equal(again.upscale(picture), before)
     with Engine(MODEL, "cpu", "auto", threads=1) as other:
         assert other.tile == first

@@ -12,7 +12,7 @@ import click
 from ..errors import SrcnnError
 
 if TYPE_CHECKING:
-    from ..engine import Trial
+    from ..trials import Trial
 
 
 @click.command()

@@ -1,0 +1,70 @@
+"""Which runtime runs a program, and by how many workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .errors import ProviderError
+from .program import Program
+from .session import Network, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A network, how many workers feed it, the threads each of their runs has, and their tile, LR pixels."""
+
+    network: Network
+    workers: int
+    threads: int
+    tile: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads a program into a runtime.
+
+    Attributes
+    ----------
+    program : what is run
+    provider, precision : as asked for; see `Engine`
+    threads : in all
+    whole : whether there is only ever one window
+    """
+
+    program: Program
+    provider: str
+    precision: str
+    threads: int
+    whole: bool
+
+    def open(self, layout: tuple[int, int] | None = None) -> tuple[Network, int, int]:
+        """Load it.
+
+        Parameters
+        ----------
+        layout : (workers, threads of each); what suits the runtime if None
+
+        Returns
+        -------
+        The network, how many workers keep it busy, and the threads of each.
+
+        Raises
+        ------
+        ProviderError, ModelError, RuntimeMissingError
+        """
+        fast = self.precision == "fast"
+        if self.provider == "openvino" or (fast and self.provider == "auto"):
+            # Imported when asked for: it is an extra, and costs 0.3 s.
+            from .session_openvino import OpenVinoSession
+
+            # All threads compute one window while the other worker stitches the last and cuts the next.
+            network = OpenVinoSession(self.program, self.threads, fast=fast)
+            return network, 1 if self.whole else 2, self.threads
+        if fast:
+            raise ProviderError(f"precision fast is offered by provider openvino, not by {self.provider}")
+        # One thread a worker: each computes a window of its own, and none waits for another.
+        workers, each = layout or ((1, self.threads) if self.whole else (self.threads, 1))
+        session = Session(self.program.data, self.provider, each)
+        if session.provider != "cpu":  # a card runs one window at a time
+            workers = 1
+        return session, workers, each

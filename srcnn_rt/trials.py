@@ -1,0 +1,91 @@
+"""Which tile and which threads are fastest: short measurements that take turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .io import ArraySink, ArraySource
+from .job import process
+from .picture import Layout, PictureInfo
+from .runtime import Setup
+from .spec import ModelSpec
+
+# What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
+TILES_HR = (96, 128, 192, 256, 384, 512, 768)
+MOST_AT_ONCE = 2 * 768**2
+TRIAL_HR = 1024  # about the side of the picture it is tried on
+TRIAL_ROUNDS = 4  # the first plans and allocates
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s."""
+
+    tile: int
+    workers: int
+    threads: int
+    mpx_per_s: float
+
+
+def fastest(
+    model: ModelSpec,
+    layouts: Iterable[Setup],
+    lr: Callable[[int], int],
+    pool: ThreadPoolExecutor,
+    progress: Callable[[Trial], None] | None,
+) -> tuple[Setup, list[Trial]]:
+    """Try setups of one tile, then other tiles for the best of them.
+
+    Parameters
+    ----------
+    layouts : setups that differ in workers and threads
+    lr : gives the tile in LR pixels for one in HR pixels
+    progress : called with every trial
+
+    Returns
+    -------
+    The fastest setup, and all trials, the fastest last.
+    """
+    trials: list[tuple[Trial, Setup]] = []
+
+    def measure(setups: list[Setup]) -> None:
+        for setup, speed in zip(setups, _speeds(model, setups, pool), strict=True):
+            trial = Trial(setup.tile, setup.workers, setup.threads, speed)
+            trials.append((trial, setup))
+            if progress is not None:
+                progress(trial)
+
+    measure(list(layouts))
+    best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
+    tiles = {lr(hr) for hr in TILES_HR if hr * hr * best.workers <= MOST_AT_ONCE} - {best.tile}
+    measure([replace(best, tile=side) for side in sorted(tiles)])
+    trials.sort(key=lambda t: t[0].mpx_per_s)
+    return trials[-1][1], [trial for trial, _ in trials]
+
+
+def _speeds(model: ModelSpec, setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
+    """Return HR Mpx/s on a drawn picture of each setup, the best of some rounds.
+
+    They take turns, and the best counts, because what else the machine does only ever slows.
+    """
+    channels = model.channels
+    layout = Layout.of(channels, bands=channels not in (1, 3))
+    rng = np.random.default_rng(0)
+    best = [0.0] * len(setups)
+    for _ in range(TRIAL_ROUNDS):
+        for k, setup in enumerate(setups):
+            # Whole windows, as many for every worker.
+            side = setup.tile * max(2, round(TRIAL_HR / (setup.tile * model.scale)))
+            picture = rng.integers(0, 256, (side, side, channels), np.uint8)
+            info = PictureInfo((side, side), layout, picture.dtype)
+            source, sink = ArraySource(picture, info), ArraySink(info.scaled(model.scale))
+            start = time.perf_counter()
+            process(source, sink, model, setup, pool)
+            taken = time.perf_counter() - start
+            best[k] = max(best[k], (side * model.scale) ** 2 / 1e6 / taken)
+    return best
