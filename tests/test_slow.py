@@ -60,8 +60,8 @@ def peak_of(folder: Path, side: int, *words: str, **options: object) -> int:
 def test_memory_does_not_grow_with_the_picture(tmp_path: Path, options: dict[str, object]) -> None:
     """Real activations, then a picture four times larger by the cheap model, same tile."""
     assert peak_of(tmp_path, 3000, "--tile", "512", **options) < 700e6
-    small = peak_of(tmp_path, 10_000, "--model", "bicubic-x2", **options)
-    large = peak_of(tmp_path, 20_000, "--model", "bicubic-x2", **options)
+    small = peak_of(tmp_path, 10_000, "--model", "bicubic-x2", "--tile", "256", **options)
+    large = peak_of(tmp_path, 20_000, "--model", "bicubic-x2", "--tile", "256", **options)
     assert large < 1.1 * small
 
 
