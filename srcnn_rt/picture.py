@@ -53,6 +53,9 @@ class Metadata:
     Attributes
     ----------
     icc, exif, xmp : raw bytes; EXIF orientation is applied by the reader and reset to 1
+    dpi : (x, y) pixels an inch; writers multiply it by the scale, so that prints keep their size
+    texts : what people wrote, by PNG's keywords: Title, Author, Description, Copyright, Creation Time,
+        Software, Comment …
     raster : GeoTIFF items by rasterio's names: crs, transform, nodata, tags, descriptions,
         colorinterp
     """
@@ -60,6 +63,8 @@ class Metadata:
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
     raster: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -73,12 +78,16 @@ class PictureInfo:
     layout : what the channels mean
     dtype : uint8, uint16 or float32
     metadata : what travels along
+    nodata : samples of this value are not data (NaN and infinity never are); None if all are
+    masked : whether the picture has a mask beside its samples that says which are data
     """
 
     shape: tuple[int, int]
     layout: Layout
     dtype: np.dtype[Any]
     metadata: Metadata = field(default_factory=Metadata)
+    nodata: float | None = None
+    masked: bool = False
 
     def scaled(self, scale: int) -> Self:
         """Return the info of the picture `scale` times larger (metadata as they are)."""
