@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srcnn_rt.models import bundled
 from tests import models
 from tests.reference import quantise
 
+pytest.register_assert_rewrite("tests.rewriting")  # a failure there shows its values too
+
 TEST_MODEL = "srcnn-915-x2"
+FAST = [name for name in bundled() if "deblur" not in name]  # which amplifies noise, and is refused
 
 
 def drawing(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:

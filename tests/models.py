@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
+Weights = dict[str, np.ndarray]
+node = helper.make_node
 
 
 def tensor(name: str, array: np.ndarray) -> TensorProto:
@@ -41,6 +44,53 @@ def save(
     helper.set_model_props(proto, metadata or {})
     onnx.save(proto, path)
     return path
+
+
+def model(
+    nodes: list[onnx.NodeProto],
+    weights: Weights,
+    channels: int = 1,
+    *,
+    out: int | None = None,
+    opset: int = 17,
+    outputs: tuple[str, ...] = ("hr",),
+    size: tuple[object, object] = ("h", "w"),
+) -> onnx.ModelProto:
+    """Return a model that is in no file, of one input and as many outputs as there are names."""
+    made = helper.make_graph(
+        nodes,
+        "test",
+        [value("lr", ["n", channels, *size])],
+        [value(name, ["n", out if out else f"c_{name}", f"h_{name}", f"w_{name}"]) for name in outputs],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()],
+    )
+    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def run_all(
+    proto: onnx.ModelProto, x: np.ndarray, *, optimised: bool = False, **more: np.ndarray
+) -> list[np.ndarray]:
+    """Check a model and run it with one thread, by default as it stands; return every output."""
+    onnx.checker.check_model(proto, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"lr": x, **more})
+
+
+def run(proto: onnx.ModelProto, x: np.ndarray, *, optimised: bool = False, **more: np.ndarray) -> np.ndarray:
+    """`run_all`, for the first output."""
+    return run_all(proto, x, optimised=optimised, **more)[0]
+
+
+def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Weights (out, ...) as large as keep a layer's results of the size of what it reads."""
+    return (rng.normal(size=shape) / np.prod(shape[1:]) ** 0.5).astype(np.float32)
 
 
 def integer_layers(rng: np.random.Generator, sizes: tuple[int, ...], channels: int = 1) -> Layers:

@@ -2,7 +2,7 @@
 
 Each pass is a pure function ModelProto → ModelProto. Weights are combined in float64 and
 rounded to float32 once, so models of small integers come out bit for bit the same
-(`tests/test_rewrite.py`), and trained ones within the rounding that any other order of
+(`tests/test_rewrite_*.py`), and trained ones within the rounding that any other order of
 the same sums has. A pass leaves alone what it does not know.
 """
 
