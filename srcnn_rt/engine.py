@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import threading
@@ -15,19 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, job, program, spec, tiles, trials, tuning
-from .errors import ArgumentError, ModelError, PictureError
-from .io import (
-    TIFF_COMPRESSIONS,
-    ArraySink,
-    ArraySource,
-    Sink,
-    Source,
-    check_output,
-    create_sink,
-    open_source,
-    replacing,
-)
+from . import filejob, geometry, job, program, spec, tiles, trials, tuning
+from ._version import __version__
+from .errors import ArgumentError, ModelError
+from .filejob import Job
+from .geometry import Plan
+from .io import ArraySink, ArraySource, Output, Record, Sink, Source
 from .io.base import Closing
 from .job import Progress
 from .picture import Layout, PictureInfo
@@ -58,7 +52,8 @@ class Report:
     Attributes
     ----------
     source, target : paths
-    source_size, target_size : (width, height) in pixels
+    source_size, target_size : (width, height) of the first page in pixels
+    pages : how many there are in the result
     layout, dtype : of both pictures, e.g. ``"rgb + alpha"``, ``"uint16"``
     scale, model, provider, precision : what was used
     tile : largest side of a tile in LR pixels, the whole picture's at most
@@ -71,6 +66,7 @@ class Report:
     target: str
     source_size: tuple[int, int]
     target_size: tuple[int, int]
+    pages: int
     layout: str
     dtype: str
     scale: int
@@ -157,7 +153,8 @@ class Engine(Closing):
             self._spec = ready.spec
         if tile != "auto" and tile < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {tile}")
-        self._precision, self._whole = precision, whole
+        self._precision, self._whole, self._asked = precision, whole, tile
+        self._hash = hashlib.sha256(ready.data).hexdigest()[:16]
         self._threads = threads or available_threads()
         self._loader = Loader(ready, provider, precision, self._threads, whole)
         network, workers, each = self._loader.open()
@@ -256,22 +253,35 @@ class Engine(Closing):
         target: str | Path,
         *,
         overwrite: bool = False,
+        resume: bool = False,
+        page: int | None = None,
         compress: str = "deflate",
+        cog: bool = False,
+        quality: int | None = None,
+        max_pixels: int | None = None,
         progress: Progress | None = None,
     ) -> Report:
         """Upscale a picture file. TIFF streams in bounded memory; other formats are held whole.
+
+        The result grows as ``TARGET.partial`` with a journal beside it. A job that ends before it is
+        complete, by Ctrl-C, a full disk or a killed process, can be gone on with.
 
         GDAL's block cache is this process's own affair: by default it takes up to 5% of the
         machine's memory; the command line sets GDAL_CACHEMAX to 32 MB.
 
         Parameters
         ----------
-        source : a TIFF, PNG, JPEG, WebP or BMP
-        target : its suffix decides the format; written as a partial file first and renamed
-            when complete
-        overwrite : replace `target` if it exists
+        source : a TIFF, PNG, JPEG, WebP, AVIF, JPEG XL or BMP
+        target : its suffix decides the format
+        overwrite : replace `target` if it exists, and what an interrupted run left
+        resume : go on with what an interrupted run left, if there is any. Source, model and settings
+            must be the same.
+        page : the only one of a TIFF of several pages that is done, from 1; all if None
         compress : of a TIFF, without loss: ``"deflate"``, which every reader has, ``"zstd"``, twice as
             fast to write, ``"lzw"`` or ``"none"``
+        cog : make a Cloud-Optimised GeoTIFF with overviews
+        quality : 1 to 100 of a JPEG, WebP, AVIF or JPEG XL; None for 95 of a JPEG and no loss in others
+        max_pixels : refuse larger pictures; 2³⁰ if None for formats that are not streamed
         progress : called with (HR pixels done, HR pixels in all)
 
         Raises
@@ -279,42 +289,47 @@ class Engine(Closing):
         SourceMissingError, PictureError, OutputError
             Naming the file and the rule. Nothing is left under the name `target`.
         """
-        if compress not in TIFF_COMPRESSIONS:
-            raise ArgumentError(f"compress must be one of {', '.join(TIFF_COMPRESSIONS)}, got {compress!r}")
         source, target = Path(source), Path(target)
         start = time.perf_counter()
-        with open_source(source) as picture:
-            check_output(target, source, overwrite=overwrite)
-            info = picture.info
-            try:
-                check_layout(self._spec, info.layout)
-            except PictureError as error:
-                raise PictureError(f"{source}: {error}") from error
-            scaled = info.scaled(self.scale)
-            with replacing(target) as partial:
-                sink = create_sink(partial, target, scaled, self.scale, compress)
-                try:
-                    self._process(picture, sink, progress)
-                    sink.close()
-                except BaseException:
-                    sink.abort()
-                    raise
+        output = Output(compress, cog, quality, self._threads)
+        todo = Job(source, target, self.scale, self._identity(), output, overwrite, resume, page, max_pixels)
+        infos = filejob.infos_of(todo, lambda info: check_layout(self._spec, info.layout))
+
+        def run(
+            picture: Source,
+            sink: Sink,
+            plan: Plan,
+            first: int,
+            written: Callable[[int, Record], None],
+            progress: Progress | None,
+        ) -> None:
+            job.process(
+                picture, sink, self._spec, self._setup, self._pool, progress,
+                plan=plan, first=first, written=written,
+            )  # fmt: skip
+
+        self._ready_for(sum(info.shape[0] * info.shape[1] for info in infos))
+        filejob.upscale(
+            todo, infos, lambda info, sink: job.plan_for(self._spec, self._setup, info, sink), run, progress
+        )
         seconds = time.perf_counter() - start
-        (h, w), (hr_h, hr_w) = info.shape, scaled.shape
+        (h, w), s = infos[0].shape, self.scale
+        pixels = sum(info.shape[0] * info.shape[1] for info in infos) * s * s
         return Report(
             source=str(source),
             target=str(target),
             source_size=(w, h),
-            target_size=(hr_w, hr_h),
-            layout=str(info.layout),
-            dtype=info.dtype.name,
-            scale=self.scale,
+            target_size=(w * s, h * s),
+            pages=len(infos),
+            layout=str(infos[0].layout),
+            dtype=infos[0].dtype.name,
+            scale=s,
             model=self._spec.name,
             provider=self.provider,
             precision=self.precision,
             tile=min(self.tile, max(h, w)),
             seconds=round(seconds, 3),
-            mpx_per_s=round(hr_h * hr_w / 1e6 / seconds, 3),
+            mpx_per_s=round(pixels / 1e6 / seconds, 3),
             peak_memory=peak_memory(),
         )
 
@@ -364,15 +379,28 @@ class Engine(Closing):
         """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the period."""
         return geometry.ceil_to(max(geometry.MIN_TILE, hr // self.scale), self._spec.period)
 
+    def _identity(self) -> dict[str, Any]:
+        """Return what a result depends on beside its source, as a journal keeps it."""
+        return {
+            "version": __version__,
+            "model": f"{self._spec.name} {self._hash}",
+            "provider": self._provider,
+            "precision": self._precision,
+            "tile": self._asked,
+        }
+
     def _process(self, source: Source, sink: Sink, progress: Progress | None) -> None:
+        self._ready_for(source.info.shape[0] * source.info.shape[1])
+        job.process(source, sink, self._spec, self._setup, self._pool, progress)
+
+    def _ready_for(self, pixels: int) -> None:
+        """Tune before the first large picture, of so many LR pixels."""
         if self._closed:
             raise ArgumentError("the engine is closed")
-        h, w = source.info.shape
-        if self._untuned and h * w * self.scale**2 >= TUNE_FROM:
+        if self._untuned and pixels * self.scale**2 >= TUNE_FROM:
             with self._tuning:
                 if self._untuned:  # not by another thread meanwhile
                     self._tune(None)
-        job.process(source, sink, self._spec, self._setup, self._pool, progress)
 
 
 def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:

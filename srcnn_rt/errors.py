@@ -8,6 +8,7 @@
     ├── PictureError          (ValueError)         not a picture, damaged, or of an unsupported kind
     ├── SourceMissingError    (FileNotFoundError)  a picture, model or checkpoint that is not there
     ├── OutputError           (OSError)            exists, not writable, disk full, format too small
+    ├── OutOfMemoryError      (MemoryError)        a window is too large for the memory there is
     ├── RuntimeMissingError   (ImportError)        an optional package is not installed
     ├── ProviderError         (RuntimeError)       a provider asked for by name does not load
     └── TrainingError         (RuntimeError)       a run that diverged
@@ -18,6 +19,7 @@ from __future__ import annotations
 __all__ = [
     "ArgumentError",
     "ModelError",
+    "OutOfMemoryError",
     "OutputError",
     "PictureError",
     "ProviderError",
@@ -53,6 +55,10 @@ class SourceMissingError(SrcnnError, FileNotFoundError):
 
 class OutputError(SrcnnError, OSError):
     """The result cannot be written; nothing is left under the final name."""
+
+
+class OutOfMemoryError(SrcnnError, MemoryError):
+    """The network found no memory for a window; jobs go on with smaller ones."""
 
 
 class RuntimeMissingError(SrcnnError, ImportError):

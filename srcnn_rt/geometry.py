@@ -21,7 +21,7 @@ chunk's edge, but windows may.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -151,6 +151,19 @@ class Plan:
     def window(self) -> tuple[int, int]:
         """(h, w) of every window, margins included."""
         return self.tile[0] + 2 * self.margin, self.tile[1] + 2 * self.margin
+
+    def halved(self) -> Plan | None:
+        """Return the same chunks by windows of about half the side; None where there are none smaller."""
+        sides = []
+        for side, rule, length in zip(self.tile, self.rules, self.shape, strict=True):
+            core = side - 2 * rule.inset if rule.clipped else side
+            try:
+                made = rule.tile(max(MIN_TILE, core // 2), rule.extended(length))
+            except ArgumentError:  # no core would be left
+                made = side
+            sides.append(min(made, side))
+        tile = (sides[0], sides[1])
+        return None if tile == self.tile else replace(self, tile=tile)
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks row by row, left to right."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, pipeline
+from . import geometry, pipeline, validity
+from .errors import OutOfMemoryError
 from .geometry import Chunk, Plan, Span, Tile
-from .io import Sink, Source
+from .io import Record, Sink, Source
 from .io.base import StripCache
 from .picture import PictureInfo
 from .render import Renderer, check_layout, margin_for, rules_for
@@ -22,6 +26,19 @@ CHUNK_TILES = 8  # of every worker in a chunk, at least
 LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
 
 Progress = Callable[[int, int], None]
+Written = Callable[[int, Record], None]
+
+
+@dataclass(slots=True)
+class Part:
+    """What is read for a chunk, and what of it are no data."""
+
+    samples: NDArray[Any]
+    at: tuple[int, int]
+    mask: NDArray[np.bool_] | None = None
+    # Of the chunk itself, where some are no data: its samples as they were, and which are not.
+    original: NDArray[Any] | None = None
+    invalid: NDArray[np.bool_] | None = None
 
 
 def process(
@@ -31,61 +48,144 @@ def process(
     setup: Setup,
     pool: ThreadPoolExecutor,
     progress: Progress | None = None,
+    *,
+    plan: Plan | None = None,
+    first: int = 0,
+    written: Written = lambda chunk, record: None,
 ) -> None:
-    """Upscale a picture from `source` into `sink`, which is not closed.
+    """Upscale a picture from `source` into `sink`.
+
+    Where the network finds no memory for a window, tiles are halved, and what was written is kept.
 
     Parameters
     ----------
     pool : runs the workers; it may be shared with other pictures
     progress : called with (HR pixels done, HR pixels in all)
+    plan : as `plan_for` gives it
+    first : chunks of the plan before this one are done already
+    written : called with each chunk's number and the sink's record of it, in order, in another thread
 
     Raises
     ------
-    PictureError, OutputError, ModelError
+    PictureError, OutputError, ModelError, OutOfMemoryError
     """
-    info, s = source.info, model.scale
-    check_layout(model, info.layout)
-    plan = plan_for(model, setup, info, sink)
-    total, seen = info.shape[0] * info.shape[1] * s * s, 0
-    strips = StripCache(source) if source.by_rows else source
-    idle: SimpleQueue[Renderer] = SimpleQueue()
-    for _ in range(setup.workers):
-        idle.put(Renderer(model, setup.network, info, plan))
-    most = Renderer.batch_for(model, info, plan)
+    check_layout(model, source.info.layout)
+    plan = plan or plan_for(model, setup, source.info, sink)
+    following = first
 
-    def hr(span: Span) -> Span:
-        return Span(span.start * s, span.stop * s)
+    def note(record: Record) -> None:
+        nonlocal following
+        written(following, record)
+        following += 1
 
-    def read(chunk: Chunk) -> NDArray[Any]:
-        return strips.read(*chunk.reach(plan.tile, plan.margin, info.shape))
+    while True:
+        run = _Run(source, sink, model, setup, plan, progress, note)
+        try:
+            run.go(pool, following)
+        except OutOfMemoryError:
+            smaller = plan.halved()
+            if smaller is None:
+                raise
+            plan = smaller
+        else:
+            return
 
-    def start(chunk: Chunk, part: NDArray[Any]) -> tuple[NDArray[Any], list[Future[int]]]:
-        out = sink.buffer(hr(chunk.y), hr(chunk.x))
-        y, x = chunk.reach(plan.tile, plan.margin, info.shape)
-        at, origin = (y.start, x.start), (chunk.y.start, chunk.x.start)
 
-        def compute(batch: tuple[Tile, ...]) -> int:
-            work = idle.get()
-            try:
-                work.render(batch, part, at, out, origin)
-            finally:
-                idle.put(work)
-            return sum(t.y.core.size * t.x.core.size for t in batch) * s * s
+class _Run:
+    """One plan of a picture, gone through once."""
 
-        batches = (chunk.tiles[k : k + most] for k in range(0, len(chunk.tiles), most))
-        return out, [pool.submit(compute, batch) for batch in batches]
+    def __init__(
+        self,
+        source: Source,
+        sink: Sink,
+        model: ModelSpec,
+        setup: Setup,
+        plan: Plan,
+        progress: Progress | None,
+        note: Callable[[Record], None],
+    ) -> None:
+        self._source, self._sink, self._model, self._setup = source, sink, model, setup
+        self._plan, self._progress, self._note = plan, progress, note
+        self._info, self._s = source.info, model.scale
+        self._read = StripCache(source).read if source.by_rows else source.read
+        # Data go on into what is none as far as a window sees.
+        self._careful = validity.concerns(self._info)
+        self._reach = max(plan.margin, 1) if self._careful else 0
+        self._idle: SimpleQueue[Renderer] = SimpleQueue()
+        self._seen = 0
 
-    def write(chunk: Chunk, out: NDArray[Any]) -> None:
-        sink.write(hr(chunk.y), hr(chunk.x), out)
+    def go(self, pool: ThreadPoolExecutor, first: int) -> None:
+        plan, info = self._plan, self._info
+        for _ in range(self._setup.workers):
+            self._idle.put(Renderer(self._model, self._setup.network, info, plan))
+        most = Renderer.batch_for(self._model, info, plan)
+        for chunk in itertools.islice(plan, first):
+            self._seen += chunk.y.size * chunk.x.size * self._s**2
 
-    def done(pixels: int) -> None:
-        nonlocal seen
-        seen += pixels
-        if progress is not None:
-            progress(seen, total)
+        def start(chunk: Chunk, part: Part) -> tuple[tuple[Part, NDArray[Any]], Sequence[Future[int]]]:
+            out = self._sink.buffer(self._hr(chunk.y), self._hr(chunk.x))
+            if part.invalid is not None and part.invalid.all():
+                return (part, out), [_done(chunk.y.size * chunk.x.size * self._s**2)]
+            batches = (chunk.tiles[k : k + most] for k in range(0, len(chunk.tiles), most))
+            return (part, out), [pool.submit(self._compute, chunk, b, part, out) for b in batches]
 
-    background = not (source.in_memory and sink.in_memory)
-    pipeline.overlap(plan, read, start, write, done, background=background)
+        background = not (self._source.in_memory and self._sink.in_memory)
+        pipeline.overlap(
+            itertools.islice(plan, first, None),
+            self._part,
+            start,
+            self._write,
+            self._advance,
+            background=background,
+            interrupted=self._setup.network.interrupted,
+        )
+
+    def _part(self, chunk: Chunk) -> Part:
+        plan, info, reach = self._plan, self._info, self._reach
+        y, x = (
+            Span(max(0, span.start - reach), min(length, span.stop + reach))
+            for span, length in zip(chunk.reach(plan.tile, plan.margin, info.shape), info.shape, strict=True)
+        )
+        part = Part(self._read(y, x), (y.start, x.start))
+        if not self._careful:
+            return part
+        inner = np.s_[
+            chunk.y.start - y.start : chunk.y.stop - y.start, chunk.x.start - x.start : chunk.x.stop - x.start
+        ]
+        mask = self._source.read_mask(y, x) if info.masked else None
+        invalid = validity.invalid(part.samples, info, mask)
+        if mask is not None:
+            part.mask = mask[inner].copy()
+        if invalid is not None:
+            if invalid[inner].any():
+                part.original, part.invalid = part.samples[inner].copy(), invalid[inner].copy()
+            part.samples = validity.fill(part.samples, invalid, info, reach)
+        return part
+
+    def _compute(self, chunk: Chunk, batch: tuple[Tile, ...], part: Part, out: NDArray[Any]) -> int:
+        work = self._idle.get()
+        try:
+            work.render(batch, part.samples, part.at, out, (chunk.y.start, chunk.x.start))
+        finally:
+            self._idle.put(work)
+        return sum(t.y.core.size * t.x.core.size for t in batch) * self._s**2
+
+    def _write(self, chunk: Chunk, result: tuple[Part, NDArray[Any]]) -> None:
+        part, out = result
+        if self._careful:
+            original = part.original if part.original is not None else out[:0, :0]
+            validity.put_back(out, original, part.invalid, self._info, self._s)
+        mask = validity.enlarge(part.mask, self._s) if part.mask is not None else None
+        self._note(self._sink.write(self._hr(chunk.y), self._hr(chunk.x), out, mask))
+
+    def _advance(self, pixels: int) -> None:
+        self._seen += pixels
+        if self._progress is not None:
+            h, w = self._info.shape
+            self._progress(self._seen, h * w * self._s**2)
+
+    def _hr(self, span: Span) -> Span:
+        return Span(span.start * self._s, span.stop * self._s)
 
 
 def plan_for(model: ModelSpec, setup: Setup, info: PictureInfo, sink: Sink) -> Plan:
@@ -116,3 +216,9 @@ def _share(period: int, shape: tuple[int, int], setup: Setup) -> int:
             break
         tile = half
     return tile
+
+
+def _done(value: int) -> Future[int]:
+    future: Future[int] = Future()
+    future.set_result(value)
+    return future

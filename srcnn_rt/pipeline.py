@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -20,6 +20,7 @@ def overlap(
     done: Callable[[int], None] = lambda count: None,
     *,
     background: bool = True,
+    interrupted: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Read every item, start the work on it, and write it when that work is done; in order.
 
@@ -32,12 +33,13 @@ def overlap(
     with what each future gives, in their order.
 
     Where `background` is false `read` and `write` run in the caller's thread: right for pictures in
-    memory, of which nothing has to be waited for.
+    memory, of which nothing has to be waited for. On Ctrl-C running work is waited for within
+    `interrupted`, which should make it end soon.
     """
     running: list[Future[int]] = []
     with ExitStack() as stack:
         reader, writer = (stack.enter_context(_lane(name, background)) for name in ("read", "write"))
-        stack.callback(lambda: stop(running))
+        stack.push(lambda kind, error, trace: _end(kind, running, interrupted))
         writing: Future[None] | None = None
         before: tuple[Item, Result, Sequence[Future[int]]] | None = None
         iterator = iter(items)
@@ -84,6 +86,15 @@ def stop(futures: Sequence[Future[int]]) -> None:
     for future in futures:
         if not future.cancelled():
             future.exception()
+
+
+def _end(
+    kind: type[BaseException] | None,
+    running: Sequence[Future[int]],
+    interrupted: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with interrupted() if kind is KeyboardInterrupt else nullcontext():
+        stop(running)
 
 
 def _finish(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -17,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArgumentError, ModelError, ProviderError, RuntimeMissingError
+from .errors import ArgumentError, ModelError, OutOfMemoryError, ProviderError, RuntimeMissingError
 
 PROVIDERS = ("auto", "cpu", "cuda", "openvino")
 PRECISIONS = ("exact", "fast")
@@ -27,6 +29,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
     "tensor(uint8)": np.dtype(np.uint8),
 }
+# What runtimes say where memory did not suffice; they have no type of error for it.
+_NO_MEMORY = re.compile(r"bad.?alloc|failed to allocate|out of memory|alloc_failed|not enough memory", re.I)
 _GPU_EXTRA = 'pip uninstall -y onnxruntime && pip install "srcnn-rt[gpu]"'
 
 
@@ -92,6 +96,9 @@ class Network(Protocol):
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
         """Return buffers for windows of one shape and the run between them."""
 
+    def interrupted(self) -> AbstractContextManager[None]:
+        """While in it, runs end as soon as they can, with an error; those of all threads."""
+
 
 class Session:
     """One model in ONNX Runtime on one provider; ``run`` may be called from several threads at once.
@@ -135,6 +142,8 @@ class Session:
             self._session = _create(ort, model, [_CPU], self.threads)
         (source, *_), (target, *_) = self._session.get_inputs(), self._session.get_outputs()
         self._input, self._output = source.name, target.name
+        self._running = ort.RunOptions()
+        self._running.log_severity_level = 4  # failures come as exceptions
         self._dtype: np.dtype[Any] = _DTYPES.get(source.type, np.dtype(np.float32))
 
     def run(self, windows: NDArray[Any]) -> NDArray[np.float32]:
@@ -145,16 +154,17 @@ class Session:
 
         Raises
         ------
+        OutOfMemoryError
         ModelError
-            If the runtime fails, out of memory included; the message is the runtime's.
+            If the runtime fails otherwise; the message is the runtime's.
         """
         if self._dtype == np.uint8:
             windows = np.rint(np.clip(windows, 0, 255))
         windows = windows.astype(self._dtype, copy=False)
         try:
-            (out,) = self._session.run([self._output], {self._input: windows})
+            (out,) = self._session.run([self._output], {self._input: windows}, self._running)
         except Exception as error:  # the runtime's errors share no other base class
-            raise ModelError(f"ONNX Runtime failed on windows of shape {windows.shape}: {error}") from error
+            raise failure("ONNX Runtime", windows.shape, error) from error
         return np.ascontiguousarray(out, dtype=np.float32)
 
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
@@ -165,8 +175,17 @@ class Session:
         source, target : (N, C, h, w) of the windows and of what the model makes of them
         """
         if self.provider == "cpu" and self._dtype == np.float32:
-            return _InPlace(self._session, self._input, self._output, source, target)
+            return _InPlace(self._session, self._running, self._input, self._output, source, target)
         return Bound(self.run, source, target)
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """While in it, runs end as soon as they can, with an error."""
+        self._running.terminate = True
+        try:
+            yield
+        finally:
+            self._running.terminate = False
 
 
 class Bound:
@@ -210,13 +229,14 @@ class _InPlace(Bound):
     def __init__(
         self,
         session: Any,
+        running: Any,
         source_name: str,
         target_name: str,
         source: tuple[int, ...],
         target: tuple[int, ...],
     ) -> None:
         super().__init__(lambda windows: windows, source, target)
-        self._session = session
+        self._session, self._running = session, running
         self._binding = session.io_binding()
         for bind, name, array in (
             (self._binding.bind_input, source_name, self.input),
@@ -226,11 +246,15 @@ class _InPlace(Bound):
 
     def run(self) -> None:
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._running)
         except Exception as error:  # the runtime's errors share no other base class
-            raise ModelError(
-                f"ONNX Runtime failed on windows of shape {self.input.shape}: {error}"
-            ) from error
+            raise failure("ONNX Runtime", self.input.shape, error) from error
+
+
+def failure(runtime: str, shape: tuple[int, ...], error: Exception) -> OutOfMemoryError | ModelError:
+    """Return what to raise where a runtime failed: out of memory, or whatever it says."""
+    text = f"{runtime} failed on windows of shape {shape}: {error}"
+    return OutOfMemoryError(text) if _NO_MEMORY.search(str(error)) else ModelError(text)
 
 
 def _create(ort: ModuleType, model: bytes, providers: list[Any], threads: int) -> Any:

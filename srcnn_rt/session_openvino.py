@@ -7,6 +7,8 @@ is asked for, by ``provider="openvino"`` or ``precision="fast"``.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import ModelError, ProviderError
 from .precision import ACCUMULATOR, LIMIT_DB, Reduced, for_bfloat16, loss_db
-from .session import Bound, Session, available_threads
+from .session import Bound, Session, available_threads, failure
 
 if TYPE_CHECKING:
     from .program import Program
@@ -97,6 +99,11 @@ class OpenVinoSession:
                 self._compiled[source, target] = self._compile(source, target)
             request = self._compiled[source, target].create_infer_request()
         return _Request(request, self._reduced, self._constant, source, target)
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """As `Session.interrupted`: nothing to do, the networks it is for have short runs."""
+        yield
 
     def _compile(self, source: tuple[int, ...], target: tuple[int, ...]) -> Any:
         model = self._model.clone()
@@ -186,7 +193,7 @@ class _Request(Bound):
         try:
             self._request.infer()
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO failed on windows of shape {self.input.shape}: {error}") from error
+            raise failure("OpenVINO", self.input.shape, error) from error
 
 
 def drawn(side: int, seed: int) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from rasterio.transform import Affine
 
 from srcnn_rt import ArgumentError, Engine, OutputError, PictureError
 from srcnn_rt.geometry import Span
-from srcnn_rt.io import open_source, raster
+from srcnn_rt.io import open_source, tiff
 from srcnn_rt.io.base import StripCache
 from tests.conftest import TEST_MODEL, drawing
 from tests.reference import quantise
@@ -66,7 +66,10 @@ def test_tiff_equals_the_array(
     alpha = {"alpha": "YES"} if channels == 4 else {}
     source = write_tiff(tmp_path / "a.tif", picture, photometric=color, **options, **alpha)
     report = engine.upscale_file(source, tmp_path / "b.tif")
-    back = tifffile.imread(tmp_path / "b.tif").reshape(90, 120, channels)
+    back = tifffile.imread(tmp_path / "b.tif")
+    if channels == 6 and options.get("interleave") == "band":  # bands lie as they lay
+        back = back.transpose(1, 2, 0)
+    back = back.reshape(90, 120, channels)
     assert back.dtype == dtype
     assert (back == engine.upscale(picture)).all()
     assert report.dtype == np.dtype(dtype).name
@@ -96,7 +99,7 @@ def test_narrow_chunks_give_the_same_picture(tmp_path: Path, monkeypatch: pytest
     picture = picture_of(3, np.uint16, 300, 2000)
     for options in ({"tiled": True, "blockxsize": 128, "blockysize": 128}, {"blockysize": 3}):
         source = write_tiff(tmp_path / "a.tif", picture, photometric="RGB", **options)
-        monkeypatch.setattr(raster.RasterSink, "max_bytes", 100_000)
+        monkeypatch.setattr(tiff._Page, "max_bytes", 100_000)
         with Engine("bicubic-x2", "cpu", 64) as e:
             e.upscale_file(source, tmp_path / "b.tif", overwrite=True)
             assert (tifffile.imread(tmp_path / "b.tif") == e.upscale(picture)).all()
@@ -306,12 +309,6 @@ def test_a_georeference_that_would_be_lost_is_said(engine: Engine, tmp_path: Pat
     )
     with pytest.warns(RuntimeWarning, match="PNG does not keep the georeference"):
         engine.upscale_file(source, tmp_path / "b.png")
-
-
-def test_several_pages_are_refused_not_dropped(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 20, 20), np.uint8), photometric="minisblack")
-    with pytest.raises(PictureError, match="holds 3 pages"):
-        open_source(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp"])

@@ -1,15 +1,17 @@
 """Sources and sinks: the only place that knows file names and formats."""
 
-from .base import Sink, Source
+from .base import Record, Sink, Source, Target
 from .files import (
     PICTURE_SUFFIXES,
     TIFF_COMPRESSIONS,
+    Output,
+    check_holds,
     check_output,
-    create_sink,
+    create_target,
     is_picture_name,
     make_folder,
     open_source,
-    replacing,
+    page_count,
 )
 from .memory import ArraySink, ArraySource
 
@@ -18,12 +20,16 @@ __all__ = [
     "TIFF_COMPRESSIONS",
     "ArraySink",
     "ArraySource",
+    "Output",
+    "Record",
     "Sink",
     "Source",
+    "Target",
+    "check_holds",
     "check_output",
-    "create_sink",
+    "create_target",
     "is_picture_name",
     "make_folder",
     "open_source",
-    "replacing",
+    "page_count",
 ]

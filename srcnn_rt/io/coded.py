@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import OutputError, PictureError
 from ..picture import Layout, Metadata, PictureInfo
 from . import exif, integrity
-from .memory import ArraySink, ArraySource
+from .memory import ArraySource
 
 JPEG_QUALITY = 95  # with full-resolution chroma: the next editor should see no blocks
 
@@ -81,7 +81,10 @@ def recognise(head: bytes) -> Format | None:
     return WEBP if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
 
 
-def read_coded(path: Path, format_: Format) -> ArraySource:
+MAX_PIXELS = 2**30
+
+
+def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> ArraySource:
     """Decode a whole picture: RGB order, EXIF orientation applied, palette expanded.
 
     Raises
@@ -116,34 +119,29 @@ def read_coded(path: Path, format_: Format) -> ArraySource:
     return ArraySource(picture, info)
 
 
-class CodedSink(ArraySink):
-    """Collects the whole picture, encodes and writes it when closed."""
-
-    def __init__(self, path: Path, format_: Format, info: PictureInfo) -> None:
-        super().__init__(info)
-        self._path, self._format, self._metadata = path, format_, info.metadata
-
-    def close(self) -> None:
-        kinds = {
-            cv2.IMAGE_METADATA_EXIF: self._metadata.exif,
-            cv2.IMAGE_METADATA_XMP: self._metadata.xmp,
-            cv2.IMAGE_METADATA_ICCP: self._metadata.icc,
-        }
-        blobs = {k: np.frombuffer(v, np.uint8) for k, v in kinds.items() if v}
-        array = _swap(self.array)
-        suffix = next(s for s, f in FORMATS.items() if f is self._format)
-        try:
-            done, coded = cv2.imencodeWithMetadata(
-                suffix, np.ascontiguousarray(array), list(blobs), list(blobs.values()), self._format.options
-            )
-        except cv2.error as error:
-            raise OutputError(f"{self._path}: {self._format.name} does not encode: {error.err}") from error
-        if not done:
-            raise OutputError(f"{self._path}: {self._format.name} does not encode")
-        self._path.write_bytes(coded.tobytes())
+def encode(
+    array: NDArray[Any], format_: Format, info: PictureInfo, scale: int, quality: int | None, path: Path
+) -> Any:
+    """Encode a picture."""
+    kinds = {
+        cv2.IMAGE_METADATA_EXIF: info.metadata.exif,
+        cv2.IMAGE_METADATA_XMP: info.metadata.xmp,
+        cv2.IMAGE_METADATA_ICCP: info.metadata.icc,
+    }
+    blobs = {k: np.frombuffer(v, np.uint8) for k, v in kinds.items() if v}
+    suffix = next(s for s, f in FORMATS.items() if f is format_)
+    try:
+        done, coded = cv2.imencodeWithMetadata(
+            suffix, np.ascontiguousarray(_swap(array)), list(blobs), list(blobs.values()), format_.options
+        )
+    except cv2.error as error:
+        raise OutputError(f"{path}: {format_.name} does not encode: {error.err}") from error
+    if not done:
+        raise OutputError(f"{path}: {format_.name} does not encode")
+    return coded.data
 
 
-def check_coded(path: Path, format_: Format, info: PictureInfo) -> None:
+def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | None) -> None:
     """Refuse, before any work, a result that the format cannot hold.
 
     Raises

@@ -1,22 +1,20 @@
-"""From file names to sources and sinks; nothing half-written under a final name."""
+"""From file names to sources and targets."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OutputError, PictureError, SourceMissingError, SrcnnError
+from ..errors import ArgumentError, OutputError, PictureError, SourceMissingError
 from ..picture import PictureInfo
-from .base import Sink, Source
+from .base import Source, Target
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
 CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES)
-_runs = itertools.count()
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -25,36 +23,96 @@ def is_picture_name(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
-def open_source(path: Path) -> Source:
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How results are written.
+
+    Attributes
+    ----------
+    compress : of a TIFF: one of ``TIFF_COMPRESSIONS``
+    cog : whether a TIFF is made a Cloud-Optimised GeoTIFF
+    quality : 1 to 100 of formats that lose something; None for each format's own default
+    threads : that compress
+    """
+
+    compress: str = "deflate"
+    cog: bool = False
+    quality: int | None = None
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.compress not in TIFF_COMPRESSIONS:
+            raise ArgumentError(
+                f"compress must be one of {', '.join(TIFF_COMPRESSIONS)}, got {self.compress!r}"
+            )
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ArgumentError(f"quality must be from 1 to 100, got {self.quality}")
+
+
+def page_count(path: Path) -> int:
+    """Return how many pictures a file holds.
+
+    Raises
+    ------
+    SourceMissingError, PictureError
+    """
+    if _head(path)[:4] not in _TIFF_SIGNATURES:
+        return 1
+    from .raster import pages
+
+    return pages(path)
+
+
+def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Source:
     """Open a picture by its content, whatever its name says.
+
+    Parameters
+    ----------
+    page : of a TIFF, from 1
+    max_pixels : refuse larger pictures; None for the default of formats that are read in one piece,
+        and no limit for others
 
     Raises
     ------
     SourceMissingError, PictureError
         Naming the file and what is wrong with it.
     """
-    if not path.exists():
-        raise SourceMissingError(f"{path}: no such file")
-    if path.is_dir():
-        raise PictureError(f"{path}: a folder, not a picture")
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
-    if not head:
-        raise PictureError(f"{path}: an empty file")
+    head = _head(path)
     # Imported when a picture needs them: each costs about 0.1 s.
     if head[:4] in _TIFF_SIGNATURES:
         from .raster import RasterSource
 
-        return RasterSource(path)
-    from .coded import read_coded, recognise
+        source = RasterSource(path, page)
+        h, w = source.info.shape
+        if max_pixels is not None and h * w > max_pixels:
+            source.close()
+            raise PictureError(f"{path}: {w} x {h} pixels are more than the {max_pixels} allowed")
+        return source
+    if page != 1:
+        raise ArgumentError(f"{path}: has 1 page, so there is no page {page}")
+    from .coded import MAX_PIXELS, read_coded, recognise
 
     format_ = recognise(head)
     if format_ is None:
         raise PictureError(f"{path}: not a picture of a known format ({', '.join(PICTURE_SUFFIXES)})")
-    return read_coded(path, format_)
+    return read_coded(path, format_, MAX_PIXELS if max_pixels is None else max_pixels)
+
+
+def _head(path: Path) -> bytes:
+    if not path.exists():
+        raise SourceMissingError(f"{path}: no such file")
+    if path.is_dir():
+        raise PictureError(f"{path}: a folder, not a picture")
+    if not path.is_file():
+        raise PictureError(f"{path}: not a regular file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+    if not head:
+        raise PictureError(f"{path}: an empty file")
+    return head
 
 
 def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
@@ -80,20 +138,57 @@ def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
         raise OutputError(f"{path.parent}: the folder is not writable")
 
 
-def create_sink(path: Path, final: Path, info: PictureInfo, scale: int, compress: str = "deflate") -> Sink:
-    """Start writing a picture to `path` in the format that the name `final` asks for.
+def create_target(
+    path: Path, final: Path, infos: Sequence[PictureInfo], scale: int, output: Output, *, resume: bool = False
+) -> Target:
+    """Start writing a file at `path`, in the format that the name `final` asks for.
 
-    `compress` is one of ``TIFF_COMPRESSIONS``; other formats have their own.
+    Parameters
+    ----------
+    infos : of every page of the result, with the source's metadata
+    resume : go on with what is at `path`
     """
-    suffix = final.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
-        from .raster import RasterSink
+    if final.suffix.lower() in TIFF_SUFFIXES:
+        from .tiff import TiffTarget
 
-        return RasterSink(path, info, scale, compress)
-    from .coded import FORMATS, CodedSink, check_coded
+        return TiffTarget(
+            path, infos, scale, output.compress, cog=output.cog, threads=output.threads, resume=resume
+        )
+    from .coded import FORMATS, encode
+    from .spool import SpoolTarget
 
-    check_coded(final, FORMATS[suffix], info)
-    return CodedSink(path, FORMATS[suffix], info)
+    format_ = FORMATS[final.suffix.lower()]
+    return SpoolTarget(
+        path,
+        infos[0],
+        lambda array: encode(array, format_, infos[0], scale, output.quality, final),
+        resume=resume,
+    )
+
+
+def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> None:
+    """Refuse, before any work, a result that the format of `final` cannot hold.
+
+    Raises
+    ------
+    OutputError
+        Naming the file and the limit.
+    """
+    if final.suffix.lower() in TIFF_SUFFIXES:
+        if output.quality is not None:
+            raise OutputError(f"{final}: a TIFF is written without loss; quality is of no use to it")
+        if output.cog and len(infos) > 1:
+            raise OutputError(
+                f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; name one"
+            )
+        return
+    if output.cog:
+        raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
+    if len(infos) > 1:
+        raise OutputError(f"{final}: holds one picture, got {len(infos)} pages; name one, or write a TIFF")
+    from .coded import FORMATS, check_coded
+
+    check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
 
 
 def make_folder(path: Path) -> None:
@@ -108,37 +203,3 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: the folder cannot be made: {error.strerror}") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield ``NAME.PID-N.partial``; it becomes `path` when the block ends well, else it goes.
-
-    The file is flushed to the disk before it is renamed, so that a crash leaves either
-    the old picture or the whole new one. Every run has its own partial file, so two runs
-    of the same picture cannot mix.
-
-    Raises
-    ------
-    OutputError
-        If the disk is full or the folder not writable.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{next(_runs)}.partial")
-    try:
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-    try:
-        yield partial
-        handle = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        partial.replace(path)
-    except SrcnnError:
-        raise
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..geometry import Span
 from ..picture import PictureInfo
-from .base import Closing
+from .base import Closing, Record
 
 
 class ArraySource(Closing):
@@ -24,6 +24,9 @@ class ArraySource(Closing):
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
         return self._array[y.start : y.stop, x.start : x.stop]
+
+    def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
+        return np.ones((y.size, x.size), np.bool_)
 
     def close(self) -> None:
         pass
@@ -47,11 +50,11 @@ class ArraySink(Closing):
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
         return self.array[y.start : y.stop, x.start : x.stop]
 
-    def write(self, y: Span, x: Span, block: NDArray[Any]) -> None:
-        pass  # the buffer is the place itself
+    def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
+        return {}  # the buffer is the place itself
+
+    def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
+        return False
 
     def close(self) -> None:
-        pass
-
-    def abort(self) -> None:
         pass

@@ -1,0 +1,272 @@
+"""One file through a network, so that nothing is lost: ``NAME.partial`` grows, with a journal beside it.
+
+The final name appears when the file is complete and on the disk. Until then a job that was killed, at any
+moment, can be gone on with from the last chunk that was written.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputError, PictureError
+from .geometry import Plan
+from .io import (
+    Output,
+    Record,
+    Sink,
+    Source,
+    Target,
+    check_holds,
+    check_output,
+    create_target,
+    open_source,
+    page_count,
+)
+from .job import Progress
+from .journal import SUFFIX, Journal, fingerprint
+from .picture import PictureInfo
+
+PARTIAL = ".partial"
+# Seconds of work that a machine that goes down may cost; a killed process costs a chunk or two.
+SYNC_SECONDS = 10.0
+
+Run = Callable[[Source, Sink, Plan, int, Callable[[int, Record], None], Progress | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done to a file.
+
+    Attributes
+    ----------
+    source, target : paths
+    scale : HR pixels an LR pixel
+    identity : whatever else the result depends on; a job is gone on with by an equal one only
+    output : how the result is written
+    overwrite : replace `target` if it is there, and what an interrupted run left
+    resume : go on with what an interrupted run left, if there is any
+    page : the only one to be done, from 1; None for all
+    max_pixels : refuse larger pictures
+    """
+
+    source: Path
+    target: Path
+    scale: int
+    identity: Mapping[str, Any]
+    output: Output
+    overwrite: bool = False
+    resume: bool = False
+    page: int | None = None
+    max_pixels: int | None = None
+
+    @property
+    def partial(self) -> Path:
+        return self.target.with_name(self.target.name + PARTIAL)
+
+    @property
+    def journal(self) -> Path:
+        return self.partial.with_name(self.partial.name + SUFFIX)
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that the bytes of the result depend on."""
+        return {
+            **self.identity,
+            "source": fingerprint(self.source),
+            "page": self.page,
+            "scale": self.scale,
+            "compress": self.output.compress,
+            "cog": self.output.cog,
+            "quality": self.output.quality,
+        }
+
+
+def infos_of(job: Job, check: Callable[[PictureInfo], None]) -> list[PictureInfo]:
+    """Return what the pages to be done are, each checked.
+
+    Raises
+    ------
+    SourceMissingError, PictureError, OutputError
+    """
+    infos = []
+    for page in _pages(job):
+        with open_source(job.source, page, job.max_pixels) as picture:
+            try:
+                check(picture.info)
+            except PictureError as error:
+                raise PictureError(f"{job.source}: {error}") from error
+            infos.append(picture.info)
+    return infos
+
+
+def upscale(
+    job: Job,
+    infos: Sequence[PictureInfo],
+    plan_for: Callable[[PictureInfo, Sink], Plan],
+    run: Run,
+    progress: Progress | None = None,
+) -> None:
+    """Do a job.
+
+    Parameters
+    ----------
+    infos : as `infos_of` gives them
+    plan_for : cuts a page
+    run : upscales a page: source, sink, plan, the first chunk to do, what to call with every chunk that is
+        written, and progress
+
+    Raises
+    ------
+    SrcnnError
+        Naming the file and the rule. Nothing is then under the name `target`; of a job of more than some
+        seconds, what is done is kept.
+    """
+    resume = _leftovers(job)
+    scaled = [info.scaled(job.scale) for info in infos]
+    check_holds(job.target, scaled, job.output)
+    with ExitStack() as stack:
+        journal = Journal(job.journal)
+        stack.callback(journal.close)
+        keep = _Keeper(job, journal, resumed=resume)
+        stack.push(keep.leave)
+        if resume:
+            journal.resume(job.facts())
+        else:
+            journal.start(job.facts())
+        target = create_target(job.partial, job.target, scaled, job.scale, job.output, resume=resume)
+        keep.target = target
+        plans = [plan_for(info, target.page(k)) for k, info in enumerate(infos)]
+        if journal.plans is None:
+            journal.set_plans([(*p.tile, *p.chunk) for p in plans])
+        else:
+            plans = [_as_before(job, p, cut) for p, cut in zip(plans, journal.plans, strict=True)]
+        firsts = _restore(journal, target, plans, job.scale)
+        target.rewind()
+        counts = [i.shape[0] * i.shape[1] * job.scale**2 for i in infos]
+        for k, (page, plan) in enumerate(zip(_pages(job), plans, strict=True)):
+            if firsts[k] is None:  # all of it is there
+                continue
+
+            def advance(done: int, total: int, before: int = sum(counts[:k])) -> None:
+                if progress is not None:
+                    progress(before + done, sum(counts))
+
+            with open_source(job.source, page, job.max_pixels) as source:
+                run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
+        made = target.finish()
+        _publish(made, job)
+
+
+def _pages(job: Job) -> range:
+    return range(job.page, job.page + 1) if job.page is not None else range(1, 1 + page_count(job.source))
+
+
+def _leftovers(job: Job) -> bool:
+    """Return whether there is something to go on with.
+
+    Raises
+    ------
+    OutputError
+        If there is and nobody said what to do with it, or the target must not be written.
+    """
+    check_output(job.target, job.source, overwrite=job.overwrite)
+    left = job.partial.exists() and job.journal.exists()
+    if left and not (job.resume or job.overwrite):
+        raise OutputError(
+            f"{job.partial}: left by an interrupted run; --resume goes on with it, --overwrite begins again"
+        )
+    return left and job.resume
+
+
+class _Keeper:
+    """Decides what becomes of an unfinished file."""
+
+    target: Target | None = None
+
+    def __init__(self, job: Job, journal: Journal, *, resumed: bool) -> None:
+        self._job, self._journal, self._resumed = job, journal, resumed
+        self._synced = time.monotonic()
+        self._syncs = self._chunks = 0
+
+    def noting(self, page: int) -> Callable[[int, Record], None]:
+        """Return what notes a page's chunks, and now and then sees them to the disk."""
+
+        def note(chunk: int, record: Record) -> None:
+            self._journal.add(page, chunk, record)
+            self._chunks += 1
+            if time.monotonic() - self._synced >= SYNC_SECONDS and self.target is not None:
+                self.target.sync()
+                self._journal.mark_synced()
+                self._synced = time.monotonic()
+                self._syncs += 1
+
+        return note
+
+    def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if kind is None:
+            return
+        if self.target is not None:
+            self.target.abort()
+        interrupted = not issubclass(kind, Exception) and self._chunks > 0
+        if self._resumed or self._syncs or interrupted:
+            return  # there is something to go on with
+        for path in (self._job.partial, self._job.journal):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _as_before(job: Job, plan: Plan, cut: Sequence[int]) -> Plan:
+    """Return a plan cut as the journal says."""
+    legal = len(cut) == 4 and all(n >= 1 for n in cut)
+    if not legal or cut[2] % plan.rules[0].period or cut[3] % plan.rules[1].period:
+        raise OutputError(f"{job.journal}: cannot be resumed: its plan {cut} is none")
+    return replace(plan, tile=(cut[0], cut[1]), chunk=(cut[2], cut[3]))
+
+
+def _restore(journal: Journal, target: Target, plans: Sequence[Plan], scale: int) -> list[int | None]:
+    """Take over what was written, in order, up to what is missing or not as it was noted.
+
+    Returns
+    -------
+    For every page the number of the first chunk to do, None if there is none.
+    """
+    firsts: list[int | None] = []
+    whole = True
+    for page, plan in enumerate(plans):
+        sink, first = target.page(page), None
+        for number, chunk in enumerate(plan):
+            record = journal.done.get((page, number))
+            if whole and record is not None:
+                y, x = (replace(s, start=s.start * scale, stop=s.stop * scale) for s in (chunk.y, chunk.x))
+                try:
+                    whole = sink.restore(y, x, record, check=(page, number) not in journal.synced)
+                except (KeyError, TypeError, ValueError):  # the journal is not what we wrote
+                    whole = False
+            else:
+                whole = False
+            if not whole:
+                first = number
+                break
+        firsts.append(first)
+    return firsts
+
+
+def _publish(made: Path, job: Job) -> None:
+    """Give a finished file its name, and take away what it grew with."""
+    try:
+        made.replace(job.target)
+        folder = os.open(job.target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise OutputError(f"{job.target}: cannot be written: {error.strerror or error}") from error
+    for path in (job.partial, job.journal):
+        with suppress(OSError):
+            path.unlink()

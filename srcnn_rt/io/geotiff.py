@@ -1,0 +1,144 @@
+"""What GDAL writes into a TIFF's directory for a picture, as fields, before there is any file."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.io import MemoryFile
+
+from ..picture import PictureInfo
+from . import scaled, tiff_head
+from .raster import TEXTS, open_quietly
+from .tiff_head import Directory, Field
+
+COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "zstd": 50000}
+_XMP, _ICC, _COMPRESSION, _PREDICTOR = 700, 34675, 259, 317
+
+
+def directory(
+    info: PictureInfo, scale: int, block: tuple[int, int], compress: str, planar: bool
+) -> Directory:
+    """Describe a tiled TIFF: everything but where its tiles are.
+
+    GDAL writes an empty file of the kind in memory, and its fields are taken: the georeference, band
+    names, nodata and all that people expect of GDAL stand where GDAL puts them. XMP, EXIF and what else
+    it would lose are added.
+
+    Parameters
+    ----------
+    info : of the result; its metadata are the source's, not yet scaled
+    scale : HR pixels an LR pixel
+    block : (h, w) of a tile
+    compress : a key of ``COMPRESSIONS``
+    planar : whether each channel has tiles of its own
+    """
+    meta, layout = info.metadata.raster, info.layout
+    options: dict[str, Any] = {
+        "driver": "GTiff",
+        "height": info.shape[0],
+        "width": info.shape[1],
+        "count": layout.channels,
+        "dtype": info.dtype.name,
+        "tiled": True,
+        "blockysize": block[0],
+        "blockxsize": block[1],
+        "interleave": "band" if planar else "pixel",
+        "bigtiff": "YES",
+        "sparse_ok": "TRUE",
+        "endianness": "LITTLE",
+        "photometric": meta.get("photometric") or ("RGB" if layout.color == "rgb" else "MINISBLACK"),
+    }
+    if layout.alpha:
+        options["alpha"] = "NON-PREMULTIPLIED"
+    if meta.get("crs"):
+        options["crs"] = meta["crs"]
+    if meta.get("transform"):
+        options["transform"] = scaled.transform(meta["transform"], scale)
+    if info.nodata is not None:
+        options["nodata"] = info.nodata
+    # The environment is the process's own: no side files, and GDAL's usual place for corners.
+    with rasterio.Env(GTIFF_POINT_GEO_IGNORE="FALSE"), MemoryFile() as memory:
+        with open_quietly(memory.name, mode="w", **options) as file:
+            _set_items(file, info, scale)
+        memory.seek(0)
+        made = tiff_head.Reader(io.BytesIO(memory.read())).page(0)
+    fields = [tiff_head.numbers(_COMPRESSION, tiff_head.SHORT, COMPRESSIONS[compress])]
+    if compress != "none":
+        kind = 3 if info.dtype.kind == "f" else 2
+        fields.append(tiff_head.numbers(_PREDICTOR, tiff_head.SHORT, kind))
+    if info.metadata.icc:
+        fields.append(Field(_ICC, tiff_head.UNDEFINED, info.metadata.icc))
+    if info.metadata.xmp:
+        fields.append(Field(_XMP, tiff_head.BYTE, info.metadata.xmp))
+    fields += meta.get("fields", ())
+    made = made.without(tiff_head.TILE_OFFSETS, tiff_head.TILE_COUNTS)
+    if not info.metadata.exif:
+        return made.with_fields(fields)
+    # EXIF counts its bytes from its own beginning, and is a directory below this one here.
+    camera = tiff_head.Reader(io.BytesIO(_block(info.metadata.exif))).page(0)
+    known = {f.tag for f in made.fields}
+    fields += [f for f in camera.fields if f.tag in (271, 272) and f.tag not in known]
+    return made.with_fields(fields, [(tag, d) for tag, d in camera.below if d.fields])
+
+
+def mask_directory(shape: tuple[int, int], block: tuple[int, int]) -> Directory:
+    """Describe the internal mask of a page: one bit a pixel (TIFF 6.0, NewSubfileType 4)."""
+    (h, w), (bh, bw) = shape, block
+    short, long = tiff_head.SHORT, tiff_head.LONG
+    return Directory((
+        tiff_head.numbers(254, long, 4),
+        tiff_head.numbers(256, long, w),
+        tiff_head.numbers(257, long, h),
+        tiff_head.numbers(258, short, 1),
+        tiff_head.numbers(_COMPRESSION, short, COMPRESSIONS["deflate"]),
+        tiff_head.numbers(262, short, 4),
+        tiff_head.numbers(277, short, 1),
+        tiff_head.numbers(284, short, 1),
+        tiff_head.numbers(322, long, bw),
+        tiff_head.numbers(323, long, bh),
+    ))  # fmt: skip
+
+
+def _block(exif: bytes) -> bytes:
+    """Return an EXIF block without the marker that JPEG puts before it."""
+    return exif.removeprefix(b"Exif\0\0")
+
+
+def _set_items(file: Any, info: PictureInfo, scale: int) -> None:
+    meta, layout = info.metadata.raster, info.layout
+    if meta.get("gcps"):
+        points, crs = meta["gcps"]
+        file.gcps = (scaled.gcps(points, scale), crs)
+    if meta.get("rpcs"):
+        file.rpcs = scaled.rpcs(meta["rpcs"], scale)
+    roles = meta.get("colorinterp")
+    if roles is not None and len(roles) == layout.channels:
+        file.colorinterp = roles
+    elif layout.alpha:
+        color = [ColorInterp.gray] if layout.color == "gray" else [ColorInterp(k) for k in (3, 4, 5)]
+        file.colorinterp = [*color, ColorInterp.alpha]
+    for k, text in enumerate(meta.get("descriptions") or (), start=1):
+        if text and k <= layout.channels:
+            file.set_band_description(k, text)
+    for name, plain in (("scales", 1.0), ("offsets", 0.0), ("units", None)):
+        values = meta.get(name)
+        if values is not None and len(values) == layout.channels and any(v != plain for v in values):
+            setattr(file, name, values)
+    for k, items in enumerate(meta.get("band_tags") or (), start=1):
+        if items:
+            file.update_tags(k, **items)
+    for domain, items in (meta.get("domains") or {}).items():
+        file.update_tags(ns=domain, **items)
+    tags = scaled.tags(meta.get("tags") or {}, scale, (info.shape[0] // scale, info.shape[1] // scale))
+    for tag, name in TEXTS.items():
+        if tag not in tags and name in info.metadata.texts:
+            tags[tag] = info.metadata.texts[name]
+    dpi = info.metadata.dpi
+    if dpi is not None and "TIFFTAG_XRESOLUTION" not in tags:
+        tags |= {f"TIFFTAG_{a}RESOLUTION": str(v * scale) for a, v in zip("XY", dpi, strict=True)}
+        tags["TIFFTAG_RESOLUTIONUNIT"] = "2"
+    if tags:
+        file.update_tags(**tags)

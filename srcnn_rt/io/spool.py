@@ -1,0 +1,122 @@
+"""A picture of a format that is written in one piece: until it is complete, its samples are a file.
+
+So formats that nobody can write part by part can be gone on with too, and the samples take no memory that
+the system could not have back.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import OutputError
+from ..geometry import Span
+from ..picture import PictureInfo
+from .base import Record
+
+# Pictures of fewer bytes are simply kept in memory.
+LEAST_BYTES = 4 * 2**20
+# What one write holds, about: what a killed job has to do again.
+CHUNK_BYTES = 4 * 2**20
+
+
+class SpoolTarget:
+    """One picture, encoded when complete.
+
+    Parameters
+    ----------
+    path : of the samples, (H, W, C) row by row in the machine's byte order
+    info : of the result
+    encode : makes a file's bytes of the samples
+    resume : whether `path` is gone on with
+    """
+
+    in_memory = False
+    block = (1, 1)
+    max_bytes: int | None = CHUNK_BYTES
+
+    def __init__(
+        self,
+        path: Path,
+        info: PictureInfo,
+        encode: Callable[[NDArray[Any]], Any],
+        *,
+        resume: bool = False,
+    ) -> None:
+        self._path, self._encode = path, encode
+        shape = (*info.shape, info.layout.channels)
+        size = math.prod(shape) * info.dtype.itemsize
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (0 if resume else os.O_TRUNC)
+        self._kept = size < LEAST_BYTES
+        try:
+            file = os.open(path, flags, 0o666)
+            try:
+                if self._kept:
+                    self.array = np.empty(shape, info.dtype)
+                    return
+                # All of it now: a full disk must be an error here, not a signal later.
+                os.posix_fallocate(file, 0, size)
+                os.ftruncate(file, size)
+                self._map = mmap.mmap(file, size)
+            finally:
+                os.close(file)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        self.array = np.frombuffer(self._map, info.dtype).reshape(shape)
+
+    def page(self, index: int) -> SpoolTarget:
+        return self
+
+    def buffer(self, y: Span, x: Span) -> NDArray[Any]:
+        return self.array[y.start : y.stop, x.start : x.stop]
+
+    def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
+        return {} if self._kept else {"crc": self._crc(y, x)}  # the buffer is the place itself
+
+    def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
+        return not self._kept and (not check or self._crc(y, x) == record["crc"])
+
+    def rewind(self) -> None:
+        pass
+
+    def sync(self) -> None:
+        if not self._kept:
+            self._map.flush()
+
+    def finish(self) -> Path:
+        made = self._path.with_name(self._path.name + ".coded")
+        try:
+            data = self._encode(self.array)
+            with made.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            made.unlink(missing_ok=True)
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+        self.abort()
+        return made
+
+    def abort(self) -> None:
+        del self.array
+        if not self._kept:
+            with suppress(BufferError, ValueError):  # somebody still looks at it; it goes with them
+                self._map.close()
+
+    def _crc(self, y: Span, x: Span) -> int:
+        crc = 0
+        for row in self.array[y.start : y.stop, x.start : x.stop]:
+            crc = zlib.crc32(np.ascontiguousarray(row).data, crc)
+        return crc
