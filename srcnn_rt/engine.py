@@ -7,21 +7,23 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import filejob, geometry, job, program, spec, tiles, trials, tuning
+from . import filejob, geometry, job, program, spec, stream, tiles, trials, tuning
 from ._version import __version__
 from .errors import ArgumentError, ModelError
 from .filejob import Job
 from .geometry import Plan
-from .io import ArraySink, ArraySource, Output, Record, Sink, Source
+from .io import ArraySink, ArraySource, Output, Record, Sink, Source, open_source
 from .io.base import Closing
 from .job import Progress
 from .picture import Layout, PictureInfo
@@ -211,7 +213,12 @@ class Engine(Closing):
         del self._setup
 
     def upscale(
-        self, image: NDArray[Any], *, bands: bool = False, progress: Progress | None = None
+        self,
+        image: NDArray[Any],
+        *,
+        bands: bool = False,
+        nodata: float | None = None,
+        progress: Progress | None = None,
     ) -> NDArray[Any]:
         """Upscale an array.
 
@@ -223,6 +230,10 @@ class Engine(Closing):
             and neither clipped nor rounded.
         bands : bool
             Upscale each channel on its own whatever C is.
+        nodata : float, optional
+            Samples of this value are no data (of RGB, pixels whose three samples are): they do not
+            enter the network, and each becomes s x s of the same. NaN and infinity are treated so in any
+            case.
         progress : callable, optional
             Called with (HR pixels done, HR pixels in all).
 
@@ -235,17 +246,10 @@ class Engine(Closing):
         ArgumentError
             If the shape or dtype is another one.
         """
-        image = np.asarray(image)
-        if image.ndim not in (2, 3) or 0 in image.shape:
-            raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {image.shape}")
-        if image.dtype not in tiles.DTYPES or not image.dtype.isnative:
-            raise ArgumentError(f"an image must be uint8, uint16 or float32, got {image.dtype}")
-        picture = image if image.ndim == 3 else image[:, :, np.newaxis]
-        layout = Layout.of(picture.shape[2], bands=bands)
-        info = PictureInfo((picture.shape[0], picture.shape[1]), layout, picture.dtype)
-        sink = ArraySink(info.scaled(self.scale))
-        self._process(ArraySource(picture, info), sink, progress)
-        return sink.array if image.ndim == 3 else sink.array[:, :, 0]
+        picture = _array_source(image, bands=bands, nodata=nodata)
+        sink = ArraySink(picture.info.scaled(self.scale))
+        self._process(picture, sink, progress)
+        return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
 
     def upscale_file(
         self,
@@ -333,6 +337,67 @@ class Engine(Closing):
             peak_memory=peak_memory(),
         )
 
+    def job(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        overwrite: bool = False,
+        resume: bool = False,
+        page: int | None = None,
+        compress: str = "deflate",
+        cog: bool = False,
+        quality: int | None = None,
+        max_pixels: int | None = None,
+    ) -> Job:
+        """Return what `upscale_file` would do with the same arguments, without doing it.
+
+        Two jobs of equal ``facts()`` have the same result.
+        """
+        output = Output(compress, cog, quality, self._threads)
+        return Job(
+            Path(source),
+            Path(target),
+            self.scale,
+            self._identity(),
+            output,
+            overwrite,
+            resume,
+            page,
+            max_pixels,
+        )
+
+    def stream(
+        self, source: str | Path | NDArray[Any], *, page: int = 1, max_pixels: int | None = None
+    ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
+        """Upscale a picture and hand out its parts as they are finished, in bounded memory.
+
+        Parameters
+        ----------
+        source : a picture file, or an array as `upscale` takes
+        page : of a TIFF, from 1
+        max_pixels : as in `upscale_file`
+
+        Yields
+        ------
+        ((rows, columns), part)
+            Where the part belongs in the result, as slices, and the part, (h, w, C) of the source's
+            type: ``out[window] = part``. Parts come row by row, left to right, and cover the
+            result once. Work goes on while the caller is busy with a part, a few parts ahead.
+
+        Raises
+        ------
+        SourceMissingError, PictureError, ArgumentError
+        """
+        with ExitStack() as stack:
+            if isinstance(source, str | Path):
+                picture: Source = stack.enter_context(open_source(Path(source), page, max_pixels))
+            else:
+                picture = _array_source(source, bands=False, nodata=None)
+            check_layout(self._spec, picture.info.layout)
+            run = partial(self._process, picture, progress=None)
+            yield from stream.parts(picture.info.scaled(self.scale), run)
+
     def tune(self, progress: Callable[[Trial], None] | None = None) -> list[Trial]:
         """Measure how this machine runs the model fastest, use it, and keep it for next time.
 
@@ -401,6 +466,18 @@ class Engine(Closing):
             with self._tuning:
                 if self._untuned:  # not by another thread meanwhile
                     self._tune(None)
+
+
+def _array_source(image: NDArray[Any], *, bands: bool, nodata: float | None) -> ArraySource:
+    image = np.asarray(image)
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {image.shape}")
+    if image.dtype not in tiles.DTYPES or not image.dtype.isnative:
+        raise ArgumentError(f"an image must be uint8, uint16 or float32, got {image.dtype}")
+    picture = image if image.ndim == 3 else image[:, :, np.newaxis]
+    layout = Layout.of(picture.shape[2], bands=bands)
+    shape = (picture.shape[0], picture.shape[1])
+    return ArraySource(picture, PictureInfo(shape, layout, picture.dtype, nodata=nodata))
 
 
 def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:

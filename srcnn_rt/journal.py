@@ -112,8 +112,9 @@ class Journal:
             except (ValueError, KeyError, TypeError, AttributeError):
                 break  # a line that was being written
             end += len(line)
-        if before is None:
-            raise OutputError(f"{self.path}: cannot be resumed: it is no journal, or an empty one")
+        if before is None:  # killed before the first line was there: nothing is lost by beginning anew
+            self.start(job)
+            return
         now = json.loads(json.dumps(job))
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):

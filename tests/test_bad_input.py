@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -308,26 +310,32 @@ def test_a_full_disk(tmp_path: Path, name: str) -> None:
         assert contents(tmp_path) == ["a.png"], limit
 
 
-def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    import signal
-    import time
-
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_can_be_gone_on_with(tmp_path: Path, number: int, status: int) -> None:
     big = np.random.default_rng(0).integers(0, 255, (3000, 3000), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", big, tile=(256, 256))
-    with subprocess.Popen(
-        [sys.executable, "-m", "srcnn_rt", "upscale", "a.tif", "--tile", "128"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
+    command = [sys.executable, "-m", "srcnn_rt", "upscale", "a.tif", "--tile", "128", "--provider", "cpu"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not any(p.name.endswith(".partial") for p in tmp_path.iterdir()):
+        journal = tmp_path / "a_x2.tif.partial.journal"
+        while not journal.exists() or journal.read_bytes().count(b"chunk") < 2:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "Traceback" not in stderr
-    assert contents(tmp_path) == ["a.tif"]
+    assert process.returncode == status
+    assert stderr.splitlines() == [
+        "error: interrupted; what is done is kept, and the same command with --resume goes on"
+    ]
+    assert contents(tmp_path) == ["a.tif", "a_x2.tif.partial", "a_x2.tif.partial.journal"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "left by an interrupted run; --resume goes on with it" in refused.stderr
+    subprocess.run([*command, "--resume"], cwd=tmp_path, check=True, capture_output=True)
+    assert contents(tmp_path) == ["a.tif", "a_x2.tif"]
+    with Engine("srcnn-915-x2", "cpu", 128) as engine:
+        assert (tifffile.imread(tmp_path / "a_x2.tif") == engine.upscale(big)).all()
 
 
 def test_errors_name_the_file_first(engine: Engine, tmp_path: Path) -> None:

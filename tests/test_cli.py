@@ -15,6 +15,7 @@ from PIL import Image
 
 from srcnn_rt import Engine, __version__
 from srcnn_rt.cli import main
+from srcnn_rt.manifest import NAME as MANIFEST
 from tests.conftest import TEST_MODEL, drawing
 from tests.reference import quantise
 
@@ -64,10 +65,11 @@ def test_upscale_writes_beside_the_input_by_default() -> None:
     save("a.png", "sub/b.tif")
     result = run("upscale", "a.png", "sub/b.tif", "--provider", "cpu")
     assert result.exit_code == 0
-    assert names() == ["a.png", "a_x2.png", "sub/b.tif", "sub/b_x2.tif"]
+    assert names() == [MANIFEST, "a.png", "a_x2.png", f"sub/{MANIFEST}", "sub/b.tif", "sub/b_x2.tif"]
     with Engine(TEST_MODEL, "cpu") as e:
         assert (np.asarray(Image.open("a_x2.png")) == e.upscale(RGB)).all()
-    first, second = result.stdout.splitlines()
+    first, second, summary = result.stdout.splitlines()
+    assert summary == "2 done, 0 failed"
     assert first.startswith("a_x2.png: 40 x 30 → 80 x 60, rgb uint8, srcnn-915-x2 on cpu, ")
     assert second.startswith("sub/b_x2.tif: ")
 
@@ -93,7 +95,7 @@ def test_output_is_a_file_or_a_folder() -> None:
     assert run("upscale", "a.png", "-o", "folder").exit_code == 0
     assert run("upscale", "a.png", "b.png", "-o", "deep/er/").exit_code == 0
     assert names("folder") == ["a_x2.png"]
-    assert names("deep") == ["er/a_x2.png", "er/b_x2.png"]
+    assert names("deep") == [f"er/{MANIFEST}", "er/a_x2.png", "er/b_x2.png"]
     result = run("upscale", "a.png", "b.png", "-o", "one.png")
     assert result.exit_code == 2
     assert "one.png: is one file, but there are 2 inputs" in result.stderr
@@ -103,13 +105,13 @@ def test_folders_and_patterns() -> None:
     save("in/a.png", "in/b.tif", "in/deep/c.png")
     Path("in/notes.txt").write_text("no picture")
     assert run("upscale", "in", "-o", "out").exit_code == 0
-    assert names("out") == ["a_x2.png", "b_x2.tif"]
+    assert names("out") == [MANIFEST, "a_x2.png", "b_x2.tif"]
     assert run("upscale", "in/**/*.png", "-o", "all").exit_code == 0
-    assert names("all") == ["a_x2.png", "c_x2.png"]
+    assert names("all") == [MANIFEST, "a_x2.png", "c_x2.png"]
     # A second run of a folder leaves the results of the first alone.
     assert run("upscale", "in").exit_code == 0
     assert run("upscale", "in", "--overwrite").exit_code == 0
-    assert names("in") == ["a.png", "a_x2.png", "b.tif", "b_x2.tif", "deep/c.png", "notes.txt"]
+    assert names("in") == [MANIFEST, "a.png", "a_x2.png", "b.tif", "b_x2.tif", "deep/c.png", "notes.txt"]
 
 
 def test_two_inputs_that_want_one_name_are_wrong_usage() -> None:
@@ -131,7 +133,7 @@ def test_one_bad_picture_does_not_stop_the_others() -> None:
     Path("b.png").write_text("not a picture")
     result = run("upscale", "a.png", "b.png", "missing.png", "c.png", "no*.png", "--json")
     assert result.exit_code == 1
-    assert names() == ["a.png", "a_x2.png", "b.png", "c.png", "c_x2.png"]
+    assert names() == [MANIFEST, "a.png", "a_x2.png", "b.png", "c.png", "c_x2.png"]
     assert len(result.stderr.splitlines()) == 3
     for name in ("b.png: not a picture", "missing.png: no such file", "no*.png: no file matches"):
         assert f"error: {name}" in result.stderr

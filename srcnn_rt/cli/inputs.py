@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ArgumentError, PictureError, SourceMissingError
+from ..filejob import Job
 from ..io import is_picture_name
+from ..manifest import Manifest
+
+_SUFFIXES = {"tif": (".tif", ".tiff"), "jpg": (".jpg", ".jpeg")}
 
 
 def expand(names: Sequence[str], scale: int) -> tuple[list[Path], list[Exception]]:
@@ -39,8 +43,12 @@ def expand(names: Sequence[str], scale: int) -> tuple[list[Path], list[Exception
     return list(found), errors
 
 
-def targets(sources: Sequence[Path], output: str | None, scale: int) -> list[Path]:
+def targets(
+    sources: Sequence[Path], output: str | None, scale: int, format_: str | None = None
+) -> list[Path]:
     """Name the result of every source: ``NAME_xS.EXT`` beside it or in the folder `output`.
+
+    `format_` is the suffix of all, without its dot; None for that of each source.
 
     Raises
     ------
@@ -51,8 +59,16 @@ def targets(sources: Sequence[Path], output: str | None, scale: int) -> list[Pat
     if output is not None and folder is None:
         if len(sources) > 1:
             raise ArgumentError(f"{output}: is one file, but there are {len(sources)} inputs; name a folder")
+        if format_ is not None and Path(output).suffix.lower() not in _SUFFIXES.get(
+            format_, (f".{format_}",)
+        ):
+            raise ArgumentError(f"{output}: its suffix says another format than {format_}")
         return [Path(output)]
-    named = [(folder or s.parent) / f"{s.stem}_x{scale}{_suffix(s)}" for s in sources]
+    suffixes = [f".{format_}" if format_ else _suffix(s) for s in sources]
+    named = [
+        (folder or s.parent) / f"{s.stem}_x{scale}{suffix}"
+        for s, suffix in zip(sources, suffixes, strict=True)
+    ]
     seen: dict[Path, Path] = {}
     for source, target in zip(sources, named, strict=True):
         if target in seen:
@@ -69,6 +85,46 @@ def output_folder(output: str | None) -> Path | None:
     if path.is_dir() or output.endswith(("/", "\\")):
         return path
     return None if path.suffix or path.exists() else path
+
+
+class Queue:
+    """Which of several pictures are done: by this run, or by one before, as the folders' manifests say.
+
+    Parameters
+    ----------
+    targets : of all pictures
+    several : whether there is a manifest at all
+    overwrite : whether pictures that are done are done again
+    """
+
+    def __init__(self, targets: Sequence[Path], *, several: bool, overwrite: bool) -> None:
+        folders = {t.parent for t in targets} if several else set[Path]()
+        self._manifests = {f: Manifest(f) for f in folders}
+        self._overwrite = overwrite
+        self._done = self._before = 0
+
+    def is_done(self, job: Job) -> bool:
+        """Return whether a former run did that job, and count it."""
+        manifest = self._manifests.get(job.target.parent)
+        if manifest is None or self._overwrite or not job.source.exists():
+            return False
+        done = manifest.is_done(job.target, job.facts())
+        self._before += done
+        return done
+
+    def finished(self, job: Job) -> None:
+        """Note a finished picture."""
+        self._done += 1
+        if job.target.parent in self._manifests:
+            self._manifests[job.target.parent].add(job.source, job.target, job.facts())
+
+    def failed(self, source: Path, target: Path, error: BaseException) -> None:
+        """Note a picture that failed."""
+        if target.parent in self._manifests and target.parent.is_dir():
+            self._manifests[target.parent].add_error(source, target, str(error))
+
+    def summary(self) -> str:
+        return f"{self._done} done" + (f", {self._before} done before" if self._before else "")
 
 
 def _in_folder(folder: Path, scale: int) -> list[Path]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 # Holds the source tiles that two rows of chunks share, up to some 50,000 pixels of width.
 GDAL_CACHE_MB = "32"
+FORMATS = ("tif", "png", "jpg", "webp", "avif", "jxl", "bmp", "zarr")
 
 
 class TileType(click.ParamType):  # type: ignore[type-arg]
@@ -60,8 +63,24 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
     "--compress", type=click.Choice(["deflate", "zstd", "lzw", "none"]), default="deflate", show_default=True,
     help="Compression of TIFFs, all without loss; zstd is faster, deflate is read everywhere.",
 )  # fmt: skip
+@click.option("--cog", is_flag=True, help="Make Cloud-Optimised GeoTIFFs, with overviews.")
+@click.option(
+    "--format", "format_", type=click.Choice(FORMATS),
+    help="Format of the results; that of the inputs by default.",
+)  # fmt: skip
+@click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG (95), WebP, AVIF, JPEG XL (lossless).")
+@click.option(
+    "--page", type=click.IntRange(1), help="Take this page of TIFFs of several pages; all by default."
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(1), metavar="N",
+    help="Refuse larger pictures. By default 2^30 where a picture has to be in memory whole.",
+)  # fmt: skip
 @click.option("--whole", is_flag=True, help="Run the model once on each whole picture, untiled.")
-@click.option("--overwrite", is_flag=True, help="Replace results that exist.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same job ended.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace results that exist, and begin interrupted ones again."
+)
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture to stdout.")
 def upscale(
@@ -76,7 +95,13 @@ def upscale(
     threads: int | None,
     value_range: str | None,
     compress: str,
+    cog: bool,
+    format_: str | None,
+    quality: int | None,
+    page: int | None,
+    max_pixels: int | None,
     whole: bool,
+    resume: bool,
     overwrite: bool,
     quiet: bool,
     as_json: bool,
@@ -84,63 +109,103 @@ def upscale(
     """Upscale pictures: files, folders or quoted patterns.
 
     The result of big.tif is big_x2.tif beside it, in the same format and depth. TIFF is
-    streamed, whatever its size; PNG, JPEG, WebP and BMP are held in memory whole.
+    streamed, whatever its size; PNG, JPEG, WebP, AVIF, JPEG XL and BMP are read whole.
 
     \b
     srcnn-rt upscale big.tif --tile 512
+    srcnn-rt upscale big.tif --resume
     srcnn-rt upscale scans/ -o larger/ --scale 3 --json
 
-    Exit status: 0 all done, 1 some failed (the others are done), 2 wrong usage.
+    Nothing is lost when a run ends early: NAME.partial is gone on with by --resume. Of several
+    pictures, a manifest beside the results knows those that are done, and a second run does the rest.
+
+    Exit status: 0 all done, 1 some failed (the others are done), 2 wrong usage, 130 interrupted.
     """
     # Before GDAL is loaded: its block cache would take 5% of the machine's memory.
     os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
     from .. import spec
     from ..engine import Engine
     from ..io import make_folder
-    from .inputs import expand, output_folder, targets
+    from .inputs import Queue, expand, output_folder, targets
 
     if best and model is not None:
         raise click.UsageError("--best chooses a bundled model, and --model names one; give one of them")
     try:
-        with Engine(
-            model or spec.default_model(scale, best=best),
-            provider,
-            tile,
-            threads,
-            value_range,
-            whole,
-            precision,
-        ) as engine:
+        with (
+            _terminable(),
+            Engine(
+                model or spec.default_model(scale, best=best),
+                provider,
+                tile,
+                threads,
+                value_range,
+                whole,
+                precision,
+            ) as engine,
+        ):
             if scale is not None and engine.scale != scale:
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")
             sources, errors = expand(inputs, engine.scale)
             try:
-                named = targets(sources, output, engine.scale)
+                named = targets(sources, output, engine.scale, format_)
             except ArgumentError as error:
                 raise click.UsageError(str(error)) from error
             if sources and (folder := output_folder(output)) is not None:
                 make_folder(folder)
             for missing in errors:
                 _fail(missing, as_json, None)
+            several = len(inputs) > 1 or len(sources) > 1 or any(Path(name).is_dir() for name in inputs)
+            queue = Queue(named, several=several, overwrite=overwrite)
+            settings: dict[str, Any] = {
+                "overwrite": overwrite, "resume": resume or (several and not overwrite), "page": page,
+                "compress": compress, "cog": cog, "quality": quality, "max_pixels": max_pixels,
+            }  # fmt: skip
             failed = len(errors)
             for source, target in zip(sources, named, strict=True):
                 try:
+                    job = engine.job(source, target, **settings)
+                    if queue.is_done(job):
+                        continue
                     with _progress(str(source), hidden=quiet or as_json) as progress:
-                        report = engine.upscale_file(
-                            source, target, overwrite=overwrite, compress=compress, progress=progress
-                        )
+                        report = engine.upscale_file(source, target, **settings, progress=progress)
+                    queue.finished(job)
                 except (SrcnnError, MemoryError) as error:
                     failed += 1
+                    queue.failed(source, target, error)
                     _fail(error, as_json, str(source))
                     continue
                 if as_json:
                     click.echo(json.dumps(asdict(report)))
                 elif not quiet:
                     click.echo(_line(report))
+            if several and not (quiet or as_json):
+                click.echo(f"{queue.summary()}, {failed} failed")
     except SrcnnError as error:
         _fail(error, as_json, None)
         failed = 1
+    except KeyboardInterrupt as error:
+        _fail(_Interrupted(*error.args), as_json, None)
+        sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
     sys.exit(1 if failed else 0)
+
+
+class _Interrupted(Exception):  # noqa: N818
+    def __str__(self) -> str:
+        return "interrupted; what is done is kept, and the same command with --resume goes on"
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send, end the run as Ctrl-C does."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _line(report: Report) -> str:

@@ -1,0 +1,95 @@
+"""Finished parts of a picture, one after the other, for pipelines that want them as they come."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .geometry import Span
+from .io import Record, Sink
+from .picture import PictureInfo
+
+Window = tuple[slice, slice]
+AHEAD = 2  # parts that wait for whoever takes them
+_POLL = 0.1  # seconds
+
+
+class _AbandonedError(Exception):
+    """Nobody takes the parts any more."""
+
+
+class _QueueSink:
+    """Gives every part away. As large as one chunk of a TIFF, so that memory does not grow."""
+
+    in_memory = False
+    block = (256, 256)
+    max_bytes: int | None = 4 * 2**20
+
+    def __init__(self, info: PictureInfo) -> None:
+        self._info = info
+        self.parts: Queue[tuple[Window, NDArray[Any]] | None] = Queue(AHEAD)
+        self.abandoned = threading.Event()
+
+    def buffer(self, y: Span, x: Span) -> NDArray[Any]:
+        # A new one for each part: it is the taker's to keep.
+        return np.empty((y.size, x.size, self._info.layout.channels), self._info.dtype)
+
+    def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
+        self.put(((slice(y.start, y.stop), slice(x.start, x.stop)), block))
+        return {}
+
+    def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
+        return False
+
+    def put(self, part: tuple[Window, NDArray[Any]] | None) -> None:
+        while not self.abandoned.is_set():
+            with suppress(Full):
+                self.parts.put(part, timeout=_POLL)
+                return
+        raise _AbandonedError
+
+
+def parts(info: PictureInfo, run: Callable[[Sink], None]) -> Iterator[tuple[Window, NDArray[Any]]]:
+    """Yield what `run` writes into the sink it is given, while it runs in a thread of its own.
+
+    Parameters
+    ----------
+    info : of the result
+    run : its exceptions are raised here; if the iterator is closed before its end, `run` is stopped
+
+    Yields
+    ------
+    (rows, columns) as slices, and the (h, w, C) part at that place, the caller's to keep
+    """
+    sink = _QueueSink(info)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run(sink)
+        except _AbandonedError:
+            return
+        except BaseException as error:  # raised where the parts are taken
+            errors.append(error)
+        with suppress(_AbandonedError):
+            sink.put(None)
+
+    thread = threading.Thread(target=work, name="srcnn-stream", daemon=True)
+    thread.start()
+    try:
+        while (part := sink.parts.get()) is not None:
+            yield part
+        if errors:
+            raise errors[0]
+    finally:
+        sink.abandoned.set()
+        with suppress(Empty):
+            while True:
+                sink.parts.get_nowait()
+        thread.join()

@@ -1,0 +1,87 @@
+"""Parts handed out as they are finished: the same picture, in bounded memory, and an end at any time."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from srcnn_rt import Engine, PictureError, stream
+from tests.conftest import drawing
+from tests.reference import quantise
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return quantise(drawing(700, 900, 3), np.uint8)
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_parts_make_the_picture(tmp_path: Path, picture: np.ndarray, from_file: bool) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb", tile=(64, 64))
+    with Engine("bicubic-x2", "cpu", 128) as engine:
+        out = np.zeros((1400, 1800, 3), np.uint8)
+        seen = np.zeros((1400, 1800), np.uint8)
+        count = 0
+        for window, part in engine.stream(tmp_path / "a.tif" if from_file else picture):
+            out[window] = part
+            seen[window] += 1
+            count += 1
+        assert count > 5
+        assert (seen == 1).all()
+        assert (out == engine.upscale(picture)).all()
+
+
+def test_parts_are_the_takers_own(picture: np.ndarray) -> None:
+    with Engine("bicubic-x2", "cpu", 128) as engine:
+        parts = list(engine.stream(picture))
+        whole = engine.upscale(picture)
+    assert all((part == whole[window]).all() for window, part in parts)
+
+
+def test_a_gray_array_has_parts_of_one_channel() -> None:
+    with Engine("bicubic-x2", "cpu") as engine:
+        ((window, part),) = engine.stream(np.zeros((20, 30), np.uint16))
+    assert part.shape == (40, 60, 1)
+    assert part.dtype == np.uint16
+    assert window == (slice(0, 40), slice(0, 60))
+
+
+def test_work_stops_when_nobody_takes(picture: np.ndarray) -> None:
+    with Engine("bicubic-x2", "cpu", 16) as engine:
+        parts = engine.stream(picture)
+        next(parts)
+        parts.close()
+        assert not [t for t in threading.enumerate() if t.name == "srcnn-stream"]
+        assert engine.upscale(picture).shape == (1400, 1800, 3)  # the engine is as good as before
+
+
+def test_work_waits_for_the_taker(picture: np.ndarray) -> None:
+    """Only some parts are made ahead."""
+    with Engine("bicubic-x2", "cpu", 16) as engine:
+        made = []
+        parts = engine.stream(picture)
+        put = stream._QueueSink.put
+        try:
+            stream._QueueSink.put = lambda self, part: made.append(part) or put(self, part)  # type: ignore[method-assign]
+            next(parts)
+            before = -1
+            while before != len(made):  # until nothing more comes
+                before = len(made)
+                threading.Event().wait(0.3)
+            assert len(made) <= stream.AHEAD + 2
+        finally:
+            stream._QueueSink.put = put  # type: ignore[method-assign]
+            parts.close()
+
+
+def test_errors_come_where_the_parts_are_taken(tmp_path: Path, picture: np.ndarray) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb", tile=(64, 64))
+    data = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[: len(data) // 2])
+    with Engine("bicubic-x2", "cpu", 128) as engine, pytest.raises(PictureError, match=r"a\.tif: damaged"):
+        for _ in engine.stream(tmp_path / "a.tif"):
+            pass
