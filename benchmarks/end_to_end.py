@@ -42,7 +42,7 @@ from peers import busy, machine, save
 from srcnn_rt import Engine, bicubic
 from srcnn_rt.errors import ProviderError
 from srcnn_rt.geometry import Plan, Span
-from srcnn_rt.io import TIFF_COMPRESSIONS, Source, create_sink, open_source
+from srcnn_rt.io import TIFF_COMPRESSIONS, Output, Source, create_target, open_source
 from srcnn_rt.io.base import StripCache
 from srcnn_rt.job import plan_for
 from srcnn_rt.render import Renderer
@@ -104,9 +104,9 @@ def prepare(engine: Engine, folder: Path, side: int, channels: int) -> tuple[Job
     write_tiled(source, image)
     with open_source(source) as opened:
         info = opened.info
-    sink = create_sink(target, target, info.scaled(engine.scale), engine.scale)
-    plan = plan_for(engine.spec, engine._setup, info, sink)
-    sink.abort()
+    made = create_target(target, target, [info.scaled(engine.scale)], engine.scale, Output())
+    plan = plan_for(engine.spec, engine._setup, info, made.page(0))
+    made.abort()
     return Job(engine, source, target, image, plan), words
 
 
@@ -199,7 +199,8 @@ def decode(job: Job) -> float:
 def move(job: Job) -> float:
     """Return the processor seconds of extraction and stitching."""
     s, cpu = job.engine.scale, 0.0
-    with open_source(job.source) as source, _sink(job, source, "none") as sink:
+    with open_source(job.source) as source, _target(job, source, "none") as target:
+        sink = target.page(0)
         renderer = Renderer(job.engine.spec, Still(), source.info, job.plan)
         for chunk in job.plan:
             y, x = chunk.reach(job.plan.tile, job.plan.margin, job.plan.shape)
@@ -219,7 +220,8 @@ def encode(job: Job, compress: str) -> float:
     with open_source(job.target) as finished:
         h, w = finished.info.shape
         pixels = finished.read(Span(0, h), Span(0, w))
-    with open_source(job.source) as source, _sink(job, source, compress) as sink:
+    with open_source(job.source) as source, _target(job, source, compress) as target:
+        sink = target.page(0)
         for chunk in job.plan:
             y, x = _hr(chunk.y, s), _hr(chunk.x, s)
             out = sink.buffer(y, x)
@@ -227,20 +229,21 @@ def encode(job: Job, compress: str) -> float:
             start = time.process_time()
             sink.write(y, x, out)
             cpu += time.process_time() - start
-        cpu += timed(sink.close).cpu
+        cpu += timed(target.finish).cpu
     return cpu
 
 
 @contextmanager
-def _sink(job: Job, source: Source, compress: str) -> Iterator[Any]:
-    """Open a sink for a file's result beside its target; what it wrote is thrown away."""
+def _target(job: Job, source: Source, compress: str) -> Iterator[Any]:
+    """Begin a target for a file's result beside its target; what it wrote is thrown away."""
     path = job.target.with_suffix(".trial.tif")
     scale = job.engine.scale
-    sink = create_sink(path, path, source.info.scaled(scale), scale, compress)
+    output = Output(compress, threads=job.engine._threads)
+    target = create_target(path, path, [source.info.scaled(scale)], scale, output)
     try:
-        yield sink
+        yield target
     finally:
-        sink.abort()
+        target.abort()
         path.unlink(missing_ok=True)
 
 
