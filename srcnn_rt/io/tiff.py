@@ -20,6 +20,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
@@ -307,10 +308,10 @@ class _Page(Closing):
         return _CODECS[self._compress](np.ascontiguousarray(samples).tobytes())
 
 
-# Level 1 is four times faster than the usual one at practically the same size. ZSTD is twice as fast
-# again, but not every reader has it.
+# Levels at which speed is high and files are nearly as small as they get. ISA-L's deflate is three times
+# faster than libdeflate at 3% more bytes; ZSTD is faster still, but not every reader has it.
 _CODECS: dict[str, Callable[[bytes], bytes]] = {
-    "deflate": lambda data: bytes(imagecodecs.deflate_encode(data, 1)),
+    "deflate": lambda data: bytes(isal_zlib.compress(data, 1)),
     "zstd": lambda data: bytes(imagecodecs.zstd_encode(data, 1)),
     "lzw": lambda data: bytes(imagecodecs.lzw_encode(data)),
     "none": lambda data: data,
