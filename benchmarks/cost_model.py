@@ -28,7 +28,7 @@ ARENA = 1.5  # ONNX Runtime's arena grows by powers of two
 PEAK = """
 import sys, numpy as np
 from srcnn_rt import Engine
-from srcnn_rt.engine import peak_memory
+from srcnn_rt.outcome import peak_memory
 import cv2, rasterio
 base = peak_memory()
 with Engine(sys.argv[1], "cpu", int(sys.argv[2]), threads=2) as engine:

@@ -16,7 +16,7 @@ from srcnn_rt.protocol import list_pictures, read_picture
 CODE = """
 import sys
 from srcnn_rt.cli import main
-from srcnn_rt.engine import peak_memory
+from srcnn_rt.outcome import peak_memory
 try:
     main(sys.argv[1:], standalone_mode=False)
 finally:

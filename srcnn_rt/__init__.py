@@ -5,10 +5,11 @@
 """
 
 from ._version import __version__
-from .engine import Engine, Report, upscale
+from .engine import Engine, upscale
 from .errors import (
     ArgumentError,
     ModelError,
+    OutOfMemoryError,
     OutputError,
     PictureError,
     ProviderError,
@@ -16,6 +17,7 @@ from .errors import (
     SourceMissingError,
     SrcnnError,
 )
+from .outcome import Report
 from .spec import ModelSpec
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Engine",
     "ModelError",
     "ModelSpec",
+    "OutOfMemoryError",
     "OutputError",
     "PictureError",
     "ProviderError",

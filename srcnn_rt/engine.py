@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -18,18 +17,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import filejob, geometry, job, program, spec, stream, tiles, trials, tuning
+from . import filejob, geometry, job, program, spec, stream, trials, tuning
 from ._version import __version__
-from .errors import ArgumentError, ModelError
+from .errors import ArgumentError
 from .filejob import Job
-from .geometry import Plan
-from .io import ArraySink, ArraySource, Output, Record, Sink, Source, open_source
+from .geometry import Plan, Span
+from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
 from .io.base import Closing
 from .job import Progress
-from .picture import Layout, PictureInfo
+from .outcome import Report, peak_memory
 from .render import check_layout
-from .runtime import Loader, Setup
-from .session import PRECISIONS, PROVIDERS, Session, available_threads
+from .runtime import Loader, Setup, load_whole
+from .session import PRECISIONS, PROVIDERS, available_threads
 from .spec import ModelSpec
 from .trials import Trial
 
@@ -44,41 +43,6 @@ HEAVY_TILE_HR = 512
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
 WHOLE = 2**40  # a tile no picture fills
-_TRIAL = 64  # side of the picture that tells an unbounded model's scale
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What `Engine.upscale_file` did.
-
-    Attributes
-    ----------
-    source, target : paths
-    source_size, target_size : (width, height) of the first page in pixels
-    pages : how many there are in the result
-    layout, dtype : of both pictures, e.g. ``"rgb + alpha"``, ``"uint16"``
-    scale, model, provider, precision : what was used
-    tile : largest side of a tile in LR pixels, the whole picture's at most
-    seconds : from opening the source to the finished file
-    mpx_per_s : HR megapixels a second
-    peak_memory : largest resident size of the process so far, bytes; None where unknown
-    """
-
-    source: str
-    target: str
-    source_size: tuple[int, int]
-    target_size: tuple[int, int]
-    pages: int
-    layout: str
-    dtype: str
-    scale: int
-    model: str
-    provider: str
-    precision: str
-    tile: int
-    seconds: float
-    mpx_per_s: float
-    peak_memory: int | None
 
 
 class Engine(Closing):
@@ -141,7 +105,7 @@ class Engine(Closing):
             raise ArgumentError(f"threads must be at least 1, got {threads}")
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
             raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
-        data, self._spec = _load_whole(model) if whole else spec.load(model)
+        data, self._spec = load_whole(model) if whole else spec.load(model)
         if value_range is not None:
             values = spec.ValueRange.parse(value_range)
             if len(values.gain) not in (1, self._spec.channels):
@@ -246,7 +210,7 @@ class Engine(Closing):
         ArgumentError
             If the shape or dtype is another one.
         """
-        picture = _array_source(image, bands=bands, nodata=nodata)
+        picture = array_source(image, bands=bands, nodata=nodata)
         sink = ArraySink(picture.info.scaled(self.scale))
         self._process(picture, sink, progress)
         return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
@@ -368,22 +332,30 @@ class Engine(Closing):
         )
 
     def stream(
-        self, source: str | Path | NDArray[Any], *, page: int = 1, max_pixels: int | None = None
+        self,
+        source: str | Path | NDArray[Any],
+        *,
+        region: tuple[slice, slice] | None = None,
+        page: int = 1,
+        max_pixels: int | None = None,
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
         """Upscale a picture and hand out its parts as they are finished, in bounded memory.
 
         Parameters
         ----------
         source : a picture file, or an array as `upscale` takes
+        region : (rows, columns) of the source, without steps; only this part is read and upscaled,
+            and is, pixel for pixel, that part of the whole result
         page : of a TIFF, from 1
         max_pixels : as in `upscale_file`
 
         Yields
         ------
         ((rows, columns), part)
-            Where the part belongs in the result, as slices, and the part, (h, w, C) of the source's
-            type: ``out[window] = part``. Parts come row by row, left to right, and cover the
-            result once. Work goes on while the caller is busy with a part, a few parts ahead.
+            Where the part belongs in the result (of the region, if there is one), as slices, and the
+            part, (h, w, C) of the source's type: ``out[window] = part``. Parts come row by row, left to
+            right, and cover the result once. Work goes on while the caller is busy with a part, a few
+            parts ahead.
 
         Raises
         ------
@@ -393,10 +365,11 @@ class Engine(Closing):
             if isinstance(source, str | Path):
                 picture: Source = stack.enter_context(open_source(Path(source), page, max_pixels))
             else:
-                picture = _array_source(source, bands=False, nodata=None)
+                picture = array_source(source, bands=False, nodata=None)
             check_layout(self._spec, picture.info.layout)
-            run = partial(self._process, picture, progress=None)
-            yield from stream.parts(picture.info.scaled(self.scale), run)
+            spans = stream.spans_of(region, picture.info.shape)
+            run = partial(self._process, picture, progress=None, region=spans)
+            yield from stream.parts(picture.info.scaled(self.scale), run, spans, self.scale)
 
     def tune(self, progress: Callable[[Trial], None] | None = None) -> list[Trial]:
         """Measure how this machine runs the model fastest, use it, and keep it for next time.
@@ -454,9 +427,16 @@ class Engine(Closing):
             "tile": self._asked,
         }
 
-    def _process(self, source: Source, sink: Sink, progress: Progress | None) -> None:
-        self._ready_for(source.info.shape[0] * source.info.shape[1])
-        job.process(source, sink, self._spec, self._setup, self._pool, progress)
+    def _process(
+        self,
+        source: Source,
+        sink: Sink,
+        progress: Progress | None,
+        region: tuple[Span, Span] | None = None,
+    ) -> None:
+        h, w = source.info.shape if region is None else (span.size for span in region)
+        self._ready_for(h * w)
+        job.process(source, sink, self._spec, self._setup, self._pool, progress, region=region)
 
     def _ready_for(self, pixels: int) -> None:
         """Tune before the first large picture, of so many LR pixels."""
@@ -466,55 +446,6 @@ class Engine(Closing):
             with self._tuning:
                 if self._untuned:  # not by another thread meanwhile
                     self._tune(None)
-
-
-def _array_source(image: NDArray[Any], *, bands: bool, nodata: float | None) -> ArraySource:
-    image = np.asarray(image)
-    if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {image.shape}")
-    if image.dtype not in tiles.DTYPES or not image.dtype.isnative:
-        raise ArgumentError(f"an image must be uint8, uint16 or float32, got {image.dtype}")
-    picture = image if image.ndim == 3 else image[:, :, np.newaxis]
-    layout = Layout.of(picture.shape[2], bands=bands)
-    shape = (picture.shape[0], picture.shape[1])
-    return ArraySource(picture, PictureInfo(shape, layout, picture.dtype, nodata=nodata))
-
-
-def _load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
-    """Load a model that runs on whole pictures only: what cannot be analysed is tried out."""
-    try:
-        return spec.load(model)
-    except ModelError:
-        if isinstance(model, bytes):
-            data, name = model, "model"
-        else:
-            data, name = spec.read(model)
-    try:
-        declared = spec.interface(data)
-        size = (declared.height or _TRIAL, declared.width or _TRIAL)
-        trial = np.zeros((declared.batch or 1, declared.channels, *size), np.float32)
-        out = Session(data, "cpu").run(trial).shape[2:]
-        if out[0] % size[0] or out[1] % size[1] or out[0] // size[0] != out[1] // size[1]:
-            raise ModelError(f"gives {out} for {size}: the scale must be a whole number")
-        return data, spec.unbounded(data, name, out[0] // size[0])
-    except ModelError as error:
-        raise ModelError(f"{name}: {error}") from error
-
-
-def peak_memory() -> int | None:
-    """Return the largest resident size of this process so far in bytes, None if unknown."""
-    try:
-        # Not getrusage: there Linux counts the parent's memory in, from before the exec.
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def upscale(image: NDArray[Any], model: str | Path = "srcnn-915-x2", **options: Any) -> NDArray[Any]:

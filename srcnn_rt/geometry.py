@@ -167,11 +167,21 @@ class Plan:
 
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks row by row, left to right."""
-        for y in split(self.shape[0], self.chunk[0]):
-            rows = self._cover(y, 0)
-            for x in split(self.shape[1], self.chunk[1]):
-                cols = self._cover(x, 1)
-                yield Chunk(y, x, tuple(Tile(r, c) for r in rows for c in cols))
+        yield from self.within(Span(0, self.shape[0]), Span(0, self.shape[1]))
+
+    def within(self, y: Span, x: Span) -> Iterator[Chunk]:
+        """Yield the chunks that have a part in a region."""
+        for rows in self._split(y, 0):
+            pieces = self._cover(rows, 0)
+            for columns in self._split(x, 1):
+                across = self._cover(columns, 1)
+                yield Chunk(rows, columns, tuple(Tile(r, c) for r in pieces for c in across))
+
+    def _split(self, span: Span, axis: int) -> list[Span]:
+        """Return the chunks of an axis that have a part in `span`."""
+        step, length = self.chunk[axis], self.shape[axis]
+        first = span.start // step * step
+        return [Span(at, min(at + step, length)) for at in range(first, span.stop, step)]
 
     def _cover(self, span: Span, axis: int) -> list[Piece]:
         rule = self.rules[axis]

@@ -51,6 +51,7 @@ def process(
     *,
     plan: Plan | None = None,
     first: int = 0,
+    region: tuple[Span, Span] | None = None,
     written: Written = lambda chunk, record: None,
 ) -> None:
     """Upscale a picture from `source` into `sink`.
@@ -63,6 +64,7 @@ def process(
     progress : called with (HR pixels done, HR pixels in all)
     plan : as `plan_for` gives it
     first : chunks of the plan before this one are done already
+    region : (y, x), LR: only chunks that have a part in it are done; `first` counts those
     written : called with each chunk's number and the sink's record of it, in order, in another thread
 
     Raises
@@ -79,7 +81,7 @@ def process(
         following += 1
 
     while True:
-        run = _Run(source, sink, model, setup, plan, progress, note)
+        run = _Run(source, sink, model, setup, plan, region, progress, note)
         try:
             run.go(pool, following)
         except OutOfMemoryError:
@@ -101,12 +103,15 @@ class _Run:
         model: ModelSpec,
         setup: Setup,
         plan: Plan,
+        region: tuple[Span, Span] | None,
         progress: Progress | None,
         note: Callable[[Record], None],
     ) -> None:
         self._source, self._sink, self._model, self._setup = source, sink, model, setup
         self._plan, self._progress, self._note = plan, progress, note
         self._info, self._s = source.info, model.scale
+        h, w = source.info.shape
+        self._region = region or (Span(0, h), Span(0, w))
         self._read = StripCache(source).read if source.by_rows else source.read
         # Data go on into what is none as far as a window sees.
         self._careful = validity.concerns(self._info)
@@ -119,7 +124,8 @@ class _Run:
         for _ in range(self._setup.workers):
             self._idle.put(Renderer(self._model, self._setup.network, info, plan))
         most = Renderer.batch_for(self._model, info, plan)
-        for chunk in itertools.islice(plan, first):
+        chunks = plan.within(*self._region)
+        for chunk in itertools.islice(chunks, first):
             self._seen += chunk.y.size * chunk.x.size * self._s**2
 
         def start(chunk: Chunk, part: Part) -> tuple[tuple[Part, NDArray[Any]], Sequence[Future[int]]]:
@@ -131,7 +137,7 @@ class _Run:
 
         background = not (self._source.in_memory and self._sink.in_memory)
         pipeline.overlap(
-            itertools.islice(plan, first, None),
+            chunks,
             self._part,
             start,
             self._write,

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from .errors import ProviderError
+import numpy as np
+
+from . import spec
+from .errors import ModelError, ProviderError
 from .program import Program
 from .session import Network, Session
+from .spec import ModelSpec
+
+_TRIAL = 64  # side of the picture that tells an unbounded model's scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +75,24 @@ class Loader:
         if session.provider != "cpu":  # a card runs one window at a time
             workers = 1
         return session, workers, each
+
+
+def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
+    """Load a model that runs on whole pictures only: what cannot be analysed is tried out."""
+    try:
+        return spec.load(model)
+    except ModelError:
+        if isinstance(model, bytes):
+            data, name = model, "model"
+        else:
+            data, name = spec.read(model)
+    try:
+        declared = spec.interface(data)
+        size = (declared.height or _TRIAL, declared.width or _TRIAL)
+        trial = np.zeros((declared.batch or 1, declared.channels, *size), np.float32)
+        out = Session(data, "cpu").run(trial).shape[2:]
+        if out[0] % size[0] or out[1] % size[1] or out[0] // size[0] != out[1] // size[1]:
+            raise ModelError(f"gives {out} for {size}: the scale must be a whole number")
+        return data, spec.unbounded(data, name, out[0] // size[0])
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error

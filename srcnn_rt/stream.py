@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, Full, Queue
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import ArgumentError
 from .geometry import Span
 from .io import Record, Sink
 from .picture import PictureInfo
@@ -55,13 +56,16 @@ class _QueueSink:
         raise _AbandonedError
 
 
-def parts(info: PictureInfo, run: Callable[[Sink], None]) -> Iterator[tuple[Window, NDArray[Any]]]:
+def parts(
+    info: PictureInfo, run: Callable[[Sink], None], region: tuple[Span, Span], scale: int
+) -> Iterator[tuple[Window, NDArray[Any]]]:
     """Yield what `run` writes into the sink it is given, while it runs in a thread of its own.
 
     Parameters
     ----------
     info : of the result
     run : its exceptions are raised here; if the iterator is closed before its end, `run` is stopped
+    region : (y, x), LR, to which parts are cut, and whose corner is their origin
 
     Yields
     ------
@@ -84,7 +88,7 @@ def parts(info: PictureInfo, run: Callable[[Sink], None]) -> Iterator[tuple[Wind
     thread.start()
     try:
         while (part := sink.parts.get()) is not None:
-            yield part
+            yield _cut(*part, [Span(s.start * scale, s.stop * scale) for s in region])
         if errors:
             raise errors[0]
     finally:
@@ -93,3 +97,26 @@ def parts(info: PictureInfo, run: Callable[[Sink], None]) -> Iterator[tuple[Wind
             while True:
                 sink.parts.get_nowait()
         thread.join()
+
+
+def _cut(
+    window: Window, part: NDArray[Any], region: Sequence[Span]
+) -> tuple[tuple[slice, slice], NDArray[Any]]:
+    places, inner = [], []
+    for place, span in zip(window, region, strict=True):
+        start, stop = max(place.start, span.start), min(place.stop, span.stop)
+        places.append(slice(start - span.start, stop - span.start))
+        inner.append(slice(start - place.start, stop - place.start))
+    return (places[0], places[1]), part[inner[0], inner[1]]
+
+
+def spans_of(region: tuple[slice, slice] | None, shape: tuple[int, int]) -> tuple[Span, Span]:
+    """Return a region as spans, with Python's rules for what is left out or beyond the end."""
+    if region is None:
+        return Span(0, shape[0]), Span(0, shape[1])
+    if len(region) != 2 or any(part.step not in (None, 1) for part in region):
+        raise ArgumentError(f"a region is (rows, columns) as slices without steps, got {region}")
+    y, x = (Span(*part.indices(length)[:2]) for part, length in zip(region, shape, strict=True))
+    if y.size < 1 or x.size < 1:
+        raise ArgumentError(f"the region {region} holds no pixel of a picture of {shape[1]} x {shape[0]}")
+    return y, x

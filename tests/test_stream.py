@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import tifffile
+from rasterio.windows import Window
 
-from srcnn_rt import Engine, PictureError, stream
+from srcnn_rt import ArgumentError, Engine, PictureError, stream
 from tests.conftest import drawing
 from tests.reference import quantise
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
 @pytest.fixture
@@ -85,3 +89,46 @@ def test_errors_come_where_the_parts_are_taken(tmp_path: Path, picture: np.ndarr
     with Engine("bicubic-x2", "cpu", 128) as engine, pytest.raises(PictureError, match=r"a\.tif: damaged"):
         for _ in engine.stream(tmp_path / "a.tif"):
             pass
+
+
+@pytest.mark.parametrize("model", ["srcnn-915-x2", "bicubic-x3"])
+def test_a_region_is_that_part_of_the_whole(picture: np.ndarray, model: str) -> None:
+    rng = np.random.default_rng(1)
+    with Engine(model, "cpu", 64) as engine:
+        s, whole = engine.scale, engine.upscale(picture)
+        for _ in range(8):
+            (y, below), (x, right) = (np.sort(rng.choice(n + 1, 2, replace=False)) for n in (700, 900))
+            out = np.zeros((s * (below - y), s * (right - x), 3), np.uint8)
+            seen = np.zeros(out.shape[:2], int)
+            for window, part in engine.stream(picture, region=(slice(y, below), slice(x, right))):
+                out[window] = part
+                seen[window] += 1
+            assert (seen == 1).all()
+            expected = whole[s * y : s * below, s * x : s * right]
+            assert np.abs(out.astype(int) - expected).max() <= 1
+            assert (out == expected).mean() > 0.9999
+
+
+def test_only_the_region_is_read(tmp_path: Path) -> None:
+    """Of a sparse file of 10,000 megapixels declared, a corner."""
+    with rasterio.open(
+        tmp_path / "a.tif", "w", driver="GTiff", width=100_000, height=100_000, count=1, dtype="uint8",
+        tiled=True, SPARSE_OK=True, BIGTIFF=True,
+    ) as file:  # fmt: skip
+        file.write(np.full((1, 100, 100), 9, np.uint8), window=Window(99_900, 99_900, 100, 100))
+    with Engine("bicubic-x2", "cpu") as engine:
+        region = (slice(-120, None), slice(-130, None))
+        parts = list(engine.stream(tmp_path / "a.tif", region=region))
+    out = np.full((240, 260, 1), 255, np.uint8)
+    for window, part in parts:
+        out[window] = part
+    assert (out[50:, 70:] == 9).all()
+    assert (out[:30, :50] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "region", [(slice(5, 5), slice(0, 9)), (slice(0, 9, 2), slice(0, 9)), (slice(0, 9),)]
+)
+def test_regions_that_are_none(region: tuple[slice, ...]) -> None:
+    with Engine("bicubic-x2", "cpu") as engine, pytest.raises(ArgumentError, match="region"):
+        list(engine.stream(np.zeros((20, 30), np.uint8), region=region))  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ LAYERS = [
         "tuning",
         "journal",
         "manifest",
+        "outcome",
     },
     {"tiles", "color", "session", "session_openvino", "io", "pipeline", "metrics", "filters"},
     {"protocol", "figures"},

@@ -18,7 +18,7 @@ import click
 from ..errors import ArgumentError, SrcnnError
 
 if TYPE_CHECKING:
-    from ..engine import Report
+    from ..outcome import Report
 
 # Holds the source tiles that two rows of chunks share, up to some 50,000 pixels of width.
 GDAL_CACHE_MB = "32"

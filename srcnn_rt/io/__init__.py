@@ -13,7 +13,7 @@ from .files import (
     open_source,
     page_count,
 )
-from .memory import ArraySink, ArraySource
+from .memory import ArraySink, ArraySource, array_source
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -25,6 +25,7 @@ __all__ = [
     "Sink",
     "Source",
     "Target",
+    "array_source",
     "check_holds",
     "check_output",
     "create_target",

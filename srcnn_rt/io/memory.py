@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ArgumentError
 from ..geometry import Span
-from ..picture import PictureInfo
+from ..picture import Layout, PictureInfo
 from .base import Closing, Record
+
+_DTYPES = (np.uint8, np.uint16, np.float32)
 
 
 class ArraySource(Closing):
@@ -58,3 +61,22 @@ class ArraySink(Closing):
 
     def close(self) -> None:
         pass
+
+
+def array_source(image: NDArray[Any], *, bands: bool, nodata: float | None) -> ArraySource:
+    """Take an array for a picture, as `Engine.upscale` describes it.
+
+    Raises
+    ------
+    ArgumentError
+        If the shape or dtype is another one.
+    """
+    image = np.asarray(image)
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {image.shape}")
+    if image.dtype not in _DTYPES or not image.dtype.isnative:
+        raise ArgumentError(f"an image must be uint8, uint16 or float32, got {image.dtype}")
+    picture = image if image.ndim == 3 else image[:, :, np.newaxis]
+    layout = Layout.of(picture.shape[2], bands=bands)
+    shape = (picture.shape[0], picture.shape[1])
+    return ArraySource(picture, PictureInfo(shape, layout, picture.dtype, nodata=nodata))
