@@ -115,8 +115,12 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
-    heavy = {"torch", "onnx", "onnxruntime", "cv2", "rasterio", "click", "matplotlib", "sklearn"}
+    heavy = {"torch", "onnx", "onnxruntime", "cv2", "rasterio", "click", "matplotlib", "sklearn", "zarr"}
     assert not loaded_by("import srcnn_rt") & heavy
+
+
+def test_sources_for_zarr_load_it_when_one_is_opened() -> None:
+    assert not loaded_by("import srcnn_rt.io.arrays, srcnn_rt.io.omezarr") & {"zarr", "h5py", "dask"}
 
 
 def test_upscaling_a_png_needs_neither_torch_nor_rasterio(tmp_path: Path) -> None:

@@ -1,0 +1,309 @@
+"""Zarr arrays and groups in folders, opened with care: metadata come from anywhere.
+
+What a Zarr says of itself is read and checked here before the package zarr sees it. A codec may be a
+program (``pickle`` is one), so only those that only move and pack bytes are let through; sizes decide
+what is allocated, so they are bounded; a name in metadata, or a link, must not lead out of the folder.
+What a chunk unpacks to is the codec's own affair: a hostile chunk of a plausible array can still hold
+more than it should.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import stat
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import PictureError, RuntimeMissingError, SourceMissingError
+from .arrays import DTYPES
+
+MAX_JSON_BYTES = 16 * 2**20
+MAX_SIDE = 2**24
+MAX_BANDS = 1024
+MAX_PLACES = 2**20  # along t or z
+MAX_CHUNK_BYTES = 2**28
+# Windows of so many pixels a side must not touch more chunks than this: each costs a task.
+WINDOW = 512
+MAX_TOUCHED = 2**16
+MAX_SHARD_CHUNKS = 2**20
+_SHARDING = "sharding_indexed"
+# A file of a chunk holds what the codec made of it, which is never much more; shards have an index.
+MAX_FILE_BYTES = 2 * MAX_CHUNK_BYTES
+_V2_TYPES = {f"{order}{code}" for order in "<>|" for code in ("u1", "u2", "f4")}
+_BYTES = ("blosc", "bz2", "crc32", "crc32c", "adler32", "fletcher32", "gzip", "lz4", "lzma", "zlib", "zstd")
+_V2_CODECS = {*_BYTES, "delta", "shuffle"}
+_V3_CODECS = {
+    *("blosc", "bytes", "crc32c", "endian", "gzip", "transpose", "zstd"),
+    *(f"numcodecs.{name}" for name in _V2_CODECS),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What stands in a folder's metadata.
+
+    Attributes
+    ----------
+    kind : of the folder
+    format : 2 or 3, the version of Zarr
+    document : ``zarr.json``, or ``.zarray`` of an array in format 2
+    attributes : what people added
+    """
+
+    kind: Literal["array", "group"]
+    format: Literal[2, 3]
+    document: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+def package() -> ModuleType:
+    """Import zarr.
+
+    Raises
+    ------
+    RuntimeMissingError
+        With the line that installs it.
+    """
+    try:
+        import zarr
+    except ImportError as error:
+        why = str(error)
+    else:
+        version = tuple(int(n) for n in re.findall(r"\d+", zarr.__version__)[:3])
+        if version >= (3, 1, 3):  # before, a killed process left half a chunk under its final name
+            return zarr
+        why = f"needs version 3.1.3, got {zarr.__version__}"
+    raise RuntimeMissingError(f'Zarr cannot be read or written ({why}); type: pip install "srcnn-rt[zarr]"')
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder holds a Zarr array or group."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def read_node(folder: Path, root: Path) -> Node:
+    """Read what a folder says of itself.
+
+    Parameters
+    ----------
+    folder : of the array or group
+    root : what no file may lie outside of
+
+    Raises
+    ------
+    SourceMissingError, PictureError
+        Naming the file and the rule.
+    """
+    if not folder.exists():
+        raise SourceMissingError(f"{folder}: no such folder")
+    document = _load(folder / "zarr.json", root)
+    if document is not None:
+        if document.get("zarr_format") != 3 or document.get("node_type") not in ("array", "group"):
+            raise PictureError(f"{folder / 'zarr.json'}: neither an array nor a group of zarr_format 3")
+        attributes = document.get("attributes", {})
+        if not isinstance(attributes, dict):
+            raise PictureError(f"{folder / 'zarr.json'}: attributes must be an object")
+        return Node(document["node_type"], 3, document, attributes)
+    attributes = _load(folder / ".zattrs", root) or {}
+    document = _load(folder / ".zarray", root)
+    if document is not None:
+        return Node("array", 2, document, attributes)
+    document = _load(folder / ".zgroup", root)
+    if document is not None:
+        return Node("group", 2, document, attributes)
+    raise PictureError(f"{folder}: not a Zarr: it has no zarr.json, .zarray or .zgroup")
+
+
+def level_folder(root: Path, name: str) -> Path:
+    """Return the folder that a path in metadata names, which must be within `root`."""
+    parts = name.split("/")
+    if any(p in ("", ".", "..") or "\\" in p or ":" in p or "\0" in p for p in parts):
+        raise PictureError(f"{root}: a path in metadata must be names below the folder, got {name!r:.80}")
+    folder = root.joinpath(*parts)
+    if not _within(folder, root):
+        raise PictureError(f"{folder}: leads out of {root}")
+    return folder
+
+
+def open_array(folder: Path, root: Path, node: Node) -> Any:
+    """Open an array for reading, of which `check` has been asked.
+
+    Raises
+    ------
+    PictureError, RuntimeMissingError
+    """
+    zarr = package()
+    try:
+        real = root.resolve()
+        inside = folder.resolve().relative_to(real).as_posix()
+        store = _guarded_store()(real, read_only=True)
+        return zarr.open_array(store, path="" if inside == "." else inside, mode="r", zarr_format=node.format)
+    except PictureError:
+        raise
+    except Exception as error:  # the package raises whatever its parts do
+        raise PictureError(f"{folder}: zarr cannot open it: {error or type(error).__name__}") from error
+
+
+def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]:
+    """Refuse an array of another type, with unsafe codecs, or of absurd sizes; return its shape.
+
+    Parameters
+    ----------
+    letters : of the axes, where they are known: only then tiny chunks are seen to be
+
+    Raises
+    ------
+    PictureError
+        Naming the rule.
+    """
+    doc = node.document
+    dtype = doc.get("dtype" if node.format == 2 else "data_type")
+    if not isinstance(dtype, str) or dtype not in (_V2_TYPES if node.format == 2 else DTYPES):
+        raise PictureError(f"{where}: samples must be uint8, uint16 or float32, got {dtype!r:.80}")
+    itemsize = int(dtype[-1]) if node.format == 2 else np.dtype(dtype).itemsize
+    shape = _sizes(doc.get("shape"), where, "shape")
+    limits = {"c": MAX_BANDS, "t": MAX_PLACES, "z": MAX_PLACES}
+    for letter, n in zip(letters or "y" * len(shape), shape, strict=False):
+        if n > limits.get(letter, MAX_SIDE):
+            raise PictureError(
+                f"{where}: {letter} must be at most {limits.get(letter, MAX_SIDE)}, got {shape}"
+            )
+    chunk, shard = _chunks(node, where)
+    for sizes in (chunk, shard or chunk):
+        if len(sizes) != len(shape) or min(sizes, default=1) < 1:
+            raise PictureError(f"{where}: chunks must be {len(shape)} sizes of at least 1, got {sizes}")
+    if math.prod(chunk) * itemsize > MAX_CHUNK_BYTES:
+        raise PictureError(f"{where}: a chunk must hold at most {MAX_CHUNK_BYTES >> 20} MiB, got {chunk}")
+    if shard and math.prod(-(-n // c) for n, c in zip(shard, chunk, strict=True)) > MAX_SHARD_CHUNKS:
+        raise PictureError(f"{where}: a shard must have at most {MAX_SHARD_CHUNKS} chunks, got {shard}")
+    window = {"y": WINDOW, "x": WINDOW, "c": MAX_BANDS}
+    touched = [
+        -(-min(n, window.get(a, 1)) // c) for a, n, c in zip(letters or "", shape, chunk, strict=False)
+    ]
+    if math.prod(touched) > MAX_TOUCHED:
+        raise PictureError(
+            f"{where}: chunks must not be tiny: a window would touch {math.prod(touched)} of {chunk}"
+        )
+    return shape
+
+
+def _chunks(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Return the chunk that is read at once, and the shard that holds several; checks the codecs."""
+    doc = node.document
+    if node.format == 2:
+        filters = doc.get("filters") or []
+        used = [*(filters if isinstance(filters, list) else [filters]), doc.get("compressor")]
+        _check_codecs([c.get("id") if isinstance(c, dict) else c for c in used if c], _V2_CODECS, where)
+        return _sizes(doc.get("chunks"), where, "chunks"), None
+    grid = doc.get("chunk_grid")
+    if not isinstance(grid, dict) or grid.get("name") != "regular":
+        raise PictureError(f"{where}: the chunk grid must be regular")
+    chunk, shard = _sizes(_option(grid, "chunk_shape"), where, "chunks"), None
+    codecs = doc.get("codecs")
+    if isinstance(codecs, list) and [_name(c) for c in codecs] == [_SHARDING]:
+        sharding = codecs[0]
+        shard, chunk = chunk, _sizes(_option(sharding, "chunk_shape"), where, "chunks")
+        index = _option(sharding, "index_codecs")
+        _check_codecs([] if index is None else _names(index, where), _V3_CODECS, where)
+        codecs = _option(sharding, "codecs")
+    _check_codecs(_names(codecs, where), _V3_CODECS, where)
+    return chunk, shard
+
+
+def _check_codecs(names: list[Any], known: set[str], where: str) -> None:
+    for name in names:
+        if not isinstance(name, str) or name not in known:
+            raise PictureError(f"{where}: the codec {name!r:.80} is not one of {', '.join(sorted(known))}")
+
+
+def _name(entry: Any) -> Any:
+    """Return the name in one of format 3's ``{"name": ..., "configuration": ...}``."""
+    return entry.get("name") if isinstance(entry, dict) else entry
+
+
+def _option(entry: Any, key: str) -> Any:
+    options = entry.get("configuration") if isinstance(entry, dict) else None
+    return options.get(key) if isinstance(options, dict) else None
+
+
+def _names(codecs: Any, where: str) -> list[Any]:
+    if not isinstance(codecs, list):
+        raise PictureError(f"{where}: codecs must be a list, got {codecs!r:.80}")
+    return [_name(c) for c in codecs]
+
+
+def _sizes(value: Any, where: str, what: str) -> tuple[int, ...]:
+    if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
+        raise PictureError(f"{where}: {what} must be a list of whole numbers, got {value!r:.80}")
+    return tuple(value)
+
+
+def _within(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _load(path: Path, root: Path) -> dict[str, Any] | None:
+    """Return a JSON object from a file, or None if there is no file."""
+    try:
+        about = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(about.st_mode) or not _within(path, root):
+        raise PictureError(f"{path}: must be a plain file in {root}")
+    if about.st_size > MAX_JSON_BYTES:
+        raise PictureError(f"{path}: metadata must have at most {MAX_JSON_BYTES >> 20} MiB")
+    try:
+        found = json.loads(path.read_bytes())
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise PictureError(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise PictureError(f"{path}: must hold a JSON object")
+    return found
+
+
+@cache
+def _guarded_store() -> Any:
+    """Return a LocalStore that reads plain files within its folder only.
+
+    A chunk that is a link to a device never ends, and one to a pipe never begins.
+    """
+    package()
+    from zarr.storage import LocalStore
+
+    class Guarded(LocalStore):
+        def _check_key(self, key: str, part: Any) -> None:
+            path = self.root / key
+            try:
+                about = path.stat()
+            except OSError:
+                return  # the store's own affair
+            if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+                raise PictureError(f"{path}: must be a plain file")
+            if not path.resolve().is_relative_to(self.root):
+                raise PictureError(f"{path}: leads out of {self.root}")
+            if part is None and about.st_size > MAX_FILE_BYTES:
+                raise PictureError(f"{path}: a chunk's file must have at most {MAX_FILE_BYTES >> 20} MiB")
+
+        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
+            self._check_key(key, byte_range)
+            return await super().get(key, prototype, byte_range)
+
+        def get_sync(self, key: str, *, prototype: Any = None, byte_range: Any = None) -> Any:
+            self._check_key(key, byte_range)
+            return super().get_sync(key, prototype=prototype, byte_range=byte_range)
+
+        async def get_partial_values(self, prototype: Any, key_ranges: Any) -> Any:
+            return [await self.get(key, prototype, part) for key, part in key_ranges]
+
+    return Guarded
