@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, PictureError, SourceMissingError
 from ..filejob import Job
-from ..io import is_picture_name
+from ..io import is_picture, is_picture_name
 from ..manifest import Manifest
 
 _SUFFIXES = {"tif": (".tif", ".tiff"), "jpg": (".jpg", ".jpeg")}
@@ -28,7 +28,7 @@ def expand(names: Sequence[str], scale: int) -> tuple[list[Path], list[Exception
     errors: list[Exception] = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        if path.is_dir() and not is_picture(path):
             pictures = _in_folder(path, scale)
             if not pictures:
                 errors.append(PictureError(f"{name}: no pictures in this folder"))
@@ -36,7 +36,7 @@ def expand(names: Sequence[str], scale: int) -> tuple[list[Path], list[Exception
             pictures = [path]
         else:
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 (it may be absolute)
-            pictures = sorted(p for m in matches if (p := Path(m)).is_file())
+            pictures = sorted(p for m in matches if (p := Path(m)).is_file() or is_picture(p))
             if not pictures:
                 errors.append(SourceMissingError(f"{name}: no file matches"))
         found.update(dict.fromkeys(pictures))
@@ -82,7 +82,7 @@ def output_folder(output: str | None) -> Path | None:
     if output is None:
         return None
     path = Path(output)
-    if path.is_dir() or output.endswith(("/", "\\")):
+    if (path.is_dir() and not is_picture(path)) or output.endswith(("/", "\\")):
         return path
     return None if path.suffix or path.exists() else path
 
@@ -128,7 +128,7 @@ class Queue:
 
 
 def _in_folder(folder: Path, scale: int) -> list[Path]:
-    pictures = sorted(p for p in folder.iterdir() if p.is_file() and is_picture_name(p))
+    pictures = sorted(p for p in folder.iterdir() if is_picture(p))
     ending = f"_x{scale}"
     stems = {p.stem for p in pictures}
     return [p for p in pictures if not (p.stem.endswith(ending) and p.stem.removesuffix(ending) in stems)]

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import ArgumentError, OutputError, PictureError, SourceMissingError
 from ..picture import PictureInfo
 from .base import Source, Target
+from .zarrstore import is_zarr
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
 CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES)
+ZARR_SUFFIXES = (".zarr",)  # folders
+PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES, *ZARR_SUFFIXES)
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def is_picture_name(path: Path) -> bool:
     """Return whether a file's name says that it is a picture of a known format."""
     return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether there is a file, or for Zarr a folder, of a picture's name."""
+    return is_picture_name(path) and (is_zarr(path) if path.is_dir() else path.is_file())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,10 @@ def page_count(path: Path) -> int:
     ------
     SourceMissingError, PictureError
     """
+    if path.is_dir() and is_zarr(path):
+        from .omezarr import pages as planes
+
+        return planes(path)
     if _head(path)[:4] not in _TIFF_SIGNATURES:
         return 1
     from .raster import pages
@@ -68,7 +79,7 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
 
     Parameters
     ----------
-    page : of a TIFF, from 1
+    page : of a TIFF or Zarr, from 1
     max_pixels : refuse larger pictures; None for the default of formats that are read in one piece,
         and no limit for others
 
@@ -77,17 +88,19 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
     SourceMissingError, PictureError
         Naming the file and what is wrong with it.
     """
-    head = _head(path)
     # Imported when a picture needs them: each costs about 0.1 s.
+    if path.is_dir() and is_zarr(path):
+        from .omezarr import open_zarr
+
+        image = open_zarr(path)
+        if not 1 <= page <= image.planes:
+            raise ArgumentError(f"{path}: has {image.planes} pages, so there is no page {page}")
+        return _bounded(path, image.plane(page - 1), max_pixels)
+    head = _head(path)
     if head[:4] in _TIFF_SIGNATURES:
         from .raster import RasterSource
 
-        source = RasterSource(path, page)
-        h, w = source.info.shape
-        if max_pixels is not None and h * w > max_pixels:
-            source.close()
-            raise PictureError(f"{path}: {w} x {h} pixels are more than the {max_pixels} allowed")
-        return source
+        return _bounded(path, RasterSource(path, page), max_pixels)
     if page != 1:
         raise ArgumentError(f"{path}: has 1 page, so there is no page {page}")
     from .coded import MAX_PIXELS, read_coded, recognise
@@ -96,6 +109,14 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
     if format_ is None:
         raise PictureError(f"{path}: not a picture of a known format ({', '.join(PICTURE_SUFFIXES)})")
     return read_coded(path, format_, MAX_PIXELS if max_pixels is None else max_pixels)
+
+
+def _bounded(path: Path, source: Source, max_pixels: int | None) -> Source:
+    h, w = source.info.shape
+    if max_pixels is not None and h * w > max_pixels:
+        source.close()
+        raise PictureError(f"{path}: {w} x {h} pixels are more than the {max_pixels} of --max-pixels")
+    return source
 
 
 def _head(path: Path) -> bytes:
@@ -126,7 +147,7 @@ def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
     """
     if not is_picture_name(path):
         raise OutputError(f"{path}: the suffix must be one of {', '.join(PICTURE_SUFFIXES)}")
-    if path.is_dir():
+    if path.is_dir() and not (path.suffix.lower() in ZARR_SUFFIXES and is_zarr(path)):
         raise OutputError(f"{path}: a folder is in the way")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
         raise OutputError(f"{path}: the output must not be the input")
@@ -139,15 +160,35 @@ def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
 
 
 def create_target(
-    path: Path, final: Path, infos: Sequence[PictureInfo], scale: int, output: Output, *, resume: bool = False
+    path: Path,
+    final: Path,
+    infos: Sequence[PictureInfo],
+    scale: int,
+    output: Output,
+    *,
+    source: Path | None = None,
+    resume: bool = False,
 ) -> Target:
     """Start writing a file at `path`, in the format that the name `final` asks for.
 
     Parameters
     ----------
     infos : of every page of the result, with the source's metadata
+    source : where it comes from: what a Zarr image says of itself goes into a Zarr image whole
     resume : go on with what is at `path`
     """
+    if final.suffix.lower() in ZARR_SUFFIXES:
+        from .omezarr import create, open_zarr, reopen
+
+        made = reopen if resume and path.exists() else create
+        if source is not None and source.is_dir():
+            return made(path, open_zarr(source), scale)
+        if len(infos) > 1:
+            raise OutputError(
+                f"{final}: pages of a TIFF are no planes of one image; name one, or write a TIFF"
+            )
+        h, w = infos[0].shape
+        return made(path, replace(infos[0], shape=(h // scale, w // scale)), scale)
     if final.suffix.lower() in TIFF_SUFFIXES:
         from .tiff import TiffTarget
 
@@ -181,6 +222,10 @@ def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> No
             raise OutputError(
                 f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; name one"
             )
+        return
+    if final.suffix.lower() in ZARR_SUFFIXES:
+        if output.quality is not None or output.cog:
+            raise OutputError(f"{final}: Zarr is written without loss; quality and cog are of no use to it")
         return
     if output.cog:
         raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
