@@ -23,6 +23,7 @@ from .errors import ArgumentError
 from .filejob import Job
 from .geometry import Plan, Span
 from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
+from .io.arrays import SlicedSink, SlicedSource
 from .io.base import Closing
 from .job import Progress
 from .outcome import Report, peak_memory
@@ -215,6 +216,37 @@ class Engine(Closing):
         self._process(picture, sink, progress)
         return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
 
+    def upscale_into(
+        self,
+        source: Any,
+        target: Any,
+        *,
+        axes: str | None = None,
+        bands: bool = False,
+        nodata: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Upscale anything that can be sliced into anything that slices can be assigned to.
+
+        Zarr and HDF5 arrays, memory maps, dask arrays: read window by window, written in whole chunks of
+        the target, each once, in bounded memory.
+
+        Parameters
+        ----------
+        source : has ``shape``, ``dtype`` (uint8, uint16 or float32) and slices that NumPy can take
+        target : has ``shape``, s times the source's, the same ``dtype``, and slice assignment
+        axes : the letters y, x and c in the order of the axes of both; None for ``"yx"`` or ``"yxc"``
+        bands, nodata, progress : as in `upscale`
+
+        Raises
+        ------
+        ArgumentError
+            If a shape or dtype is another one.
+        """
+        picture = SlicedSource(source, axes, bands=bands, nodata=nodata)
+        sink = SlicedSink(target, picture.info.scaled(self.scale), self.scale, axes)
+        self._process(picture, sink, progress)
+
     def upscale_file(
         self,
         source: str | Path,
@@ -333,7 +365,7 @@ class Engine(Closing):
 
     def stream(
         self,
-        source: str | Path | NDArray[Any],
+        source: str | Path | Any,
         *,
         region: tuple[slice, slice] | None = None,
         page: int = 1,
@@ -343,7 +375,7 @@ class Engine(Closing):
 
         Parameters
         ----------
-        source : a picture file, or an array as `upscale` takes
+        source : a picture file, or an array as `upscale` or `upscale_into` takes
         region : (rows, columns) of the source, without steps; only this part is read and upscaled,
             and is, pixel for pixel, that part of the whole result
         page : of a TIFF, from 1
@@ -364,8 +396,10 @@ class Engine(Closing):
         with ExitStack() as stack:
             if isinstance(source, str | Path):
                 picture: Source = stack.enter_context(open_source(Path(source), page, max_pixels))
-            else:
+            elif isinstance(source, np.ndarray):
                 picture = array_source(source, bands=False, nodata=None)
+            else:
+                picture = SlicedSource(source)
             check_layout(self._spec, picture.info.layout)
             spans = stream.spans_of(region, picture.info.shape)
             run = partial(self._process, picture, progress=None, region=spans)

@@ -132,3 +132,31 @@ def test_only_the_region_is_read(tmp_path: Path) -> None:
 def test_regions_that_are_none(region: tuple[slice, ...]) -> None:
     with Engine("bicubic-x2", "cpu") as engine, pytest.raises(ArgumentError, match="region"):
         list(engine.stream(np.zeros((20, 30), np.uint8), region=region))  # type: ignore[arg-type]
+
+
+def test_sliced_arrays_go_into_sliced_arrays(tmp_path: Path, picture: np.ndarray) -> None:
+    source = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (3, 700, 900))
+    source[:] = picture.transpose(2, 0, 1)
+    target = np.lib.format.open_memmap(tmp_path / "b.npy", "w+", np.uint8, (3, 1400, 1800))
+    with Engine("bicubic-x2", "cpu", 128) as engine:
+        engine.upscale_into(source, target, axes="cyx")
+        whole = engine.upscale(picture)
+        assert (target.transpose(1, 2, 0) == whole).all()
+        with pytest.raises(ArgumentError, match="1400"):
+            engine.upscale_into(source, target[:, :-1], axes="cyx")
+
+
+def test_a_sliced_array_is_streamed(picture: np.ndarray) -> None:
+    class Lazy:
+        shape, dtype = picture.shape, picture.dtype
+
+        def __getitem__(self, key: object) -> np.ndarray:
+            part = picture[key]  # type: ignore[index]
+            assert part.size < picture.size
+            return part
+
+    with Engine("bicubic-x2", "cpu", 128) as engine:
+        out = np.zeros((1400, 1800, 3), np.uint8)
+        for window, part in engine.stream(Lazy()):
+            out[window] = part
+        assert (out == engine.upscale(picture)).all()
