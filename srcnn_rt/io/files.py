@@ -10,7 +10,6 @@ from pathlib import Path
 from ..errors import ArgumentError, OutputError, PictureError, SourceMissingError
 from ..picture import PictureInfo
 from .base import Source, Target
-from .zarrstore import is_zarr
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
@@ -72,6 +71,11 @@ def page_count(path: Path) -> int:
     from .raster import pages
 
     return pages(path)
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder holds a Zarr array or group."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Source:

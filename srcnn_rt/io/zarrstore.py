@@ -83,11 +83,6 @@ def package() -> ModuleType:
     raise RuntimeMissingError(f'Zarr cannot be read or written ({why}); type: pip install "srcnn-rt[zarr]"')
 
 
-def is_zarr(path: Path) -> bool:
-    """Return whether a folder holds a Zarr array or group."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
-
-
 def read_node(folder: Path, root: Path) -> Node:
     """Read what a folder says of itself.
 
