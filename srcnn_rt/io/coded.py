@@ -1,178 +1,258 @@
-"""PNG, JPEG, WebP and BMP by OpenCV: the whole picture is in memory."""
+"""PNG, JPEG, WebP, BMP, AVIF and JPEG XL: the whole picture is in memory."""
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
+from email.utils import parsedate
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError, PictureError
 from ..picture import Layout, Metadata, PictureInfo
-from . import exif, integrity
+from . import bmp, exif, jpeg, samples, xmp
+from .formats import AVIF, BMP, FORMATS, PNG, Format, recognise
+from .found import DamagedError
+from .integrity import MAX_PIXELS, check_declared, declared
 from .memory import ArraySource
 
-JPEG_QUALITY = 95  # with full-resolution chroma: the next editor should see no blocks
+__all__ = [
+    "CODED_SUFFIXES",
+    "FORMATS",
+    "MAX_PIXELS",
+    "Format",
+    "check_coded",
+    "encode",
+    "read_coded",
+    "recognise",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """What one coded format holds, and how OpenCV is asked to write it."""
-
-    name: str
-    signature: bytes
-    truncated: Callable[[bytes], bool]
-    animated: Callable[[bytes], bool]
-    depths: tuple[type, ...]
-    alpha: bool
-    max_side: int
-    options: Sequence[int] = ()
-
-
-PNG = Format(
-    "PNG",
-    b"\x89PNG\r\n\x1a\n",
-    integrity.truncated_png,
-    integrity.animated_png,
-    (np.uint8, np.uint16),
-    True,
-    2**31 - 1,
-)
-JPEG = Format(
-    "JPEG",
-    b"\xff\xd8\xff",
-    integrity.truncated_jpeg,
-    integrity.never_animated,
-    (np.uint8,),
-    False,
-    65_535,
-    (
-        cv2.IMWRITE_JPEG_QUALITY,
-        JPEG_QUALITY,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    ),
-)
-# A quality above 100 is WebP's lossless mode.
-WEBP = Format(
-    "WebP",
-    b"RIFF",
-    integrity.truncated_webp,
-    integrity.animated_webp,
-    (np.uint8,),
-    True,
-    16_383,
-    (cv2.IMWRITE_WEBP_QUALITY, 101),
-)
-BMP = Format("BMP", b"BM", integrity.truncated_bmp, integrity.never_animated, (np.uint8,), False, 2**31 - 1)
-FORMATS = {".png": PNG, ".jpg": JPEG, ".jpeg": JPEG, ".webp": WEBP, ".bmp": BMP}
-
-
-def recognise(head: bytes) -> Format | None:
-    """Return the coded format a file's first 16 bytes announce, whatever its name is."""
-    for format_ in (PNG, JPEG, BMP):
-        if head.startswith(format_.signature):
-            return format_
-    return WEBP if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else None
-
-
-MAX_PIXELS = 2**30
+CODED_SUFFIXES = tuple(FORMATS)
+_SRGB = b"\1\x0d"  # primaries and transfer in a cICP chunk
+_EXIF_DATE = re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d")
+_ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d:\d\d:\d\d)")
 
 
 def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> ArraySource:
-    """Decode a whole picture: RGB order, EXIF orientation applied, palette expanded.
+    """Decode a whole picture: RGB order, upright, palettes expanded, ink as sRGB.
+
+    Parameters
+    ----------
+    path : the file
+    format_ : as recognised by its first bytes
+    max_pixels : refuse more, before anything is decoded
 
     Raises
     ------
     PictureError
-        If the file is truncated or does not decode.
+        If the file is truncated, damaged, animated or too large.
     """
+    size = path.stat().st_size
+    try:
+        # Of a file that is too large for memory only the beginning is read.
+        said = declared(path, format_)
+    except PictureError:
+        if format_.truncated(path.read_bytes()):
+            raise PictureError(f"{path}: truncated or damaged {format_.name}, {size} bytes") from None
+        raise
+    check_declared(path, format_, said, size, 0, max_pixels)
     data = path.read_bytes()
     if format_.truncated(data):
         raise PictureError(f"{path}: truncated {format_.name}, {len(data)} bytes")
+    check_declared(path, format_, said, len(data), format_.least_bytes(data), max_pixels)
     if format_.animated(data):
         raise PictureError(f"{path}: an animated {format_.name}; only pictures of one frame are read")
+    found = format_.read(data)
     try:
-        array, kinds, blobs = cv2.imdecodeWithMetadata(
-            np.frombuffer(data, np.uint8), flags=cv2.IMREAD_UNCHANGED
-        )
-    except cv2.error as error:
-        raise PictureError(f"{path}: damaged {format_.name}: {error.err}") from error
-    if array is None:
-        raise PictureError(f"{path}: damaged {format_.name}, it does not decode")
-    if array.dtype not in (np.uint8, np.uint16):
-        raise PictureError(f"{path}: samples must be uint8 or uint16, got {array.dtype}")
-    found = {int(k): bytes(np.asarray(b)) for k, b in zip(kinds, blobs, strict=True)}
-    tags = found.get(cv2.IMAGE_METADATA_EXIF)
-    picture = exif.turn(_swap(array.reshape(*array.shape[:2], -1)), exif.orientation(tags))
+        array, icc = samples.decode(data, format_, found.icc)
+    except DamagedError as error:
+        raise PictureError(f"{path}: damaged {format_.name}: {error}") from error
+    if array.dtype.name not in ("uint8", "uint16", "float32"):
+        raise PictureError(f"{path}: samples must be uint8, uint16 or float32, got {array.dtype}")
+    turned = found.orientation or exif.orientation(found.exif)
+    picture = exif.turn(array, turned)
+    upright = exif.upright(found.exif, turned)
+    dpi = found.dpi and (found.dpi[::-1] if turned >= 5 else found.dpi)
     metadata = Metadata(
-        icc=found.get(cv2.IMAGE_METADATA_ICCP), exif=exif.upright(tags), xmp=found.get(cv2.IMAGE_METADATA_XMP)
+        icc=icc,
+        exif=upright,
+        xmp=xmp.upright(found.xmp, turned),
+        dpi=dpi or exif.dpi(upright),
+        texts={**exif.texts(upright), **found.texts},
+        raster={"color": found.color} if found.color and icc == found.icc else {},
     )
-    info = PictureInfo(
-        (picture.shape[0], picture.shape[1]), Layout.of(picture.shape[2]), picture.dtype, metadata
-    )
-    return ArraySource(picture, info)
+    shape = picture.shape[0], picture.shape[1]
+    return ArraySource(picture, PictureInfo(shape, Layout.of(picture.shape[2]), picture.dtype, metadata))
 
 
-def encode(
-    array: NDArray[Any], format_: Format, info: PictureInfo, scale: int, quality: int | None, path: Path
-) -> Any:
-    """Encode a picture."""
-    kinds = {
-        cv2.IMAGE_METADATA_EXIF: info.metadata.exif,
-        cv2.IMAGE_METADATA_XMP: info.metadata.xmp,
-        cv2.IMAGE_METADATA_ICCP: info.metadata.icc,
-    }
-    blobs = {k: np.frombuffer(v, np.uint8) for k, v in kinds.items() if v}
-    suffix = next(s for s, f in FORMATS.items() if f is format_)
-    try:
-        done, coded = cv2.imencodeWithMetadata(
-            suffix, np.ascontiguousarray(_swap(array)), list(blobs), list(blobs.values()), format_.options
-        )
-    except cv2.error as error:
-        raise OutputError(f"{path}: {format_.name} does not encode: {error.err}") from error
-    if not done:
-        raise OutputError(f"{path}: {format_.name} does not encode")
-    return coded.data
-
-
-def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | None) -> None:
+def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | None = None) -> None:
     """Refuse, before any work, a result that the format cannot hold.
+
+    Parameters
+    ----------
+    path : the final name
+    format_ : that its suffix asks for
+    info : of the result
+    quality : 1 to 100, None for the format's default
 
     Raises
     ------
     OutputError
         Naming the file and the limit.
     """
-    layout = info.layout
+    layout, name, (h, w) = info.layout, format_.name, info.shape
+    if info.nodata is not None or info.masked:
+        kept = "a mask" if info.masked else "a nodata value"
+        raise OutputError(f"{path}: {name} does not hold {kept}; write a TIFF instead")
     if layout.color == "bands":
-        raise OutputError(f"{path}: {format_.name} holds gray or RGB, got {layout}; write a TIFF instead")
-    if info.dtype not in [np.dtype(d) for d in format_.depths]:
-        names = " or ".join(np.dtype(d).name for d in format_.depths)
-        raise OutputError(f"{path}: {format_.name} holds {names} samples, got {info.dtype}")
+        raise OutputError(f"{path}: {name} holds gray or RGB, got {layout}; write a TIFF instead")
+    depths = (1, 2) if name == "AVIF" and quality is not None else format_.depths
+    if info.dtype.kind != "u" or info.dtype.itemsize not in depths:
+        names = " or ".join(f"uint{8 * size}" for size in format_.depths)
+        more = " (12 bits with a quality)" if name == "AVIF" and info.dtype == np.uint16 else ""
+        raise OutputError(f"{path}: {name} holds {names} samples{more}, got {info.dtype}")
     if layout.alpha and not format_.alpha:
-        raise OutputError(f"{path}: {format_.name} holds no alpha; write a PNG, WebP or TIFF instead")
-    if max(info.shape) > format_.max_side:
-        h, w = info.shape
-        raise OutputError(
-            f"{path}: {format_.name} sides are at most {format_.max_side} pixels, got {w} x {h}"
+        raise OutputError(f"{path}: {name} holds no alpha; write a PNG, WebP or TIFF instead")
+    if max(h, w) > format_.max_side:
+        raise OutputError(f"{path}: {name} sides are at most {format_.max_side} pixels, got {w} x {h}")
+    if h * w > format_.max_pixels:
+        raise OutputError(f"{path}: {name} pictures have at most {format_.max_pixels} pixels, got {w} x {h}")
+    if format_ is BMP and h * (w + 4) * layout.channels > bmp.MOST:
+        raise OutputError(f"{path}: BMP files have at most {bmp.MOST} bytes, too few for {w} x {h} pixels")
+    if quality is not None and not format_.lossy:
+        raise OutputError(f"{path}: {name} is lossless and takes no quality, got {quality}")
+    if quality is not None and not 1 <= quality <= 100:
+        raise OutputError(f"{path}: quality is 1 to 100, got {quality}")
+    _warn_of_losses(path, format_, info.metadata)
+
+
+def encode(
+    array: NDArray[Any],
+    format_: Format,
+    info: PictureInfo,
+    scale: int,
+    quality: int | None,
+    path: Path,
+) -> bytes:
+    """Encode a whole picture with what its metadata become at the new scale.
+
+    Parameters
+    ----------
+    array : (H, W, C), of ``info.dtype``; any array, also one that lies in a file
+    format_ : to write
+    info : of `array`; its metadata are those of the picture before
+    scale : pixels of `array` a pixel of the picture before
+    quality : 1 to 100; None for lossless, and 95 for JPEG
+    path : for messages
+
+    Raises
+    ------
+    OutputError
+        If the library refuses.
+    """
+    h, w = info.shape
+    metadata = outgoing(info.metadata, format_, scale, (w, h), info.layout.color)
+    try:
+        return samples.encode(array, format_, metadata, quality)
+    except DamagedError as error:
+        raise OutputError(f"{path}: {format_.name} does not encode: {error}") from error
+
+
+def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, int], color: str) -> Metadata:
+    """Return the metadata of the picture `scale` times larger, as `format_` holds them.
+
+    Parameters
+    ----------
+    metadata : of the picture before
+    format_ : to write; what it has no place for goes into EXIF
+    scale : how many times larger
+    size : (width, height) of the result
+    color : "gray" or "rgb"
+    """
+    x, y = metadata.dpi or (0.0, 0.0)
+    dpi = (x * scale, y * scale) if x > 0 and y > 0 else None
+    block = exif.scaled(metadata.exif, scale, size)
+    texts = dict(metadata.texts)
+    if format_.exif and not format_.texts:
+        tagged, comment = _for_exif(texts)
+        if format_.density:  # JPEG has comments of its own too
+            more = exif.completed(block, tagged)
+            if more is not None and len(more) > jpeg.MOST_EXIF:  # a segment would not hold it
+                comment = "\n".join(f"{key}: {text}" for key, text in texts.items())
+            else:
+                block = more
+            texts = {"Comment": comment} if comment else {}
+        else:
+            block = exif.completed(block, tagged, dpi, comment)
+    # In formats without gray the samples are RGB, and a profile of gray would be one of nothing.
+    stored = "rgb" if format_.name == "WebP" else color
+    icc = metadata.icc
+    if icc is not None and icc[16:20] != (b"GRAY" if stored == "gray" else b"RGB "):
+        warnings.warn(
+            f"{format_.name} holds this picture as {stored}, which its color profile"
+            f" ({icc[16:20].decode('latin-1').strip()}) does not describe; it is left out",
+            RuntimeWarning,
+            stacklevel=2,
         )
-    if info.metadata.raster.get("crs"):
-        warnings.warn(f"{path}: {format_.name} does not keep the georeference", RuntimeWarning, stacklevel=2)
+        icc = None
+    return replace(
+        metadata, icc=icc, exif=block, xmp=xmp.scaled(metadata.xmp, scale, size), dpi=dpi, texts=texts
+    )
 
 
-def _swap(array: NDArray[Any]) -> NDArray[Any]:
-    """Turn OpenCV's BGR(A) into RGB(A) or back, as a view where that is enough."""
-    channels = array.shape[2]
-    if channels == 3:
-        return array[..., ::-1]
-    if channels == 4:
-        return array[..., [2, 1, 0, 3]]
-    if channels == 2:  # gray + alpha has no OpenCV form of its own
-        return array[..., [0, 0, 0, 1]]
-    return array
+def _for_exif(texts: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Split texts into those that EXIF has tags for, and one comment that holds the others."""
+    tagged: dict[str, str] = {}
+    rest: list[str] = []
+    for key, text in texts.items():
+        date = _exif_date(text) if key == "Creation Time" else None
+        if key == "Comment":
+            rest.insert(0, text)
+        elif key in exif.TEXT_TAGS and (key != "Creation Time" or date):
+            tagged[key] = date or text
+        else:
+            rest.append(f"{key}: {text}")
+    return tagged, "\n".join(rest)
+
+
+def _exif_date(text: str) -> str | None:
+    """Return a date as EXIF writes it, from that, ISO 8601 or RFC 1123 (which PNG recommends)."""
+    if _EXIF_DATE.fullmatch(text):
+        return text
+    if found := _ISO_DATE.match(text):
+        return f"{found[1]}:{found[2]}:{found[3]} {found[4]}"
+    date = parsedate(text)
+    return "{:04}:{:02}:{:02} {:02}:{:02}:{:02}".format(*date[:6]) if date else None
+
+
+def _warn_of_losses(path: Path, format_: Format, metadata: Metadata) -> None:
+    """Say what the format has no place for."""
+    lost = []
+    if metadata.raster.get("crs"):
+        lost.append("the georeference")
+    if not format_.exif:
+        lost += [name for name, item in (("EXIF", metadata.exif), ("XMP", metadata.xmp)) if item]
+        lost += ["texts"] if metadata.texts else []
+    color = metadata.raster.get("color", {})
+    if format_ is not PNG and not metadata.icc:
+        if color.get("cICP", _SRGB)[:2] != _SRGB:
+            lost += ["its color primaries and transfer (cICP)"] if format_ is not AVIF else []
+        elif not _near_srgb(color):
+            lost.append("its color primaries (cHRM)")
+    for item in lost:
+        warnings.warn(f"{path}: {format_.name} does not keep {item}", RuntimeWarning, stacklevel=3)
+
+
+def _near_srgb(color: Mapping[str, bytes]) -> bool:
+    """Return whether primaries and gamma are sRGB's, which is what they are without a word."""
+    if "sRGB" in color or "cHRM" not in color:
+        return True
+    srgb = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    chrm = [int.from_bytes(color["cHRM"][k : k + 4], "big") for k in range(0, 32, 4)]
+    gamma = int.from_bytes(color.get("gAMA", (45455).to_bytes(4, "big")), "big")
+    return all(abs(a - b) < 200 for a, b in zip(chrm, srgb, strict=True)) and abs(gamma - 45455) < 500

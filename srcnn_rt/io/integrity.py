@@ -1,76 +1,79 @@
-"""Is the file whole, and one picture? Decoders fill what is missing with gray and drop frames."""
+"""Can the file be what its header says? Asked before a byte is decoded or much memory taken."""
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
 
-# In a JPEG's compressed data 0xFF is followed by 0x00 or a restart marker; any other
-# byte (0xFF is padding) begins the next segment.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+from ..errors import PictureError
+from .formats import Format
+from .found import DamagedError, Declared
 
-
-def truncated_png(data: bytes) -> bool:
-    """Walk a PNG's chunks; the last must be a whole IEND."""
-    at = 8
-    while at + 12 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] == b"IEND":
-            return False
-        at += 12 + size
-    return True
+MAX_PIXELS = 2**30  # of a picture that is decoded whole into memory
+_HEAD = 2**20  # bytes in which a header nearly always stands
 
 
-def truncated_jpeg(data: bytes) -> bool:
-    """Walk a JPEG's segments and scans; it must reach the end marker of the picture itself.
+def declared(source: bytes | Path, format_: Format) -> Declared:
+    """Return what the header says; nothing is decoded.
 
-    Looking for the last two bytes would not do: thumbnails in EXIF have end markers
-    too, and cameras append data.
+    Parameters
+    ----------
+    source : a file's bytes, or the file, of which as little as possible is read
+    format_ : as recognised
+
+    Raises
+    ------
+    PictureError
+        If the header is damaged (naming the file, if it is one).
     """
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return True
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0xD9:
-            return False
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == 0xDA:
-            found = _MARKER.search(data, at)
-            if found is None:
-                return True
-            at = found.start()
-    return data[at : at + 2] != b"\xff\xd9"
+    if isinstance(source, bytes):
+        try:
+            return format_.declared(source)
+        except DamagedError as error:
+            raise PictureError(f"damaged {format_.name}: {error}") from error
+    with source.open("rb") as file:
+        head = file.read(_HEAD)
+        try:
+            return format_.declared(head)
+        except DamagedError:
+            head += file.read()  # color profiles and thumbnails may stand before it
+    try:
+        return format_.declared(head)
+    except DamagedError as error:
+        raise PictureError(f"{source}: damaged {format_.name}: {error}") from error
 
 
-def truncated_webp(data: bytes) -> bool:
-    """A RIFF header gives the size of the rest."""
-    return len(data) < 8 + int.from_bytes(data[4:8], "little")
+def check_declared(
+    path: Path, format_: Format, said: Declared, size: int, least: int, max_pixels: int = MAX_PIXELS
+) -> None:
+    """Refuse a file that is larger than allowed, or cannot hold what it says.
 
+    Parameters
+    ----------
+    path : for the message
+    format_ : as recognised
+    said : by the header
+    size : bytes of the file
+    least : fewest bytes that a file of this header has, 0 if nothing is known
+    max_pixels : that are decoded into memory
 
-def truncated_bmp(data: bytes) -> bool:
-    """A BMP header gives the size of the file, or 0."""
-    return len(data) < max(54, int.from_bytes(data[2:6], "little"))
-
-
-def animated_png(data: bytes) -> bool:
-    """An animation control chunk stands before the picture's data."""
-    at = 8
-    while at + 12 <= len(data):
-        kind = data[at + 4 : at + 8]
-        if kind in (b"acTL", b"IDAT"):
-            return kind == b"acTL"
-        at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return False
-
-
-def animated_webp(data: bytes) -> bool:
-    """The extended header has a bit for it."""
-    return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
-
-
-def never_animated(data: bytes) -> bool:
-    """JPEG and BMP hold one picture."""
-    return False
+    Raises
+    ------
+    PictureError
+        Naming the file and the limit.
+    """
+    w, h = said.width, said.height
+    if w * h > max_pixels:
+        raise PictureError(
+            f"{path}: declares {w} x {h} = {w * h} pixels, and a {format_.name} is decoded whole:"
+            f" at most {max_pixels} pixels are read, --max-pixels {w * h} allows it"
+        )
+    if max(w, h) > format_.max_side or w * h > format_.max_pixels:
+        raise PictureError(
+            f"{path}: declares {w} x {h} pixels; {format_.name} sides of at most {format_.max_side}"
+            f" and {format_.max_pixels} pixels are read"
+        )
+    if size < least:
+        raise PictureError(
+            f"{path}: truncated {format_.name}: declares {w} x {h} pixels, which take at least {least} bytes,"
+            f" and has {size}"
+        )

@@ -1,0 +1,51 @@
+"""XMP says some things about the samples too; they are replaced in its text, the rest stays."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_SIZES = {
+    b"tiff:ImageWidth": 0, b"exif:PixelXDimension": 0, b"tiff:ImageLength": 1, b"exif:PixelYDimension": 1,
+}  # fmt: skip
+_DENSITIES = (b"tiff:XResolution", b"tiff:YResolution")
+
+
+def upright(xmp: bytes | None, turned: int) -> bytes | None:
+    """Return the same packet for a picture that has been turned as orientation `turned` asked."""
+    if xmp is None or turned == 1:
+        return xmp
+    xmp = _item(b"tiff:Orientation", rb"[2-8]").sub(rb"\g<1>1\g<3>", xmp)
+    if turned >= 5:
+        found = [_item(name, rb"\d{1,9}(?:/\d{1,9})?").search(xmp) for name in _DENSITIES]
+        if found[0] and found[1] and found[0][2] != found[1][2]:
+            values = found[1][2], found[0][2]
+            for name, value in zip(_DENSITIES, values, strict=True):
+                xmp = _item(name, rb"\d{1,9}(?:/\d{1,9})?").sub(rb"\g<1>" + value + rb"\g<3>", xmp, count=1)
+    return xmp
+
+
+def scaled(xmp: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None:
+    """Return the packet of a picture `scale` times larger, now `size` (width, height) pixels."""
+    if xmp is None:
+        return None
+    for name, axis in _SIZES.items():
+        xmp = _item(name, rb"\d{1,9}").sub(rb"\g<1>" + str(size[axis]).encode() + rb"\g<3>", xmp)
+    for name in _DENSITIES:
+        xmp = _item(name, rb"\d{1,9}(?:/\d{1,9})?").sub(lambda m: m[1] + _times(m[2], scale) + m[3], xmp)
+    return xmp
+
+
+def _item(name: bytes, value: bytes) -> re.Pattern[bytes]:
+    """Match a property as an attribute or as an element, value between the first and last group."""
+    return re.compile(
+        rb"((?<![\w:])" + name + rb"(?:\s{0,9}=\s{0,9}[\"']|>)\s{0,9})(" + value + rb")(\s{0,9}[\"'<])"
+    )
+
+
+def _times(number: bytes, scale: int) -> bytes:
+    above, _, below = number.partition(b"/")
+    if int(below or b"1") == 0:
+        return number
+    value = Fraction(int(above), int(below or b"1")) * scale
+    return f"{value.numerator}/{value.denominator}".encode() if below else str(value).encode()
