@@ -125,7 +125,7 @@ def upscale(
     os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
     from .. import spec
     from ..engine import Engine
-    from ..io import make_folder
+    from ..io import is_picture, make_folder
     from .inputs import Queue, expand, output_folder, targets
 
     if best and model is not None:
@@ -154,7 +154,7 @@ def upscale(
                 make_folder(folder)
             for missing in errors:
                 _fail(missing, as_json, None)
-            several = len(inputs) > 1 or len(sources) > 1 or any(Path(name).is_dir() for name in inputs)
+            several = len(sources) > 1 or any(Path(n).is_dir() and not is_picture(Path(n)) for n in inputs)
             queue = Queue(named, several=several, overwrite=overwrite)
             settings: dict[str, Any] = {
                 "overwrite": overwrite, "resume": resume or (several and not overwrite), "page": page,

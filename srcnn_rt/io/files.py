@@ -13,7 +13,7 @@ from .base import Source, Target
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
-CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 ZARR_SUFFIXES = (".zarr",)  # folders
 PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES, *ZARR_SUFFIXES)
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -1,0 +1,114 @@
+"""The command line's words for files: formats, pages, qualities, limits, what went before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import tifffile
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from srcnn_rt import Engine
+from srcnn_rt.cli import main
+from srcnn_rt.geometry import Span
+from srcnn_rt.io import open_source
+from tests.conftest import drawing
+from tests.reference import quantise
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+RGB = quantise(drawing(30, 40, 3), np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(RGB).save("a.png")
+    return tmp_path
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, ["upscale", *words, "--model", "bicubic-x2", "--provider", "cpu"])
+
+
+def refused(*words: str) -> str:
+    before = sorted(p.name for p in Path().iterdir())
+    result = run(*words)
+    assert result.exit_code == 1
+    assert sorted(p.name for p in Path().iterdir()) == before
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def pixels(path: str) -> np.ndarray:
+    with open_source(Path(path)) as source:
+        h, w = source.info.shape
+        return np.array(source.read(Span(0, h), Span(0, w)))
+
+
+@pytest.mark.parametrize("format_", ["tif", "png", "webp", "avif", "jxl", "bmp", "zarr"])
+def test_every_format_holds_the_same_picture(format_: str) -> None:
+    if format_ == "zarr":
+        pytest.importorskip("zarr", reason="the extra zarr is not installed")
+    result = run("a.png", "--format", format_)
+    assert result.exit_code == 0, result.output
+    with Engine("bicubic-x2", "cpu") as engine:
+        expected = engine.upscale(RGB)
+    assert (pixels(f"a_x2.{format_}") == expected).all()
+    assert run("a.png", "--format", format_).exit_code == 1  # it is there
+    assert run("a.png", "--format", format_, "--overwrite").exit_code == 0
+    assert (pixels(f"a_x2.{format_}") == expected).all()
+    assert sorted(p.name for p in Path().iterdir()) == ["a.png", f"a_x2.{format_}"]
+
+
+def test_quality_is_the_encoders() -> None:
+    assert run("a.png", "--format", "jpg").exit_code == 0
+    assert run("a.png", "-o", "small.jpg", "--quality", "10").exit_code == 0
+    assert Path("small.jpg").stat().st_size < Path("a_x2.jpg").stat().st_size
+    assert "q.png: PNG is lossless" in refused("a.png", "-o", "q.png", "--quality", "10")
+    assert "q.tif: a TIFF is written without loss" in refused("a.png", "-o", "q.tif", "--quality", "10")
+
+
+def test_pages() -> None:
+    with tifffile.TiffWriter("m.tif") as file:
+        file.write(RGB, photometric="rgb")
+        file.write(RGB[:20, :25, 0], photometric="minisblack")
+    assert run("m.tif").exit_code == 0
+    with tifffile.TiffFile("m_x2.tif") as back:
+        assert [p.shape for p in back.pages] == [(60, 80, 3), (40, 50)]
+    assert run("m.tif", "--page", "2", "-o", "two.png").exit_code == 0
+    assert np.asarray(Image.open("two.png")).shape == (40, 50)
+    assert "m.tif: has 2 pages, so there is no page 3" in refused("m.tif", "--page", "3", "-o", "x.tif")
+    assert "x.png: holds one picture, got 2 pages" in refused("m.tif", "-o", "x.png")
+    assert "x.tif: a Cloud-Optimised GeoTIFF holds one page" in refused("m.tif", "-o", "x.tif", "--cog")
+
+
+def test_cog() -> None:
+    assert run("a.png", "-o", "c.tif", "--cog").exit_code == 0
+    with rasterio.open("c.tif") as file:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert (file.read().transpose(1, 2, 0) == Engine("bicubic-x2", "cpu").upscale(RGB)).all()
+    assert "c.png: only a TIFF can be" in refused("a.png", "-o", "c.png", "--cog")
+
+
+def test_max_pixels() -> None:
+    assert "--max-pixels 1200 allows it" in refused("a.png", "-o", "x.png", "--max-pixels", "1199")
+    assert run("a.png", "-o", "x.png", "--max-pixels", "1200").exit_code == 0
+    tifffile.imwrite("a.tif", RGB, photometric="rgb")
+    assert "a.tif: 40 x 30 pixels are more than the 1199" in refused(
+        "a.tif", "-o", "y.tif", "--max-pixels", "1199"
+    )
+
+
+def test_a_format_and_a_name_must_agree() -> None:
+    result = run("a.png", "-o", "b.png", "--format", "tif")
+    assert result.exit_code == 2
+    assert "b.png: its suffix says another format than tif" in result.stderr
+    assert run("a.png", "-o", "b.tiff", "--format", "tif").exit_code == 0
+
+
+def test_resume_of_nothing_is_a_beginning() -> None:
+    assert run("a.png", "--resume").exit_code == 0
+    assert Path("a_x2.png").exists()
