@@ -41,14 +41,16 @@ def write(
     path.write_bytes(coded.encode(array, format_, info, 1, quality, path))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".avif", ".jxl", ".bmp"])
+KINDS = [
+    *((s, c, d) for s in (".png", ".jxl") for c in (1, 2, 3, 4) for d in (np.uint8, np.uint16)),
+    *((s, c, np.uint8) for s in (".webp", ".avif") for c in (1, 2, 3, 4)),
+    *((".bmp", c, np.uint8) for c in (1, 3)),
+]
+
+
+@pytest.mark.parametrize(("suffix", "channels", "dtype"), KINDS)
 def test_lossless_by_default(tmp_path: Path, suffix: str, channels: int, dtype: type) -> None:
     """Every kind that a format holds comes back the same by another reader, and by ours."""
-    holds16 = suffix in (".png", ".jxl")
-    if (dtype is np.uint16 and not holds16) or (suffix == ".bmp" and channels in (2, 4)):
-        pytest.skip("the format has no such kind; its refusal is tested below")
     array = picture(channels, dtype)
     if channels in (2, 4):
         array[:9, :, -1] = 0  # transparent parts have a color too
@@ -64,8 +66,6 @@ def test_lossless_by_default(tmp_path: Path, suffix: str, channels: int, dtype: 
     assert (got.reshape(expected.shape) == expected).all()
     mine = pixels(read(tmp_path / f"a{suffix}"))
     assert mine.dtype == dtype
-    if suffix == ".bmp" and channels == 1:
-        assert mine.shape[2] in (1, 3)
     assert (mine == expected).all()
 
 
@@ -430,12 +430,10 @@ def test_qualities_that_mean_nothing(name: str, quality: int, rule: str) -> None
         coded.check_coded(Path(name), coded.FORMATS[Path(name).suffix], info(), quality)
 
 
-@pytest.mark.parametrize("suffix", EVERY)
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif"])
 def test_the_largest_that_is_allowed_is_written(tmp_path: Path, suffix: str) -> None:
     """The limits are the libraries' own: at them they write and read, one pixel on they do not."""
     side = coded.FORMATS[suffix].max_side
-    if side > 10**6:
-        pytest.skip("its limit is not one of width")
     array = np.zeros((16 if suffix == ".avif" else 1, side, 1), np.uint8)
     write(tmp_path / f"a{suffix}", array)
     assert pixels(read(tmp_path / f"a{suffix}")).shape[:2] == array.shape[:2]

@@ -168,7 +168,8 @@ def test_texts_from_png_into_exif(tmp_path: Path, target: str, with_exif: bool) 
     assert said(0x8298) == "(c)"
     assert said(0x0131) == "a test"
     assert said(0x0132) == "2024:05:06 07:08:09"
-    everything = f"a comment, 写真\nKey of one's own: {'x' * 300}"
+    other = "Description: drawn, é\n" if with_exif else ""
+    everything = f"a comment, 写真\n{other}Key of one's own: {'x' * 300}"
     if target == ".jpg":
         assert got["comment"].decode() == everything
     else:
@@ -180,6 +181,25 @@ def test_texts_from_png_into_exif(tmp_path: Path, target: str, with_exif: bool) 
     back = read(tmp_path / f"b{target}").info.metadata.texts
     assert back["Title"] == "a title"
     assert back["Comment"] == everything
+
+
+@pytest.mark.parametrize("target", [".jpg", ".webp", ".avif", ".jxl"])
+def test_texts_that_contradict_exif_are_kept_beside_it(tmp_path: Path, target: str) -> None:
+    block = exif.completed(exif_block(), {}, None, "of the camera")
+    texts = {"Author": "somebody else", "Description": "a drawing", "Comment": "of a person"}
+    make(tmp_path / "a.png", RGB, texts=texts, exif=block)
+    enlarge(tmp_path / "a.png", tmp_path / f"b{target}")
+    got = seen(tmp_path / f"b{target}")
+    assert tags(got["exif"])[0x013B] == "somebody"
+    comment = tags(got["exif"]).get_ifd(0x8769)[0x9286]
+    if target == ".jpg":
+        assert comment == b"ASCII\0\0\0of the camera"
+        assert got["comment"] == b"of a person\nAuthor: somebody else"
+    else:
+        assert comment == b"ASCII\0\0\0of the camera\nof a person\nAuthor: somebody else"
+    enlarge(tmp_path / f"b{target}", tmp_path / f"c{target}")  # and once is enough
+    again = tags(seen(tmp_path / f"c{target}")["exif"])
+    assert again.get_ifd(0x8769)[0x9286] == comment
 
 
 @pytest.mark.parametrize("source", [".jpg", ".webp", ".avif", ".jxl"])

@@ -179,7 +179,7 @@ def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, i
     block = exif.scaled(metadata.exif, scale, size)
     texts = dict(metadata.texts)
     if format_.exif and not format_.texts:
-        tagged, comment = _for_exif(texts)
+        tagged, comment = _for_exif(texts, exif.texts(block))
         if format_.density:  # JPEG has comments of its own too
             more = exif.completed(block, tagged)
             if more is not None and len(more) > jpeg.MOST_EXIF:  # a segment would not hold it
@@ -205,16 +205,19 @@ def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, i
     )
 
 
-def _for_exif(texts: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Split texts into those that EXIF has tags for, and one comment that holds the others."""
+def _for_exif(texts: Mapping[str, str], said: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """Split texts into those that EXIF has tags for, and one comment that holds the others.
+
+    The tags in which `said` says something else already count as taken.
+    """
     tagged: dict[str, str] = {}
     rest: list[str] = []
     for key, text in texts.items():
-        date = _exif_date(text) if key == "Creation Time" else None
+        value = _exif_date(text) if key == "Creation Time" else text
         if key == "Comment":
             rest.insert(0, text)
-        elif key in exif.TEXT_TAGS and (key != "Creation Time" or date):
-            tagged[key] = date or text
+        elif key in exif.TEXT_TAGS and value and said.get(key, value) == value:
+            tagged[key] = value
         else:
             rest.append(f"{key}: {text}")
     return tagged, "\n".join(rest)

@@ -256,7 +256,8 @@ def completed(
 ) -> bytes | None:
     """Return the block with what it lacks: texts by PNG's keywords, a comment, the print resolution.
 
-    Nothing that it says already is changed. None stays None if there is nothing to say.
+    Nothing that it says already is changed; to a comment, another one is added. None stays None if
+    there is nothing to say.
     """
     block = _Block(exif)
     have = texts(exif)
@@ -269,7 +270,11 @@ def completed(
         for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), density, strict=True):
             added[tag] = (_RATIONAL, 1, _rational(Fraction(value).limit_denominator(10_000), block.order))
         added[RESOLUTION_UNIT] = (_SHORT, 1, (2).to_bytes(2, block.order))
-    said = None if "Comment" in have or not comment else _encoded_comment(comment, block.order)
+    before = have.get("Comment", "")
+    readable = bool(before) or block.find(_USER_COMMENT, block.second) is None
+    said = None
+    if comment and comment not in before and readable:
+        said = _encoded_comment(f"{before}\n{comment}" if before else comment, block.order)
     if not added and said is None:
         return exif
     if not block.legal:
