@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import Engine, engine, geometry, program, spec, tiles
+from srcnn_rt import Engine, geometry, program, spec, tiles
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
 from tests.models import layers_of
@@ -193,7 +193,7 @@ def mutant_result(monkeypatch: pytest.MonkeyPatch, path: Path, picture: np.ndarr
 
     with Engine(path, "cpu", 512) as whole:
         good = whole.upscale(picture)
-    monkeypatch.setattr(engine.tiles, "extract", spoiled)
+    monkeypatch.setattr(tiles, "extract", spoiled)
     with Engine(path, "cpu", 16) as tiled:
         return bool((tiled.upscale(picture) != good).any())
 
@@ -276,6 +276,6 @@ def test_another_border_is_caught_by_the_oracle(
 
     with Engine(path, "cpu", 512) as e:
         assert (e.upscale(picture) == expected).all()
-    monkeypatch.setattr(engine.tiles, "extract", other_border)
+    monkeypatch.setattr(tiles, "extract", other_border)
     with Engine(path, "cpu", 512) as e:
         assert (e.upscale(picture) != expected).any()
