@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 
 from .reach import SAME, Link, Sampled, Step, Transposed
-from .tensors import FAR, Call, Flow, Known
+from .tensors import FAR, STANDARD, Call, Flow, Known
 
 Result = tuple[Flow, Link, Link, int]
 Results = Sequence[Result]
@@ -29,6 +29,8 @@ _ELEMENTWISE = frozenset((
 ))
 # Their further inputs are vectors over channels, or single numbers.
 _PER_CHANNEL = frozenset(("BatchNormalization", "DequantizeLinear", "QuantizeLinear"))
+_CONTRIB = "com.microsoft"  # ONNX Runtime's own; its operators of these names are elementwise too
+_MOST_FACTOR = 64  # of a Resize
 # fmt: on
 
 
@@ -40,10 +42,10 @@ def apply(call: Call) -> Results:
     ModelError
         If the operator's reach is unknown or unbounded, naming node and op.
     """
-    if call.op in _ELEMENTWISE:
+    if call.op in _ELEMENTWISE and call.node.domain in (*STANDARD, _CONTRIB):
         return _elementwise(call)
     known = _OPERATORS.get(call.op)
-    if known is None or call.node.domain not in ("", "ai.onnx"):
+    if known is None or call.node.domain not in STANDARD:
         raise call.refusal(f"{call.op} has unknown or unbounded reach, so the model cannot be tiled")
     return known(call)
 
@@ -84,6 +86,12 @@ def _window(call: Call, size: int, axis: int, kernel: int, ceil: bool = False) -
     stride = call.attribute("strides", [1, 1])[axis]
     dilation = call.attribute("dilations", [1, 1])[axis]
     pads = call.attribute("pads", [0, 0, 0, 0])
+    # ONNX Runtime divides by some of these without looking.
+    if min(kernel, stride, dilation) < 1 or min(pads) < 0:
+        raise call.refusal(
+            f"kernel, stride and dilation must be positive, pads not negative, got {kernel}, {stride}, "
+            f"{dilation}, {pads}"
+        )
     reach = (kernel - 1) * dilation + 1
     before, after = pads[axis], pads[axis + 2]
     auto = call.attribute("auto_pad", b"NOTSET")
@@ -123,6 +131,10 @@ def _conv_transpose(call: Call) -> Results:
         extra = call.attribute("output_padding", [0, 0])[k]
         pads = call.attribute("pads", [0, 0, 0, 0])
         before, after = pads[k], pads[k + 2]
+        if min(stride, reach) < 1 or min(extra, before, after) < 0:
+            raise call.refusal(
+                f"stride and kernel must be positive, pads not negative, got {stride}, {reach}, {pads}"
+            )
         full = (flow.spatial[k] - 1) * stride + reach + extra
         auto = call.attribute("auto_pad", b"NOTSET")
         if call.attribute("output_shape") is not None:
@@ -152,6 +164,8 @@ def _depth_to_space(call: Call) -> Results:
     n, c, h, w = call.flow.shape
     _check_ncyx(call, call.flow)
     b = call.attribute("blocksize")
+    if b < 1 or c % (b * b):
+        raise call.refusal(f"{c} channels are no blocks of {b} x {b}")
     return [(Flow((n, c // (b * b), h * b, w * b), "ncyx"), Step(up=b), Step(up=b), 0)]
 
 
@@ -159,7 +173,7 @@ def _space_to_depth(call: Call) -> Results:
     n, c, h, w = call.flow.shape
     _check_ncyx(call, call.flow)
     b = call.attribute("blocksize")
-    if h % b or w % b:
+    if b < 1 or h % b or w % b:
         raise call.refusal(f"sizes must be multiples of {b}, got {h} x {w}")
     link = Step(kernel=b, stride=b)
     return [(Flow((n, c * b * b, h // b, w // b), "ncyx"), link, link, 0)]
@@ -182,11 +196,13 @@ def _resize(call: Call) -> Results:
     if old and call.attribute("scales") is not None:
         scales = Known(np.array(call.attribute("scales"), np.float32))
     if scales is not None and scales.value.size:
+        if scales.value.size > rank:
+            raise call.refusal(f"{scales.value.size} scales for {rank} axes")
         for axis, factor in zip(axes, scales.value.tolist(), strict=True):
             factors[axis] = Fraction(factor).limit_denominator(1000)
             shape[axis] = math.floor(flow.shape[axis] * factors[axis])
     else:
-        for axis, size in zip(axes, call.value(3).tolist(), strict=True):
+        for axis, size in zip(axes, call.numbers(3), strict=True):
             factors[axis] = Fraction(int(size), flow.shape[axis])
             shape[axis] = int(size)
     links: list[Link] = [SAME, SAME]
@@ -195,6 +211,8 @@ def _resize(call: Call) -> Results:
             continue
         if role not in "yx":
             raise call.refusal("resizes channels")
+        if not 0 < factors[axis] <= _MOST_FACTOR:
+            raise call.refusal(f"a factor must be over 0 and at most {_MOST_FACTOR}, got {factors[axis]}")
         links["yx".index(role)] = _sampling(call, mode, how, factors[axis])
     return [(Flow(tuple(shape), flow.roles), links[0], links[1], 0)]
 
@@ -243,9 +261,9 @@ def _pad(call: Call) -> Results:
         raise call.refusal("wraps around the picture")
     pads = call.attribute("pads")
     if pads is None:
-        pads = call.value(1).tolist()
+        pads = call.numbers(1)
     axes = call.known(3)
-    places = [a % rank for a in axes.value.tolist()] if axes is not None else list(range(rank))
+    places = [a % rank for a in call.numbers(3)] if axes is not None else list(range(rank))
     shape, links = list(flow.shape), [SAME, SAME]
     for k, axis in enumerate(places):
         before, after = pads[k], pads[k + len(places)]
@@ -263,8 +281,8 @@ def _slice(call: Call) -> Results:
     starts, ends = call.attribute("starts"), call.attribute("ends")
     axes, steps = call.attribute("axes"), None
     if starts is None:
-        starts, ends = (call.value(k).tolist() for k in (1, 2))
-        axes, steps = (None if (s := call.known(k)) is None else s.value.tolist() for k in (3, 4))
+        starts, ends = (call.numbers(k) for k in (1, 2))
+        axes, steps = (None if call.known(k) is None else call.numbers(k) for k in (3, 4))
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     shape, links = list(flow.shape), [SAME, SAME]
@@ -300,7 +318,7 @@ def _split(call: Call) -> Results:
     count = len(call.node.output)
     sizes = call.attribute("split")
     if sizes is None and len(call.inputs) > 1 and call.inputs[1] is not None:
-        sizes = call.value(1).tolist()
+        sizes = call.numbers(1)
     if sizes is None:
         part = -(-flow.shape[axis] // count)
         sizes = [part] * (count - 1) + [flow.shape[axis] - part * (count - 1)]
@@ -323,7 +341,7 @@ def _transpose(call: Call) -> Results:
 
 def _reshape(call: Call) -> Results:
     flow = call.flow
-    target = [int(n) for n in call.value(1).tolist()]
+    target = [int(n) for n in call.numbers(1)]
     if not call.attribute("allowzero", 0):
         target = [flow.shape[k] if n == 0 else n for k, n in enumerate(target)]
     if -1 in target:
@@ -381,7 +399,7 @@ def _regroup(call: Call, flow: Flow, target: list[int]) -> Results:
 def _squeeze(call: Call) -> Results:
     flow = call.flow
     axes = call.attribute("axes")
-    axes = call.value(1).tolist() if axes is None else axes
+    axes = call.numbers(1) if axes is None else axes
     drop = {a % len(flow.shape) for a in axes}
     if any(flow.roles[a] in "yx" for a in drop):
         raise call.refusal("drops a spatial axis")
@@ -392,7 +410,7 @@ def _squeeze(call: Call) -> Results:
 def _unsqueeze(call: Call) -> Results:
     flow = call.flow
     axes = call.attribute("axes")
-    axes = call.value(1).tolist() if axes is None else axes
+    axes = call.numbers(1) if axes is None else axes
     rank = len(flow.shape) + len(axes)
     shape, roles = list(flow.shape), list(flow.roles)
     for a in sorted(a % rank for a in axes):
@@ -413,8 +431,8 @@ def _over_channels(call: Call, axes: Sequence[int]) -> None:
 def _reduce(call: Call) -> Results:
     flow = call.flow
     axes = call.attribute("axes")
-    if axes is None and (state := call.known(1)) is not None:
-        axes = state.value.tolist()
+    if axes is None and call.known(1) is not None:
+        axes = call.numbers(1)
     axes = list(axes or range(len(flow.shape)))
     _over_channels(call, axes)
     places = {a % len(flow.shape) for a in axes}
@@ -455,7 +473,7 @@ def _gather(call: Call) -> Results:
 
 def _expand(call: Call) -> Results:
     flow = call.flow
-    target = [int(n) for n in call.value(1).tolist()]
+    target = [int(n) for n in call.numbers(1)]
     if len(target) > len(flow.shape):
         raise call.refusal("adds axes")
     target = [1] * (len(flow.shape) - len(target)) + target

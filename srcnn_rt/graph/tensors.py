@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 FAR = 2**31 - 1  # an end of a slice that means "to the end"
+STANDARD = ("", "ai.onnx")
+_MOST_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ class Call:
 
     def refusal(self, reason: str) -> ModelError:
         """Return the error that names this node and its op."""
-        return ModelError(f"node {self.node.name or self.node.output[0]!r} ({self.op}): {reason}")
+        name = self.node.name or next(iter(self.node.output), "")
+        return ModelError(f"node {name!r} ({self.op}): {reason}")
 
     def attribute(self, name: str, default: Any = None) -> Any:
         from onnx import helper
@@ -87,3 +90,10 @@ class Call:
         if state is None:
             raise self.refusal(f"input {k} is missing")
         return state.value
+
+    def numbers(self, k: int) -> list[Any]:
+        """Return input k, axes or sizes or the like, as a list."""
+        value = self.value(k)
+        if value.size > _MOST_NUMBERS:
+            raise self.refusal(f"input {k} may hold at most {_MOST_NUMBERS} numbers, got {value.size}")
+        return list(value.reshape(-1).tolist())

@@ -100,7 +100,8 @@ class Edit:
         float64 becomes float32: sums are made in float64 and rounded once.
         """
         kind = np.float32 if value.dtype == np.float64 else value.dtype
-        array = np.asarray(value, kind, order="C")  # ascontiguousarray would give a scalar an axis
+        with np.errstate(over="ignore"):  # `program` leaves a model alone whose weights overflow
+            array = np.asarray(value, kind, order="C")  # ascontiguousarray would give a scalar an axis
         found = self.fresh(name)
         self._arrays[found] = self._added[found] = array
         return found
