@@ -71,7 +71,10 @@ class Loader:
             raise ProviderError(f"precision fast is offered by provider openvino, not by {self.provider}")
         # One thread a worker: each computes a window of its own, and none waits for another.
         workers, each = layout or ((1, self.threads) if self.whole else (self.threads, 1))
-        session = Session(self.program.data, self.provider, each)
+        try:
+            session = Session(self.program.data, self.provider, each)
+        except ModelError as error:
+            raise ModelError(f"{self.program.spec.name}: {error}") from error
         if session.provider != "cpu":  # a card runs one window at a time
             workers = 1
         return session, workers, each

@@ -228,7 +228,7 @@ def read(model: str | Path) -> tuple[bytes, str]:
             if size > _LOOK and not _begins_like_onnx(file.read(1)):
                 raise ModelError(f"{text}: not an ONNX model")
             file.seek(0)
-            return file.read(LARGEST + 1), path.stem
+            return file.read(size), path.stem
     except OSError as error:
         raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
 

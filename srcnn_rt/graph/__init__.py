@@ -8,6 +8,7 @@ refused of a stranger's file before anything is computed from it.
 
 from .analysis import AxisFacts, GraphFacts, analyse, unbounded
 from .guard import check
-from .trace import Interface, check_sizes
+from .trace import Interface
+from .untraced import check_sizes
 
 __all__ = ["AxisFacts", "GraphFacts", "Interface", "analyse", "check", "check_sizes", "unbounded"]

@@ -216,7 +216,7 @@ def _gathered(call: Call, values: Values) -> int:
 
 def _places(call: Call, values: Values) -> int:
     x = values[0]
-    return 0 if x is None else x.size * max(x.ndim, 1)
+    return 0 if x is None else int(x.size) * max(x.ndim, 1)
 
 
 def _multiplied(call: Call, values: Values) -> int:
@@ -224,8 +224,8 @@ def _multiplied(call: Call, values: Values) -> int:
     if a is None or b is None or a.ndim > 2 or b.ndim > 2 or not a.ndim or not b.ndim:
         raise ValueError("constants are multiplied as matrices only")
     # What is made counts, and what is computed for it: rows x inner x columns, a thousand for one number.
-    rows, columns = a.size // a.shape[-1] if a.size else 0, b.size // b.shape[0] if b.size else 0
-    return max(rows * columns, rows * a.shape[-1] * columns // 1000)
+    rows, inner, columns = a.size // max(a.shape[-1], 1), a.shape[-1], b.size // max(b.shape[0], 1)
+    return int(max(rows * columns, rows * inner * columns // 1000))
 
 
 # fmt: off

@@ -43,6 +43,7 @@ _TYPES = {
     21: ("int32_data", 4),
     22: ("int32_data", 4),
 }
+_LARGEST = 2**40  # of a declared size: products of a few stay far from overflow
 _FLOATS = (1, 10, 11, 16)
 _STANDARD = ("", "ai.onnx")
 
@@ -61,6 +62,8 @@ def check(model: ModelProto, data: bytes) -> None:
         is not finite; if there are too many nodes, too deep; if a function calls itself; or with the words
         of ``onnx.checker`` if it is not valid ONNX.
     """
+    _check_names(model)
+    _check_shapes(model.graph)
     _check_functions(model)
     graphs = [model.graph]
     for info in model.training_info:
@@ -77,6 +80,29 @@ def check(model: ModelProto, data: bytes) -> None:
     if nodes > MOST_NODES:
         raise ModelError(f"a graph may hold at most {MOST_NODES} nodes, got {nodes}")
     _check_valid(data)
+
+
+def _check_shapes(graph: GraphProto) -> None:
+    """Refuse declared sizes below -1, which stands for a free one with some exporters."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        if any(n < -1 for n in dims) or any(n > _LARGEST for n in dims):
+            raise ModelError(f"{value.name!r} has an impossible shape: {' x '.join(map(str, dims))}")
+
+
+def _check_names(model: ModelProto) -> None:
+    """Refuse names that are not UTF-8: protobuf gives them as bytes, where all else is text."""
+    graph = model.graph
+    texts = [text for p in model.metadata_props for text in (p.key, p.value)]
+    texts += [t.name for t in graph.initializer] + [v.name for v in (*graph.input, *graph.output)]
+    texts += [d.dim_param for v in (*graph.input, *graph.output) for d in v.type.tensor_type.shape.dim]
+    texts += [text for f in model.functions for text in (f.name, f.domain, f.overload)]
+    for node in _calls(graph.node):
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [a.name for a in node.attribute]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ModelError(f"not an ONNX model: a name in it is not UTF-8: {text!r:.80}")
 
 
 def _check_valid(data: bytes) -> None:

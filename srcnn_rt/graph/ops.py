@@ -78,11 +78,16 @@ def _elementwise(call: Call) -> Results:
                     shape[axis] = max(shape[axis], size[axis])
                 if state.sized:
                     raise call.refusal("adds what depends on the picture's size")
+    elif call.op == "BatchNormalization":
+        for k in range(1, 5):
+            if call.value(k).shape != first.shape[1:2]:
+                raise call.refusal(f"parameters of shape {call.value(k).shape} for {first.shape[1]} channels")
     return _same(Flow(tuple(shape), first.roles))
 
 
 def _window(call: Call, size: int, axis: int, kernel: int, ceil: bool = False) -> tuple[int, Step]:
     """Return output size and link of a convolution or pool on one axis."""
+    _check_lengths(call)
     stride = call.attribute("strides", [1, 1])[axis]
     dilation = call.attribute("dilations", [1, 1])[axis]
     pads = call.attribute("pads", [0, 0, 0, 0])
@@ -111,10 +116,40 @@ def _check_ncyx(call: Call, flow: Flow) -> None:
         raise call.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
 
 
+def _filters(call: Call, weight_at: int, *, transposed: bool = False) -> tuple[int, ...]:
+    """Return the shape of a weight, which must go with its input, its bias and its attributes."""
+    flow, group = call.flow, call.attribute("group", 1)
+    shape = call.value(weight_at).shape
+    if len(shape) != 4 or min(shape) < 1 or group < 1:
+        raise call.refusal(f"needs a weight (out, in, h, w) and groups, got {shape} and {group}")
+    takes = shape[0] if transposed else shape[1] * group
+    if flow.shape[1] != takes or shape[0] % group:
+        raise call.refusal(
+            f"a weight of shape {shape} in {group} groups does not take {flow.shape[1]} channels"
+        )
+    bias_at = 8 if call.op == "QLinearConv" else 2
+    bias = call.known(bias_at)
+    out = shape[1] * group if transposed else shape[0]
+    if bias is not None and bias.value.shape != (out,):
+        raise call.refusal(f"a bias of shape {bias.value.shape} does not go with {out} channels")
+    kernel = call.attribute("kernel_shape")
+    if kernel is not None and tuple(kernel) != shape[2:]:
+        raise call.refusal(f"its kernel_shape is {tuple(kernel)}, its weight's {shape[2:]}")
+    return tuple(shape)
+
+
+def _check_lengths(call: Call) -> None:
+    """Refuse windows of another number of axes than two."""
+    for name, count in (("strides", 2), ("dilations", 2), ("kernel_shape", 2), ("pads", 4)):
+        values = call.attribute(name)
+        if values is not None and len(values) != count:
+            raise call.refusal(f"{name} must be {count} numbers, got {len(values)}")
+
+
 def _conv(call: Call, weight_at: int = 1) -> Results:
     flow = call.flow
     _check_ncyx(call, flow)
-    weight = call.value(weight_at).shape
+    weight = _filters(call, weight_at)
     (h, y), (w, x) = (_window(call, flow.spatial[k], k, weight[2 + k]) for k in (0, 1))
     out = Flow((flow.shape[0], weight[0], h, w), "ncyx")
     return [(out, y, x, h * w * math.prod(weight))]
@@ -123,7 +158,8 @@ def _conv(call: Call, weight_at: int = 1) -> Results:
 def _conv_transpose(call: Call) -> Results:
     flow = call.flow
     _check_ncyx(call, flow)
-    weight = call.value(1).shape
+    _check_lengths(call)
+    weight = _filters(call, 1, transposed=True)
     sizes, links = [], []
     for k in (0, 1):
         stride = call.attribute("strides", [1, 1])[k]

@@ -29,7 +29,6 @@ MOST_BATCH = 256
 MOST_SIDE = 2**15
 MOST_SAMPLES = 2**14  # of a tensor, a pixel of the picture: 1,024 channels at four times the size
 _MOST_AXES = 12
-_TRIAL = 64
 _NONSENSE = (ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError)
 
 
@@ -225,42 +224,6 @@ def computed(model: ModelProto, known: dict[str, Known], *, strict: bool = True)
             if strict:
                 raise call.refusal(f"its attributes or inputs make no sense: {error}") from error
     return {name: state for name, state in found.items() if isinstance(state, Known)}
-
-
-def check_sizes(model: ModelProto, interface: Interface) -> None:
-    """Refuse a graph that cannot be traced and would fill the memory for a small picture all the same.
-
-    Constants are added up as for any model; the shapes of the rest are those that ONNX infers for a
-    picture of `_TRIAL` pixels a side. What it cannot infer is not known here either.
-
-    Raises
-    ------
-    ModelError
-        Naming the tensor or the node.
-    """
-    from onnx import ModelProto, shape_inference
-
-    computed(model, constants(model), strict=False)
-    trial = ModelProto()
-    trial.CopyFrom(model)
-    del trial.graph.value_info[:]
-    dims = (interface.batch or 1, interface.channels, interface.height or _TRIAL, interface.width or _TRIAL)
-    for value in trial.graph.input:
-        if value.name == interface.source:
-            for dim, size in zip(value.type.tensor_type.shape.dim, dims, strict=True):
-                dim.dim_value = size
-    try:
-        inferred = shape_inference.infer_shapes(trial, data_prop=True).graph
-    except Exception as error:  # what its C++ throws shares no base class
-        raise ModelError(f"its shapes do not fit together: {error}") from error
-    most = MOST_SAMPLES * math.prod(dims[k] for k in (0, 2, 3))
-    for value in (*inferred.value_info, *inferred.output):
-        shape = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        if all(n > 0 for n in shape) and math.prod(shape) > most:
-            raise ModelError(
-                f"{value.name!r} has shape {tuple(shape)} for a picture of {dims[3]} x {dims[2]}, "
-                f"over {most} samples"
-            )
 
 
 def _declared(value: ValueInfoProto) -> tuple[str, list[int | None] | None]:

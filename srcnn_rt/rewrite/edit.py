@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+# Layers beyond these are left alone: numbers in a weight that is made, and products to make it.
+MOST_NUMBERS = 2**24
+MOST_WORK = 2**32
 
 
 class Edit:
@@ -196,9 +199,18 @@ def is_op(node: NodeProto | None, *ops: str) -> bool:
 
 def channels(model: ModelProto) -> dict[str, int]:
     """Return how many channels each float32 tensor (N, C, H, W) of a model has, where that is known."""
-    from onnx import TensorProto, shape_inference
+    from onnx import ModelProto, TensorProto, shape_inference
 
-    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    # Some exporters write -1 where a size is free, and shapes inside that are not true: ONNX computes
+    # with both, and ends the process in a Slice of a negative shape.
+    clean = ModelProto()
+    clean.CopyFrom(model)
+    del clean.graph.value_info[:]
+    for value in (*clean.graph.input, *clean.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.ClearField("dim_value")
+    graph = shape_inference.infer_shapes(clean, data_prop=True).graph
     found = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
@@ -265,6 +277,11 @@ class Conv:
     def kernel(self) -> tuple[int, int]:
         """(kh, kw)."""
         return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def dense_size(self) -> int:
+        """Numbers in `dense`, which are many more than in `weight` where there are many groups."""
+        return self.weight.size * self.group
 
     @property
     def dense(self) -> NDArray[np.float64]:
