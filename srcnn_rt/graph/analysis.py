@@ -150,7 +150,7 @@ class _Analysis:
             raise ModelError(f"the scale must be the same on both axes, got {y.scale} and {x.scale}")
         if kind_y != kind_x:
             raise ModelError(f"pads on one axis only: {kind_y} rows, {kind_x} columns")
-        if kind_y == "valid":
+        if kind_y == "valid" or None not in self._fixed:
             self._check_window(base, y, x)
         parameters = sum(k.value.size for k in self._weights.values() if k.value.ndim > 0)
         return GraphFacts(
@@ -168,7 +168,7 @@ class _Analysis:
     def _check_window(self, base: Trace, y: AxisFacts, x: AxisFacts) -> None:
         """Refuse models whose smallest window does not fit into memory: one tensor of it alone.
 
-        Windows of models that pad end with the picture, which may be small.
+        Windows of models that pad end with the picture, which may be small, if they take any size.
         """
         pixels = math.prod((self._fixed[0] or _SIZE, self._fixed[1] or _SIZE))
         most = max(math.prod(s.shape) for s in base.states.values() if isinstance(s, Flow)) / pixels

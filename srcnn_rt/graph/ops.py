@@ -12,11 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from .reach import SAME, Link, Sampled, Step, Transposed
-from .tensors import FAR, STANDARD, Call, Flow, Known
-
-Result = tuple[Flow, Link, Link, int]
-Results = Sequence[Result]
+from . import windows
+from .reach import SAME, Link, Sampled, Step
+from .tensors import FAR, STANDARD, Call, Flow, Known, Results
 
 # fmt: off
 _ELEMENTWISE = frozenset((
@@ -85,120 +83,8 @@ def _elementwise(call: Call) -> Results:
     return _same(Flow(tuple(shape), first.roles))
 
 
-def _window(call: Call, size: int, axis: int, kernel: int, ceil: bool = False) -> tuple[int, Step]:
-    """Return output size and link of a convolution or pool on one axis."""
-    _check_lengths(call)
-    stride = call.attribute("strides", [1, 1])[axis]
-    dilation = call.attribute("dilations", [1, 1])[axis]
-    pads = call.attribute("pads", [0, 0, 0, 0])
-    # ONNX Runtime divides by some of these without looking.
-    if min(kernel, stride, dilation) < 1 or min(pads) < 0:
-        raise call.refusal(
-            f"kernel, stride and dilation must be positive, pads not negative, got {kernel}, {stride}, "
-            f"{dilation}, {pads}"
-        )
-    reach = (kernel - 1) * dilation + 1
-    before, after = pads[axis], pads[axis + 2]
-    auto = call.attribute("auto_pad", b"NOTSET")
-    if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-        before = total // 2 if auto == b"SAME_UPPER" else total - total // 2
-        after = total - before
-    spare = size + before + after - reach
-    out = (-(-spare // stride) if ceil else spare // stride) + 1
-    if ceil and (out - 1) * stride >= size + before:  # a window must not begin in the padding
-        out -= 1
-    return out, Step(kernel=reach, stride=stride, start=-before)
-
-
-def _check_ncyx(call: Call, flow: Flow) -> None:
-    if flow.roles != "ncyx":
-        raise call.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
-
-
-def _filters(call: Call, weight_at: int, *, transposed: bool = False) -> tuple[int, ...]:
-    """Return the shape of a weight, which must go with its input, its bias and its attributes."""
-    flow, group = call.flow, call.attribute("group", 1)
-    shape = call.value(weight_at).shape
-    if len(shape) != 4 or min(shape) < 1 or group < 1:
-        raise call.refusal(f"needs a weight (out, in, h, w) and groups, got {shape} and {group}")
-    takes = shape[0] if transposed else shape[1] * group
-    if flow.shape[1] != takes or shape[0] % group:
-        raise call.refusal(
-            f"a weight of shape {shape} in {group} groups does not take {flow.shape[1]} channels"
-        )
-    bias_at = 8 if call.op == "QLinearConv" else 2
-    bias = call.known(bias_at)
-    out = shape[1] * group if transposed else shape[0]
-    if bias is not None and bias.value.shape != (out,):
-        raise call.refusal(f"a bias of shape {bias.value.shape} does not go with {out} channels")
-    kernel = call.attribute("kernel_shape")
-    if kernel is not None and tuple(kernel) != shape[2:]:
-        raise call.refusal(f"its kernel_shape is {tuple(kernel)}, its weight's {shape[2:]}")
-    return tuple(shape)
-
-
-def _check_lengths(call: Call) -> None:
-    """Refuse windows of another number of axes than two."""
-    for name, count in (("strides", 2), ("dilations", 2), ("kernel_shape", 2), ("pads", 4)):
-        values = call.attribute(name)
-        if values is not None and len(values) != count:
-            raise call.refusal(f"{name} must be {count} numbers, got {len(values)}")
-
-
-def _conv(call: Call, weight_at: int = 1) -> Results:
-    flow = call.flow
-    _check_ncyx(call, flow)
-    weight = _filters(call, weight_at)
-    (h, y), (w, x) = (_window(call, flow.spatial[k], k, weight[2 + k]) for k in (0, 1))
-    out = Flow((flow.shape[0], weight[0], h, w), "ncyx")
-    return [(out, y, x, h * w * math.prod(weight))]
-
-
-def _conv_transpose(call: Call) -> Results:
-    flow = call.flow
-    _check_ncyx(call, flow)
-    _check_lengths(call)
-    weight = _filters(call, 1, transposed=True)
-    sizes, links = [], []
-    for k in (0, 1):
-        stride = call.attribute("strides", [1, 1])[k]
-        reach = (weight[2 + k] - 1) * call.attribute("dilations", [1, 1])[k] + 1
-        extra = call.attribute("output_padding", [0, 0])[k]
-        pads = call.attribute("pads", [0, 0, 0, 0])
-        before, after = pads[k], pads[k + 2]
-        if min(stride, reach) < 1 or min(extra, before, after) < 0:
-            raise call.refusal(
-                f"stride and kernel must be positive, pads not negative, got {stride}, {reach}, {pads}"
-            )
-        full = (flow.spatial[k] - 1) * stride + reach + extra
-        auto = call.attribute("auto_pad", b"NOTSET")
-        if call.attribute("output_shape") is not None:
-            raise call.refusal("a fixed output_shape does not fit other pictures")
-        if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-            total = max(full - flow.spatial[k] * stride, 0)
-            before = total - total // 2 if auto == b"SAME_LOWER" else total // 2
-            after = total - before
-        sizes.append(full - before - after)
-        links.append(Transposed(reach, stride, before))
-    out = Flow((flow.shape[0], weight[1] * call.attribute("group", 1), *sizes), "ncyx")
-    return [(out, links[0], links[1], math.prod(flow.spatial) * math.prod(weight))]
-
-
-def _pool(call: Call) -> Results:
-    flow = call.flow
-    _check_ncyx(call, flow)
-    if len([n for n in call.node.output if n]) > 1:
-        raise call.refusal("its indices point anywhere in the picture")
-    kernel = call.attribute("kernel_shape")
-    ceil = bool(call.attribute("ceil_mode", 0))
-    (h, y), (w, x) = (_window(call, flow.spatial[k], k, kernel[k], ceil) for k in (0, 1))
-    return [(Flow((*flow.shape[:2], h, w), "ncyx"), y, x, 0)]
-
-
 def _depth_to_space(call: Call) -> Results:
-    n, c, h, w = call.flow.shape
-    _check_ncyx(call, call.flow)
+    n, c, h, w = call.picture.shape
     b = call.attribute("blocksize")
     if b < 1 or c % (b * b):
         raise call.refusal(f"{c} channels are no blocks of {b} x {b}")
@@ -206,8 +92,7 @@ def _depth_to_space(call: Call) -> Results:
 
 
 def _space_to_depth(call: Call) -> Results:
-    n, c, h, w = call.flow.shape
-    _check_ncyx(call, call.flow)
+    n, c, h, w = call.picture.shape
     b = call.attribute("blocksize")
     if b < 1 or h % b or w % b:
         raise call.refusal(f"sizes must be multiples of {b}, got {h} x {w}")
@@ -225,7 +110,7 @@ def _resize(call: Call) -> Results:
     if call.attribute("keep_aspect_ratio_policy", b"stretch") != b"stretch":
         raise call.refusal("keep_aspect_ratio_policy ties the scale to the picture's size")
     rank = len(flow.shape)
-    axes = [a % rank for a in call.attribute("axes", list(range(rank)))]
+    axes = [call.axis(a, rank) for a in call.attribute("axes", list(range(rank)))]
     factors = [Fraction(1)] * rank
     shape = list(flow.shape)
     scales = call.known(1 if old else 2)
@@ -299,7 +184,7 @@ def _pad(call: Call) -> Results:
     if pads is None:
         pads = call.numbers(1)
     axes = call.known(3)
-    places = [a % rank for a in call.numbers(3)] if axes is not None else list(range(rank))
+    places = [call.axis(a, rank) for a in call.numbers(3)] if axes is not None else list(range(rank))
     shape, links = list(flow.shape), [SAME, SAME]
     for k, axis in enumerate(places):
         before, after = pads[k], pads[k + len(places)]
@@ -323,7 +208,7 @@ def _slice(call: Call) -> Results:
     steps = [1] * len(starts) if steps is None else steps
     shape, links = list(flow.shape), [SAME, SAME]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        axis %= rank
+        axis = call.axis(axis, rank)
         first, stop, stride = slice(start, None if end >= FAR else end, step).indices(flow.shape[axis])
         shape[axis] = len(range(first, stop, stride))
         if flow.roles[axis] in "yx":
@@ -338,7 +223,7 @@ def _concat(call: Call) -> Results:
     if len(flows) != len(call.inputs):
         raise call.refusal("joins the picture with a constant")
     first = flows[0]
-    axis = call.attribute("axis") % len(first.shape)
+    axis = call.axis(call.attribute("axis"), len(first.shape))
     if first.roles[axis] in "yx":
         raise call.refusal("joins along rows or columns")
     if any(f.spatial != first.spatial or f.roles != first.roles for f in flows):
@@ -350,7 +235,7 @@ def _concat(call: Call) -> Results:
 
 def _split(call: Call) -> Results:
     flow = call.flow
-    axis = call.attribute("axis", 0) % len(flow.shape)
+    axis = call.axis(call.attribute("axis", 0), len(flow.shape))
     count = len(call.node.output)
     sizes = call.attribute("split")
     if sizes is None and len(call.inputs) > 1 and call.inputs[1] is not None:
@@ -436,7 +321,7 @@ def _squeeze(call: Call) -> Results:
     flow = call.flow
     axes = call.attribute("axes")
     axes = call.numbers(1) if axes is None else axes
-    drop = {a % len(flow.shape) for a in axes}
+    drop = {call.axis(a, len(flow.shape)) for a in axes}
     if any(flow.roles[a] in "yx" for a in drop):
         raise call.refusal("drops a spatial axis")
     kept = [k for k in range(len(flow.shape)) if k not in drop]
@@ -449,7 +334,7 @@ def _unsqueeze(call: Call) -> Results:
     axes = call.numbers(1) if axes is None else axes
     rank = len(flow.shape) + len(axes)
     shape, roles = list(flow.shape), list(flow.roles)
-    for a in sorted(a % rank for a in axes):
+    for a in sorted(call.axis(a, rank) for a in axes):
         shape.insert(a, 1)
         roles.insert(a, "c")
     return _same(Flow(tuple(shape), "".join(roles)))
@@ -458,7 +343,7 @@ def _unsqueeze(call: Call) -> Results:
 def _over_channels(call: Call, axes: Sequence[int]) -> None:
     """Refuse an operator that looks along rows or columns."""
     flow = call.flow
-    if any(flow.roles[a % len(flow.shape)] in "yx" for a in axes):
+    if any(flow.roles[call.axis(a, len(flow.shape))] in "yx" for a in axes):
         raise call.refusal(
             f"{call.op} over rows or columns has unbounded reach, so the model cannot be tiled"
         )
@@ -471,7 +356,7 @@ def _reduce(call: Call) -> Results:
         axes = call.numbers(1)
     axes = list(axes or range(len(flow.shape)))
     _over_channels(call, axes)
-    places = {a % len(flow.shape) for a in axes}
+    places = {call.axis(a, len(flow.shape)) for a in axes}
     if call.attribute("keepdims", 1):
         return _same(Flow(tuple(1 if k in places else n for k, n in enumerate(flow.shape)), flow.roles))
     kept = [k for k in range(len(flow.shape)) if k not in places]
@@ -485,7 +370,7 @@ def _softmax(call: Call) -> Results:
 
 def _layer_norm(call: Call) -> Results:
     rank = len(call.flow.shape)
-    _over_channels(call, range(call.attribute("axis", -1) % rank, rank))
+    _over_channels(call, range(call.axis(call.attribute("axis", -1), rank), rank))
     return _same(call.flow)
 
 
@@ -500,7 +385,7 @@ def _matmul(call: Call) -> Results:
 
 def _gather(call: Call) -> Results:
     flow = call.flow
-    axis = call.attribute("axis", 0) % len(flow.shape)
+    axis = call.axis(call.attribute("axis", 0), len(flow.shape))
     _over_channels(call, [axis])
     index = call.value(1)
     shape = (*flow.shape[:axis], *index.shape, *flow.shape[axis + 1 :])
@@ -521,20 +406,20 @@ def _expand(call: Call) -> Results:
 
 
 _OPERATORS: dict[str, Callable[[Call], Results]] = {
-    "AveragePool": _pool,
+    "AveragePool": windows.pool,
     "Concat": _concat,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Gather": _gather,
     "LayerNormalization": _layer_norm,
     "LogSoftmax": _softmax,
-    "LpPool": _pool,
+    "LpPool": windows.pool,
     "MatMul": _matmul,
-    "MaxPool": _pool,
+    "MaxPool": windows.pool,
     "Pad": _pad,
-    "QLinearConv": lambda call: _conv(call, 3),
+    "QLinearConv": lambda call: windows.conv(call, 3),
     "ReduceL2": _reduce,
     "ReduceMax": _reduce,
     "ReduceMean": _reduce,

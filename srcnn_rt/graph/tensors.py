@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from .reach import Link
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -40,6 +42,10 @@ class Flow:
     def spatial(self) -> tuple[int, int]:
         """Sizes of the y and the x axis."""
         return self.shape[self.roles.index("y")], self.shape[self.roles.index("x")]
+
+
+# Of each output: its state, its links on y and x, and multiply-accumulates.
+Results = Sequence[tuple[Flow, Link, Link, int]]
 
 
 class Call:
@@ -75,6 +81,14 @@ class Call:
             raise self.refusal("its weights or sizes are computed from the picture")
         return first
 
+    @property
+    def picture(self) -> Flow:
+        """The same, which must be (N, C, H, W)."""
+        flow = self.flow
+        if flow.roles != "ncyx":
+            raise self.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
+        return flow
+
     def known(self, k: int) -> Known | None:
         """Return input k if it is there; it must not depend on the picture."""
         if k >= len(self.inputs) or self.inputs[k] is None:
@@ -90,6 +104,12 @@ class Call:
         if state is None:
             raise self.refusal(f"input {k} is missing")
         return state.value
+
+    def axis(self, axis: int, rank: int) -> int:
+        """Return an axis counted from the first; it must be one of `rank`."""
+        if not -rank <= axis < rank:
+            raise self.refusal(f"axis {axis} is none of {rank}")
+        return axis % rank
 
     def numbers(self, k: int) -> list[Any]:
         """Return input k, axes or sizes or the like, as a list."""

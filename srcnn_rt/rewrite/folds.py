@@ -274,7 +274,7 @@ def _identity(edit: Edit) -> bool:
             edit.rename(name, source)
         elif maker is not None and source not in edit.outputs:
             edit.rename(source, name)
-            maker.output[list(maker.output).index(source)] = name
+            edit.rename_output(maker, source, name)
         else:
             continue
         edit.replace([node], [])
