@@ -30,11 +30,23 @@ __all__ = [
 ]
 
 
+_LONGEST = 1000  # characters; names in a file can have millions
+
+
 class SrcnnError(Exception):
-    """Root of the tree above. ``str()`` of any of them is one line."""
+    """Root of the tree above. ``str()`` of any of them is one printable line.
+
+    Files name things as they like: what would move a terminal's cursor is escaped, and what is too long
+    loses its middle.
+    """
 
     def __str__(self) -> str:
-        return " ".join(str(self.args[0] if self.args else "").split())
+        text = str(self.args[0] if self.args else "")
+        if len(text) > 4 * _LONGEST:  # before it is looked at letter by letter
+            text = text[: 2 * _LONGEST] + text[-2 * _LONGEST :]
+        line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+        half = _LONGEST // 2
+        return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 class ArgumentError(SrcnnError, ValueError):

@@ -8,10 +8,19 @@ those of the file.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from . import rewrite
 from .errors import ModelError
 from .spec import ModelSpec, parse
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+MOST_NODES = 2_000  # to be rewritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +40,18 @@ class Program:
 
 
 def prepare(data: bytes, spec: ModelSpec) -> Program:
-    """Rewrite a model for speed; one that does not gain is left as it is."""
+    """Rewrite a model for speed; one that does not gain is left as it is.
+
+    So is one of very many nodes, for passes look at all of them after every change, and one whose
+    weights would no longer be finite in float32 when multiplied together.
+    """
     from .graph import analyse  # when a model is there, so that importing the package is lean
 
     model = parse(data)
+    if len(model.graph.node) > MOST_NODES:
+        return Program(data, spec, False)
     better = rewrite.optimise(model)
-    if list(better.graph.node) == list(model.graph.node):
+    if list(better.graph.node) == list(model.graph.node) or not _finite(better):
         return Program(data, spec, False)
     facts = analyse(better)
     if (facts.kind, facts.scale, facts.channels) != (spec.facts.kind, spec.facts.scale, spec.channels):
@@ -45,3 +60,10 @@ def prepare(data: bytes, spec: ModelSpec) -> Program:
         )  # the proof of each forbids it
     facts = replace(facts, parameters=spec.parameters, macs=spec.facts.macs)
     return Program(better.SerializeToString(), replace(spec, facts=facts, margin=facts.margin), True)
+
+
+def _finite(model: ModelProto) -> bool:
+    from onnx import TensorProto, numpy_helper
+
+    arrays = (numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+    return all(np.isfinite(a).all() for a in arrays if a.size > 1)

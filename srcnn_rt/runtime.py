@@ -71,7 +71,10 @@ class Loader:
             raise ProviderError(f"precision fast is offered by provider openvino, not by {self.provider}")
         # One thread a worker: each computes a window of its own, and none waits for another.
         workers, each = layout or ((1, self.threads) if self.whole else (self.threads, 1))
-        session = Session(self.program.data, self.provider, each)
+        try:
+            session = Session(self.program.data, self.provider, each)
+        except ModelError as error:
+            raise ModelError(f"{self.program.spec.name}: {error}") from error
         if session.provider != "cpu":  # a card runs one window at a time
             workers = 1
         return session, workers, each
@@ -90,9 +93,12 @@ def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
         declared = spec.interface(data)
         size = (declared.height or _TRIAL, declared.width or _TRIAL)
         trial = np.zeros((declared.batch or 1, declared.channels, *size), np.float32)
-        out = Session(data, "cpu").run(trial).shape[2:]
+        shape = Session(data, "cpu").run(trial).shape
+        if len(shape) != 4:
+            raise ModelError(f"gives {shape} for {trial.shape}: a picture (N, C, H, W) is needed")
+        out = shape[2:]
         if out[0] % size[0] or out[1] % size[1] or out[0] // size[0] != out[1] // size[1]:
             raise ModelError(f"gives {out} for {size}: the scale must be a whole number")
         return data, spec.unbounded(data, name, out[0] // size[0])
     except ModelError as error:
-        raise ModelError(f"{name}: {error}") from error
+        raise ModelError(f"{name if isinstance(model, bytes) else model}: {error}") from error

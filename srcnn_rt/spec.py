@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 PREFIX = "srcnn_rt."
 FORMAT = "1"
 LARGEST = 2**31 - 1  # bytes, protobuf's own limit
+_LOOK = 2**24  # bytes; a larger file is looked at before it is read
 DEFAULT_SCALE = 2
+MOST_SCALE = 16
+_LEAST, _MOST = 1e-30, 1e30  # of a value range, so that float32 holds it and its inverse
 _BICUBIC = re.compile(r"bicubic-x([2-8])")
 
 
@@ -51,16 +54,22 @@ class ValueRange:
                 low, high = (float(part) for part in text.split(".."))
                 if not high > low:
                     raise ValueError
-                return cls((high - low,), (low,))
-            parts = dict(part.split("=") for part in text.split())
-            mean, std = (tuple(float(v) for v in parts[k].split(",")) for k in ("mean", "std"))
-            if len(parts) != 2 or len(mean) != len(std) or min(std) <= 0:
-                raise ValueError
-        except (ValueError, KeyError) as error:
+                found = cls((high - low,), (low,))
+            else:
+                parts = dict(part.split("=") for part in text.split())
+                mean, std = (tuple(float(v) for v in parts[k].split(",")) for k in ("mean", "std"))
+                if len(parts) != 2 or len(mean) != len(std) or min(std) <= 0:
+                    raise ValueError
+                found = cls(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
+            if not all(_LEAST < abs(v) < _MOST for v in found.gain) or any(
+                abs(v) > _MOST for v in found.offset
+            ):
+                raise ValueError  # 0 or infinite in float32
+        except (ValueError, KeyError, OverflowError) as error:
             raise ArgumentError(
                 f"a value range is LOW..HIGH or 'mean=A,B,C std=D,E,F', got {text!r}"
             ) from error
-        return cls(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
+        return found
 
     @property
     def plain(self) -> bool:
@@ -199,24 +208,39 @@ def read(model: str | Path) -> tuple[bytes, str]:
     if text in bundled():
         return bundled()[text].read_bytes(), text
     path = Path(model)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # a name too long, or with a zero in it
+        there = False
+    if not there:
         known = "" if path.suffix == SUFFIX else f", nor a bundled model ({', '.join(bundled())})"
         raise SourceMissingError(f"{text}: no such file{known}")
     if path.is_dir():
         raise ModelError(f"{text}: a folder, not an ONNX file")
+    if not path.is_file():  # a pipe or a device, which may never end
+        raise ModelError(f"{text}: not a file, but a device or a pipe")
     try:
-        if path.stat().st_size > LARGEST:
-            raise ModelError(f"{text}: {path.stat().st_size} bytes, an ONNX file holds at most {LARGEST}")
-        return path.read_bytes(), path.stem
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise ModelError(f"{text}: {size} bytes, an ONNX file holds at most {LARGEST}")
+        with path.open("rb") as file:
+            # A large file of something else is not read into memory first.
+            if size > _LOOK and not _begins_like_onnx(file.read(1)):
+                raise ModelError(f"{text}: not an ONNX model")
+            file.seek(0)
+            return file.read(size), path.stem
     except OSError as error:
         raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
 
 
 def interface(data: bytes) -> Interface:
     """Return what a model's bytes declare of its input and output."""
-    from .graph import Interface  # the analysis is imported when a model is: importing the package is lean
+    from .graph import Interface, check_sizes  # when a model is there: importing the package is lean
 
-    return Interface.of(parse(data))
+    proto = parse(data)
+    declared = Interface.of(proto)
+    check_sizes(proto, declared)  # what is asked for here is then run without an analysis
+    return declared
 
 
 def unbounded(data: bytes, name: str, scale: int) -> ModelSpec:
@@ -241,6 +265,8 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
         raise ModelError(f"gives {facts.channels_out} channels for {facts.channels}: as many are needed")
     if facts.scale.denominator != 1:
         raise ModelError(f"the scale must be a whole number to be run, got {facts.scale}")
+    if facts.scale > MOST_SCALE:
+        raise ModelError(f"the scale must be at most {MOST_SCALE}, got {facts.scale}")
     found = {"scale": facts.scale, "channels": facts.channels}
     for key, value in found.items():
         if key in meta and meta[key] != str(value):
@@ -297,34 +323,56 @@ def parse(data: bytes) -> ModelProto:
     Raises
     ------
     ModelError
-        If they are no ONNX model.
+        If they are no ONNX model, or one that must not be run (`graph.guard`).
     """
     import onnx
     from google.protobuf.message import DecodeError
 
+    from .graph import check
+
+    if len(data) > LARGEST:
+        raise ModelError(f"{len(data)} bytes, an ONNX file holds at most {LARGEST}")
     try:
         proto = onnx.load_model_from_string(data)
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError) as error:
         raise ModelError("not an ONNX model") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError("not an ONNX model: no graph in it")
+    check(proto, data)
     return proto
+
+
+def _begins_like_onnx(head: bytes) -> bool:
+    """Return whether a byte is the tag of a field of ModelProto: its number and wire type."""
+    return head[0] in (0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA, 0xD2)
 
 
 def _range(meta: Mapping[str, str], facts: GraphFacts) -> ValueRange:
     if facts.types[0] == "uint8":
         return ValueRange.parse("0..255")
     try:
-        return ValueRange.parse(meta.get("range", "0..1"))
+        values = ValueRange.parse(meta.get("range", "0..1"))
     except ArgumentError as error:
         raise ModelError(f"metadata {PREFIX}range: {error}") from error
+    if len(values.gain) not in (1, facts.channels):
+        raise ModelError(
+            f"metadata {PREFIX}range needs 1 or {facts.channels} numbers, got {len(values.gain)}"
+        )
+    return values
 
 
 def _table(meta: Mapping[str, str], key: str) -> Mapping[str, Any]:
     try:
         table = json.loads(meta.get(key, "{}"))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
         raise ModelError(f"metadata {PREFIX}{key} is not JSON") from error
     if not isinstance(table, dict):
         raise ModelError(f"metadata {PREFIX}{key} is not a JSON object")
+    scores = table.get("psnr", {})
+    if not isinstance(scores, dict) or not all(_is_db(v) for v in scores.values()):
+        raise ModelError(f"metadata {PREFIX}{key}: psnr must be an object of numbers in dB")
     return table
+
+
+def _is_db(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1000

@@ -2,10 +2,13 @@
 
 ``analysis`` draws the conclusions from ``trace``, which runs the graph on shapes alone with
 the operators of ``ops`` on the states of ``tensors``; ``fold`` computes what depends on shapes
-alone, and ``reach`` holds the exact intervals.
+alone, and ``reach`` holds the exact intervals. ``guard`` comes before all of them: what is
+refused of a stranger's file before anything is computed from it.
 """
 
 from .analysis import AxisFacts, GraphFacts, analyse, unbounded
+from .guard import check
 from .trace import Interface
+from .untraced import check_sizes
 
-__all__ = ["AxisFacts", "GraphFacts", "Interface", "analyse", "unbounded"]
+__all__ = ["AxisFacts", "GraphFacts", "Interface", "analyse", "check", "check_sizes", "unbounded"]

@@ -17,18 +17,23 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ModelError
-from .trace import Interface, Trace, constants
+from .tensors import Flow, Known
+from .trace import Interface, Trace, computed, constants
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-    from .tensors import Known
 
 Kind = Literal["valid", "padded"]
 # LR samples of a trace: far more than any margin, and a multiple of every usual period.
 _SIZE = 6720
 _MOST_PERIOD = 64
 _MOST_MINIMUM = 256
+_MOST_STEPS = 500_000  # nodes at all sizes looked at: some seconds
+_MOST_SPARE = (
+    4096  # samples on an axis of a tensor beyond what the picture makes there: pads that are cut off
+)
+_LEAST_TILE = 8  # LR samples, `geometry.MIN_TILE`
+_MOST_WINDOW = 2**30  # bytes of the largest tensor of the smallest window
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,9 @@ class _Analysis:
     def __init__(self, model: ModelProto) -> None:
         self._model = model
         self._interface = Interface.of(model)
-        self._known: dict[str, Known] = constants(model)
+        self._weights: dict[str, Known] = constants(model)
+        self._known = computed(model, self._weights)
+        self._steps = 0
         self._traces: dict[tuple[int, int], Trace] = {}
         self._fixed = (self._interface.height, self._interface.width)
 
@@ -143,7 +150,9 @@ class _Analysis:
             raise ModelError(f"the scale must be the same on both axes, got {y.scale} and {x.scale}")
         if kind_y != kind_x:
             raise ModelError(f"pads on one axis only: {kind_y} rows, {kind_x} columns")
-        parameters = sum(k.value.size for k in self._known.values() if k.value.ndim > 0)
+        if kind_y == "valid" or None not in self._fixed:
+            self._check_window(base, y, x)
+        parameters = sum(k.value.size for k in self._weights.values() if k.value.ndim > 0)
         return GraphFacts(
             kind=kind_y,
             y=y,
@@ -156,8 +165,29 @@ class _Analysis:
             macs=base.macs / math.prod(base.output.spatial),
         )
 
+    def _check_window(self, base: Trace, y: AxisFacts, x: AxisFacts) -> None:
+        """Refuse models whose smallest window does not fit into memory: one tensor of it alone.
+
+        Windows of models that pad end with the picture, which may be small, if they take any size.
+        """
+        pixels = math.prod((self._fixed[0] or _SIZE, self._fixed[1] or _SIZE))
+        most = max(math.prod(s.shape) for s in base.states.values() if isinstance(s, Flow)) / pixels
+        rows, columns = (a.fixed or max(_LEAST_TILE + a.before + a.after, a.minimum) for a in (y, x))
+        need = int(most * rows * columns * 4)
+        if need > _MOST_WINDOW:
+            raise ModelError(
+                f"its least window, {rows} x {columns} LR pixels, needs {need} bytes for one tensor; at most "
+                f"{_MOST_WINDOW} are given"
+            )
+
     def _trace(self, height: int, width: int) -> Trace:
         if (height, width) not in self._traces:
+            self._steps += len(self._model.graph.node)
+            if self._steps > _MOST_STEPS:
+                raise ModelError(
+                    f"too large to be analysed: {len(self._model.graph.node)} nodes, which differ by the "
+                    "picture's size"
+                )
             self._traces[height, width] = Trace(self._model, self._interface, self._known, height, width)
         return self._traces[height, width]
 
@@ -174,6 +204,12 @@ class _Analysis:
         period = math.lcm(*(r.denominator for r in rates.values()))
         if period > _MOST_PERIOD:
             raise ModelError(f"the period must be at most {_MOST_PERIOD} LR samples, got {period}")
+        for name, rate in rates.items():
+            state = trace.states[name]
+            if isinstance(state, Flow) and state.spatial[axis] > rate * n + _MOST_SPARE:
+                raise ModelError(
+                    f"{name!r} has {state.spatial[axis]} samples for {n}: more than it is enlarged by"
+                )
         missing = math.floor(scale * n) - trace.output.spatial[axis]
         if missing < 0:
             raise ModelError(f"the output is {-missing} samples larger than {scale} times the input")

@@ -1,18 +1,69 @@
-"""What depends on shapes alone: constants and the sums people do with sizes."""
+"""What depends on shapes alone: constants and the sums people do with sizes.
+
+A file of a hundred bytes can ask for a constant of 10^12 numbers. So the size of every result
+is found before it is computed, and what all of them cost comes out of a `Budget`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .tensors import FAR, Call, Flow, Known
+from ..errors import ModelError
+from .tensors import FAR, STANDARD, Call, Flow, Known
+
+LARGEST = 2**24  # numbers in one computed constant: more than in any layer, 128 MiB at most
+# Numbers read and made in all, by constants of a whole model, and by those that go by the
+# picture's size, which are computed anew for each size that is looked at.
+CONSTANTS = 2**26
+SIZED = 2**20
+# onnx's reference implementation loops over their elements in Python, or searches, or sorts.
+_SLOW = frozenset(("Erf", "NonZero", "OneHot", "ScatterElements", "ScatterND", "TopK", "Unique"))
+_SLOWER = 64
 
 
-def fold(call: Call) -> list[Known]:
-    """Compute a node none of whose inputs hold samples, or that asks for a shape."""
+class TooLargeError(ModelError):
+    """A constant that must not be computed."""
+
+
+class Budget:
+    """Numbers that may still be read and made."""
+
+    def __init__(self, numbers: int) -> None:
+        self._most = self._left = numbers
+
+    def spend(self, call: Call, made: int, read: int) -> None:
+        """Take what one node costs.
+
+        Raises
+        ------
+        TooLargeError
+        """
+        if made > LARGEST:
+            raise TooLargeError(call.refusal(f"a constant may hold at most {LARGEST} numbers, got {made}"))
+        self._left -= (made + read) * (_SLOWER if call.op in _SLOW else 1)
+        if self._left < 0:
+            raise TooLargeError(
+                call.refusal(
+                    f"constants may cost at most {self._most} numbers in all, and here they are spent"
+                )
+            )
+
+
+def fold(call: Call, budget: Budget) -> list[Known]:
+    """Compute a node none of whose inputs hold samples, or that asks for a shape.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be computed, or is too large to be.
+    """
+    if call.node.domain not in STANDARD:
+        raise call.refusal(f"an operator of {call.node.domain!r} cannot be computed")
     first = call.inputs[0] if call.inputs else None
     if isinstance(first, Flow):
         shape = np.array(first.shape, np.int64)
@@ -22,17 +73,27 @@ def fold(call: Call) -> list[Known]:
         return [Known(shape[call.attribute("start", 0) : stop], True)]
     sized = any(isinstance(i, Known) and i.sized for i in call.inputs)
     values = [i.value if isinstance(i, Known) else None for i in call.inputs]
-    quick = _QUICK.get(call.op)
-    if quick is not None:
-        return [Known(np.asarray(quick(call, *values)), sized)]
     if call.op in ("If", "Loop", "Scan"):
         raise call.refusal("control flow cannot be analysed")
+    if call.op not in _FREE:
+        count = _COUNTS.get(call.op)
+        if count is None:
+            raise call.refusal("cannot be computed")
+        budget.spend(call, count(call, values), sum(v.size for v in values if v is not None))
+    with np.errstate(all="ignore"):  # a file's own numbers, which may overflow
+        quick = _QUICK.get(call.op)
+        if quick is not None:
+            return [Known(np.asarray(quick(call, *values)), sized)]
+        return [Known(value, sized) for value in _computed(call, values)]
+
+
+def _computed(call: Call, values: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
     from onnx.reference import ReferenceEvaluator
 
     try:
         evaluator = ReferenceEvaluator(call.node)
         feeds = {n: v for n, v in zip(call.node.input, values, strict=True) if n}
-        return [Known(np.asarray(v), sized) for v in evaluator.run(None, feeds)]
+        return [np.asarray(v) for v in evaluator.run(None, feeds)]
     except Exception as error:  # whatever the node holds, the answer is the same
         raise call.refusal(f"cannot be computed: {error}") from error
 
@@ -85,3 +146,112 @@ _QUICK: dict[str, Callable[..., Any]] = {
     "Slice": _cut,
     "Sub": lambda call, a, b: a - b,
 }
+
+# How many numbers a node makes. What is in no table is not computed.
+
+Values = list[NDArray[Any] | None]
+_FREE = frozenset(("Constant", "Identity", "Shape", "Size", "Slice", "Squeeze", "Transpose", "Unsqueeze"))
+
+
+def _as_input(call: Call, values: Values) -> int:
+    return max((v.size for v in values if v is not None), default=1)
+
+
+def _all_inputs(call: Call, values: Values) -> int:
+    return sum(v.size for v in values if v is not None)
+
+
+def _broadcast(call: Call, values: Values) -> int:
+    rank = max((v.ndim for v in values if v is not None), default=0)
+    shapes = [(1,) * (rank - v.ndim) + v.shape for v in values if v is not None]
+    return math.prod(max(sizes) for sizes in zip(*shapes, strict=True))
+
+
+def _numbers(values: Values, k: int) -> list[int]:
+    """Return input k as a list; those of sizes hold one number an axis."""
+    value = values[k]
+    if value is None or value.size > 64:
+        raise ValueError("its sizes must be at most 64 numbers")
+    return [int(n) for n in value.reshape(-1).tolist()]
+
+
+def _given(call: Call, values: Values) -> int:
+    return math.prod(_numbers(values, 0))
+
+
+def _expanded(call: Call, values: Values) -> int:
+    x, target = values[0], _numbers(values, 1)
+    shape = () if x is None else x.shape
+    rank = max(len(shape), len(target))
+    both = zip((1,) * (rank - len(shape)) + shape, [1] * (rank - len(target)) + target, strict=True)
+    return math.prod(max(pair) for pair in both)
+
+
+def _tiled(call: Call, values: Values) -> int:
+    return (1 if values[0] is None else values[0].size) * math.prod(abs(n) for n in _numbers(values, 1))
+
+
+def _ranged(call: Call, values: Values) -> int:
+    start, stop, step = (float(v.reshape(-1)[0]) for v in values[:3] if v is not None)
+    return max(math.ceil((stop - start) / step), 0) if step else LARGEST + 1
+
+
+def _one_hot(call: Call, values: Values) -> int:
+    return (1 if values[0] is None else values[0].size) * abs(_numbers(values, 1)[0])
+
+
+def _padded(call: Call, values: Values) -> int:
+    x = values[0]
+    pads = [abs(int(n)) for n in call.attribute("pads", [])] or [abs(n) for n in _numbers(values, 1)]
+    most = sum(pads)  # of whichever axis: more than it will be
+    return math.prod(n + most for n in (() if x is None else x.shape))
+
+
+def _gathered(call: Call, values: Values) -> int:
+    x, index = values[0], values[1]
+    if x is None or index is None:
+        return 1
+    return index.size * (x.size // max(x.shape[call.attribute("axis", 0)], 1) if x.ndim else 1)
+
+
+def _places(call: Call, values: Values) -> int:
+    x = values[0]
+    return 0 if x is None else int(x.size) * max(x.ndim, 1)
+
+
+def _multiplied(call: Call, values: Values) -> int:
+    a, b = values[0], values[1]
+    if a is None or b is None or a.ndim > 2 or b.ndim > 2 or not a.ndim or not b.ndim:
+        raise ValueError("constants are multiplied as matrices only")
+    # What is made counts, and what is computed for it: rows x inner x columns, a thousand for one number.
+    rows, inner, columns = a.size // max(a.shape[-1], 1), a.shape[-1], b.size // max(b.shape[0], 1)
+    return int(max(rows * columns, rows * inner * columns // 1000))
+
+
+# fmt: off
+_COUNTS: dict[str, Callable[[Call, Values], int]] = {
+    **dict.fromkeys((
+        "Abs", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "CumSum", "Cos", "DequantizeLinear", "Dropout",
+        "Erf", "Exp", "EyeLike", "Flatten", "Floor", "GatherElements", "IsInf", "IsNaN", "LeakyRelu", "Log",
+        "Neg", "Not", "QuantizeLinear", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean",
+        "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round",
+        "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Softmax", "Split", "Sqrt", "Tanh", "TopK",
+        "Trilu", "Unique",
+    ), _as_input),
+    **dict.fromkeys((
+        "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "Clip", "Div", "Equal", "Greater",
+        "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub",
+        "Sum", "Where", "Xor",
+    ), _broadcast),
+    "Concat": _all_inputs,
+    "ConstantOfShape": _given,
+    "Expand": _expanded,
+    "Gather": _gathered,
+    "MatMul": _multiplied,
+    "NonZero": _places,
+    "OneHot": _one_hot,
+    "Pad": _padded,
+    "Range": _ranged,
+    "Tile": _tiled,
+}
+# fmt: on

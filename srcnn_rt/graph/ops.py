@@ -12,11 +12,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from .reach import SAME, Link, Sampled, Step, Transposed
-from .tensors import FAR, Call, Flow, Known
-
-Result = tuple[Flow, Link, Link, int]
-Results = Sequence[Result]
+from . import windows
+from .reach import SAME, Link, Sampled, Step
+from .tensors import FAR, STANDARD, Call, Flow, Known, Results
 
 # fmt: off
 _ELEMENTWISE = frozenset((
@@ -29,6 +27,8 @@ _ELEMENTWISE = frozenset((
 ))
 # Their further inputs are vectors over channels, or single numbers.
 _PER_CHANNEL = frozenset(("BatchNormalization", "DequantizeLinear", "QuantizeLinear"))
+_CONTRIB = "com.microsoft"  # ONNX Runtime's own; its operators of these names are elementwise too
+_MOST_FACTOR = 64  # of a Resize
 # fmt: on
 
 
@@ -40,10 +40,10 @@ def apply(call: Call) -> Results:
     ModelError
         If the operator's reach is unknown or unbounded, naming node and op.
     """
-    if call.op in _ELEMENTWISE:
+    if call.op in _ELEMENTWISE and call.node.domain in (*STANDARD, _CONTRIB):
         return _elementwise(call)
     known = _OPERATORS.get(call.op)
-    if known is None or call.node.domain not in ("", "ai.onnx"):
+    if known is None or call.node.domain not in STANDARD:
         raise call.refusal(f"{call.op} has unknown or unbounded reach, so the model cannot be tiled")
     return known(call)
 
@@ -76,90 +76,25 @@ def _elementwise(call: Call) -> Results:
                     shape[axis] = max(shape[axis], size[axis])
                 if state.sized:
                     raise call.refusal("adds what depends on the picture's size")
+    elif call.op == "BatchNormalization":
+        for k in range(1, 5):
+            if call.value(k).shape != first.shape[1:2]:
+                raise call.refusal(f"parameters of shape {call.value(k).shape} for {first.shape[1]} channels")
     return _same(Flow(tuple(shape), first.roles))
 
 
-def _window(call: Call, size: int, axis: int, kernel: int, ceil: bool = False) -> tuple[int, Step]:
-    """Return output size and link of a convolution or pool on one axis."""
-    stride = call.attribute("strides", [1, 1])[axis]
-    dilation = call.attribute("dilations", [1, 1])[axis]
-    pads = call.attribute("pads", [0, 0, 0, 0])
-    reach = (kernel - 1) * dilation + 1
-    before, after = pads[axis], pads[axis + 2]
-    auto = call.attribute("auto_pad", b"NOTSET")
-    if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
-        before = total // 2 if auto == b"SAME_UPPER" else total - total // 2
-        after = total - before
-    spare = size + before + after - reach
-    out = (-(-spare // stride) if ceil else spare // stride) + 1
-    if ceil and (out - 1) * stride >= size + before:  # a window must not begin in the padding
-        out -= 1
-    return out, Step(kernel=reach, stride=stride, start=-before)
-
-
-def _check_ncyx(call: Call, flow: Flow) -> None:
-    if flow.roles != "ncyx":
-        raise call.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
-
-
-def _conv(call: Call, weight_at: int = 1) -> Results:
-    flow = call.flow
-    _check_ncyx(call, flow)
-    weight = call.value(weight_at).shape
-    (h, y), (w, x) = (_window(call, flow.spatial[k], k, weight[2 + k]) for k in (0, 1))
-    out = Flow((flow.shape[0], weight[0], h, w), "ncyx")
-    return [(out, y, x, h * w * math.prod(weight))]
-
-
-def _conv_transpose(call: Call) -> Results:
-    flow = call.flow
-    _check_ncyx(call, flow)
-    weight = call.value(1).shape
-    sizes, links = [], []
-    for k in (0, 1):
-        stride = call.attribute("strides", [1, 1])[k]
-        reach = (weight[2 + k] - 1) * call.attribute("dilations", [1, 1])[k] + 1
-        extra = call.attribute("output_padding", [0, 0])[k]
-        pads = call.attribute("pads", [0, 0, 0, 0])
-        before, after = pads[k], pads[k + 2]
-        full = (flow.spatial[k] - 1) * stride + reach + extra
-        auto = call.attribute("auto_pad", b"NOTSET")
-        if call.attribute("output_shape") is not None:
-            raise call.refusal("a fixed output_shape does not fit other pictures")
-        if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-            total = max(full - flow.spatial[k] * stride, 0)
-            before = total - total // 2 if auto == b"SAME_LOWER" else total // 2
-            after = total - before
-        sizes.append(full - before - after)
-        links.append(Transposed(reach, stride, before))
-    out = Flow((flow.shape[0], weight[1] * call.attribute("group", 1), *sizes), "ncyx")
-    return [(out, links[0], links[1], math.prod(flow.spatial) * math.prod(weight))]
-
-
-def _pool(call: Call) -> Results:
-    flow = call.flow
-    _check_ncyx(call, flow)
-    if len([n for n in call.node.output if n]) > 1:
-        raise call.refusal("its indices point anywhere in the picture")
-    kernel = call.attribute("kernel_shape")
-    ceil = bool(call.attribute("ceil_mode", 0))
-    (h, y), (w, x) = (_window(call, flow.spatial[k], k, kernel[k], ceil) for k in (0, 1))
-    return [(Flow((*flow.shape[:2], h, w), "ncyx"), y, x, 0)]
-
-
 def _depth_to_space(call: Call) -> Results:
-    n, c, h, w = call.flow.shape
-    _check_ncyx(call, call.flow)
+    n, c, h, w = call.picture.shape
     b = call.attribute("blocksize")
+    if b < 1 or c % (b * b):
+        raise call.refusal(f"{c} channels are no blocks of {b} x {b}")
     return [(Flow((n, c // (b * b), h * b, w * b), "ncyx"), Step(up=b), Step(up=b), 0)]
 
 
 def _space_to_depth(call: Call) -> Results:
-    n, c, h, w = call.flow.shape
-    _check_ncyx(call, call.flow)
+    n, c, h, w = call.picture.shape
     b = call.attribute("blocksize")
-    if h % b or w % b:
+    if b < 1 or h % b or w % b:
         raise call.refusal(f"sizes must be multiples of {b}, got {h} x {w}")
     link = Step(kernel=b, stride=b)
     return [(Flow((n, c * b * b, h // b, w // b), "ncyx"), link, link, 0)]
@@ -175,18 +110,20 @@ def _resize(call: Call) -> Results:
     if call.attribute("keep_aspect_ratio_policy", b"stretch") != b"stretch":
         raise call.refusal("keep_aspect_ratio_policy ties the scale to the picture's size")
     rank = len(flow.shape)
-    axes = [a % rank for a in call.attribute("axes", list(range(rank)))]
+    axes = [call.axis(a, rank) for a in call.attribute("axes", list(range(rank)))]
     factors = [Fraction(1)] * rank
     shape = list(flow.shape)
     scales = call.known(1 if old else 2)
     if old and call.attribute("scales") is not None:
         scales = Known(np.array(call.attribute("scales"), np.float32))
     if scales is not None and scales.value.size:
+        if scales.value.size > rank:
+            raise call.refusal(f"{scales.value.size} scales for {rank} axes")
         for axis, factor in zip(axes, scales.value.tolist(), strict=True):
             factors[axis] = Fraction(factor).limit_denominator(1000)
             shape[axis] = math.floor(flow.shape[axis] * factors[axis])
     else:
-        for axis, size in zip(axes, call.value(3).tolist(), strict=True):
+        for axis, size in zip(axes, call.numbers(3), strict=True):
             factors[axis] = Fraction(int(size), flow.shape[axis])
             shape[axis] = int(size)
     links: list[Link] = [SAME, SAME]
@@ -195,6 +132,8 @@ def _resize(call: Call) -> Results:
             continue
         if role not in "yx":
             raise call.refusal("resizes channels")
+        if not 0 < factors[axis] <= _MOST_FACTOR:
+            raise call.refusal(f"a factor must be over 0 and at most {_MOST_FACTOR}, got {factors[axis]}")
         links["yx".index(role)] = _sampling(call, mode, how, factors[axis])
     return [(Flow(tuple(shape), flow.roles), links[0], links[1], 0)]
 
@@ -243,9 +182,9 @@ def _pad(call: Call) -> Results:
         raise call.refusal("wraps around the picture")
     pads = call.attribute("pads")
     if pads is None:
-        pads = call.value(1).tolist()
+        pads = call.numbers(1)
     axes = call.known(3)
-    places = [a % rank for a in axes.value.tolist()] if axes is not None else list(range(rank))
+    places = [call.axis(a, rank) for a in call.numbers(3)] if axes is not None else list(range(rank))
     shape, links = list(flow.shape), [SAME, SAME]
     for k, axis in enumerate(places):
         before, after = pads[k], pads[k + len(places)]
@@ -263,13 +202,13 @@ def _slice(call: Call) -> Results:
     starts, ends = call.attribute("starts"), call.attribute("ends")
     axes, steps = call.attribute("axes"), None
     if starts is None:
-        starts, ends = (call.value(k).tolist() for k in (1, 2))
-        axes, steps = (None if (s := call.known(k)) is None else s.value.tolist() for k in (3, 4))
+        starts, ends = (call.numbers(k) for k in (1, 2))
+        axes, steps = (None if call.known(k) is None else call.numbers(k) for k in (3, 4))
     axes = list(range(len(starts))) if axes is None else axes
     steps = [1] * len(starts) if steps is None else steps
     shape, links = list(flow.shape), [SAME, SAME]
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        axis %= rank
+        axis = call.axis(axis, rank)
         first, stop, stride = slice(start, None if end >= FAR else end, step).indices(flow.shape[axis])
         shape[axis] = len(range(first, stop, stride))
         if flow.roles[axis] in "yx":
@@ -284,7 +223,7 @@ def _concat(call: Call) -> Results:
     if len(flows) != len(call.inputs):
         raise call.refusal("joins the picture with a constant")
     first = flows[0]
-    axis = call.attribute("axis") % len(first.shape)
+    axis = call.axis(call.attribute("axis"), len(first.shape))
     if first.roles[axis] in "yx":
         raise call.refusal("joins along rows or columns")
     if any(f.spatial != first.spatial or f.roles != first.roles for f in flows):
@@ -296,11 +235,11 @@ def _concat(call: Call) -> Results:
 
 def _split(call: Call) -> Results:
     flow = call.flow
-    axis = call.attribute("axis", 0) % len(flow.shape)
+    axis = call.axis(call.attribute("axis", 0), len(flow.shape))
     count = len(call.node.output)
     sizes = call.attribute("split")
     if sizes is None and len(call.inputs) > 1 and call.inputs[1] is not None:
-        sizes = call.value(1).tolist()
+        sizes = call.numbers(1)
     if sizes is None:
         part = -(-flow.shape[axis] // count)
         sizes = [part] * (count - 1) + [flow.shape[axis] - part * (count - 1)]
@@ -323,7 +262,7 @@ def _transpose(call: Call) -> Results:
 
 def _reshape(call: Call) -> Results:
     flow = call.flow
-    target = [int(n) for n in call.value(1).tolist()]
+    target = [int(n) for n in call.numbers(1)]
     if not call.attribute("allowzero", 0):
         target = [flow.shape[k] if n == 0 else n for k, n in enumerate(target)]
     if -1 in target:
@@ -381,8 +320,8 @@ def _regroup(call: Call, flow: Flow, target: list[int]) -> Results:
 def _squeeze(call: Call) -> Results:
     flow = call.flow
     axes = call.attribute("axes")
-    axes = call.value(1).tolist() if axes is None else axes
-    drop = {a % len(flow.shape) for a in axes}
+    axes = call.numbers(1) if axes is None else axes
+    drop = {call.axis(a, len(flow.shape)) for a in axes}
     if any(flow.roles[a] in "yx" for a in drop):
         raise call.refusal("drops a spatial axis")
     kept = [k for k in range(len(flow.shape)) if k not in drop]
@@ -392,10 +331,10 @@ def _squeeze(call: Call) -> Results:
 def _unsqueeze(call: Call) -> Results:
     flow = call.flow
     axes = call.attribute("axes")
-    axes = call.value(1).tolist() if axes is None else axes
+    axes = call.numbers(1) if axes is None else axes
     rank = len(flow.shape) + len(axes)
     shape, roles = list(flow.shape), list(flow.roles)
-    for a in sorted(a % rank for a in axes):
+    for a in sorted(call.axis(a, rank) for a in axes):
         shape.insert(a, 1)
         roles.insert(a, "c")
     return _same(Flow(tuple(shape), "".join(roles)))
@@ -404,7 +343,7 @@ def _unsqueeze(call: Call) -> Results:
 def _over_channels(call: Call, axes: Sequence[int]) -> None:
     """Refuse an operator that looks along rows or columns."""
     flow = call.flow
-    if any(flow.roles[a % len(flow.shape)] in "yx" for a in axes):
+    if any(flow.roles[call.axis(a, len(flow.shape))] in "yx" for a in axes):
         raise call.refusal(
             f"{call.op} over rows or columns has unbounded reach, so the model cannot be tiled"
         )
@@ -413,11 +352,11 @@ def _over_channels(call: Call, axes: Sequence[int]) -> None:
 def _reduce(call: Call) -> Results:
     flow = call.flow
     axes = call.attribute("axes")
-    if axes is None and (state := call.known(1)) is not None:
-        axes = state.value.tolist()
+    if axes is None and call.known(1) is not None:
+        axes = call.numbers(1)
     axes = list(axes or range(len(flow.shape)))
     _over_channels(call, axes)
-    places = {a % len(flow.shape) for a in axes}
+    places = {call.axis(a, len(flow.shape)) for a in axes}
     if call.attribute("keepdims", 1):
         return _same(Flow(tuple(1 if k in places else n for k, n in enumerate(flow.shape)), flow.roles))
     kept = [k for k in range(len(flow.shape)) if k not in places]
@@ -431,7 +370,7 @@ def _softmax(call: Call) -> Results:
 
 def _layer_norm(call: Call) -> Results:
     rank = len(call.flow.shape)
-    _over_channels(call, range(call.attribute("axis", -1) % rank, rank))
+    _over_channels(call, range(call.axis(call.attribute("axis", -1), rank), rank))
     return _same(call.flow)
 
 
@@ -446,7 +385,7 @@ def _matmul(call: Call) -> Results:
 
 def _gather(call: Call) -> Results:
     flow = call.flow
-    axis = call.attribute("axis", 0) % len(flow.shape)
+    axis = call.axis(call.attribute("axis", 0), len(flow.shape))
     _over_channels(call, [axis])
     index = call.value(1)
     shape = (*flow.shape[:axis], *index.shape, *flow.shape[axis + 1 :])
@@ -455,7 +394,7 @@ def _gather(call: Call) -> Results:
 
 def _expand(call: Call) -> Results:
     flow = call.flow
-    target = [int(n) for n in call.value(1).tolist()]
+    target = [int(n) for n in call.numbers(1)]
     if len(target) > len(flow.shape):
         raise call.refusal("adds axes")
     target = [1] * (len(flow.shape) - len(target)) + target
@@ -467,20 +406,20 @@ def _expand(call: Call) -> Results:
 
 
 _OPERATORS: dict[str, Callable[[Call], Results]] = {
-    "AveragePool": _pool,
+    "AveragePool": windows.pool,
     "Concat": _concat,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
+    "Conv": windows.conv,
+    "ConvTranspose": windows.conv_transpose,
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
     "Gather": _gather,
     "LayerNormalization": _layer_norm,
     "LogSoftmax": _softmax,
-    "LpPool": _pool,
+    "LpPool": windows.pool,
     "MatMul": _matmul,
-    "MaxPool": _pool,
+    "MaxPool": windows.pool,
     "Pad": _pad,
-    "QLinearConv": lambda call: _conv(call, 3),
+    "QLinearConv": lambda call: windows.conv(call, 3),
     "ReduceL2": _reduce,
     "ReduceMax": _reduce,
     "ReduceMean": _reduce,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from .reach import Link
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
 
 FAR = 2**31 - 1  # an end of a slice that means "to the end"
+STANDARD = ("", "ai.onnx")
+_MOST_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class Flow:
         return self.shape[self.roles.index("y")], self.shape[self.roles.index("x")]
 
 
+# Of each output: its state, its links on y and x, and multiply-accumulates.
+Results = Sequence[tuple[Flow, Link, Link, int]]
+
+
 class Call:
     """A node with the states of its inputs, as an operator sees it."""
 
@@ -54,7 +62,8 @@ class Call:
 
     def refusal(self, reason: str) -> ModelError:
         """Return the error that names this node and its op."""
-        return ModelError(f"node {self.node.name or self.node.output[0]!r} ({self.op}): {reason}")
+        name = self.node.name or next(iter(self.node.output), "")
+        return ModelError(f"node {name!r} ({self.op}): {reason}")
 
     def attribute(self, name: str, default: Any = None) -> Any:
         from onnx import helper
@@ -72,6 +81,14 @@ class Call:
             raise self.refusal("its weights or sizes are computed from the picture")
         return first
 
+    @property
+    def picture(self) -> Flow:
+        """The same, which must be (N, C, H, W)."""
+        flow = self.flow
+        if flow.roles != "ncyx":
+            raise self.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
+        return flow
+
     def known(self, k: int) -> Known | None:
         """Return input k if it is there; it must not depend on the picture."""
         if k >= len(self.inputs) or self.inputs[k] is None:
@@ -87,3 +104,16 @@ class Call:
         if state is None:
             raise self.refusal(f"input {k} is missing")
         return state.value
+
+    def axis(self, axis: int, rank: int) -> int:
+        """Return an axis counted from the first; it must be one of `rank`."""
+        if not -rank <= axis < rank:
+            raise self.refusal(f"axis {axis} is none of {rank}")
+        return axis % rank
+
+    def numbers(self, k: int) -> list[Any]:
+        """Return input k, axes or sizes or the like, as a list."""
+        value = self.value(k)
+        if value.size > _MOST_NUMBERS:
+            raise self.refusal(f"input {k} may hold at most {_MOST_NUMBERS} numbers, got {value.size}")
+        return list(value.reshape(-1).tolist())

@@ -7,6 +7,7 @@ to the two spatial axes is kept as links, to be read backward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import ModelError
 from . import ops
-from .fold import fold
+from .fold import CONSTANTS, SIZED, Budget, TooLargeError, fold
 from .reach import Interval, Link
 from .tensors import Call, Flow, Known
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
 TYPES = {1: "float32", 2: "uint8", 10: "float16"}  # TensorProto.DataType
+# What a model may declare of its input, and its tensors may hold: far more than any does.
+MOST_CHANNELS = 1024
+MOST_BATCH = 256
+MOST_SIDE = 2**15
+MOST_SAMPLES = 2**14  # of a tensor, a pixel of the picture: 1,024 channels at four times the size
+_MOST_AXES = 12
+_NONSENSE = (ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,12 @@ class Interface:
             raise ModelError(f"{inputs[0].name!r} must have rank 4 (N, C, H, W), got rank {rank}")
         if dims[1] is None:
             raise ModelError(f"{inputs[0].name!r} must say how many channels it has")
+        for size, most in zip(dims, (MOST_BATCH, MOST_CHANNELS, MOST_SIDE, MOST_SIDE), strict=True):
+            if size is not None and size > most:
+                raise ModelError(
+                    f"{inputs[0].name!r} may be at most {MOST_BATCH} x {MOST_CHANNELS} x {MOST_SIDE} x "
+                    f"{MOST_SIDE}, got {' x '.join('?' if d is None else str(d) for d in dims)}"
+                )
         return cls(inputs[0].name, graph.output[0].name, dims[0], dims[1], dims[2], dims[3], (kind, kind_out))
 
 
@@ -101,13 +115,18 @@ class Trace:
         self.states[interface.source] = Flow(
             (interface.batch or 1, interface.channels, height, width), "ncyx"
         )
+        self._most = MOST_SAMPLES * height * width * (interface.batch or 1)
+        budget = Budget(SIZED)
         for node in model.graph.node:
+            if node.output and node.output[0] in known:  # computed before
+                continue
             call = Call(node, self.states)
-            if any(isinstance(i, Flow) for i in call.inputs) and call.op not in ("Shape", "Size"):
-                self._flow(call, ops.apply(call))
-            else:
-                for name, state in zip(node.output, fold(call), strict=False):
-                    self.states[name] = state
+            try:
+                self._step(call, budget)
+            except ModelError:
+                raise
+            except _NONSENSE as error:
+                raise call.refusal(f"its attributes or inputs make no sense: {error}") from error
         output = self.states.get(interface.target)
         if not isinstance(output, Flow):
             raise ModelError(f"the output {interface.target!r} does not depend on the picture")
@@ -137,11 +156,23 @@ class Trace:
             rates[edge.target] = found.pop()
         return rates
 
+    def _step(self, call: Call, budget: Budget) -> None:
+        if any(isinstance(i, Flow) for i in call.inputs) and call.op not in ("Shape", "Size"):
+            self._flow(call, ops.apply(call))
+            return
+        for name, state in zip(call.node.output, fold(call, budget), strict=False):
+            self.states[name] = state
+
     def _flow(self, call: Call, results: Sequence[tuple[Flow, Link, Link, int]]) -> None:
         sources = tuple(n for n, i in zip(call.node.input, call.inputs, strict=True) if isinstance(i, Flow))
         for name, (flow, y, x, macs) in zip(call.node.output, results, strict=False):
             if min(flow.shape) < 1:
                 raise call.refusal(f"nothing is left of its input: shape {flow.shape}")
+            if len(flow.shape) > _MOST_AXES or math.prod(flow.shape) > self._most:
+                raise call.refusal(
+                    f"a tensor may have at most {_MOST_AXES} axes and {MOST_SAMPLES} samples a pixel of the "
+                    f"picture, got shape {flow.shape}"
+                )
             self.states[name] = flow
             self._edges.append(Edge(sources, name, (y, x)))
             self.macs += macs
@@ -165,6 +196,36 @@ def constants(model: ModelProto) -> dict[str, Known]:
     return found
 
 
+def computed(model: ModelProto, known: dict[str, Known], *, strict: bool = True) -> dict[str, Known]:
+    """Return the initialisers `known` and all that nodes compute from them alone, once for every size.
+
+    Parameters
+    ----------
+    strict : refuse what cannot be computed, else leave it out; what is too large is always refused
+
+    Raises
+    ------
+    ModelError
+    """
+    found: dict[str, Known | Flow] = dict(known)
+    budget = Budget(CONSTANTS)
+    for node in model.graph.node:
+        if any(name and name not in found for name in node.input):
+            continue
+        call = Call(node, found)
+        try:
+            found.update(zip(node.output, fold(call, budget), strict=False))
+        except TooLargeError:
+            raise
+        except ModelError:
+            if strict:
+                raise
+        except _NONSENSE as error:
+            if strict:
+                raise call.refusal(f"its attributes or inputs make no sense: {error}") from error
+    return {name: state for name, state in found.items() if isinstance(state, Known)}
+
+
 def _declared(value: ValueInfoProto) -> tuple[str, list[int | None] | None]:
     """Return the type and the dimensions (None where free) of an input or output."""
     kind = value.type.tensor_type
@@ -172,7 +233,8 @@ def _declared(value: ValueInfoProto) -> tuple[str, list[int | None] | None]:
         from onnx import TensorProto
 
         names = ", ".join(TYPES.values())
-        got = TensorProto.DataType.Name(kind.elem_type)
+        known = kind.elem_type in TensorProto.DataType.values()
+        got = TensorProto.DataType.Name(kind.elem_type) if known else kind.elem_type
         raise ModelError(f"{value.name!r} must be one of {names}, got {got}")
     if not kind.HasField("shape"):
         return TYPES[kind.elem_type], None

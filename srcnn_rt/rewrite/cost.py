@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..graph.tensors import Flow
-from ..graph.trace import Interface, Trace, constants
+from ..graph.trace import Interface, Trace, computed, constants
 from .edit import attribute
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def work(model: ModelProto) -> Work:
         If the graph cannot be traced.
     """
     face = Interface.of(model)
-    trace = Trace(model, face, constants(model), face.height or _SIDE, face.width or _SIDE)
+    trace = Trace(model, face, computed(model, constants(model)), face.height or _SIDE, face.width or _SIDE)
     pixels = math.prod(trace.output.spatial)
     layers, extra = {}, 0.0
     for node in model.graph.node:

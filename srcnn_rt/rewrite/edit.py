@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,10 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+_MANY = 64
+# Layers beyond these are left alone: numbers in a weight that is made, and products to make it.
+MOST_NUMBERS = 2**24
+MOST_WORK = 2**32
 
 
 class Edit:
@@ -100,7 +103,8 @@ class Edit:
         float64 becomes float32: sums are made in float64 and rounded once.
         """
         kind = np.float32 if value.dtype == np.float64 else value.dtype
-        array = np.asarray(value, kind, order="C")  # ascontiguousarray would give a scalar an axis
+        with np.errstate(over="ignore"):  # `program` leaves a model alone whose weights overflow
+            array = np.asarray(value, kind, order="C")  # ascontiguousarray would give a scalar an axis
         found = self.fresh(name)
         self._arrays[found] = self._added[found] = array
         return found
@@ -116,18 +120,25 @@ class Edit:
 
     def replace(self, old: Iterable[NodeProto], new: Iterable[NodeProto]) -> None:
         """Put `new` where the last of `old` stood and take `old` away."""
+        old, new = list(old), list(new)
         gone = {id(n) for n in old}
         at = max(k for k, n in enumerate(self.nodes) if id(n) in gone)
         before = [n for n in self.nodes[:at] if id(n) not in gone]
         self.nodes = [*before, *new, *(n for n in self.nodes[at:] if id(n) not in gone)]
-        self._index()
+        self._note(old, new)
 
     def rename(self, old: str, new: str) -> None:
         """Let the readers of `old` read `new`."""
-        for node in self.users(old):
+        users = self._users.pop(old, [])
+        for node in users:
             for k, name in enumerate(node.input):
                 if name == old:
                     node.input[k] = new
+        self._users[new] = self._in_order([*self._users.get(new, []), *users])
+
+    def rename_output(self, node: NodeProto, old: str, new: str) -> None:
+        """Let a node call its output `new`; its readers are left alone."""
+        node.output[list(node.output).index(old)] = new
         self._index()
 
     def model(self) -> ModelProto:
@@ -164,8 +175,33 @@ class Edit:
         self._makers = {name: node for node in self.nodes for name in node.output if name}
         self._users: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
-            for name in Counter(n for n in _reads(node) if n):
-                self._users.setdefault(name, []).append(node)
+            for name in dict.fromkeys(_reads(node)):
+                if name:
+                    self._users.setdefault(name, []).append(node)
+
+    def _note(self, old: list[NodeProto], new: list[NodeProto]) -> None:
+        """Bring the index up to date: made anew after each of a thousand folds it would take a minute."""
+        gone = {id(n) for n in old}
+        for node in old:
+            for name in node.output:
+                if self._makers.get(name) is node:
+                    del self._makers[name]
+            for name in dict.fromkeys(_reads(node)):
+                self._users[name] = [n for n in self._users.get(name, []) if id(n) not in gone]
+        for node in new:
+            self._makers.update((name, node) for name in node.output if name)
+            for name in dict.fromkeys(_reads(node)):
+                if name:
+                    self._users[name] = self._in_order([*self._users.get(name, []), node])
+
+    def _in_order(self, users: list[NodeProto]) -> list[NodeProto]:
+        """Return nodes, each once, in the order in which they stand."""
+        if len(users) < 2:
+            return users
+        if len(users) > _MANY:  # of a weight that layers share, whose order says nothing
+            return list({id(n): n for n in users}.values())
+        wanted = {id(n) for n in users}
+        return [n for n in self.nodes if id(n) in wanted]
 
 
 def _reads(node: NodeProto) -> Iterator[str]:
@@ -195,9 +231,18 @@ def is_op(node: NodeProto | None, *ops: str) -> bool:
 
 def channels(model: ModelProto) -> dict[str, int]:
     """Return how many channels each float32 tensor (N, C, H, W) of a model has, where that is known."""
-    from onnx import TensorProto, shape_inference
+    from onnx import ModelProto, TensorProto, shape_inference
 
-    graph = shape_inference.infer_shapes(model, data_prop=True).graph
+    # Some exporters write -1 where a size is free, and shapes inside that are not true: ONNX computes
+    # with both, and ends the process in a Slice of a negative shape.
+    clean = ModelProto()
+    clean.CopyFrom(model)
+    del clean.graph.value_info[:]
+    for value in (*clean.graph.input, *clean.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.ClearField("dim_value")
+    graph = shape_inference.infer_shapes(clean, data_prop=True).graph
     found = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
@@ -264,6 +309,11 @@ class Conv:
     def kernel(self) -> tuple[int, int]:
         """(kh, kw)."""
         return self.weight.shape[2], self.weight.shape[3]
+
+    @property
+    def dense_size(self) -> int:
+        """Numbers in `dense`, which are many more than in `weight` where there are many groups."""
+        return self.weight.size * self.group
 
     @property
     def dense(self) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .edit import Conv, Edit, attribute, channels, is_op
+from .edit import MOST_NUMBERS, MOST_WORK, Conv, Edit, attribute, channels, is_op
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -274,7 +274,7 @@ def _identity(edit: Edit) -> bool:
             edit.rename(name, source)
         elif maker is not None and source not in edit.outputs:
             edit.rename(source, name)
-            maker.output[list(maker.output).index(source)] = name
+            edit.rename_output(maker, source, name)
         else:
             continue
         edit.replace([node], [])
@@ -286,6 +286,9 @@ def _merge(edit: Edit) -> bool:
     for node, user in _pairs(edit, "Conv"):
         first, second = Conv.of(edit, node), Conv.of(edit, user)
         if first is None or second is None:
+            continue
+        most = max(first.dense_size, second.dense_size)
+        if most > MOST_NUMBERS or second.dense_size * first.dense_size // len(first.weight) > MOST_WORK:
             continue
         sparing = first.kernel == (1, 1) and first.stride == (1, 1) and not any((*first.pads, *first.bias))
         if any(second.pads) and not sparing:

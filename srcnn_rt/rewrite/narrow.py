@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..graph import analyse
 from .cost import executed, work
-from .edit import Conv, Edit
+from .edit import MOST_NUMBERS, Conv, Edit
 from .pointwise import only_pointwise_to_output
 
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ def widen_narrow(model: ModelProto) -> ModelProto:
             continue  # blocks past the end would read what an unpadded model does not have
         b = best_block(len(conv.weight), conv.weight.shape[1], conv.kernel)
         cost = before.layers.get(node.output[0], 0.0)  # none where nothing of the picture is read
+        if (
+            conv.weight.size * (b * b) ** 2 > MOST_NUMBERS
+        ):  # with kernels b - 1 larger a side, at most b times
+            continue
         if b > 1 and cost > 0 and cost >= _SHARE * before.executed:
             _widen(edit, conv, b, whole=padded)
     return edit.model()

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..graph.tensors import FAR
 from .cost import LANES, executed
-from .edit import Conv, Edit, attribute
+from .edit import MOST_NUMBERS, MOST_WORK, Conv, Edit, attribute
 from .narrow import OLDEST, best_block, block_cost, may_crop
 from .pointwise import is_pointwise, only_pointwise_to_output
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _STRIDES = range(1, 5)
+_MOST_SCALE = 16
 _WORTH = 0.95  # of what the layers would execute otherwise, at most
 
 
@@ -139,7 +140,13 @@ def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
         cut, at = found, user.output[0]
         nodes.append(user)
     first = Conv.of(edit, edit.only_user(at))
-    if first is None or not first.plain:
+    if first is None or not first.plain or s > _MOST_SCALE:
+        return None
+    # For every phase, and every stride that is tried, the two are multiplied.
+    if (
+        enlarge.dense_size > MOST_NUMBERS
+        or len(_STRIDES) * first.weight.size * enlarge.dense_size > MOST_WORK
+    ):
         return None
     kernel, bias = _by_phase(enlarge, s, attribute(shuffle, "mode", b"DCR"))
     return _Enlarging(enlarge.node.input[0], s, kernel, bias, cut, first, [*nodes, first.node])

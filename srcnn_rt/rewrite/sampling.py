@@ -5,6 +5,7 @@ What `bicubic` writes into this package's own models, for the Resize of others.
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -109,8 +110,11 @@ def _kernel(node: NodeProto, scale: int) -> tuple[NDArray[np.float64], int] | No
     known = mode in ("linear", "cubic") and how in ("half_pixel", "pytorch_half_pixel", "asymmetric")
     if not known or attribute(node, "exclude_outside", 0):
         return None
+    a = attribute(node, "cubic_coeff_a", -0.75)
+    if not math.isfinite(a):
+        return None
     # pytorch_half_pixel differs for outputs of one sample only, and these have `scale`.
-    return taps(scale, mode, Fraction(attribute(node, "cubic_coeff_a", -0.75)), centred=how != "asymmetric")
+    return taps(scale, mode, Fraction(a), centred=how != "asymmetric")
 
 
 def _nodes(

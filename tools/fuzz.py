@@ -1,0 +1,387 @@
+"""Feed damaged pictures and models to the real entries: every one must be read or refused in one line.
+
+    make fuzz                                 100,000 cases
+    make fuzz N=2000 KINDS="tiff model"
+    python tools/fuzz.py --replay tiff:4711   one case again, in this process
+    python tools/fuzz.py --file PATH          a file
+
+A case is a seed (`tools/_fuzz_seeds.py`) changed at random (`tools/_fuzz_mutate.py`); KIND and
+number say which. Processes forked after the imports run them, so that a crash loses only one; this
+one watches. A case is a finding, and kept with its traceback, if it ends in another error than
+`SrcnnError`, in a message of more than a line, in a signal, after more than 10 s, or with more than 1 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import mmap
+import os
+import re
+import resource
+import selectors
+import signal
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))  # the package of this folder, whatever is installed
+
+import numpy as np  # noqa: E402
+
+from srcnn_rt import Engine, SrcnnError, program, rewrite, spec  # noqa: E402
+from srcnn_rt.geometry import Span  # noqa: E402
+from srcnn_rt.io import Source, open_source  # noqa: E402
+from tools import _fuzz_mutate, _fuzz_seeds  # noqa: E402
+
+CACHE = ROOT / "scratch" / "fuzz"
+SECONDS = 10.0
+BYTES = 2**30
+SHARES = {"tiff": 40, "png": 12, "jpeg": 9, "webp": 7, "bmp": 4, "avif": 6, "jxl": 6, "model": 10}
+WINDOW, STRIP = 48, 64
+MOST_READ = 2**28  # bytes of one read: what a wide strip costs the engine as well
+MOST_UPSCALED = 2**20  # samples of a picture that is upscaled as a whole
+# Refusals that are no refusal of the file: memory was asked for that is not there.
+# (libtiff says it of counts that no file can hold, without asking for any.)
+_MEMORY = re.compile(
+    r"out of memory(?! reading of)|insufficient memory|bad_alloc|cannot allocate|failed to allocate|"
+    r"unable to allocate|memoryerror",
+    re.IGNORECASE,
+)
+
+
+class Finding(Exception):  # noqa: N818 (it is what was looked for)
+    """Something that must not happen, and is not an exception by itself."""
+
+
+def build(kind: str, number: int, seeds: dict[str, bytes]) -> bytes:
+    """Return the case of a number: the same one every time."""
+    rng = Random(f"{kind}:{number}")
+    names = sorted(seeds)
+    return _fuzz_mutate.mutate(kind, seeds[rng.choice(names)], seeds[rng.choice(names)], rng)
+
+
+def attempt(path: Path, kind: str, number: int = 0) -> str:
+    """Run one file through the package and return ``"accepted"`` or ``"refused"``.
+
+    Raises
+    ------
+    Exception
+        Whatever is not allowed: a finding.
+    """
+    try:
+        if kind == "model":
+            _try_model(path, number)
+        else:
+            _try_picture(path, number)
+    except SrcnnError as error:
+        line = str(error)
+        if "\n" in line or not line or len(line) > 2000 or not line.isprintable():
+            raise Finding(f"not one line: {line!r}") from error
+        if _MEMORY.search(line):
+            raise Finding(f"asks for memory: {line}") from error
+        if path.stem not in line:
+            raise Finding(f"does not name the file: {line}") from error
+        return "refused"
+    return "accepted"
+
+
+_engines: dict[str, Engine] = {}
+
+
+def _bicubic() -> Engine:
+    """Make the engine in the process that uses it: threads do not survive a fork."""
+    if "x2" not in _engines:
+        _engines["x2"] = Engine("bicubic-x2", "cpu", 32, threads=1)
+    return _engines["x2"]
+
+
+def _try_picture(path: Path, number: int) -> None:
+    with open_source(path) as source:
+        samples = source.info.shape[0] * source.info.shape[1] * source.info.layout.channels
+        if number % 6 or samples > MOST_UPSCALED:
+            _read(source)
+            return
+    target = path.with_name("out.tif")
+    try:
+        _bicubic().upscale_file(path, target, overwrite=True)
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def _read(source: Source) -> None:
+    """Read corners and middle, as the engine would: striped pictures by whole rows."""
+    (h, w), channels = source.info.shape, source.info.layout.channels
+    high = min(STRIP if source.by_rows else WINDOW, h)
+    wide = w if source.by_rows else min(WINDOW, w)
+    if high * wide * channels * source.info.dtype.itemsize > MOST_READ:
+        return
+    for y in sorted({0, (h - high) // 2, h - high}):
+        for x in sorted({0, (w - wide) // 2, w - wide}):
+            part = source.read(Span(y, y + high), Span(x, x + wide))
+            if part.shape != (high, wide, channels) or part.dtype != source.info.dtype:
+                raise Finding(f"a window of {(high, wide, channels)} came as {part.shape} {part.dtype}")
+
+
+def _try_model(path: Path, number: int) -> None:
+    whole = number % 4 == 0
+    if not whole:
+        data, described = spec.load(path)
+        if len(spec.parse(data).graph.node) <= program.MOST_NODES:
+            rewrite.optimise(spec.parse(data))  # by itself, for `prepare` would hide what fails
+        described.summary()
+    with Engine(path, "cpu", 16, threads=1, whole=whole) as engine:
+        picture = np.full((13, 17, engine.spec.channels), 0.5, np.float32)
+        try:
+            out = engine.upscale(picture, bands=True)
+        except SrcnnError as error:  # the engine has no name of a file then
+            raise type(error)(f"{path}: {error}") from error
+        if out.shape != (13 * engine.scale, 17 * engine.scale, engine.spec.channels):
+            raise Finding(f"upscaled to {out.shape}")
+
+
+# Processes.
+
+
+@dataclass
+class Tally:
+    """What came of one kind's cases."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    slowest: tuple[float, int] = (0.0, -1)
+    largest: tuple[int, int] = (0, -1)  # bytes grown beyond the start
+
+
+@dataclass
+class Worker:
+    """A forked process: its pipe, and what it is at."""
+
+    pid: int
+    pipe: int
+    rest: bytes
+    share: int
+
+
+class Run:
+    """All cases of some kinds, on some processes."""
+
+    def __init__(self, counts: dict[str, int], first: int, jobs: int, findings: Path) -> None:
+        self.seeds = {kind: _fuzz_seeds.seeds(kind, CACHE) for kind in counts}
+        self.tallies = {kind: Tally() for kind in counts}
+        self.found: list[tuple[str, int, str]] = []
+        self._plan = [(kind, first + n) for kind, count in counts.items() for n in range(count)]
+        # Mixed, so that all kinds have had their share whenever a run is stopped.
+        Random(0).shuffle(self._plan)
+        self._jobs, self._findings = jobs, findings
+        # For every process: index of its case in the plan, and when it began it.
+        self._board = mmap.mmap(-1, 16 * jobs)
+        self._selector = selectors.DefaultSelector()
+
+    def run(self) -> None:
+        """Run all of them; findings are kept in the folder as they come."""
+        _import_all()
+        workers = [self._start(share, share) for share in range(self._jobs)]
+        live = {w.pipe: w for w in workers}
+        while live:
+            for key, _ in self._selector.select(timeout=0.2):
+                worker = live[key.fd]
+                data = os.read(key.fd, 1 << 16)
+                if data:
+                    *lines, worker.rest = (worker.rest + data).split(b"\n")
+                    for line in lines:
+                        self._note(json.loads(line))
+                    continue
+                again = self._ended(worker)
+                del live[key.fd]
+                if again is not None:
+                    live[again.pipe] = again
+            now = time.monotonic()
+            for worker in live.values():
+                _, began = struct.unpack_from("qd", self._board, 16 * worker.share)
+                if began and now - began > SECONDS + 2:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(worker.pid, signal.SIGKILL)
+
+    def _start(self, share: int, at: int) -> Worker:
+        struct.pack_into("qd", self._board, 16 * share, -1, 0.0)
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(read)
+            try:
+                self._work(share, at, write)
+            finally:
+                os._exit(0)
+        os.close(write)
+        self._selector.register(read, selectors.EVENT_READ)
+        return Worker(pid, read, b"", share)
+
+    def _ended(self, worker: Worker) -> Worker | None:
+        """Note how a process ended; a new one goes on after the case that ended it."""
+        self._selector.unregister(worker.pipe)
+        os.close(worker.pipe)
+        _, status = os.waitpid(worker.pid, 0)
+        index, began = struct.unpack_from("qd", self._board, 16 * worker.share)
+        if not os.WIFSIGNALED(status) or index < 0:
+            return None
+        kind, number = self._plan[index]
+        name = signal.Signals(os.WTERMSIG(status)).name
+        seconds = time.monotonic() - began
+        why = f"over {SECONDS:.0f} s" if name == "SIGKILL" and seconds > SECONDS else f"ended by {name}"
+        self._note([kind, number, "finding", seconds, 0, why])
+        return self._start(worker.share, index + self._jobs)
+
+    def _note(self, line: list[Any]) -> None:
+        kind, number, outcome, seconds, grown, why = line
+        tally = self.tallies[kind]
+        tally.outcomes[outcome] += 1
+        tally.seconds += seconds
+        tally.slowest = max(tally.slowest, (seconds, number))
+        tally.largest = max(tally.largest, (grown, number))
+        if outcome == "finding":
+            self.found.append((kind, number, why))
+            self._findings.mkdir(parents=True, exist_ok=True)
+            name = f"{kind}-{number}"
+            data = build(kind, number, self.seeds[kind])
+            (self._findings / f"{name}{_fuzz_seeds.KINDS[kind]}").write_bytes(data)
+            (self._findings / f"{name}.txt").write_text(f"{kind}:{number}\n{why}\n")
+            print(f"finding {kind}:{number}: {why.strip().splitlines()[-1][:160]}", flush=True)
+
+    def _work(self, share: int, at: int, pipe: int) -> None:
+        """Run every `jobs`-th case of the plan in this process."""
+        silent = os.open(os.devnull, os.O_RDWR)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
+        base, limit = _limit_memory()
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+            os.environ["SRCNN_RT_CACHE"] = folder
+            peak = base
+            for index in range(at, len(self._plan), self._jobs):
+                kind, number = self._plan[index]
+                path = Path(folder) / f"fuzzed{_fuzz_seeds.KINDS[kind]}"
+                began = time.monotonic()
+                struct.pack_into("qd", self._board, 16 * share, index, began)
+                try:
+                    path.write_bytes(build(kind, number, self.seeds[kind]))
+                    outcome, why = attempt(path, kind, number), ""
+                except BaseException:
+                    outcome, why = "finding", traceback.format_exc()[-6000:]
+                seconds = time.monotonic() - began
+                now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+                grown, peak = (now - base if now > peak else 0), max(peak, now)
+                if outcome != "finding" and seconds > SECONDS:
+                    outcome, why = "finding", f"took {seconds:.1f} s"
+                if outcome != "finding" and grown > limit:
+                    outcome, why = "finding", f"took {grown} bytes"
+                os.write(pipe, json.dumps([kind, number, outcome, seconds, grown, why]).encode() + b"\n")
+                struct.pack_into("qd", self._board, 16 * share, -1, 0.0)
+        os.close(pipe)
+
+
+def _import_all() -> None:
+    """Load now what readers load when first needed, so that forked processes have it."""
+    import cv2
+    import onnx.checker
+    import onnx.reference
+    import onnx.shape_inference
+    import onnxruntime
+    import rasterio
+
+    cv2.setNumThreads(1)
+    onnxruntime.set_default_logger_severity(4)
+    assert onnx.checker and onnx.reference and onnx.shape_inference and rasterio
+
+
+def _limit_memory() -> tuple[int, int]:
+    """Give this process 1 GiB more than it has; return its resident bytes, and how many may be added."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    virtual = int(status["VmSize"].split()[0]) * 1024
+    # Threads reserve address space (64 MiB arenas) that they do not use.
+    room = virtual + BYTES + 2**29
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, BYTES
+
+
+def table(run: Run, seconds: float) -> str:
+    """Return what came of every kind."""
+    head = f"{'kind':<8}{'cases':>9}{'accepted':>10}{'refused':>10}{'findings':>10}{'cases/s':>9}  slowest"
+    lines = [head]
+    for kind, tally in run.tallies.items():
+        n = tally.outcomes
+        rate = n.total() / max(tally.seconds, 1e-9) * run._jobs
+        lines.append(
+            f"{kind:<8}{n.total():>9,}{n['accepted']:>10,}{n['refused']:>10,}{n['finding']:>10,}{rate:>9.0f}"
+            f"  {tally.slowest[0]:.2f} s ({kind}:{tally.slowest[1]})"
+        )
+    total = sum((t.outcomes for t in run.tallies.values()), Counter())
+    grown, number, kind = max((*t.largest, k) for k, t in run.tallies.items())
+    lines.append(
+        f"{total.total():,} cases in {seconds:.0f} s, {total.total() / seconds:.0f} a second; "
+        f"most memory {grown / 2**20:.0f} MiB over the start ({kind}:{number})"
+    )
+    return "\n".join(lines)
+
+
+def shares(total: int, kinds: list[str]) -> dict[str, int]:
+    """Return how many cases each kind gets."""
+    weight = sum(SHARES[k] for k in kinds)
+    return {k: max(1, total * SHARES[k] // weight) for k in kinds}
+
+
+def main() -> int:
+    """Return 1 if there are findings."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-n", type=int, default=100_000, help="cases in all")
+    parser.add_argument("--kinds", nargs="*", choices=_fuzz_seeds.kinds(), default=_fuzz_seeds.kinds())
+    parser.add_argument("--first", type=int, default=0, help="number of the first case of every kind")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--findings", type=Path, default=CACHE / "findings")
+    parser.add_argument("--replay", metavar="KIND:NUMBER", help="one case, in this process")
+    parser.add_argument("--keep", type=Path, help="with --replay: where its file is left")
+    parser.add_argument("--file", type=Path, help="run a file")
+    options = parser.parse_args()
+    if options.file is not None:
+        suffix = options.file.suffix.lower()
+        kind = next((k for k, s in _fuzz_seeds.KINDS.items() if s == suffix), "tiff")
+        for number in (1, 0):  # read, and upscaled as a whole
+            print(_told(options.file, kind, number))
+        return 0
+    if options.replay is not None:
+        kind, _, number = options.replay.partition(":")
+        data = build(kind, int(number), _fuzz_seeds.seeds(kind, CACHE))
+        with tempfile.TemporaryDirectory() as folder:
+            path = options.keep or Path(folder) / f"fuzzed{_fuzz_seeds.KINDS[kind]}"
+            path.write_bytes(data)
+            print(_told(path, kind, int(number)))
+        return 0
+    run = Run(shares(options.n, options.kinds), options.first, options.jobs, options.findings)
+    began = time.monotonic()
+    run.run()
+    print(table(run, time.monotonic() - began))
+    return 1 if run.found else 0
+
+
+def _told(path: Path, kind: str, number: int) -> str:
+    """Run a case and return its outcome, with the message of a refusal."""
+    try:
+        return attempt(path, kind, number)
+    except Exception:
+        return "finding: " + traceback.format_exc()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
