@@ -12,26 +12,42 @@ import re
 from fractions import Fraction
 
 # An OME-XML comment's numbers; the text around them stays as it is, byte for byte.
-_OME_SIZE = re.compile(r"""(\bSize[XY]\s*=\s*)(["'])(\d{1,18})\2""")
-_OME_PHYSICAL = re.compile(r"""(\bPhysicalSize[XY]\s*=\s*)(["'])([0-9.eE+-]{1,40})\2""")
+_OME_SIZE = re.compile(r"""(\bSize[XY]\s{0,9}=\s{0,9})(["'])(\d{1,18})\2""")
+_OME_PHYSICAL = re.compile(r"""(\bPhysicalSize[XY]\s{0,9}=\s{0,9})(["'])([0-9.eE+-]{1,40})\2""")
 # Regions of interest count in pixels.
-_OME_ROI = re.compile(r"<(?:\w+:)?ROI\b.*?</(?:\w+:)?ROI>", re.DOTALL)
+_OME_ROI = re.compile(r"<(/?)(?:\w{1,20}:)?ROI\b")
 _OME_PLACE = re.compile(
-    r"""(\s(?:X|Y|X1|X2|Y1|Y2|Width|Height|RadiusX|RadiusY|A02|A12)\s*=\s*)(["'])([0-9.eE+-]{1,40})\2"""
+    r"""(\s(?:X|Y|X1|X2|Y1|Y2|Width|Height|RadiusX|RadiusY|A02|A12)\s{0,9}=\s{0,9})(["'])([0-9.eE+-]{1,40})\2"""
 )
-_OME_POINTS = re.compile(r"""(\sPoints\s*=\s*)(["'])([0-9.eE+,\s-]*)\2""")
+_OME_POINTS = re.compile(r"""(\sPoints\s{0,9}=\s{0,9})(["'])([0-9.eE+,\s-]*)\2""")
 _NUMBER = re.compile(r"[0-9.eE+-]+")
 # The file's own name and identity, by which readers of OME look for planes in other files.
-_OME_SELF = re.compile(r"""<(?:\w+:)?OME\b[^>]*?\bUUID\s*=\s*["']([^"']{1,80})["']""")
+_OME_ROOT = re.compile(r"<(?:\w{1,20}:)?OME\b")
+_OME_SELF = re.compile(r"""\bUUID\s{0,9}=\s{0,9}["']([^"']{1,80})["']""")
 # ImageJ's counts of pictures.
 _STACK = re.compile(r"^(?:images|channels|slices|frames|hyperstack)=.*\n?", re.MULTILINE)
 _IMAGES = re.compile(r"^images=(\d{1,9})\s*$", re.MULTILINE)
 
 
-def stack_size(text: str) -> int:
-    """Return how many pictures ImageJ's description says the file holds, 1 if it says nothing."""
-    found = _IMAGES.search(text) if text.startswith("ImageJ=") else None
-    return int(found[1]) if found else 1
+def stack_size(text: str, samples: int) -> int:
+    """Return how many pictures a description says are in the file behind its first directory.
+
+    ImageJ and tifffile write stacks so that are too large for a directory each; 1 if it says nothing.
+
+    Parameters
+    ----------
+    samples : of one picture
+    """
+    if text.startswith("ImageJ="):
+        found = _IMAGES.search(text)
+        return int(found[1]) if found else 1
+    if text.startswith("{") and '"truncated"' in text:
+        try:
+            items = json.loads(text)
+            return int(math.prod(items["shape"]) // samples) if items["truncated"] else 1
+        except (ValueError, KeyError, TypeError, ZeroDivisionError, OverflowError, RecursionError):
+            return 1
+    return 1
 
 
 def scaled(text: str, scale: int, shape: tuple[int, int], *, pages: int, complete: bool) -> str | None:
@@ -46,7 +62,7 @@ def scaled(text: str, scale: int, shape: tuple[int, int], *, pages: int, complet
     if text.startswith("{") and '"shape"' in text:
         return _tifffile(text, scale, shape, complete)
     if text.startswith("ImageJ="):
-        return text if stack_size(text) == pages else _STACK.sub("", text)
+        return text if stack_size(text, 1) == pages else _STACK.sub("", text)
     if "<OME" in text[:2000] or ":OME" in text[:2000]:
         # Of a part of the planes, axes and planes would be wrong.
         return _ome(text, scale) if complete else None
@@ -83,15 +99,21 @@ def _ome(text: str, scale: int) -> str:
         points = _NUMBER.sub(lambda m: _times(m[0], Fraction(scale)), match[3])
         return f"{match[1]}{match[2]}{points}{match[2]}"
 
-    def moved_region(match: re.Match[str]) -> str:
-        return _OME_POINTS.sub(moved_points, _OME_PLACE.sub(moved, match[0]))
-
     text = _OME_PHYSICAL.sub(smaller, _OME_SIZE.sub(larger, text))
-    if "ROI>" in text:
-        text = _OME_ROI.sub(moved_region, text)
-    own = _OME_SELF.search(text)
+    parts, at, inside = [], 0, False
+    for mark in _OME_ROI.finditer(text):  # from each beginning to the next end
+        if inside == bool(mark[1]):
+            part = text[at : mark.start()]
+            parts.append(_OME_POINTS.sub(moved_points, _OME_PLACE.sub(moved, part)) if inside else part)
+            at, inside = mark.start(), not inside
+    text = "".join(parts) + text[at:]
+    root = _OME_ROOT.search(text)
+    own = _OME_SELF.search(text, root.start(), text.find(">", root.start()) + 1) if root else None
     if own:  # or a reader would take the planes of the source, which lies beside it
-        text = re.sub(r"""\sFileName\s*=\s*["'][^"']*["'](?=\s*>\s*""" + re.escape(own[1]) + ")", "", text)
+        name = (
+            r"""\sFileName\s{0,9}=\s{0,9}["'][^"']{0,999}["'](?=\s{0,9}>\s{0,9}""" + re.escape(own[1]) + ")"
+        )
+        text = re.sub(name, "", text)
     return text
 
 

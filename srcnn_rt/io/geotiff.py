@@ -12,7 +12,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from ..picture import PictureInfo
-from . import descriptions, exif, scaled, tiff_head, xmp
+from . import descriptions, exif, photoshop, scaled, tiff_head, xmp
 from .raster import open_quietly
 from .tiff_head import Directory, Field
 from .tiff_meta import OTHER_TEXTS, TEXTS
@@ -87,6 +87,10 @@ def directory(
     if any(f.tag == _PHOTOMETRIC and f.numbers() != (0,) for f in carried):
         made = made.without(_EXTRA)  # there are other colours, so other channels are extra
     fields += carried
+    if _complete(meta, pages):
+        fields += meta.get("stack_fields", ())
+    if resources := photoshop.scaled(meta.get("photoshop", b""), scale, turned=False):
+        fields.append(Field(photoshop.FIELD, tiff_head.UNDEFINED, resources))
     block_of = exif.scaled(info.metadata.exif, scale, size)
     if not block_of:
         return made.with_fields(fields)
@@ -113,6 +117,11 @@ def mask_directory(shape: tuple[int, int], block: tuple[int, int]) -> Directory:
         tiff_head.numbers(322, long, bw),
         tiff_head.numbers(323, long, bh),
     ))  # fmt: skip
+
+
+def _complete(meta: Any, pages: int) -> bool:
+    """Return whether all pages of the source are written, with the axes that they have there."""
+    return pages == meta.get("pages", 1) and not meta.get("rearranged")
 
 
 def _begins_with_rgb(meta: Any) -> bool:
@@ -155,8 +164,9 @@ def _tags(info: PictureInfo, scale: int, pages: int) -> dict[str, str]:
     tags = scaled.tags(meta.get("tags") or {}, scale)
     if _DESCRIPTION in tags:
         shape = (info.shape[0] // scale, info.shape[1] // scale)
-        complete = pages == meta.get("pages", 1) and not meta.get("rearranged")
-        text = descriptions.scaled(tags.pop(_DESCRIPTION), scale, shape, pages=pages, complete=complete)
+        text = descriptions.scaled(
+            tags.pop(_DESCRIPTION), scale, shape, pages=pages, complete=_complete(meta, pages)
+        )
         if text is not None:
             tags[_DESCRIPTION] = text
     elif "Description" in texts:

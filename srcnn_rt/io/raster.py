@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import warnings
 from collections.abc import Iterator
@@ -20,8 +21,9 @@ from rasterio.windows import Window
 from ..errors import ArgumentError, PictureError
 from ..geometry import Span
 from ..picture import PictureInfo
-from . import exif, tiff_head, tiff_kinds, tiff_meta
+from . import descriptions, exif, tiff_head, tiff_kinds, tiff_meta
 from .base import Closing
+from .found import decode_text
 from .tiff_head import Directory, Page
 from .turned import Kept, stored
 
@@ -34,8 +36,19 @@ def pages(path: Path) -> int:
     Raises
     ------
     PictureError
+        Also if more pictures follow the last page, which no directory leads to.
     """
-    return len(_pages(path)[0])
+    found = _pages(path)[0]
+    head = _directory(path, found[0].offset)
+    text, sizes = head.get(270), [head.get(tag) for tag in (256, 257, 277)]
+    samples = math.prod(field.numbers()[0] if field and field.numbers() else 1 for field in sizes)
+    behind = descriptions.stack_size(decode_text(text.data), samples) if text else 1
+    if len(found) < behind and len(found) == 1:
+        raise PictureError(
+            f"{path}: {behind} pictures behind one directory, which only what wrote them can read;"
+            " have it save a BigTIFF or OME-TIFF, or name page 1"
+        )
+    return len(found)
 
 
 class RasterSource(Closing):

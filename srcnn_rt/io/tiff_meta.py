@@ -7,7 +7,7 @@ from typing import Any
 from rasterio.transform import Affine
 
 from ..picture import Metadata
-from . import exif, tiff_head, xmp
+from . import exif, imagej, photoshop, tiff_head, xmp
 from .found import decode_text
 from .tiff_head import Directory
 from .tiff_kinds import Kind
@@ -73,7 +73,7 @@ def read(file: Any, head: Directory, kind: Kind, turned: int, pages: int, overvi
     tags = _kept(items)
     if turned >= 5:
         tags = _swapped(tags)
-    icc, packet = head.get(_ICC), head.get(_XMP)
+    icc, packet, block = head.get(_ICC), head.get(_XMP), head.get(photoshop.FIELD)
     same_bands = kind.palette is None
     carried = [field for tag in (*_CARRIED, *kind.fields) if (field := head.get(tag))]
     if _stated_orientation(head) in range(2, 9) and turned == 1:
@@ -99,6 +99,8 @@ def read(file: Any, head: Directory, kind: Kind, turned: int, pages: int, overvi
         "overviews": overviews,
         "planar": planar,
         "fields": tuple(carried),
+        "stack_fields": imagej.fields(head),
+        "photoshop": photoshop.scaled(block.data, 1, turned=turned >= 5) if block else b"",
         "pages": pages,
         # Whether programs that count axes would count others now.
         "rearranged": turned >= 5 or not same_bands or (planar and kind.layout.color != "bands"),
