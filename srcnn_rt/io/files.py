@@ -197,7 +197,7 @@ def create_target(
         from .tiff import TiffTarget
 
         return TiffTarget(
-            path, infos, scale, output.compress, cog=output.cog, threads=output.threads, resume=resume
+            path, infos, scale, output.compress, as_cog=output.cog, threads=output.threads, resume=resume
         )
     from .coded import FORMATS, encode
     from .spool import SpoolTarget

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from email.utils import parsedate
 from typing import Any
 
 import rasterio
@@ -10,16 +12,22 @@ from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from ..picture import PictureInfo
-from . import scaled, tiff_head
-from .raster import TEXTS, open_quietly
+from . import descriptions, exif, photoshop, scaled, tiff_head, xmp
+from .raster import open_quietly
 from .tiff_head import Directory, Field
+from .tiff_meta import OTHER_TEXTS, TEXTS
 
 COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "zstd": 50000}
-_XMP, _ICC, _COMPRESSION, _PREDICTOR = 700, 34675, 259, 317
+_XMP, _ICC, _COMPRESSION, _PREDICTOR, _PHOTOMETRIC, _EXTRA = 700, 34675, 259, 317, 262, 338
+# Of EXIF's first directory: maker, model, Windows' rating and texts. The others have names of GDAL's.
+_OF_CAMERA = (271, 272, 18246, 18249, *range(40091, 40096))
+_DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
+_TIFF_DATE = re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d")
+_ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d:\d\d:\d\d)")
 
 
 def directory(
-    info: PictureInfo, scale: int, block: tuple[int, int], compress: str, planar: bool
+    info: PictureInfo, scale: int, block: tuple[int, int], compress: str, planar: bool, pages: int = 1
 ) -> Directory:
     """Describe a tiled TIFF: everything but where its tiles are.
 
@@ -34,6 +42,7 @@ def directory(
     block : (h, w) of a tile
     compress : a key of ``COMPRESSIONS``
     planar : whether each channel has tiles of its own
+    pages : of the file that is written
     """
     meta, layout = info.metadata.raster, info.layout
     options: dict[str, Any] = {
@@ -49,10 +58,9 @@ def directory(
         "bigtiff": "YES",
         "sparse_ok": "TRUE",
         "endianness": "LITTLE",
-        "photometric": meta.get("photometric") or ("RGB" if layout.color == "rgb" else "MINISBLACK"),
+        "photometric": "RGB" if layout.color == "rgb" or _begins_with_rgb(meta) else "MINISBLACK",
+        "alpha": "NON-PREMULTIPLIED" if layout.alpha else "NO",
     }
-    if layout.alpha:
-        options["alpha"] = "NON-PREMULTIPLIED"
     if meta.get("crs"):
         options["crs"] = meta["crs"]
     if meta.get("transform"):
@@ -62,25 +70,34 @@ def directory(
     # The environment is the process's own: no side files, and GDAL's usual place for corners.
     with rasterio.Env(GTIFF_POINT_GEO_IGNORE="FALSE"), MemoryFile() as memory:
         with open_quietly(memory.name, mode="w", **options) as file:
-            _set_items(file, info, scale)
+            _set_items(file, info, scale, pages)
         memory.seek(0)
-        made = tiff_head.Reader(io.BytesIO(memory.read())).page(0)
+        made = tiff_head.Reader(io.BytesIO(memory.read())).page()
     fields = [tiff_head.numbers(_COMPRESSION, tiff_head.SHORT, COMPRESSIONS[compress])]
     if compress != "none":
         kind = 3 if info.dtype.kind == "f" else 2
         fields.append(tiff_head.numbers(_PREDICTOR, tiff_head.SHORT, kind))
     if info.metadata.icc:
         fields.append(Field(_ICC, tiff_head.UNDEFINED, info.metadata.icc))
-    if info.metadata.xmp:
-        fields.append(Field(_XMP, tiff_head.BYTE, info.metadata.xmp))
-    fields += meta.get("fields", ())
+    size = (info.shape[1], info.shape[0])
+    if packet := xmp.scaled(info.metadata.xmp, scale, size):
+        fields.append(Field(_XMP, tiff_head.BYTE, packet))
     made = made.without(tiff_head.TILE_OFFSETS, tiff_head.TILE_COUNTS)
-    if not info.metadata.exif:
+    carried = meta.get("fields", ())
+    if any(f.tag == _PHOTOMETRIC and f.numbers() != (0,) for f in carried):
+        made = made.without(_EXTRA)  # there are other colours, so other channels are extra
+    fields += carried
+    if _complete(meta, pages):
+        fields += meta.get("stack_fields", ())
+    if resources := photoshop.scaled(meta.get("photoshop", b""), scale, turned=False):
+        fields.append(Field(photoshop.FIELD, tiff_head.UNDEFINED, resources))
+    block_of = exif.scaled(info.metadata.exif, scale, size)
+    if not block_of:
         return made.with_fields(fields)
     # EXIF counts its bytes from its own beginning, and is a directory below this one here.
-    camera = tiff_head.Reader(io.BytesIO(_block(info.metadata.exif))).page(0)
-    known = {f.tag for f in made.fields}
-    fields += [f for f in camera.fields if f.tag in (271, 272) and f.tag not in known]
+    camera = tiff_head.Reader(io.BytesIO(block_of.removeprefix(b"Exif\0\0"))).page()
+    known = {f.tag for f in (*made.fields, *fields)}
+    fields += [f for f in camera.fields if f.tag in _OF_CAMERA and f.tag not in known]
     return made.with_fields(fields, [(tag, d) for tag, d in camera.below if d.fields])
 
 
@@ -102,12 +119,17 @@ def mask_directory(shape: tuple[int, int], block: tuple[int, int]) -> Directory:
     ))  # fmt: skip
 
 
-def _block(exif: bytes) -> bytes:
-    """Return an EXIF block without the marker that JPEG puts before it."""
-    return exif.removeprefix(b"Exif\0\0")
+def _complete(meta: Any, pages: int) -> bool:
+    """Return whether all pages of the source are written, with the axes that they have there."""
+    return pages == meta.get("pages", 1) and not meta.get("rearranged")
 
 
-def _set_items(file: Any, info: PictureInfo, scale: int) -> None:
+def _begins_with_rgb(meta: Any) -> bool:
+    roles = meta.get("colorinterp") or ()
+    return tuple(roles[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+
+
+def _set_items(file: Any, info: PictureInfo, scale: int, pages: int) -> None:
     meta, layout = info.metadata.raster, info.layout
     if meta.get("gcps"):
         points, crs = meta["gcps"]
@@ -132,13 +154,41 @@ def _set_items(file: Any, info: PictureInfo, scale: int) -> None:
             file.update_tags(k, **items)
     for domain, items in (meta.get("domains") or {}).items():
         file.update_tags(ns=domain, **items)
-    tags = scaled.tags(meta.get("tags") or {}, scale, (info.shape[0] // scale, info.shape[1] // scale))
+    if tags := _tags(info, scale, pages):
+        file.update_tags(**tags)
+
+
+def _tags(info: PictureInfo, scale: int, pages: int) -> dict[str, str]:
+    """Return TIFF's own texts and numbers by GDAL's names, whichever format they come from."""
+    meta, texts = info.metadata.raster, info.metadata.texts
+    tags = scaled.tags(meta.get("tags") or {}, scale)
+    if _DESCRIPTION in tags:
+        shape = (info.shape[0] // scale, info.shape[1] // scale)
+        text = descriptions.scaled(
+            tags.pop(_DESCRIPTION), scale, shape, pages=pages, complete=_complete(meta, pages)
+        )
+        if text is not None:
+            tags[_DESCRIPTION] = text
+    elif "Description" in texts:
+        tags[_DESCRIPTION] = texts["Description"]
     for tag, name in TEXTS.items():
-        if tag not in tags and name in info.metadata.texts:
-            tags[tag] = info.metadata.texts[name]
+        if tag in tags or name not in texts or tag == _DESCRIPTION:
+            continue
+        date = _date(texts[name]) if name == "Creation Time" else texts[name]
+        tags[tag if date else name] = date or texts[name]
+    tags |= {name: texts[name] for name in OTHER_TEXTS if name in texts and name not in tags}
     dpi = info.metadata.dpi
     if dpi is not None and "TIFFTAG_XRESOLUTION" not in tags:
-        tags |= {f"TIFFTAG_{a}RESOLUTION": str(v * scale) for a, v in zip("XY", dpi, strict=True)}
+        tags |= {f"TIFFTAG_{a}RESOLUTION": repr(v * scale) for a, v in zip("XY", dpi, strict=True)}
         tags["TIFFTAG_RESOLUTIONUNIT"] = "2"
-    if tags:
-        file.update_tags(**tags)
+    return tags
+
+
+def _date(text: str) -> str | None:
+    """Return a date as TIFF writes it, from that, ISO 8601 or RFC 1123; None if it is none of them."""
+    if _TIFF_DATE.fullmatch(text):
+        return text
+    if found := _ISO_DATE.match(text):
+        return f"{found[1]}:{found[2]}:{found[3]} {found[4]}"
+    date = parsedate(text)
+    return "{:04}:{:02}:{:02} {:02}:{:02}:{:02}".format(*date[:6]) if date else None

@@ -24,13 +24,12 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
-from rasterio.shutil import copy
 from rasterio.windows import Window
 
 from ..errors import OutputError
 from ..geometry import Span
 from ..picture import PictureInfo
-from . import geotiff, tiff_head
+from . import cog, geotiff, tiff_head, tiff_kinds
 from .base import Closing, Record
 from .raster import open_quietly, reason
 
@@ -64,7 +63,7 @@ class TiffTarget(Closing):
     infos : of every page of the result, with the source's metadata
     scale : HR pixels an LR pixel; georeference and print resolution are scaled by it
     compress : ``"deflate"``, ``"zstd"``, ``"lzw"`` or ``"none"``
-    cog : make it a Cloud-Optimised GeoTIFF when complete
+    as_cog : make it a Cloud-Optimised GeoTIFF when complete
     threads : that compress
     """
 
@@ -75,18 +74,18 @@ class TiffTarget(Closing):
         scale: int,
         compress: str = "deflate",
         *,
-        cog: bool = False,
+        as_cog: bool = False,
         threads: int = 1,
         resume: bool = False,
     ) -> None:
-        self._path, self._infos, self._cog, self._compress = path, infos, cog, compress
+        self._path, self._infos, self._cog, self._compress = path, infos, as_cog, compress
         side = block_side(scale)
         raw = sum(math.prod(i.shape) * i.layout.channels * i.dtype.itemsize for i in infos)
         self.big = raw > _CLASSIC_BYTES
         with writing(path):
             self._pages = [_Page(self, info, scale, side, compress) for info in infos]
             head, places = tiff_head.lay_out(
-                [d for page in self._pages for d in page.directories(self.big, len(infos) > 1)], big=self.big
+                [d for page in self._pages for d in page.directories(self.big, len(infos))], big=self.big
             )
             for page in self._pages:
                 page.places = [places.pop(0) for _ in range(1 + page.info.masked)]
@@ -174,16 +173,22 @@ class TiffTarget(Closing):
     def _rebuild(self) -> Path:
         """Make what the source had of the result anew: statistics, overviews."""
         meta = self._infos[0].metadata.raster
-        single = len(self._infos) == 1
-        if single and meta.get("statistics"):
-            with open_quietly(self._path, mode="r+", driver="GTiff") as file:
+        if len(self._infos) > 1:
+            return self._path
+        if meta.get("statistics"):
+            with self._reopen() as file:
                 file.update_stats(approx=False)
+        # An average of samples whose sign stands apart would be none.
+        resampling = Resampling.nearest if meta.get("signed") else Resampling.average
         if self._cog:
-            return _make_cog(self._path, self._compress)
-        if single and meta.get("overviews"):
-            with open_quietly(self._path, mode="r+", driver="GTiff") as file:
-                file.build_overviews(_levels(self._infos[0].shape), Resampling.average)
+            return cog.make(self._path, self._compress, resampling)
+        if meta.get("overviews"):
+            with self._reopen() as file:
+                file.build_overviews(_levels(self._infos[0].shape), resampling)
         return self._path
+
+    def _reopen(self) -> Any:
+        return open_quietly(f"GTIFF_RAW:{self._path}", mode="r+", driver="GTiff")
 
 
 class _Index:
@@ -214,9 +219,10 @@ class _Page(Closing):
         # the heap, and memory would grow with the number of chunks.
         self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
 
-    def directories(self, big: bool, several: bool) -> list[tiff_head.Directory]:
+    def directories(self, big: bool, pages: int) -> list[tiff_head.Directory]:
         """Return the page's directory, and that of its mask, with room for where the tiles are."""
-        made = [geotiff.directory(self.info, self._scale, self.block, self._compress, self._planar)]
+        several = pages > 1
+        made = [geotiff.directory(self.info, self._scale, self.block, self._compress, self._planar, pages)]
         counts = [self._tiles * (self.info.layout.channels if self._planar else 1)]
         if several:  # or readers would take the pages for one another's overviews
             made[0] = made[0].with_fields([tiff_head.numbers(254, tiff_head.LONG, 2)])
@@ -245,6 +251,8 @@ class _Page(Closing):
         return free[:size].reshape(y.size, x.size, channels)
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
+        if signed := self.info.metadata.raster.get("signed"):
+            tiff_kinds.turn_signs(block, signed)
         pieces = self._pieces(y, x)
         jobs: list[tuple[NDArray[Any], bool]] = []
         for index, _, rows, columns, channels in pieces:
@@ -353,21 +361,3 @@ def _levels(shape: tuple[int, int]) -> list[int]:
         levels.append(factor)
         factor *= 2
     return levels or [2]
-
-
-def _make_cog(path: Path, compress: str) -> Path:
-    """Copy a finished TIFF into a Cloud-Optimised GeoTIFF with overviews, beside it."""
-    made = path.with_name(path.name + ".cog")
-    options: dict[str, Any] = {"compress": compress.upper(), "blocksize": BLOCK, "bigtiff": "IF_SAFER"}
-    if compress in ("deflate", "zstd"):
-        options["level"] = 1
-    if compress != "none":
-        options["predictor"] = "YES"
-    # The median and the mode of classes would need to be asked for; pictures have a mean.
-    copy(path, made, driver="COG", overview_resampling="AVERAGE", **options)
-    handle = os.open(made, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    return made

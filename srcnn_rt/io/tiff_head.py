@@ -22,6 +22,8 @@ _SIZES = {
 }  # fmt: skip
 _MOST_FIELDS = 4096
 _MOST_BYTES = 64 * 2**20  # of one field; a profile or a private block of more is not carried
+_MOST_READ = 256 * 2**20  # of all fields together, which may all point at the same bytes
+_SUBFILE, _REDUCED, _MASK = 254, 1, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,15 @@ class Directory:
         return replace(self, fields=tuple(f for f in self.fields if f.tag not in tags))
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Where a page's directory stands, that of its mask, and whether overviews of it follow."""
+
+    offset: int
+    mask: int | None = None
+    overviews: bool = False
+
+
 def numbers(tag: int, type_: int, *values: int) -> Field:
     """Return a field of unsigned numbers."""
     code = {BYTE: "B", SHORT: "H", LONG: "I", LONG8: "Q"}[type_]
@@ -76,32 +87,23 @@ class Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._left = _MOST_READ
         head = self._at(0, 16)
-        self._order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
+        self._order = {b"II": "<", b"MM": ">"}.get(head[:2], "<")
+        version = head[2:4] if self._order == "<" else head[2:4][::-1]
+        self._big = version == b"+\0"
         self.first = 0
-        if len(head) >= 8 and self._order:
-            version = struct.unpack(self._order + "H", head[2:4])[0]
-            self._big = version == 43
-            if self._big and len(head) == 16:
-                self.first = struct.unpack(self._order + "Q", head[8:16])[0]
-            elif version == 42:
-                self.first = struct.unpack(self._order + "I", head[4:8])[0]
+        if head[:2] in (b"II", b"MM") and version in (b"*\0", b"+\0"):
+            self.first = self._number(head[8:16] if self._big else head[4:8])
 
     def directory(self, offset: int, depth: int = 0) -> tuple[Directory, int]:
         """Return the directory at `offset` and where the next one is, 0 for none."""
-        entry, code = (20, "HHQ") if self._big else (12, "HHI")
-        head = self._at(offset, 8 if self._big else 2)
-        if not offset or len(head) < (8 if self._big else 2):
-            return Directory(()), 0
-        count = struct.unpack(self._order + ("Q" if self._big else "H"), head)[0]
-        if count > _MOST_FIELDS:
-            return Directory(()), 0
-        table = self._at(offset + len(head), count * entry + (8 if self._big else 4))
+        entries, following = self._table(offset)
         fields, below = [], []
-        for k in range(min(count, len(table) // entry)):
-            raw = table[k * entry : (k + 1) * entry]
-            tag, type_, many = struct.unpack(self._order + code, raw[: struct.calcsize("=" + code)])
-            data = self._values(raw[-8 if self._big else -4 :], type_, many)
+        for raw in entries:
+            tag, type_ = (self._number(raw[k : k + 2]) for k in (0, 2))
+            value = 12 if self._big else 8
+            data = self._values(raw[value:], type_, self._number(raw[4:value]))
             if data is None:
                 continue
             field = Field(tag, type_, data)
@@ -111,46 +113,77 @@ class Reader:
                     below.append((tag, self.directory(at[0], depth + 1)[0]))
                 continue
             fields.append(field)
-        rest = table[count * entry :]
-        following = (
-            struct.unpack(self._order + ("Q" if self._big else "I"), rest) if len(rest) in (4, 8) else (0,)
-        )
-        return Directory(tuple(fields), tuple(below)), following[0]
+        return Directory(tuple(fields), tuple(below)), following
 
-    def page(self, index: int) -> Directory:
-        """Return the directory of that number in the file's chain, an empty one if it has fewer."""
-        at, seen = self.first, set[int]()
-        for _ in range(index):
-            if at in seen or not at:
-                return Directory(())
+    def page(self) -> Directory:
+        """Return the file's first directory."""
+        return self.directory(self.first)[0]
+
+    def chain(self) -> list[Directory]:
+        """Return all directories, each as it stands in the file."""
+        found, at, seen = [], self.first, set[int]()
+        while at and at not in seen:
             seen.add(at)
-            at = self._next(at)
-        return self.directory(at)[0]
+            directory, at = self.directory(at)
+            found.append(directory)
+        return found
 
-    def _next(self, offset: int) -> int:
-        size, code = (8, "Q") if self._big else (2, "H")
-        head = self._at(offset, size)
-        if len(head) < size:
-            return 0
-        count = struct.unpack(self._order + code, head)[0]
-        if count > _MOST_FIELDS:
-            return 0
-        word = self._at(offset + size + count * (20 if self._big else 12), 8 if self._big else 4)
-        form = self._order + ("Q" if self._big else "I")
-        return struct.unpack(form, word)[0] if len(word) == struct.calcsize(form) else 0
+    def pages(self) -> list[Page]:
+        """Return all pages; what is only an overview or a mask is part of the page before it.
+
+        A file that has nothing else has its first directory for a page.
+        """
+        found: list[Page] = []
+        at, seen = self.first, set[int]()
+        while at and at not in seen:
+            seen.add(at)
+            entries, following = self._table(at)
+            kind = self._kind(entries)
+            if not kind & (_REDUCED | _MASK):
+                found.append(Page(at))
+            elif found and kind & _MASK and not kind & _REDUCED and found[-1].mask is None:
+                found[-1] = replace(found[-1], mask=at)
+            elif found and not kind & _MASK:
+                found[-1] = replace(found[-1], overviews=True)
+            at = following
+        return found or [Page(self.first)]
+
+    def _kind(self, entries: Sequence[bytes]) -> int:
+        """Return what a directory is by its NewSubfileType, 0 for a picture of its own."""
+        for raw in entries:
+            if self._number(raw[:2]) == _SUBFILE and self._number(raw[2:4]) in (SHORT, LONG):
+                wide = 4 if self._number(raw[2:4]) == LONG else 2
+                at = 12 if self._big else 8
+                return self._number(raw[at : at + wide])
+        return 0
+
+    def _table(self, offset: int) -> tuple[list[bytes], int]:
+        """Return a directory's raw entries, and where the next directory is, 0 for none."""
+        word, wide, entry = (8, 8, 20) if self._big else (2, 4, 12)
+        head = self._at(offset, word) if offset else b""
+        count = self._number(head) if len(head) == word else 0
+        if not 0 < count <= _MOST_FIELDS:
+            return [], 0
+        table = self._at(offset + word, count * entry + wide)
+        entries = [table[k * entry : (k + 1) * entry] for k in range(min(count, len(table) // entry))]
+        rest = table[count * entry :]
+        return entries, self._number(rest) if len(rest) == wide else 0
+
+    def _number(self, data: bytes) -> int:
+        return int.from_bytes(data, "little" if self._order == "<" else "big")
 
     def _values(self, inline: bytes, type_: int, count: int) -> bytes | None:
         if type_ not in _SIZES:
             return None
         size, word = _SIZES[type_]
         total = size * count
-        if total > _MOST_BYTES:
+        if total > min(_MOST_BYTES, self._left):
             return None
         if total <= len(inline):
             data = inline[:total]
         else:
-            offset = struct.unpack(self._order + ("Q" if self._big else "I"), inline)[0]
-            data = self._at(offset, total)
+            data = self._at(self._number(inline), total)
+            self._left -= len(data)
             if len(data) < total:
                 return None
         if self._order == ">" and word > 1:
@@ -158,14 +191,14 @@ class Reader:
         return data
 
     def _at(self, offset: int, size: int) -> bytes:
-        if offset >= 2**63:
+        if offset >= 2**63 - size:
             return b""
         self._file.seek(offset)
         return self._file.read(size)
 
 
 def lay_out(
-    directories: Sequence[Directory], *, big: bool, linked: bool = True
+    directories: Sequence[Directory], *, big: bool, after_header: bytes = b""
 ) -> tuple[bytes, list[dict[int, int]]]:
     """Write directories one after the other, as the beginning of a little-endian TIFF.
 
@@ -173,6 +206,7 @@ def lay_out(
     ----------
     directories : in the order of the file, each linked to the next
     big : whether to write a BigTIFF
+    after_header : bytes that stand before the first directory
 
     Returns
     -------
@@ -183,10 +217,10 @@ def lay_out(
     )
     places: list[dict[int, int]] = []
     link = len(out) - (8 if big else 4)
-    for k, directory in enumerate(directories):
+    out += after_header
+    for directory in directories:
         _align(out)
-        if k and linked:
-            struct.pack_into("<Q" if big else "<I", out, link, len(out))
+        struct.pack_into("<Q" if big else "<I", out, link, len(out))
         place: dict[int, int] = {}
         link = _append(out, directory, big, place)
         places.append(place)
