@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import filejob, geometry, job, program, spec, stream, trials, tuning
+from . import filejob, geometry, job, preflight, program, spec, stream, trials, tuning
 from ._version import __version__
 from .errors import ArgumentError
 from .filejob import Job
@@ -27,6 +27,7 @@ from .io.arrays import SlicedSink, SlicedSource
 from .io.base import Closing
 from .job import Progress
 from .outcome import Report, peak_memory
+from .preflight import Estimate
 from .render import check_layout
 from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
@@ -139,6 +140,7 @@ class Engine(Closing):
         self._provider = network.provider
         self._pool = ThreadPoolExecutor(max(self._threads, workers), "srcnn-work")
         self._tuning = threading.Lock()
+        self._rates: dict[Any, float] = {}
         self._closed = False
 
     @property
@@ -287,13 +289,16 @@ class Engine(Closing):
         Raises
         ------
         SourceMissingError, PictureError, OutputError
-            Naming the file and the rule. Nothing is left under the name `target`.
+            Naming the file and the rule; also if the result surely does not fit on the disk or into
+            memory. Nothing is left under the name `target`.
         """
         source, target = Path(source), Path(target)
         start = time.perf_counter()
         output = Output(compress, cog, quality, self._threads)
         todo = Job(source, target, self.scale, self._identity(), output, overwrite, resume, page, max_pixels)
+        preflight.check(todo, self._spec, self._setup)
         infos = filejob.infos_of(todo, lambda info: check_layout(self._spec, info.layout))
+        preflight.check(todo, self._spec, self._setup, infos)
 
         def run(
             picture: Source,
@@ -332,6 +337,26 @@ class Engine(Closing):
             mpx_per_s=round(pixels / 1e6 / seconds, 3),
             peak_memory=peak_memory(),
         )
+
+    def estimate(self, source: str | Path, target: str | Path, **options: Any) -> Estimate:
+        """Tell what `upscale_file` of the same arguments would take: bytes, memory, seconds.
+
+        Takes up to about half a second for the first picture of a kind, to time a few windows. Nothing is
+        written. What cannot fit is not refused: see `preflight.refuse`.
+
+        Parameters
+        ----------
+        options : those of `job`
+
+        Raises
+        ------
+        SourceMissingError, PictureError, OutputError
+            If the source cannot be read.
+        """
+        if self._closed:
+            raise ArgumentError("the engine is closed")
+        todo = self.job(source, target, **options)
+        return preflight.estimate(todo, self._spec, self._setup, self._pool, self._rates)
 
     def job(
         self,

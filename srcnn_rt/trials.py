@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from . import geometry
 from .io import ArraySink, ArraySource
 from .job import process
 from .picture import Layout, PictureInfo
@@ -20,6 +24,10 @@ TILES_HR = (96, 128, 192, 256, 384, 512, 768)
 MOST_AT_ONCE = 2 * 768**2
 TRIAL_HR = 1024  # about the side of the picture it is tried on
 TRIAL_ROUNDS = 4  # the first plans and allocates
+# What a measurement of one setup may take, seconds; a window that takes longer is run once.
+RATE_SECONDS = 0.4
+MOST_SIDE = 1024  # larger tiles, and pictures that are run whole, are stood for by a smaller one, LR pixels
+_SMALLER = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,30 @@ def fastest(
     measure([replace(best, tile=side) for side in sorted(tiles)])
     trials.sort(key=lambda t: t[0].mpx_per_s)
     return trials[-1][1], [trial for trial, _ in trials]
+
+
+def rate(
+    model: ModelSpec, setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype[Any]
+) -> float:
+    """Return HR pixels a second of arrays of a kind: a few windows of the setup's own size.
+
+    The median of some runs, because what else the machine does slows the picture as well.
+    """
+    side = setup.tile if setup.tile <= MOST_SIDE else geometry.ceil_to(_SMALLER, model.period)
+    setup = replace(setup, tile=side)
+    shape = (side, side * setup.workers * 2)
+    picture = np.random.default_rng(0).random((*shape, layout.channels), np.float32)
+    if dtype.kind != "f":
+        picture = (picture * np.iinfo(dtype).max).astype(dtype)
+    info = PictureInfo(shape, layout, picture.dtype)
+    source, sink = ArraySource(picture, info), ArraySink(info.scaled(model.scale))
+    taken: list[float] = []
+    while not taken or sum(taken) + statistics.median(taken) <= RATE_SECONDS:
+        start = time.perf_counter()
+        process(source, sink, model, setup, pool)
+        taken.append(time.perf_counter() - start)
+    # The first plans and allocates.
+    return math.prod(shape) * model.scale**2 / statistics.median(taken[1:] or taken)
 
 
 def _speeds(model: ModelSpec, setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:

@@ -308,12 +308,17 @@ class _Page(Closing):
         samples, is_mask = job
         if is_mask:
             return bytes(imagecodecs.deflate_encode(np.packbits(samples, axis=1).tobytes(), 6))
-        if self._compress != "none":
-            if samples.dtype.kind == "f":
-                samples = imagecodecs.floatpred_encode(samples, axis=-2)
-            else:
-                samples = imagecodecs.delta_encode(samples, axis=-2)
-        return _CODECS[self._compress](np.ascontiguousarray(samples).tobytes())
+        return coded_tile(samples, self._compress)
+
+
+def coded_tile(samples: NDArray[Any], compress: str) -> bytes:
+    """Return a tile's samples, (h, w, C), as they stand in a file."""
+    if compress != "none":
+        if samples.dtype.kind == "f":
+            samples = imagecodecs.floatpred_encode(samples, axis=-2)
+        else:
+            samples = imagecodecs.delta_encode(samples, axis=-2)
+    return _CODECS[compress](np.ascontiguousarray(samples).tobytes())
 
 
 # Levels at which speed is high and files are nearly as small as they get. ISA-L's deflate is three times

@@ -1,0 +1,126 @@
+"""What parts of a TIFF say of the whole: windows all over it, enlarged by bicubic and compressed."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import tiles
+from .bicubic import REACH
+from .errors import SrcnnError
+from .filejob import Job
+from .geometry import Span
+from .io import open_source
+from .io.tiff_head import Directory, Reader
+from .picture import PictureInfo
+
+# Windows of so many HR pixels a side, about; the least of them whatever it takes.
+SAMPLES, SAMPLES_LEAST, SAMPLE_HR = 25, 5, 512
+_SAMPLED_BYTES = 64 * 2**20  # what may be decoded for one of them
+_PAGES = 8  # that are looked at
+_COMPRESSION, _ROWS_PER_STRIP, _TILE_WIDTH = 259, 278, 322
+
+
+def is_tiff(path: Path) -> bool:
+    """Return whether a file begins as a TIFF."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    return False
+
+
+def _head(path: Path) -> Directory:
+    """Return the first directory of a TIFF."""
+    with suppress(OSError, struct.error), path.open("rb") as file:
+        return Reader(file).page(0)
+    return Directory(())
+
+
+def _number(head: Directory, tag: int, default: int) -> int:
+    field = head.get(tag)
+    found = field.numbers() if field is not None else ()
+    return found[0] if found else default
+
+
+def striped(path: Path) -> bool:
+    """Return whether a TIFF's first page is stored in rows of the whole width."""
+    return _head(path).get(_TILE_WIDTH) is None
+
+
+def ratio(job: Job, infos: Sequence[PictureInfo], compress: str, seconds: float | None) -> float | None:
+    """Compress windows of a picture's pages, enlarged by bicubic; return the bytes of a raw byte.
+
+    None where windows of a TIFF cannot be had for little: compressed strips of many rows.
+
+    Parameters
+    ----------
+    compress : of a TIFF, or ``"zarr"``
+    seconds : stop then, but not before some windows of every page; None for all of them
+    """
+    from .io.tiff import coded_tile
+
+    head = _head(job.source) if is_tiff(job.source) else None
+    coded = raw = 0
+    start = time.perf_counter()
+    side = SAMPLE_HR // job.scale
+    try:
+        pages = [job.page] if job.page is not None else list(range(1, 1 + len(infos)))
+        some = list(zip(pages, infos, strict=True))[:: max(1, len(infos) // _PAGES)]
+        for page, info in some:
+            (h, w) = info.shape
+            if head is not None and _costs(head, info, side) > _SAMPLED_BYTES:
+                return None
+            with open_source(job.source, page, job.max_pixels) as source:
+                for k, (y, x) in enumerate(_places(h, w, side)):
+                    late = seconds is not None and time.perf_counter() - start > seconds
+                    if late and k >= SAMPLES_LEAST:
+                        break
+                    made = _enlarged(source.read(y, x), job.scale)
+                    coded += len(_zarr_chunk(made) if compress == "zarr" else coded_tile(made, compress))
+                    raw += made.nbytes
+    except SrcnnError:
+        return None  # the job itself will say what is wrong
+    return coded / raw if raw else None
+
+
+def _costs(head: Directory, info: PictureInfo, side: int) -> int:
+    """Return the bytes that are decoded for one window."""
+    if head.get(_TILE_WIDTH) is not None:
+        return 0
+    row = info.shape[1] * info.layout.channels * info.dtype.itemsize
+    strip = min(info.shape[0], _number(head, _ROWS_PER_STRIP, info.shape[0]))
+    return row * (side if _number(head, _COMPRESSION, 1) == 1 else side + 2 * strip)
+
+
+def _places(height: int, width: int, side: int) -> list[tuple[Span, Span]]:
+    """Return windows all over a picture, the first few of them too."""
+    rows, columns = (max(0, n - side) for n in (height, width))
+    found = dict[tuple[int, int], None]()
+    for k in range(SAMPLES):
+        # The golden ratio and its like in two dimensions: evenly spread however many are taken.
+        y, x = (round(n * ((0.5 + k * step) % 1)) for n, step in ((rows, 0.7549), (columns, 0.5698)))
+        found[y, x] = None
+    return [(Span(y, min(height, y + side)), Span(x, min(width, x + side))) for y, x in found]
+
+
+def _zarr_chunk(samples: NDArray[Any]) -> bytes:
+    """Return what zarr's own choice of codec makes of (h, w, C)."""
+    import imagecodecs
+
+    return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(samples.transpose(2, 0, 1)).tobytes(), 3))
+
+
+def _enlarged(samples: NDArray[Any], scale: int) -> NDArray[Any]:
+    """Return (h, w, C) enlarged by bicubic, of the same type."""
+    white = 1 if samples.dtype.kind == "f" else np.iinfo(samples.dtype).max
+    values = np.pad(samples, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge").transpose(2, 0, 1)
+    made = tiles.enlarge(np.ascontiguousarray(values[np.newaxis], np.float32) / np.float32(white), scale)[0]
+    if samples.dtype.kind != "f":
+        made = np.rint(np.clip(made, 0, 1) * white)
+    return np.ascontiguousarray(made.transpose(1, 2, 0).astype(samples.dtype))
