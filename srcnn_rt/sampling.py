@@ -38,7 +38,7 @@ def is_tiff(path: Path) -> bool:
 def _head(path: Path) -> Directory:
     """Return the first directory of a TIFF."""
     with suppress(OSError, struct.error), path.open("rb") as file:
-        return Reader(file).page(0)
+        return Reader(file).page()
     return Directory(())
 
 
