@@ -325,6 +325,18 @@ def lines(found: Estimate) -> list[str]:
     return out
 
 
+def total_lines(found: Total) -> list[str]:
+    """Say in some short lines what several jobs take."""
+    about = "" if found.exact else "about "
+    free = "" if found.free_bytes is None else f", {size_text(found.free_bytes)} free"
+    out = [f"all {found.files}: files of {about}{size_text(found.file_bytes)}{free}"]
+    if found.seconds is not None:
+        out.append(f"time: about {time_text(found.seconds)}")
+    if not found.fits:
+        out.append("warning: they may not fit")
+    return out
+
+
 def size_text(count: float) -> str:
     """Return bytes as people read them, by powers of ten."""
     count = max(0, count)

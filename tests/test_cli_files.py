@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import tifffile
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from srcnn_rt import Engine
+from srcnn_rt import Engine, preflight
 from srcnn_rt.cli import main
 from srcnn_rt.geometry import Span
 from srcnn_rt.io import open_source
@@ -20,6 +22,7 @@ from tests.reference import quantise
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 RGB = quantise(drawing(30, 40, 3), np.uint8)
+upscale = sys.modules["srcnn_rt.cli.upscale"]  # the package's name is the command's
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +115,41 @@ def test_a_format_and_a_name_must_agree() -> None:
 def test_resume_of_nothing_is_a_beginning() -> None:
     assert run("a.png", "--resume").exit_code == 0
     assert Path("a_x2.png").exists()
+
+
+def test_dry_run_only_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sorted(p.name for p in Path().iterdir())
+    result = run("a.png", "--dry-run")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("a.png: 40 x 30 → 80 x 60 pixels")
+    assert [line.split(":")[0] for line in lines[1:5]] == ["file", "disk", "memory", "time"]
+    told = json.loads(run("a.png", "--dry-run", "--json").stdout)
+    assert told["target_size"] == [80, 60]
+    Image.fromarray(RGB).save("b.png")
+    several = run("a.png", "b.png", "missing.png", "--dry-run")
+    assert several.exit_code == 1
+    assert "all 2: files of about" in several.stdout
+    assert "missing.png: no such file" in several.stderr
+    Path("b.png").unlink()
+    assert sorted(p.name for p in Path().iterdir()) == before
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "_disk", lambda folder: None)
+    monkeypatch.setattr(preflight, "_free", lambda folder: 1000)
+    assert "x.tif: needs 786 kB of disk, and 1.00 kB are free" in refused(
+        "a.png", "-o", "x.tif", "--compress", "none"
+    )
+    result = run("a.png", "-o", "x.tif", "--compress", "none", "--dry-run")
+    assert result.exit_code == 1
+    assert "warning: it may not fit" in result.stdout
+
+
+def test_long_jobs_are_told_of_before_they_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upscale, "LARGE_BYTES", 0)
+    assert run("a.png").stderr == ""
+    monkeypatch.setattr(upscale, "LONG_SECONDS", 0)
+    result = run("a.png", "--overwrite")
+    assert result.stderr.startswith("a.png: 40 x 30 → 80 x 60 pixels")
+    assert run("a.png", "--overwrite", "--quiet").stderr == ""

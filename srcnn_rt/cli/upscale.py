@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +18,14 @@ import click
 from ..errors import ArgumentError, SrcnnError
 
 if TYPE_CHECKING:
+    from ..engine import Engine
     from ..outcome import Report
 
 # Holds the source tiles that two rows of chunks share, up to some 50,000 pixels of width.
 GDAL_CACHE_MB = "32"
+# Of jobs of so many seconds people are told what they will take; only of files of so many bytes it is asked.
+LONG_SECONDS = 60
+LARGE_BYTES = 50e6
 FORMATS = ("tif", "png", "jpg", "webp", "avif", "jxl", "bmp", "zarr")
 
 
@@ -81,6 +85,7 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--overwrite", is_flag=True, help="Replace results that exist, and begin interrupted ones again."
 )
+@click.option("--dry-run", is_flag=True, help="Only print what it will take: bytes, memory, time.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture to stdout.")
 def upscale(
@@ -102,6 +107,7 @@ def upscale(
     max_pixels: int | None,
     whole: bool,
     resume: bool,
+    dry_run: bool,
     overwrite: bool,
     quiet: bool,
     as_json: bool,
@@ -116,6 +122,9 @@ def upscale(
     srcnn-rt upscale big.tif --resume
     srcnn-rt upscale scans/ -o larger/ --scale 3 --json
 
+    What a long job will take is printed before it begins, and one that cannot fit is refused; --dry-run
+    only prints it.
+
     Nothing is lost when a run ends early: NAME.partial is gone on with by --resume. Of several
     pictures, a manifest beside the results knows those that are done, and a second run does the rest.
 
@@ -126,6 +135,7 @@ def upscale(
     from .. import spec
     from ..engine import Engine
     from ..io import is_picture, make_folder
+    from ..preflight import lines
     from .inputs import Queue, expand, output_folder, targets
 
     if best and model is not None:
@@ -161,11 +171,18 @@ def upscale(
                 "compress": compress, "cog": cog, "quality": quality, "max_pixels": max_pixels,
             }  # fmt: skip
             failed = len(errors)
+            if dry_run:
+                failed += _tell(engine, sources, named, settings, as_json)
+                sys.exit(1 if failed else 0)
             for source, target in zip(sources, named, strict=True):
                 try:
                     job = engine.job(source, target, **settings)
                     if queue.is_done(job):
                         continue
+                    if not (quiet or as_json) and _is_large(source):
+                        expected = engine.estimate(source, target, **settings)
+                        if (expected.seconds or 0) >= LONG_SECONDS:
+                            click.echo("\n".join(lines(expected)), err=True)
                     with _progress(str(source), hidden=quiet or as_json) as progress:
                         report = engine.upscale_file(source, target, **settings, progress=progress)
                     queue.finished(job)
@@ -206,6 +223,38 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell(
+    engine: Engine, sources: Sequence[Path], targets: Sequence[Path], settings: dict[str, Any], as_json: bool
+) -> int:
+    """Print what pictures will take; return how many cannot be done."""
+    from .. import preflight
+
+    found, failed = [], 0
+    for source, target in zip(sources, targets, strict=True):
+        try:
+            expected = engine.estimate(source, target, **settings)
+            found.append(expected)
+            click.echo(json.dumps(asdict(expected)) if as_json else "\n".join(preflight.lines(expected)))
+            preflight.refuse(expected)
+        except (SrcnnError, MemoryError) as error:
+            failed += 1
+            _fail(error, as_json, str(source))
+    if len(found) > 1:
+        try:
+            if not as_json:
+                click.echo("\n".join(preflight.total_lines(preflight.total(found))))
+            preflight.check_total(found)
+        except SrcnnError as error:
+            failed += 1
+            _fail(error, as_json, None)
+    return failed
+
+
+def _is_large(source: Path) -> bool:
+    """Return whether a picture may take so long that people want to know how long."""
+    return source.is_dir() or (source.exists() and source.stat().st_size >= LARGE_BYTES)
 
 
 def _line(report: Report) -> str:
