@@ -10,7 +10,7 @@ RUNTIME ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard _ext/*.pyx _ext/*.h)
 
-.PHONY: demo test test-slow bench lint wheel clean
+.PHONY: demo test test-slow fuzz sanitize bench lint wheel clean
 
 demo: $(VENV)/.run
 	$(BIN)/python tools/demo.py
@@ -21,6 +21,23 @@ test: $(VENV)/.test
 # Large pictures, long random runs, the built wheel in an empty environment.
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+# Damaged pictures and models: make fuzz N=2000 KINDS="tiff model". What it finds is in scratch/fuzz/findings.
+N ?= 100000
+fuzz: $(VENV)/.test
+	$(BIN)/python tools/fuzz.py -n $(N) $(if $(KINDS),--kinds $(KINDS))
+
+# The tiler's tests with a build of the extension that stops at the first sample read or written outside of
+# an array, or at undefined behaviour. The normal build stays where it is. PyMalloc would hide small arrays.
+SANITIZE := -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+sanitize: $(VENV)/.test
+	CFLAGS="$(SANITIZE)" $(BIN)/python setup.py -q build_ext --force --build-lib build/sanitize \
+	  --build-temp build/sanitize/temp
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+	  SRCNN_RT_TILES="$$(echo build/sanitize/srcnn_rt/_tiles.*.so)" \
+	  $(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
+	  tests/test_tiles.py tests/test_tiles_bounds.py
 
 # Everything that is claimed about speed and memory, on an idle machine; ends with README's table.
 bench: $(VENV)/.bench

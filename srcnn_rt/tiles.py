@@ -276,8 +276,8 @@ def _cores(
 
 
 def _check_windows(array: NDArray[Any]) -> None:
-    if array.dtype != np.float32 or array.ndim != 4 or not array.flags.c_contiguous:
-        raise ArgumentError("windows must be a C-contiguous (N, C, h, w) float32 array")
+    if array.dtype != np.float32 or array.ndim != 4 or not (array.flags.c_contiguous and array.flags.aligned):
+        raise ArgumentError("windows must be a C-contiguous, aligned (N, C, h, w) float32 array")
 
 
 def _check_picture(array: NDArray[Any]) -> None:
@@ -285,5 +285,7 @@ def _check_picture(array: NDArray[Any]) -> None:
         raise ArgumentError(f"a picture must be (H, W, C) with no empty side, got shape {array.shape}")
     if array.dtype not in DTYPES or not array.dtype.isnative:
         raise ArgumentError(f"a picture must be uint8, uint16 or float32, got {array.dtype}")
+    if not array.flags.aligned:
+        raise ArgumentError("a picture's samples must be aligned in memory; copy it")
     if any(s % array.itemsize for s in array.strides):
         raise ArgumentError(f"a picture's strides must be whole samples, got {array.strides}")

@@ -1,0 +1,158 @@
+"""The kernels at the edges of memory: arrays that hold what is asked for and not one sample more.
+
+Reading past an end changes nothing that a comparison would see. So every array here is an
+allocation of its own, of exactly its size, and `make sanitize` runs these tests with a build that reports the
+first sample read or written beside one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from srcnn_rt import ArgumentError, color, tiles
+from srcnn_rt.geometry import Plan, plan
+from tests.reference import mirrored
+
+DTYPES = [np.uint8, np.uint16, np.float32]
+LAYOUTS = ["interleaved", "planar", "bgr", "upside down", "turned"]
+
+
+def laid_out(picture: np.ndarray, layout: str) -> np.ndarray:
+    """The same (h, w, C) samples in memory of their own, in another order."""
+    match layout:
+        case "planar":
+            return np.array(picture.transpose(2, 0, 1), order="C").transpose(1, 2, 0)
+        case "bgr":
+            return np.array(picture[..., ::-1], order="C")[..., ::-1]
+        case "upside down":
+            return np.array(picture[::-1, ::-1], order="C")[::-1, ::-1]
+        case "turned":
+            return np.array(picture.swapaxes(0, 1), order="C").swapaxes(0, 1)
+        case _:
+            return np.array(picture, order="C")
+
+
+def samples(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    if dtype is np.float32:
+        return rng.random(shape, np.float32)
+    return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def index(start: int, size: int, length: int) -> list[int]:
+    return [mirrored(i, length) for i in range(start, start + size)]
+
+
+plans = st.builds(
+    lambda shape, tile, margin, block, chunk: plan(shape, tile, margin=margin, block=block, max_chunk=chunk),
+    st.tuples(st.integers(1, 50), st.integers(1, 70)),
+    st.integers(8, 40),
+    st.integers(0, 20),
+    st.tuples(st.sampled_from([1, 16, 32]), st.sampled_from([1, 16, 32])),
+    st.integers(1, 80),
+)
+# Colour needs two LR pixels around a tile for bicubic.
+color_plans = plans.filter(lambda p: p.margin >= 2)
+
+
+@settings(deadline=None, max_examples=150)
+@given(p=plans, channels=st.integers(1, 5), dtype=st.sampled_from(DTYPES), layout=st.sampled_from(LAYOUTS))
+def test_extract_reads_the_part_that_a_chunk_reaches(
+    p: Plan, channels: int, dtype: type, layout: str
+) -> None:
+    picture = samples(np.random.default_rng(0), (*p.shape, channels), dtype)
+    gain = np.float32(1 / tiles.white(picture.dtype))
+    for chunk in p:
+        y, x = chunk.reach(p.tile, p.margin, p.shape)
+        part = laid_out(picture[y.start : y.stop, x.start : x.stop], layout)
+        out = np.full((len(chunk.tiles), channels, *p.window), np.nan, np.float32)
+        tiles.extract(part, chunk.tiles, p.margin, out, shape=p.shape, origin=(y.start, x.start))
+        for got, t in zip(out, chunk.tiles, strict=True):
+            rows = index(t.y.origin - p.margin, p.window[0], p.shape[0])
+            cols = index(t.x.origin - p.margin, p.window[1], p.shape[1])
+            assert (got == picture[np.ix_(rows, cols)].transpose(2, 0, 1).astype(np.float32) * gain).all()
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    p=plans,
+    channels=st.integers(1, 5),
+    scale=st.integers(1, 4),
+    cut=st.integers(0, 3),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_stitch_fills_a_chunk(p: Plan, channels: int, scale: int, cut: int, dtype: type, layout: str) -> None:
+    for chunk in p:
+        out = laid_out(np.zeros((chunk.y.size * scale, chunk.x.size * scale, channels), dtype), layout)
+        windows = np.ones((len(chunk.tiles), channels, *(n * scale + 2 * cut for n in p.tile)), np.float32)
+        tiles.stitch(windows, chunk.tiles, scale, out, cut=cut, origin=(chunk.y.start, chunk.x.start))
+        assert (out == tiles.white(out.dtype)).all()
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    p=color_plans,
+    scale=st.sampled_from([1, 2, 3, 4, 5, 8]),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(LAYOUTS),
+)
+def test_stitch_color_fills_a_chunk(p: Plan, scale: int, dtype: type, layout: str) -> None:
+    luma = (color.LUMA_OFFSET + sum(color.LUMA_WEIGHTS)) * 1.0  # of white
+    for chunk in p:
+        out = laid_out(np.zeros((chunk.y.size * scale, chunk.x.size * scale, 3), dtype), layout)
+        windows = np.ones((len(chunk.tiles), 3, *p.window), np.float32)
+        hr = np.full((len(chunk.tiles), 1, *(n * scale for n in p.tile)), luma, np.float32)
+        origin = (chunk.y.start, chunk.x.start)
+        tiles.stitch_color(windows, hr, chunk.tiles, scale, out, margin=p.margin, origin=origin)
+        assert np.abs(out - tiles.white(out.dtype)).max() <= 1e-4 * tiles.white(out.dtype)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(5, 30), st.integers(5, 30)),
+    scale=st.integers(1, 16),
+)
+def test_enlarge_fills_its_output(shape: tuple[int, int, int, int], scale: int) -> None:
+    n, c, h, w = shape
+    out = np.full((n, c, (h - 4) * scale, (w - 4) * scale), np.nan, np.float32)
+    tiles.enlarge(np.ones(shape, np.float32), scale, out)
+    assert np.abs(out - 1).max() < 1e-5
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    size=st.tuples(st.integers(1, 3), st.integers(3, 4), st.integers(1, 20), st.integers(1, 40)),
+    cut=st.integers(0, 4),
+)
+def test_luminance_of_windows_and_back(size: tuple[int, int, int, int], cut: int) -> None:
+    n, channels, h, w = size
+    rgb = np.random.default_rng(0).random((n, channels, h + 2 * cut, w + 2 * cut), np.float32)
+    before = rgb.copy()
+    y = np.full((n, 1, h, w), np.nan, np.float32)
+    if channels == 3:
+        color.luma_windows(rgb, cut, y)
+    else:
+        y[:] = 0.5
+    color.recolor(rgb, cut, y)
+    assert np.isfinite(rgb).all()
+    if channels == 3:  # its own luminance changes nothing
+        assert np.abs(rgb - before).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_samples_between_addresses_are_refused(dtype: type) -> None:
+    """A view that begins at an odd byte: loops that count on whole samples may not be given one."""
+    data = np.zeros(20 * 30 * np.dtype(dtype).itemsize + 1, np.uint8)
+    picture = data[1:].view(dtype).reshape(20, 30, 1)
+    out = np.zeros((1, 1, 20, 30), np.float32)
+    (chunk,) = plan((20, 30), 64, margin=0, max_chunk=64)
+    with pytest.raises(ArgumentError, match="a picture's samples must be aligned"):
+        tiles.extract(picture, chunk.tiles, 0, out)
+    with pytest.raises(ArgumentError, match="a picture's samples must be aligned"):
+        tiles.stitch(out, chunk.tiles, 1, picture)
+    windows = np.zeros(20 * 30 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(1, 1, 20, 30)
+    with pytest.raises(ArgumentError, match="aligned"):
+        tiles.extract(np.zeros((20, 30, 1), np.uint8), chunk.tiles, 0, windows)
