@@ -577,6 +577,30 @@ def test_cogs_are_valid(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.tif"]
 
 
+def test_a_cog_interrupted_in_its_last_step_is_gone_on_with(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GDAL has rewritten the head by then, and room has been made in it."""
+    from srcnn_rt.io import cog
+
+    picture = picture_of(3, np.uint8, 300, 310)
+    source = write(tmp_path / "a.tif", picture, photometric="RGB")
+    with rasterio.open(source, "r+") as file:
+        file.update_tags(1, STATISTICS_MEAN="1")
+
+    def interrupted(*words: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(cog, "copy", interrupted)
+        upscaled(engine, source, cog=True)
+    assert (tmp_path / "out.tif.partial").exists()
+    engine.upscale_file(source, tmp_path / "out.tif", cog=True, resume=True)
+    check_cog(tmp_path / "out.tif")
+    assert (by_tifffile(tmp_path / "out.tif") == engine.upscale(picture)).all()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.tif"]
+
+
 # Other formats
 
 
