@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from . import filejob, geometry, job, preflight, program, spec, stream, trials, tuning
 from ._version import __version__
 from .errors import ArgumentError
+from .estimates import Estimate
 from .filejob import Job
 from .geometry import Plan, Span
 from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
@@ -27,7 +28,6 @@ from .io.arrays import SlicedSink, SlicedSource
 from .io.base import Closing
 from .job import Progress
 from .outcome import Report, peak_memory
-from .preflight import Estimate
 from .render import check_layout
 from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
@@ -342,7 +342,7 @@ class Engine(Closing):
         """Tell what `upscale_file` of the same arguments would take: bytes, memory, seconds.
 
         Takes up to about half a second for the first picture of a kind, to time a few windows. Nothing is
-        written. What cannot fit is not refused: see `preflight.refuse`.
+        written. What cannot fit is not refused: see `estimates.refuse`.
 
         Parameters
         ----------

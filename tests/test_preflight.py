@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from srcnn_rt import Engine, OutputError, PictureError, preflight, resources
+from srcnn_rt import Engine, OutputError, PictureError, estimates, preflight, resources
+from srcnn_rt.estimates import Estimate
 from srcnn_rt.filejob import Job
 from srcnn_rt.io import Output, samples
-from srcnn_rt.preflight import Estimate
 from srcnn_rt.resources import Memory
 from tests.conftest import TEST_MODEL, drawing
 from tests.reference import quantise
@@ -153,7 +153,7 @@ def test_pages_are_summed_up_or_one_is_taken(engine: Engine, tmp_path: Path) -> 
 def test_an_estimate_is_json_and_some_lines(engine: Engine, tmp_path: Path) -> None:
     found = engine.estimate(write_png(tmp_path / "a.png", photo(60, 70, 3)), tmp_path / "b.png")
     assert json.loads(json.dumps(asdict(found)))["source_size"] == [70, 60]
-    said = preflight.lines(found)
+    said = estimates.lines(found)
     assert 4 <= len(said) <= 6
     assert all("\n" not in line for line in said)
     assert "70 x 60 → 140 x 120" in said[0]
@@ -168,7 +168,7 @@ def test_an_estimate_is_json_and_some_lines(engine: Engine, tmp_path: Path) -> N
      (123e9, "123 GB"), (4.6e14, "460 TB")],
 )  # fmt: skip
 def test_sizes_have_units(count: float, text: str) -> None:
-    assert preflight.size_text(count) == text
+    assert estimates.size_text(count) == text
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_sizes_have_units(count: float, text: str) -> None:
     [(0.31, "0.3 s"), (9.99, "10 s"), (59.7, "1 min 0 s"), (3599.9, "1 h 0 min"), (45_720, "12 h 42 min")],
 )
 def test_times_have_units(seconds: float, text: str) -> None:
-    assert preflight.time_text(seconds) == text
+    assert estimates.time_text(seconds) == text
 
 
 # The disk
@@ -249,8 +249,8 @@ def test_a_close_fit_is_a_warning(engine: Engine, tmp_path: Path, free: list[int
     for room, fits in ((1.3, True), (1.1, False), (0.9, False)):
         there = replace(found, free_bytes=round(found.file_bytes * room), memory_available=None)
         assert there.fits is fits
-        assert preflight.lines(there)[-1].startswith("warning") is not fits
-        preflight.refuse(replace(there, memory_limit=None))
+        assert estimates.lines(there)[-1].startswith("warning") is not fits
+        estimates.refuse(replace(there, memory_limit=None))
 
 
 def test_what_is_replaced_is_no_room(engine: Engine, tmp_path: Path, free: list[int]) -> None:
@@ -380,7 +380,7 @@ def test_where_nothing_is_known_nothing_is_refused(
     source = write_png(tmp_path / "a.png", photo(40, 40, 3))
     found = engine.estimate(source, tmp_path / "b.png")
     assert (found.free_bytes, found.memory_available, found.fits) == (None, None, True)
-    assert len(preflight.lines(found)) == 5
+    assert len(estimates.lines(found)) == 5
     engine.upscale_file(source, tmp_path / "b.png")
 
 
@@ -509,21 +509,21 @@ def some(found: Estimate, **changes: object) -> Estimate:
 def test_a_folder_is_summed_up_and_refused(engine: Engine, tmp_path: Path) -> None:
     base = engine.estimate(write_png(tmp_path / "a.png", photo(40, 40, 1)), tmp_path / "b.png")
     jobs = [some(base)] * 12
-    found = preflight.total(jobs)
+    found = estimates.total(jobs)
     assert (found.files, found.file_bytes, found.seconds) == (12, 1200, 24)
     assert (found.peak_bytes, found.least_bytes, found.free_bytes, found.fits) == (1200, 720, 1000, False)
-    preflight.check_total(jobs)
+    estimates.check_total(jobs)
     with pytest.raises(OutputError, match=r"out: 20 results need at least 1.20 kB of disk"):
-        preflight.check_total([some(base)] * 20, "out")
+        estimates.check_total([some(base)] * 20, "out")
     assert json.loads(json.dumps(asdict(found)))["files"] == 12
     # What is beside a file goes with it, and what is replaced becomes free one by one.
     spooled = [some(base, temporary_bytes=300, least_temporary_bytes=300)] * 3
-    assert preflight.total(spooled).peak_bytes == 600
-    assert preflight.total([some(base, replaced_bytes=100)] * 30).peak_bytes == 100
+    assert estimates.total(spooled).peak_bytes == 600
+    assert estimates.total([some(base, replaced_bytes=100)] * 30).peak_bytes == 100
     # Disks are separate.
-    assert preflight.total([some(base, disk=k, free_bytes=150) for k in range(9)]).fits
-    assert preflight.total([]).files == 0
-    assert preflight.total([some(base), some(base, seconds=None)]).seconds is None
+    assert estimates.total([some(base, disk=k, free_bytes=150) for k in range(9)]).fits
+    assert estimates.total([]).files == 0
+    assert estimates.total([some(base), some(base, seconds=None)]).seconds is None
 
 
 def test_neither_rasterio_nor_onnx_is_needed_for_headers_of_a_png(tmp_path: Path) -> None:

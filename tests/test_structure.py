@@ -37,6 +37,7 @@ LAYERS = [
     {"job", "trials", "stream"},
     {"filejob"},
     {"sampling"},
+    {"estimates"},
     {"preflight"},
     {"engine"},
     {"verify", "evaluate"},

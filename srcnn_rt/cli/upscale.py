@@ -134,8 +134,8 @@ def upscale(
     os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
     from .. import spec
     from ..engine import Engine
+    from ..estimates import lines
     from ..io import is_picture, make_folder
-    from ..preflight import lines
     from .inputs import Queue, expand, output_folder, targets
 
     if best and model is not None:
@@ -229,23 +229,23 @@ def _tell(
     engine: Engine, sources: Sequence[Path], targets: Sequence[Path], settings: dict[str, Any], as_json: bool
 ) -> int:
     """Print what pictures will take; return how many cannot be done."""
-    from .. import preflight
+    from .. import estimates
 
     found, failed = [], 0
     for source, target in zip(sources, targets, strict=True):
         try:
             expected = engine.estimate(source, target, **settings)
             found.append(expected)
-            click.echo(json.dumps(asdict(expected)) if as_json else "\n".join(preflight.lines(expected)))
-            preflight.refuse(expected)
+            click.echo(json.dumps(asdict(expected)) if as_json else "\n".join(estimates.lines(expected)))
+            estimates.refuse(expected)
         except (SrcnnError, MemoryError) as error:
             failed += 1
             _fail(error, as_json, str(source))
     if len(found) > 1:
         try:
             if not as_json:
-                click.echo("\n".join(preflight.total_lines(preflight.total(found))))
-            preflight.check_total(found)
+                click.echo("\n".join(estimates.total_lines(estimates.total(found))))
+            estimates.check_total(found)
         except SrcnnError as error:
             failed += 1
             _fail(error, as_json, None)
