@@ -157,6 +157,17 @@ def test_lies(big: bool, order: str) -> None:
         read_all(head(big, order, (256, 4, 1, 7))[:cut])
 
 
+@pytest.mark.parametrize("at", [2**63 - 1, 2**63, 2**64 - 1, 2**62])
+def test_places_that_no_file_can_have(tmp_path: Path, at: int) -> None:
+    """Of a file of the system's, which refuses to seek there, unlike bytes in memory."""
+    path = tmp_path / "a.tif"
+    path.write_bytes(head(True, "<", (256, 4, 1, 7), (270, 2, 100, at), link=at))
+    with path.open("rb") as file:
+        assert len(Reader(file).chain()) == 2
+        assert [f.tag for f in Reader(file).page().fields] == [256]
+    whole(path)
+
+
 def test_many_fields_of_the_same_bytes_take_bounded_memory() -> None:
     """4,096 fields that all claim the same 8 MiB would be 32 GiB."""
     size = 8 * 2**20

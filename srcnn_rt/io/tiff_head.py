@@ -87,6 +87,7 @@ class Reader:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self._size = file.seek(0, 2)
         self._left = _MOST_READ
         head = self._at(0, 16)
         self._order = {b"II": "<", b"MM": ">"}.get(head[:2], "<")
@@ -191,7 +192,7 @@ class Reader:
         return data
 
     def _at(self, offset: int, size: int) -> bytes:
-        if offset >= 2**63 - size:
+        if offset >= self._size:  # some systems refuse to go that far
             return b""
         self._file.seek(offset)
         return self._file.read(size)
