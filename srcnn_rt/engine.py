@@ -483,7 +483,8 @@ class Engine(Closing):
             "model": f"{self._spec.name} {self._hash}",
             "provider": self._provider,
             "precision": self._precision,
-            "tile": self._asked,
+            "tile": "whole" if self._whole else self._asked,
+            "range": [*self._spec.range.gain, *self._spec.range.offset],
         }
 
     def _process(

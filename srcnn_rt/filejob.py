@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from .errors import OutputError, PictureError
+from .errors import OutputError, PictureError, SrcnnError
 from .geometry import Plan
 from .io import (
     Output,
@@ -30,6 +30,7 @@ from .io import (
 )
 from .job import Progress
 from .journal import SUFFIX, Journal, fingerprint
+from .ownfile import clear_workspace, remove_own
 from .picture import PictureInfo
 
 PARTIAL = ".partial"
@@ -126,25 +127,31 @@ def upscale(
         Naming the file and the rule. Nothing is then under the name `target`; of a job of more than some
         seconds, what is done is kept.
     """
-    resume = _leftovers(job)
+    if not (job.resume and job.journal.is_file()):  # then the target may be the result of that very job
+        check_output(job.target, job.source, overwrite=job.overwrite)
     scaled = [info.scaled(job.scale) for info in infos]
     check_holds(job.target, scaled, job.output)
     with ExitStack() as stack:
         journal = Journal(job.journal)
         stack.callback(journal.close)
-        keep = _Keeper(job, journal, resumed=resume)
+        keep = _Keeper(job, journal)
         stack.push(keep.leave)
-        if resume:
-            journal.resume(job.facts())
-        else:
-            journal.start(job.facts())
+        facts = job.facts()
+        if _is_published(job, journal, facts):
+            _tidy(job)
+            return
+        resume = _goes_on(job, journal, facts)
+        keep.begin(resumed=resume)
+        if not resume:
+            journal.start(facts)
         target = create_target(job.partial, job.target, scaled, job.scale, job.output, resume=resume)
         keep.target = target
         plans = [plan_for(info, target.page(k)) for k, info in enumerate(infos)]
         if journal.plans is None:
+            journal.keep(0)
             journal.set_plans([(*p.tile, *p.chunk) for p in plans])
         else:
-            plans = [_as_before(job, p, cut) for p, cut in zip(plans, journal.plans, strict=True)]
+            plans = _as_before(job, journal.plans, plans, target)
         firsts = _restore(journal, target, plans, job.scale)
         target.rewind()
         counts = [i.shape[0] * i.shape[1] * job.scale**2 for i in infos]
@@ -157,8 +164,14 @@ def upscale(
                     progress(before + done, sum(counts))
 
             with open_source(job.source, page, job.max_pixels) as source:
+                if (source.info.shape, source.info.layout) != (infos[k].shape, infos[k].layout):
+                    keep.discard(_changed(job))
                 run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
+        # A source that is gone was open to its end, or that would have been an error.
+        if job.source.exists() and fingerprint(job.source) != facts["source"]:
+            keep.discard(_changed(job))
         made = target.finish()
+        journal.set_made(fingerprint(made))
         _publish(made, job)
 
 
@@ -166,21 +179,41 @@ def _pages(job: Job) -> range:
     return range(job.page, job.page + 1) if job.page is not None else range(1, 1 + page_count(job.source))
 
 
-def _leftovers(job: Job) -> bool:
-    """Return whether there is something to go on with.
+def _is_published(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
+    """Return whether the job was killed between giving the result its name and tidying up."""
+    return (
+        job.resume
+        and journal.made is not None
+        and job.target.is_file()
+        and not job.target.is_symlink()
+        and journal.difference(facts) is None
+        and fingerprint(job.target) == journal.made
+    )
+
+
+def _goes_on(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
+    """Return whether there is something to go on with, now that nobody else is at work on it.
 
     Raises
     ------
     OutputError
-        If there is and nobody said what to do with it, or the target must not be written.
+        If there is and nobody said what to do with it, or it is another job's; or the target must not be
+        written.
     """
     check_output(job.target, job.source, overwrite=job.overwrite)
-    left = job.partial.exists() and job.journal.exists()
-    if left and not (job.resume or job.overwrite):
+    if journal.empty or not os.path.lexists(job.partial):
+        return False
+    if not (job.resume or job.overwrite):
         raise OutputError(
             f"{job.partial}: left by an interrupted run; --resume goes on with it, --overwrite begins again"
         )
-    return left and job.resume
+    if job.resume and (differs := journal.difference(facts)):
+        raise OutputError(f"{job.journal}: cannot be resumed: {differs}")
+    return job.resume
+
+
+def _changed(job: Job) -> PictureError:
+    return PictureError(f"{job.source}: changed while it was being read")
 
 
 class _Keeper:
@@ -188,10 +221,15 @@ class _Keeper:
 
     target: Target | None = None
 
-    def __init__(self, job: Job, journal: Journal, *, resumed: bool) -> None:
-        self._job, self._journal, self._resumed = job, journal, resumed
+    def __init__(self, job: Job, journal: Journal) -> None:
+        self._job, self._journal = job, journal
+        self._begun = self._resumed = self._worthless = False
         self._synced = time.monotonic()
         self._syncs = self._chunks = 0
+
+    def begin(self, *, resumed: bool) -> None:
+        """From here on what is under the job's names is ours."""
+        self._begun, self._resumed = True, resumed
 
     def noting(self, page: int) -> Callable[[int, Record], None]:
         """Return what notes a page's chunks, and now and then sees them to the disk."""
@@ -202,30 +240,59 @@ class _Keeper:
             if time.monotonic() - self._synced >= SYNC_SECONDS and self.target is not None:
                 self.target.sync()
                 self._journal.mark_synced()
+                if not self._syncs:  # the names too
+                    _sync_folder(self._job.target.parent)
                 self._synced = time.monotonic()
                 self._syncs += 1
 
         return note
+
+    def discard(self, error: SrcnnError) -> NoReturn:
+        """Raise an error after which what is done is of no use."""
+        self._worthless = True
+        raise error
 
     def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is None:
             return
         if self.target is not None:
             self.target.abort()
+        if not self._begun:
+            if self._journal.empty:  # made by looking for it
+                remove_own(self._job.journal)
+            return
         interrupted = not issubclass(kind, Exception) and self._chunks > 0
-        if self._resumed or self._syncs or interrupted:
+        if (self._resumed or self._syncs or interrupted) and not self._worthless:
             return  # there is something to go on with
-        for path in (self._job.partial, self._job.journal):
-            with suppress(OSError):
-                path.unlink()
+        _tidy(self._job)
 
 
-def _as_before(job: Job, plan: Plan, cut: Sequence[int]) -> Plan:
-    """Return a plan cut as the journal says."""
-    legal = len(cut) == 4 and all(n >= 1 for n in cut)
-    if not legal or cut[2] % plan.rules[0].period or cut[3] % plan.rules[1].period:
-        raise OutputError(f"{job.journal}: cannot be resumed: its plan {cut} is none")
-    return replace(plan, tile=(cut[0], cut[1]), chunk=(cut[2], cut[3]))
+def _as_before(job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], target: Target) -> list[Plan]:
+    """Return plans cut as the journal says.
+
+    Raises
+    ------
+    OutputError
+        If these are none that could have been made of these pictures.
+    """
+    if len(cuts) != len(plans):
+        raise OutputError(
+            f"{job.journal}: cannot be resumed: it has plans of {len(cuts)} pages, not {len(plans)}"
+        )
+    made = []
+    for k, (cut, plan) in enumerate(zip(cuts, plans, strict=True)):
+        h, w = target.page(k).block
+        block = max(1, h // job.scale), max(1, w // job.scale)
+        if not (
+            len(cut) == 4
+            and all(type(n) is int and 1 <= n < 2**63 for n in cut)
+            and plan.allows((cut[0], cut[1]), (cut[2], cut[3]), block)
+        ):
+            raise OutputError(
+                f"{job.journal}: cannot be resumed: {str(cut)[:100]} is no plan of this picture"
+            )
+        made.append(replace(plan, tile=(cut[0], cut[1]), chunk=(cut[2], cut[3])))
+    return made
 
 
 def _restore(journal: Journal, target: Target, plans: Sequence[Plan], scale: int) -> list[int | None]:
@@ -236,23 +303,21 @@ def _restore(journal: Journal, target: Target, plans: Sequence[Plan], scale: int
     For every page the number of the first chunk to do, None if there is none.
     """
     firsts: list[int | None] = []
-    whole = True
+    whole, kept = True, 0
     for page, plan in enumerate(plans):
         sink, first = target.page(page), None
         for number, chunk in enumerate(plan):
             record = journal.done.get((page, number))
-            if whole and record is not None:
-                y, x = (replace(s, start=s.start * scale, stop=s.stop * scale) for s in (chunk.y, chunk.x))
-                try:
-                    whole = sink.restore(y, x, record, check=(page, number) not in journal.synced)
-                except (KeyError, TypeError, ValueError):  # the journal is not what we wrote
-                    whole = False
-            else:
-                whole = False
+            y, x = (replace(s, start=s.start * scale, stop=s.stop * scale) for s in (chunk.y, chunk.x))
+            whole = (
+                whole and record is not None and sink.restore(y, x, record, check=not journal.is_synced(kept))
+            )
             if not whole:
                 first = number
                 break
+            kept += 1
         firsts.append(first)
+    journal.keep(kept)
     return firsts
 
 
@@ -260,13 +325,24 @@ def _publish(made: Path, job: Job) -> None:
     """Give a finished file its name, and take away what it grew with."""
     try:
         made.replace(job.target)
-        folder = os.open(job.target.parent, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"{job.target}: cannot be written: {error.strerror}") from error
+    _sync_folder(job.target.parent)
+    _tidy(job)
+
+
+def _tidy(job: Job) -> None:
+    """Take away all but the result, the journal last: what it names is then gone."""
+    clear_workspace(job.partial)
+    remove_own(job.partial)
+    remove_own(job.journal)
+
+
+def _sync_folder(path: Path) -> None:
+    """See the names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
-        raise OutputError(f"{job.target}: cannot be written: {error.strerror or error}") from error
-    for path in (job.partial, job.journal):
-        with suppress(OSError):
-            path.unlink()

@@ -165,6 +165,27 @@ class Plan:
         tile = (sides[0], sides[1])
         return None if tile == self.tile else replace(self, tile=tile)
 
+    def allows(self, tile: tuple[int, int], chunk: tuple[int, int], block: tuple[int, int]) -> bool:
+        """Return whether the picture could have been cut so for blocks of that size, LR pixels."""
+        for side, part, step, rule, length in zip(tile, chunk, block, self.rules, self.shape, strict=True):
+            step = np.lcm(step, rule.period).item()
+            extended = rule.extended(length)
+            # Equal parts and whole chunks: a little more than the picture, never twice.
+            if part % step or part > 2 * ceil_to(length, step):
+                return False
+            if not rule.clipped and rule.fixed is None:
+                legal = side % rule.period == 0 and side <= ceil_to(length, rule.period)
+            elif not rule.clipped:
+                legal = side == rule.fixed
+            elif rule.fixed:
+                legal = side == rule.tile(1, extended)
+            else:
+                inner = side >= 2 * rule.inset + rule.period
+                legal = side == extended or (inner and (extended - side) % rule.period == 0)
+            if not legal:
+                return False
+        return True
+
     def __iter__(self) -> Iterator[Chunk]:
         """Yield the chunks row by row, left to right."""
         yield from self.within(Span(0, self.shape[0]), Span(0, self.shape[1]))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from .runtime import Setup
 from .spec import ModelSpec
 
 CHUNK_TILES = 8  # of every worker in a chunk, at least
+CHUNK_MACS = 5e11  # of every worker in a chunk, about: some ten seconds
 LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
 
 Progress = Callable[[int, int], None]
@@ -80,17 +83,22 @@ def process(
         written(following, record)
         following += 1
 
+    batch = Renderer.batch_for(model, source.info, plan)
     while True:
-        run = _Run(source, sink, model, setup, plan, region, progress, note)
         try:
-            run.go(pool, following)
-        except OutOfMemoryError:
-            smaller = plan.halved()
-            if smaller is None:
-                raise
-            plan = smaller
-        else:
+            _Run(source, sink, model, setup, plan, batch, region, progress, note).go(pool, following)
             return
+        except MemoryError as error:
+            # A model that was not analysed has no margin: only whole pictures are right.
+            smaller = None if math.isnan(model.facts.macs) else plan.halved()
+            if smaller is None:
+                h, w = plan.window
+                text = f"not enough memory for windows of {h} x {w} LR pixels, and there are none smaller"
+                raise OutOfMemoryError(f"{text}: {error}" if str(error) else text) from error
+            # One window at a time, or a batch of more of the smaller ones would need as much.
+            plan, batch = smaller, model.batch or 1
+        # The buffers of the larger windows hang on a cycle of error, frame and future.
+        gc.collect()
 
 
 class _Run:
@@ -103,12 +111,13 @@ class _Run:
         model: ModelSpec,
         setup: Setup,
         plan: Plan,
+        batch: int,
         region: tuple[Span, Span] | None,
         progress: Progress | None,
         note: Callable[[Record], None],
     ) -> None:
         self._source, self._sink, self._model, self._setup = source, sink, model, setup
-        self._plan, self._progress, self._note = plan, progress, note
+        self._plan, self._batch, self._progress, self._note = plan, batch, progress, note
         self._info, self._s = source.info, model.scale
         h, w = source.info.shape
         self._region = region or (Span(0, h), Span(0, w))
@@ -122,8 +131,7 @@ class _Run:
     def go(self, pool: ThreadPoolExecutor, first: int) -> None:
         plan, info = self._plan, self._info
         for _ in range(self._setup.workers):
-            self._idle.put(Renderer(self._model, self._setup.network, info, plan))
-        most = Renderer.batch_for(self._model, info, plan)
+            self._idle.put(Renderer(self._model, self._setup.network, info, plan, self._batch))
         chunks = plan.within(*self._region)
         for chunk in itertools.islice(chunks, first):
             self._seen += chunk.y.size * chunk.x.size * self._s**2
@@ -132,8 +140,15 @@ class _Run:
             out = self._sink.buffer(self._hr(chunk.y), self._hr(chunk.x))
             if part.invalid is not None and part.invalid.all():
                 return (part, out), [_done(chunk.y.size * chunk.x.size * self._s**2)]
-            batches = (chunk.tiles[k : k + most] for k in range(0, len(chunk.tiles), most))
-            return (part, out), [pool.submit(self._compute, chunk, b, part, out) for b in batches]
+            futures: list[Future[int]] = []
+            try:
+                for k in range(0, len(chunk.tiles), self._batch):
+                    batch = chunk.tiles[k : k + self._batch]
+                    futures.append(pool.submit(self._compute, chunk, batch, part, out))
+            except BaseException:  # Ctrl-C: nobody else knows of them
+                pipeline.stop(futures)
+                raise
+            return (part, out), futures
 
         background = not (self._source.in_memory and self._sink.in_memory)
         pipeline.overlap(
@@ -203,6 +218,10 @@ def plan_for(model: ModelSpec, setup: Setup, info: PictureInfo, sink: Sink) -> P
     # Enough for every worker, or they would wait for each other at the end of each chunk.
     least = CHUNK_TILES * setup.workers * -(-tile * tile // height)
     widest = info.shape[1] if sink.max_bytes is None else max(least, sink.max_bytes // column)
+    if sink.max_bytes is not None and model.facts.macs > 0:
+        # What a kill costs is about two chunks: of a heavy model they are smaller, a window each worker.
+        light = int(CHUNK_MACS * setup.workers / (model.facts.macs * height * s * s))
+        widest = min(widest, max(light, setup.workers * -(-tile * tile // height)))
     return geometry.plan(
         info.shape,
         tile,

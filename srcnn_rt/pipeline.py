@@ -33,8 +33,8 @@ def overlap(
     with what each future gives, in their order.
 
     Where `background` is false `read` and `write` run in the caller's thread: right for pictures in
-    memory, of which nothing has to be waited for. On Ctrl-C running work is waited for within
-    `interrupted`, which should make it end soon.
+    memory, of which nothing has to be waited for. On Ctrl-C, or whatever else is no `Exception`, running
+    work is waited for within `interrupted`, which should make it end soon.
     """
     running: list[Future[int]] = []
     with ExitStack() as stack:
@@ -59,6 +59,8 @@ def overlap(
             before = item, result, futures
             del part, result, futures  # or they would live on through the next computation
             item = following
+        if writing is not None:
+            writing.result()  # the last but one may have failed where the last does not
         if before is not None:
             _finish(before, writer, write, done).result()
 
@@ -93,7 +95,7 @@ def _end(
     running: Sequence[Future[int]],
     interrupted: Callable[[], AbstractContextManager[None]],
 ) -> None:
-    with interrupted() if kind is KeyboardInterrupt else nullcontext():
+    with interrupted() if kind is not None and not issubclass(kind, Exception) else nullcontext():
         stop(running)
 
 

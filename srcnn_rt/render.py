@@ -82,10 +82,12 @@ class Renderer:
     batch : how many windows `render` takes at most
     """
 
-    def __init__(self, model: ModelSpec, network: Network, info: PictureInfo, plan: Plan) -> None:
+    def __init__(
+        self, model: ModelSpec, network: Network, info: PictureInfo, plan: Plan, batch: int | None = None
+    ) -> None:
         self._model, self._layout, self._plan = model, info.layout, plan
         s, (h, w) = model.scale, plan.tile
-        self.batch = self.batch_for(model, info, plan)
+        self.batch = batch or self.batch_for(model, info, plan)
         lead = 2 * _lead(model)
         self._bound = network.bind(
             (self.batch, model.channels, h + lead, w + lead), (self.batch, model.channels, h * s, w * s)

@@ -27,6 +27,7 @@ LAYERS = [
         "precision",
         "tuning",
         "journal",
+        "ownfile",
         "manifest",
         "outcome",
         "resources",

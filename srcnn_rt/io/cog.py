@@ -15,6 +15,7 @@ from rasterio.enums import Resampling
 from rasterio.shutil import copy
 
 from ..errors import OutputError
+from ..ownfile import workspace
 from . import tiff_head
 from .raster import open_quietly
 from .tiff_head import TILE_OFFSETS, Directory
@@ -30,7 +31,7 @@ _NOTE, _LEADER = b"GDAL_STRUCTURAL_METADATA_SIZE=", 4
 
 
 def make(path: Path, compress: str, resampling: Resampling) -> Path:
-    """Copy a finished TIFF into a Cloud-Optimised GeoTIFF with overviews, beside it; return where it is.
+    """Copy a finished TIFF into a Cloud-Optimised GeoTIFF with overviews; return where it is.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def make(path: Path, compress: str, resampling: Resampling) -> Path:
     room = len(tiff_head.lay_out([ours], big=True)[0])
     with open_quietly(f"GTIFF_RAW:{path}", mode="r+", driver="GTiff") as file:
         file.update_tags(**{_PADDING: "x" * room})
-    made = path.with_name(path.name + ".cog")
+    made = workspace(path) / "cog.tif"
     options: dict[str, Any] = {"compress": compress.upper(), "blocksize": BLOCK, "bigtiff": "IF_SAFER"}
     if compress in ("deflate", "zstd"):
         options["level"] = 1

@@ -12,6 +12,7 @@ import os
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from ..geometry import Span
+from ..ownfile import clear_workspace, interruptible, open_own, workspace
 from ..picture import PictureInfo
 from .base import Record
 
@@ -55,68 +57,78 @@ class SpoolTarget:
         self._path, self._encode = path, encode
         shape = (*info.shape, info.layout.channels)
         size = math.prod(shape) * info.dtype.itemsize
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (0 if resume else os.O_TRUNC)
         self._kept = size < LEAST_BYTES
+        self._map: mmap.mmap | None = None
+        self.array: NDArray[Any] | None
+        file = open_own(path)
+        clear_workspace(path)
         try:
-            file = os.open(path, flags, 0o666)
-            try:
-                if self._kept:
-                    self.array = np.empty(shape, info.dtype)
-                    return
-                # All of it now: a full disk must be an error here, not a signal later.
-                os.posix_fallocate(file, 0, size)
-                os.ftruncate(file, size)
-                self._map = mmap.mmap(file, size)
-            finally:
-                os.close(file)
+            # One that is shorter was not written to its end: what it lacks would be taken for black.
+            self._restorable = resume and not self._kept and os.fstat(file).st_size == size
+            if not self._restorable:
+                os.ftruncate(file, 0)
+            if self._kept:
+                self.array = np.empty(shape, info.dtype)
+                return
+            # All of it now: a full disk must be an error here, not a signal later.
+            os.posix_fallocate(file, 0, size)
+            self._map = mmap.mmap(file, size)
         except OSError as error:
-            path.unlink(missing_ok=True)
             raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        finally:
+            os.close(file)
         self.array = np.frombuffer(self._map, info.dtype).reshape(shape)
 
     def page(self, index: int) -> SpoolTarget:
         return self
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
-        return self.array[y.start : y.stop, x.start : x.stop]
+        return self._samples[y.start : y.stop, x.start : x.stop]
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         return {} if self._kept else {"crc": self._crc(y, x)}  # the buffer is the place itself
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
-        return not self._kept and (not check or self._crc(y, x) == record["crc"])
+        return self._restorable and (not check or self._crc(y, x) == record.get("crc"))
 
     def rewind(self) -> None:
         pass
 
     def sync(self) -> None:
-        if not self._kept:
-            self._map.flush()
+        if self._map is not None:
+            try:
+                self._map.flush()
+            except OSError as error:
+                raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
 
     def finish(self) -> Path:
-        made = self._path.with_name(self._path.name + ".coded")
+        data = interruptible(self._path, partial(self._encode, self._samples))
+        made = workspace(self._path) / "coded"
         try:
-            data = self._encode(self.array)
             with made.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            made.unlink(missing_ok=True)
-            if isinstance(error, OutputError):
-                raise
+            clear_workspace(self._path)
             raise OutputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
         self.abort()
         return made
 
     def abort(self) -> None:
-        del self.array
-        if not self._kept:
+        self.array = None
+        if self._map is not None:
             with suppress(BufferError, ValueError):  # somebody still looks at it; it goes with them
                 self._map.close()
 
+    @property
+    def _samples(self) -> NDArray[Any]:
+        if self.array is None:
+            raise OutputError(f"{self._path}: cannot be written: it is closed")
+        return self.array
+
     def _crc(self, y: Span, x: Span) -> int:
         crc = 0
-        for row in self.array[y.start : y.stop, x.start : x.stop]:
+        for row in self._samples[y.start : y.stop, x.start : x.stop]:
             crc = zlib.crc32(np.ascontiguousarray(row).data, crc)
         return crc

@@ -22,12 +22,14 @@ import imagecodecs
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # what some calls let through as it is
 from rasterio.enums import Resampling
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, StatisticsError
 from rasterio.windows import Window
 
 from ..errors import OutputError
 from ..geometry import Span
+from ..ownfile import clear_workspace, interruptible, open_own, wait_for
 from ..picture import PictureInfo
 from . import cog, geotiff, tiff_head, tiff_kinds
 from .base import Closing, Record
@@ -80,7 +82,12 @@ class TiffTarget(Closing):
     ) -> None:
         self._path, self._infos, self._cog, self._compress = path, infos, as_cog, compress
         side = block_side(scale)
-        raw = sum(math.prod(i.shape) * i.layout.channels * i.dtype.itemsize for i in infos)
+        wait_for(path)  # GDAL goes on for a while after Ctrl-C
+        # Of whole tiles: of a picture one pixel wide they are many times more.
+        raw = sum(
+            math.prod(-(-n // side) * side for n in i.shape) * i.layout.channels * i.dtype.itemsize
+            for i in infos
+        )
         self.big = raw > _CLASSIC_BYTES
         with writing(path):
             self._pages = [_Page(self, info, scale, side, compress) for info in infos]
@@ -89,12 +96,14 @@ class TiffTarget(Closing):
             )
             for page in self._pages:
                 page.places = [places.pop(0) for _ in range(1 + page.info.masked)]
-            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | (0 if resume else os.O_TRUNC)
-            self._file = os.open(path, flags, 0o666)
+            self._file = open_own(path)
         self._pool = ThreadPoolExecutor(max(1, threads), "srcnn-encode")
+        # What a former run may have left: nothing beyond it can be gone on with.
+        self.size = os.fstat(self._file).st_size if resume else 0
+        clear_workspace(path)
         try:
             with writing(path):
-                if not resume or os.fstat(self._file).st_size < len(head):
+                if self.size < len(head):
                     os.ftruncate(self._file, 0)
                     _write(self._file, head, 0)
                 elif os.pread(self._file, len(head), 0) != head:
@@ -104,6 +113,7 @@ class TiffTarget(Closing):
             self.abort()
             raise
         self.end = len(head)
+        self._measured = False  # whether the result has statistics of its own
         self._lock = threading.Lock()
 
     def page(self, index: int) -> _Page:
@@ -148,36 +158,64 @@ class TiffTarget(Closing):
                     _write(self._file, index.counts.tobytes(), place[tiff_head.TILE_COUNTS])
             os.fsync(self._file)
         self.abort()
-        self._read_back()
+        try:
+            return interruptible(self._path, self._complete)
+        except Exception:
+            clear_workspace(self._path)
+            raise
+
+    def _complete(self) -> Path:
         with writing(self._path):
-            return self._rebuild()
+            self._read_back(self._path)
+            made = self._rebuild()
+            if made is None:
+                return self._path
+            # GDAL says nothing of what it could not write while closing.
+            self._read_back(made, rebuilt=True)
+            handle = os.open(made, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            return made
 
     def abort(self) -> None:
         """Let go of the file; never raises."""
         self._pool.shutdown(cancel_futures=True)
+        file, self._file = self._file, -1
         with suppress(OSError):
-            os.close(self._file)
-        self._file = -1
+            os.close(file)
 
     def close(self) -> None:
         self.abort()
 
-    def _read_back(self) -> None:
-        """Read the last pixel of every page as everybody will."""
+    def _read_back(self, made: Path, *, rebuilt: bool = False) -> None:
+        """Read the last pixel, and that of every overview, as everybody will."""
         h, w = self._infos[0].shape
-        with writing(self._path), open_quietly(self._path, driver="GTiff") as back:
+        with open_quietly(made, driver="GTiff") as back:
             if (back.height, back.width) != (h, w):
-                raise OutputError(f"{self._path}: reads back as {back.width} x {back.height}, not {w} x {h}")
+                raise OutputError(f"{made}: reads back as {back.width} x {back.height}, not {w} x {h}")
             back.read(window=Window(w - 1, h - 1, 1, 1))
+            levels = range(len(back.overviews(1)))
+            meta = self._infos[0].metadata.raster if rebuilt and len(self._infos) == 1 else {}
+            lacks = (self._measured and "STATISTICS_MEAN" not in back.tags(1)) or (
+                meta.get("overviews") and not self._cog and len(levels) != len(_levels((h, w)))
+            )
+        if lacks or not tiff_head.is_whole(made):
+            raise OutputError(f"{made}: cannot be written: not all of it reached the disk")
+        for level in levels:
+            with open_quietly(made, driver="GTiff", overview_level=level) as back:
+                back.read(window=Window(back.width - 1, back.height - 1, 1, 1))
 
-    def _rebuild(self) -> Path:
-        """Make what the source had of the result anew: statistics, overviews."""
+    def _rebuild(self) -> Path | None:
+        """Make what the source had of the result anew: statistics, overviews; None if it had neither."""
         meta = self._infos[0].metadata.raster
         if len(self._infos) > 1:
-            return self._path
+            return None
         if meta.get("statistics"):
-            with self._reopen() as file:
+            with suppress(StatisticsError), self._reopen() as file:  # an error where no sample is data
                 file.update_stats(approx=False)
+                self._measured = True
         # An average of samples whose sign stands apart would be none.
         resampling = Resampling.nearest if meta.get("signed") else Resampling.average
         if self._cog:
@@ -185,7 +223,8 @@ class TiffTarget(Closing):
         if meta.get("overviews"):
             with self._reopen() as file:
                 file.build_overviews(_levels(self._infos[0].shape), resampling)
-        return self._path
+            return self._path
+        return self._path if meta.get("statistics") else None
 
     def _reopen(self) -> Any:
         return open_quietly(f"GTIFF_RAW:{self._path}", mode="r+", driver="GTiff")
@@ -259,19 +298,27 @@ class _Page(Closing):
             whole = mask if index else block[:, :, channels]
             jobs.append((_fit(whole[rows, columns], self.block), bool(index)))  # type: ignore[index]
         sizes, crc, start = [], 0, self._target.end
-        with writing(self._target._path):
-            for piece, data in zip(pieces, self._target.map(self._encode, jobs), strict=True):
-                self._note(piece, self._target.append(data), len(data))
-                sizes.append(len(data))
-                crc = zlib.crc32(data, crc)
+        try:
+            with writing(self._target._path):
+                for piece, data in zip(pieces, self._target.map(self._encode, jobs), strict=True):
+                    self._note(piece, self._target.append(data), len(data))
+                    sizes.append(len(data))
+                    crc = zlib.crc32(data, crc)
+        except BaseException:
+            self._target.end = start  # half a chunk is none, should it be tried again
+            raise
         return {"at": start, "sizes": sizes, "crc": crc}
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
         """Take what a former run wrote of a chunk; return whether it is all there."""
-        pieces, sizes = self._pieces(y, x), record["sizes"]
-        if record["at"] != self._target.end or len(sizes) != len(pieces):
+        pieces, at, sizes = self._pieces(y, x), record.get("at"), record.get("sizes")
+        if at != self._target.end or not isinstance(sizes, list) or len(sizes) != len(pieces):
             return False
-        if check and self._target.crc(record["at"], sum(sizes)) != record["crc"]:
+        if not all(type(size) is int and 0 < size < 2**32 for size in sizes):
+            return False
+        if at + sum(sizes) > self._target.size:
+            return False
+        if check and self._target.crc(at, sum(sizes)) != record.get("crc"):
             return False
         for piece, size in zip(pieces, sizes, strict=True):
             self._note(piece, self._target.end, size)
@@ -336,7 +383,7 @@ def writing(path: Path) -> Iterator[None]:
     """Turn what GDAL and the system say into `OutputError`, naming the file."""
     try:
         yield
-    except (RasterioError, OSError) as error:
+    except (RasterioError, CPLE_BaseError, OSError) as error:
         if isinstance(error, OutputError):
             raise
         words = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import BinaryIO
 
 TILE_OFFSETS, TILE_COUNTS = 324, 325
@@ -196,6 +197,20 @@ class Reader:
             return b""
         self._file.seek(offset)
         return self._file.read(size)
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether the tiles or strips of all directories of a file are in it to their ends."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        for directory in Reader(file).chain():
+            for offsets, counts in ((TILE_OFFSETS, TILE_COUNTS), (273, 279)):
+                places, sizes = directory.get(offsets), directory.get(counts)
+                if places is None or sizes is None:
+                    continue
+                if any(p + n > size for p, n in zip(places.numbers(), sizes.numbers(), strict=True)):
+                    return False
+    return True
 
 
 def lay_out(

@@ -1,0 +1,581 @@
+"""Faults that are no kills: full disks, changed sources, no memory, Ctrl-C, others at work, planted files."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from onnx import helper
+
+from srcnn_rt import (
+    Engine,
+    OutOfMemoryError,
+    OutputError,
+    PictureError,
+    SourceMissingError,
+    filejob,
+    job,
+    render,
+)
+from srcnn_rt.errors import ModelError
+from srcnn_rt.io import raster, tiff
+from srcnn_rt.session import Bound
+from tests import models
+from tests.conftest import TEST_MODEL, drawing
+from tests.faults import KINDS, Bench, disk_of, small_chunks
+from tests.reference import quantise
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        small_chunks(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("bicubic-x2", "cpu", 8, threads=1) as made:
+        yield made
+
+
+@pytest.fixture(params=KINDS)
+def bench(request: pytest.FixtureRequest, engine: Engine, tmp_path: Path) -> Bench:
+    return Bench(tmp_path, KINDS[request.param], engine)
+
+
+@pytest.fixture
+def gray(engine: Engine, tmp_path: Path) -> Bench:
+    return Bench(tmp_path, KINDS["gray"], engine)
+
+
+# Full disks
+
+
+def fails_on(bench: Bench, size: int, **options: Any) -> bool:
+    """Return whether the job fails on a disk of that size: with one line that names file and reason."""
+    try:
+        with disk_of(size):
+            bench.run(**options)
+    except OutputError as error:
+        text = str(error)
+        assert text.startswith((str(bench.partial), str(bench.journal), str(bench.target))), text
+        assert "cannot be" in text
+        assert text.rsplit(": ", 1)[1], text
+        assert "\n" not in text
+        assert not bench.target.exists()
+        return True
+    assert bench.target.read_bytes() == bench.expected
+    return False
+
+
+def test_a_full_disk_leaves_nothing_of_a_short_job(bench: Bench) -> None:
+    failed = []
+    size = len(bench.expected)
+    for limit in [*np.linspace(0, size, 20, dtype=int).tolist(), size - 1, size - 100, size + 3000]:
+        if fails_on(bench, limit):
+            failed.append(limit)
+            assert bench.contents() == ["a.tif"]
+        bench.restart()
+    assert {0, size - 1} <= {*failed}
+
+
+def test_a_full_disk_is_gone_on_with_when_there_is_space(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job of some seconds keeps what it has: here every chunk is seen to the disk."""
+    monkeypatch.setattr(filejob, "SYNC_SECONDS", 0.0)
+    kept = 0
+    for size in np.linspace(200, len(bench.expected), 12, dtype=int).tolist():
+        if fails_on(bench, size) and bench.partial.exists():
+            done = bench.journal.read_bytes().count(b'"chunk"')
+            assert bench.contents() == ["a.tif", bench.partial.name, bench.journal.name]
+            kept += fails_on(bench, size, resume=True)  # still full: nothing is lost
+            bench.resume()
+            assert len(bench.rendered) <= bench.chunks - done
+        bench.restart()
+    assert kept or bench.kind.suffix != ".tif"  # others take their space at once
+
+
+def test_no_space_for_the_journal(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, lines = os.write, [0]
+
+    def write(file: int, data: bytes) -> int:
+        lines[0] += b'"chunk"' in data
+        if lines[0] == 3:
+            real(file, data[:10])
+            raise OSError(28, "No space left on device")
+        return real(file, data)
+
+    monkeypatch.setattr(filejob, "SYNC_SECONDS", 0.0)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OutputError, match=r"journal: cannot be written: No space"),
+    ):
+        patch.setattr(os, "write", write)
+        gray.run()
+    gray.resume()
+    assert len(gray.rendered) == gray.chunks - 2
+
+
+def test_half_a_chunk_is_not_kept(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk of which a tile was stored before the disk was full begins where it began."""
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        append, calls = tiff.TiffTarget.append, []
+
+        def fails(this: Any, data: bytes) -> int:
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return append(this, data)
+
+        patch.setattr(tiff.TiffTarget, "append", fails)
+        gray.run()
+    gray.resume()
+
+
+# Sources that change
+
+
+def test_a_source_that_is_truncated_meanwhile(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, whole = raster.RasterSource.read, gray.source.read_bytes()
+
+    def cut(this: Any, *words: Any) -> Any:
+        os.truncate(gray.source, 200)
+        return read(this, *words)
+
+    with monkeypatch.context() as patch, pytest.raises(PictureError, match=r"a\.tif: "):
+        patch.setattr(raster.RasterSource, "read", cut)
+        gray.run()
+    assert gray.contents() == ["a.tif"]
+    gray.source.write_bytes(whole)
+
+
+@pytest.mark.parametrize("how", ["written", "touched", "replaced"])
+def test_a_source_that_changes_meanwhile(gray: Bench, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of one picture and half of another is neither; what was made of it is worth nothing."""
+    part = job._Run._part
+    monkeypatch.setattr(filejob, "SYNC_SECONDS", 0.0)
+
+    def change(this: Any, chunk: Any) -> Any:
+        match how:
+            case "written":
+                with gray.source.open("r+b") as file:
+                    file.seek(-1, os.SEEK_END)
+                    file.write(b"\7")
+            case "touched":
+                os.utime(gray.source)
+            case "replaced":
+                shutil.copy(gray.source, gray.folder / "c.tif")
+                (gray.folder / "c.tif").replace(gray.source)
+        return part(this, chunk)
+
+    monkeypatch.setattr(job._Run, "_part", change)
+    with pytest.raises(PictureError, match=r"a\.tif: changed while it was being read"):
+        gray.engine.upscale_file(gray.source, gray.target)
+    assert gray.contents() == ["a.tif"]
+
+
+def test_a_page_of_another_size_comes_up(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, KINDS["pages"], engine)
+    opened = filejob.open_source
+    other = tmp_path.parent / "other.tif"
+    tifffile.imwrite(other, np.zeros((64, 64), np.uint8))
+
+    calls: list[int] = []
+
+    def another(path: Path, page: int, *words: Any) -> Any:
+        calls.append(page)
+        return opened(other, 1) if len(calls) > 4 else opened(path, page, *words)
+
+    monkeypatch.setattr(filejob, "open_source", another)
+    with pytest.raises(PictureError, match="changed while it was being read"):
+        bench.run()
+    assert bench.contents() == ["a.tif"]
+
+
+def test_a_source_that_vanishes_between_pages(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, KINDS["pages"], engine)
+    whole = bench.source.read_bytes()
+    times = bench.source.stat().st_mtime_ns
+    monkeypatch.setattr(filejob, "SYNC_SECONDS", 0.0)
+    add = filejob.Journal.add
+
+    def vanish(this: Any, *words: Any) -> None:
+        bench.source.unlink(missing_ok=True)
+        add(this, *words)
+
+    with monkeypatch.context() as patch, pytest.raises(SourceMissingError, match=r"a\.tif: no such file"):
+        patch.setattr(filejob.Journal, "add", vanish)
+        bench.run()
+    done = len(bench.rendered)
+    bench.source.write_bytes(whole)
+    os.utime(bench.source, ns=(times, times))
+    bench.resume()
+    assert len(bench.rendered) == bench.chunks - done
+
+
+def test_a_source_that_is_unlinked_is_read_to_its_end(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = filejob.Journal.add
+
+    def vanish(this: Any, *words: Any) -> None:
+        gray.source.unlink(missing_ok=True)
+        add(this, *words)
+
+    monkeypatch.setattr(filejob.Journal, "add", vanish)
+    gray.run()
+    assert gray.target.read_bytes() == gray.expected
+
+
+# No memory
+
+
+class Limited(Bound):
+    """A network that has no memory for windows of more than so many samples."""
+
+    most = 0
+    refused = 0
+
+    def __init__(self, inner: Bound) -> None:
+        self.inner, self.input, self.output = inner, inner.input, inner.output
+
+    def run(self) -> None:
+        if self.input.size > Limited.most:
+            Limited.refused += 1
+            raise OutOfMemoryError(f"ONNX Runtime failed on windows of shape {self.input.shape}: bad alloc")
+        self.inner.run()
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> type[Limited]:
+    from srcnn_rt.session import Session
+
+    bind = Session.bind
+    monkeypatch.setattr(Session, "bind", lambda this, *shapes: Limited(bind(this, *shapes)))
+    Limited.most, Limited.refused = 2**40, 0
+    return Limited
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("most", [5000, 1500, 700])
+def test_windows_are_halved_where_memory_ends(
+    memory: type[Limited], tmp_path: Path, most: int, workers: int
+) -> None:
+    """From the first window on, and in the middle of a picture: the same picture, and nothing twice."""
+    source = tmp_path / "a.tif"
+    picture = quantise(drawing(150, 700, 1)[..., 0], np.uint8)
+    tifffile.imwrite(source, picture)
+    with Engine(TEST_MODEL, "cpu", 64, threads=workers) as engine:
+        plain = engine.upscale(picture).astype(int)
+        for start in (0, 1):
+            noted: list[int] = []
+
+            def note(done: int, total: int, start: int = start, noted: list[int] = noted) -> None:
+                noted.append(done)
+                if len(noted) > start:
+                    memory.most = most
+
+            memory.most, memory.refused = (2**40 if start else most), 0
+            engine.upscale_file(source, tmp_path / "b.tif", progress=note, overwrite=True)
+            assert memory.refused
+            made = tifffile.imread(tmp_path / "b.tif").astype(int)
+            assert np.abs(made - plain).max() <= 1
+            assert (made == plain).mean() > 0.9999
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+
+
+def test_finished_chunks_are_not_computed_again(
+    memory: type[Limited], gray: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine("bicubic-x2", "cpu", 16, threads=1) as engine:
+        gray.run(engine=engine)
+        plan, expected = list(gray.rendered), gray.target.read_bytes()
+        gray.target.unlink()
+        add, order = filejob.Journal.add, []
+
+        def note(this: Any, page: int, chunk: int, record: Any) -> None:
+            order.append(chunk)
+            memory.most = 300  # from the third chunk on, which is started after the first is written
+            add(this, page, chunk, record)
+
+        monkeypatch.setattr(filejob.Journal, "add", note)
+        gray.run(engine=engine)
+    assert memory.refused
+    assert gray.target.read_bytes() == expected  # bicubic's sums do not depend on the window
+    assert order == list(range(len(plan)))
+    assert len(plan) > 3
+    assert gray.rendered.count(plan[0]) == 1
+
+
+def test_no_memory_even_for_the_smallest_window(memory: type[Limited], gray: Bench) -> None:
+    memory.most = 10
+    with pytest.raises(
+        OutOfMemoryError, match=r"not enough memory for windows of \d+ x \d+ LR pixels"
+    ) as caught:
+        gray.run()
+    assert "\n" not in str(caught.value)
+    assert gray.contents() == ["a.tif"]
+    with pytest.raises(OutOfMemoryError):
+        gray.engine.upscale(np.zeros((40, 40), np.uint8))
+    memory.most = 2**40
+    gray.run()
+    assert gray.target.read_bytes() == gray.expected
+
+
+def test_no_memory_for_a_buffer(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's own error is the same to the user, and is halved too."""
+    real, sizes = render.Renderer.render, []
+
+    def refuse(this: Any, batch: Any, *words: Any) -> None:
+        sizes.append(this._plan.tile)
+        if this._plan.tile[1] > 16:
+            raise MemoryError
+        real(this, batch, *words)
+
+    monkeypatch.setattr(render.Renderer, "render", refuse)
+    with Engine("bicubic-x2", "cpu", 32, threads=1) as engine:
+        gray.run(engine=engine)
+    assert {s[1] > 16 for s in sizes} == {True, False}
+    monkeypatch.setattr(render.Renderer, "render", lambda *words: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(OutOfMemoryError, match="there are none smaller"):
+        gray.run(overwrite=True)
+
+
+def test_the_buffers_of_large_windows_are_let_go(
+    memory: type[Limited], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory is short, nothing may hold on to what did not fit."""
+    seen: list[int] = []
+    made = render.Renderer.__init__
+
+    def count(this: Any, *words: Any) -> None:
+        seen.append(sum(isinstance(o, render.Renderer) for o in gc.get_objects()) - 1)
+        made(this, *words)
+
+    memory.most = 900
+    with Engine(TEST_MODEL, "cpu", 64, threads=2) as engine:
+        monkeypatch.setattr(render.Renderer, "__init__", count)
+        gc.disable()
+        try:
+            engine.upscale(np.zeros((100, 100), np.uint8))
+        finally:
+            gc.enable()
+    assert len(seen) >= 4
+    assert max(seen) == 1  # the other worker's of the same plan
+
+
+def test_a_model_of_unbounded_reach_is_not_cut(memory: type[Limited], tmp_path: Path) -> None:
+    """It has no margin, so its smaller windows would be another picture."""
+    nodes = [
+        helper.make_node("ReduceMean", ["lr"], ["mean"], axes=[2, 3], keepdims=1),
+        helper.make_node("Sub", ["lr", "mean"], ["hr"]),
+    ]
+    path = models.save(tmp_path / "mean.onnx", nodes, {})
+    with Engine(path, "cpu", whole=True) as engine:
+        engine.upscale(np.zeros((64, 64), np.uint8))
+        memory.most = 3000
+        with pytest.raises(
+            OutOfMemoryError, match="windows of 64 x 64 LR pixels, and there are none smaller"
+        ):
+            engine.upscale(np.zeros((64, 64), np.uint8))
+
+
+# Ctrl-C while a long window runs
+
+
+def test_a_long_window_ends_when_it_is_interrupted(tmp_path: Path) -> None:
+    """The runtime is told to stop between two layers: of 400 few are computed."""
+    rng = np.random.default_rng(0)
+    weights = {"w": (rng.normal(size=(16, 16, 3, 3)) / 12).astype(np.float32)}
+    weights |= {"first": np.ones((16, 1, 1, 1), np.float32), "last": np.ones((1, 16, 1, 1), np.float32)}
+    nodes = [helper.make_node("Conv", ["lr", "first"], ["c0"])]
+    for k in range(400):
+        nodes.append(helper.make_node("Conv", [f"c{k}", "w"], [f"c{k + 1}"], f"conv{k}", pads=[1, 1, 1, 1]))
+    nodes.append(helper.make_node("Conv", ["c400", "last"], ["hr"]))
+    path = models.save(tmp_path / "deep.onnx", nodes, weights)
+    picture = np.zeros((700, 700), np.uint8)
+    with Engine(path, "cpu", whole=True, threads=1) as engine:
+        run, done = render.Renderer.render, []
+
+        def counted(this: Any, *words: Any) -> None:
+            try:
+                run(this, *words)
+                done.append("whole")
+            except ModelError as error:
+                done.append(str(error))
+                raise
+
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(render.Renderer, "render", counted)
+            threading.Timer(0.5, lambda: os.kill(os.getpid(), 2)).start()
+            engine.upscale(picture)
+        assert len(done) == 1
+        assert "erminate" in done[0]
+        engine.upscale(picture[:20, :20])  # it can be used again
+
+
+# Others at work, and planted files
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from srcnn_rt.journal import Journal
+Journal(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_two_processes_on_one_result_exclude_each_other(gray: Bench) -> None:
+    gray.interrupt(2)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, gray.journal], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(OutputError, match="another process is at work on this result"):
+                gray.run(**options)
+        other.kill()
+    gray.resume()
+
+
+def test_two_threads_on_one_result_exclude_each_other(gray: Bench) -> None:
+    """Of many that try at once one does the work; the others say why not, or that it is done."""
+    errors: list[str] = []
+
+    def work() -> None:
+        try:
+            with Engine("bicubic-x2", "cpu", 8, threads=1) as engine:
+                engine.upscale_file(gray.source, gray.target)
+        except OutputError as error:
+            errors.append(str(error))
+
+    for _ in range(5):
+        errors.clear()
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(errors) == 3
+        assert all("at work on this result" in e or "exists already" in e for e in errors), errors
+        assert gray.target.read_bytes() == gray.expected
+        assert gray.contents() == ["a.tif", "b.tif"]
+        gray.restart()
+
+
+def test_a_journal_that_its_owner_removes_is_not_locked(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opened before it was removed, locked after: the lock would be on a file that nobody else sees."""
+    import fcntl
+
+    lock, calls = fcntl.flock, []
+
+    def late(file: int, how: int) -> None:
+        if not calls:
+            gray.journal.unlink()
+        calls.append(1)
+        lock(file, how)
+
+    monkeypatch.setattr("srcnn_rt.journal.fcntl.flock", late)
+    gray.run()
+    assert len(calls) == 2
+    assert gray.target.read_bytes() == gray.expected
+
+
+def plant(path: Path, kind: str, victim: Path) -> None:
+    match kind:
+        case "link":
+            path.symlink_to(victim)
+        case "dangling link":
+            path.symlink_to(victim.with_name("nowhere"))
+        case "hard link":
+            path.hardlink_to(victim)
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+            (path / "file").touch()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "pipe", "folder"])
+@pytest.mark.parametrize("name", ["partial", "journal"])
+def test_planted_files_are_refused(gray: Bench, name: str, kind: str, resume: bool) -> None:
+    victim = gray.folder.with_name("victim")
+    victim.write_text("precious")
+    if resume:
+        gray.interrupt(2)
+    planted = getattr(gray, name)
+    planted.unlink(missing_ok=True)
+    plant(planted, kind, victim)
+    others = sorted({*gray.contents()})
+    with pytest.raises(OutputError, match=rf"{planted.name}: cannot be written: "):
+        gray.run(resume=resume)
+    assert victim.read_text() == "precious"
+    assert not victim.with_name("nowhere").exists()
+    assert os.path.lexists(planted)
+    assert set(gray.contents()) <= {*others}
+    assert not gray.target.exists()
+    victim.unlink()
+
+
+@pytest.mark.parametrize("kind", ["cog", "png"])
+def test_a_planted_workspace_is_not_followed(kind: str, engine: Engine, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "precious").touch()
+    (tmp_path / "job").mkdir()
+    bench = Bench(tmp_path / "job", KINDS[kind], engine)
+    bench.partial.with_name(bench.partial.name + ".work").symlink_to(victim)
+    with pytest.raises(OutputError, match=r"\.work: cannot be made: File exists"):
+        bench.run()
+    assert [p.name for p in victim.iterdir()] == ["precious"]
+
+
+def test_a_target_that_is_a_link_is_replaced(gray: Bench) -> None:
+    victim = gray.folder.with_name("victim.tif")
+    victim.write_text("precious")
+    gray.target.symlink_to(victim)
+    gray.run(overwrite=True)
+    assert victim.read_text() == "precious"
+    assert not gray.target.is_symlink()
+    assert gray.target.read_bytes() == gray.expected
+    victim.unlink()
+
+
+def test_heavy_models_have_small_chunks(tmp_path: Path) -> None:
+    """So that two chunks are less than a minute of work."""
+    from dataclasses import replace
+
+    from srcnn_rt.io import ArraySource  # noqa: F401
+    from srcnn_rt.io.memory import ArraySink
+    from srcnn_rt.picture import Layout, PictureInfo
+
+    info = PictureInfo((8000, 8000), Layout.of(1), np.dtype(np.uint8))
+    with Engine(TEST_MODEL, "cpu", 256, threads=2) as engine:
+        sink = ArraySink(info)
+        sink.max_bytes, sink.block = 2 * 2**20, (512, 512)
+        sizes = []
+        for macs in (engine.spec.facts.macs, 1e6, 1e8):
+            spec = replace(engine.spec, facts=replace(engine.spec.facts, macs=macs))
+            sizes.append(np.prod(job.plan_for(spec, engine._setup, info, sink).chunk))
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert sizes[1] * 4 * 1e6 <= 2 * job.CHUNK_MACS
+    assert sizes[2] == 2 * 256 * 256
