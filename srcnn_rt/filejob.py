@@ -28,9 +28,10 @@ from .io import (
     open_source,
     page_count,
 )
+from .io.files import ZARR_SUFFIXES
 from .job import Progress
 from .journal import SUFFIX, Journal, fingerprint
-from .ownfile import clear_workspace, remove_own
+from .ownfile import clear_workspace, remove_own, workspace
 from .picture import PictureInfo
 
 PARTIAL = ".partial"
@@ -144,7 +145,9 @@ def upscale(
         keep.begin(resumed=resume)
         if not resume:
             journal.start(facts)
-        target = create_target(job.partial, job.target, scaled, job.scale, job.output, resume=resume)
+        target = create_target(
+            job.partial, job.target, scaled, job.scale, job.output, source=job.source, resume=resume
+        )
         keep.target = target
         plans = [plan_for(info, target.page(k)) for k, info in enumerate(infos)]
         if journal.plans is None:
@@ -184,7 +187,7 @@ def _is_published(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
     return (
         job.resume
         and journal.made is not None
-        and job.target.is_file()
+        and job.target.exists()
         and not job.target.is_symlink()
         and journal.difference(facts) is None
         and fingerprint(job.target) == journal.made
@@ -224,12 +227,16 @@ class _Keeper:
     def __init__(self, job: Job, journal: Journal) -> None:
         self._job, self._journal = job, journal
         self._begun = self._resumed = self._worthless = False
+        self._folder = False  # whether a folder under the file's name would be ours
         self._synced = time.monotonic()
         self._syncs = self._chunks = 0
 
     def begin(self, *, resumed: bool) -> None:
         """From here on what is under the job's names is ours."""
         self._begun, self._resumed = True, resumed
+        if not resumed and not self._journal.empty and self._job.target.suffix.lower() in ZARR_SUFFIXES:
+            remove_own(self._job.partial, folder=True)  # an interrupted run's, as its journal says
+        self._folder = not os.path.lexists(self._job.partial)
 
     def noting(self, page: int) -> Callable[[int, Record], None]:
         """Return what notes a page's chunks, and now and then sees them to the disk."""
@@ -249,7 +256,7 @@ class _Keeper:
 
     def discard(self, error: SrcnnError) -> NoReturn:
         """Raise an error after which what is done is of no use."""
-        self._worthless = True
+        self._worthless = self._folder = True
         raise error
 
     def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -264,7 +271,7 @@ class _Keeper:
         interrupted = not issubclass(kind, Exception) and self._chunks > 0
         if (self._resumed or self._syncs or interrupted) and not self._worthless:
             return  # there is something to go on with
-        _tidy(self._job)
+        _tidy(self._job, folder=self._folder)
 
 
 def _as_before(job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], target: Target) -> list[Plan]:
@@ -309,9 +316,14 @@ def _restore(journal: Journal, target: Target, plans: Sequence[Plan], scale: int
         for number, chunk in enumerate(plan):
             record = journal.done.get((page, number))
             y, x = (replace(s, start=s.start * scale, stop=s.stop * scale) for s in (chunk.y, chunk.x))
-            whole = (
-                whole and record is not None and sink.restore(y, x, record, check=not journal.is_synced(kept))
-            )
+            try:
+                whole = (
+                    whole
+                    and record is not None
+                    and sink.restore(y, x, record, check=not journal.is_synced(kept))
+                )
+            except (KeyError, TypeError, ValueError, OverflowError):  # the record is not what a sink gave
+                whole = False
             if not whole:
                 first = number
                 break
@@ -324,6 +336,9 @@ def _restore(journal: Journal, target: Target, plans: Sequence[Plan], scale: int
 def _publish(made: Path, job: Job) -> None:
     """Give a finished file its name, and take away what it grew with."""
     try:
+        if made.is_dir() and job.target.is_dir() and not job.target.is_symlink():
+            # A folder takes no other's place at once. A kill in between leaves all but the name.
+            job.target.rename(workspace(job.partial) / "replaced")
         made.replace(job.target)
     except OSError as error:
         raise OutputError(f"{job.target}: cannot be written: {error.strerror}") from error
@@ -331,10 +346,10 @@ def _publish(made: Path, job: Job) -> None:
     _tidy(job)
 
 
-def _tidy(job: Job) -> None:
+def _tidy(job: Job, *, folder: bool = False) -> None:
     """Take away all but the result, the journal last: what it names is then gone."""
     clear_workspace(job.partial)
-    remove_own(job.partial)
+    remove_own(job.partial, folder=folder)
     remove_own(job.journal)
 
 

@@ -175,6 +175,27 @@ class Journal:
         return True
 
 
+def items(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the whole lines of a journal say, whoever is at work on it.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        try:
+            for line in _lines(file):
+                if (item := _item(line)) is None:
+                    return
+                yield item
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def line_of(item: Mapping[str, Any]) -> bytes:
     """Return a journal's line: a checksum, so that a damaged one is known, and JSON."""
     text = json.dumps(item, separators=(",", ":")).encode()
@@ -248,7 +269,6 @@ def _locked(path: Path) -> int:
 
 def _lines(file: int) -> Iterator[bytes]:
     """Yield whole lines from the beginning."""
-    os.lseek(file, 0, os.SEEK_SET)
     rest = b""
     while (block := os.read(file, 2**20)) and len(rest) < _MOST_LINE:
         *lines, rest = (rest + block).split(b"\n")

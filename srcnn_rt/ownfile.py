@@ -43,12 +43,14 @@ def open_own(path: Path, flags: int = 0) -> int:
     return file
 
 
-def remove_own(path: Path) -> None:
-    """Remove a file if it is there and one that `open_own` would open; never raises."""
+def remove_own(path: Path, *, folder: bool = False) -> None:
+    """Remove a file if it is there and one that `open_own` would open, or a `folder`; never raises."""
     with suppress(OSError):
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
             path.unlink()
+        elif folder and stat.S_ISDIR(found.st_mode):
+            shutil.rmtree(path)
 
 
 def workspace(path: Path) -> Path:

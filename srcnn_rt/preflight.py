@@ -7,7 +7,6 @@ sizes that are exact, samples that are held, and half of what parts of the pictu
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from . import resources, sampling, trials
+from . import journal, resources, sampling, trials
 from .errors import SrcnnError
 from .estimates import Estimate, refuse
 from .filejob import Job, infos_of
@@ -34,6 +33,7 @@ from .io.found import Declared
 from .io.integrity import declared
 from .io.spool import CHUNK_BYTES, LEAST_BYTES
 from .job import plan_for
+from .ownfile import WORK
 from .picture import Layout, PictureInfo
 from .runtime import Setup
 from .session import available_threads
@@ -421,17 +421,15 @@ def _done(job: Job, infos: Sequence[PictureInfo]) -> float:
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         if not job.partial.exists():
             return 0.0
-        with job.journal.open("rb") as file:
-            for line in file:
-                item = json.loads(line)
-                if "plans" in item:
-                    plans = [[int(n) for n in plan] for plan in item["plans"]]
-                elif "chunk" in item and (place := (int(item["page"]), int(item["chunk"]))) not in seen:
-                    seen.add(place)
-                    page, chunk = place
-                    (h, w), (_, _, rows, columns) = infos[page].shape, plans[page]
-                    y, x = divmod(chunk, -(-w // columns))
-                    pixels += max(0, min(rows, h - y * rows)) * min(columns, w - x * columns)
+        for item in journal.items(job.journal):
+            if "plans" in item:
+                plans = [[int(n) for n in plan] for plan in item["plans"]]
+            elif "chunk" in item and (place := (int(item["page"]), int(item["chunk"]))) not in seen:
+                seen.add(place)
+                page, chunk = place
+                (h, w), (_, _, rows, columns) = infos[page].shape, plans[page]
+                y, x = divmod(chunk, -(-w // columns))
+                pixels += max(0, min(rows, h - y * rows)) * min(columns, w - x * columns)
     whole = sum(math.prod(i.shape) for i in infos)
     return min(1.0, pixels / whole)
 
@@ -471,7 +469,7 @@ def _allocated(path: Path) -> int:
 
 
 def _kept(job: Job) -> int:
-    names = ("", ".coded", ".cog", ".cog.ovr.tmp")
+    names = ("", WORK)
     return sum(_allocated(job.partial.with_name(job.partial.name + name)) for name in names)
 
 
