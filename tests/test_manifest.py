@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from srcnn_rt import Engine
 from srcnn_rt.cli import main
 from srcnn_rt.errors import OutputError
 from srcnn_rt.manifest import NAME, Manifest
@@ -76,15 +78,27 @@ def test_another_model_is_another_job(scans: Path) -> None:
 
 
 def test_an_interrupted_picture_is_gone_on_with_unasked(scans: Path) -> None:
-    (scans.parent / "out").mkdir()
+    big = np.random.default_rng(0).integers(0, 255, (2000, 1500), dtype=np.uint8)
+    tifffile.imwrite(scans / "d.tif", big, tile=(256, 256))
     out = scans.parent / "out"
-    (out / "a_x2.png.partial").touch()
-    (out / "a_x2.png.partial.journal").touch()
-    assert upscale("scans/a.png", "-o", "out").exit_code == 1  # alone it is for --resume to say
-    result = upscale("scans", "-o", "out")
-    assert result.exit_code == 0
-    assert "3 done, 0 failed" in result.output
-    assert sorted(stamps(out)) == ["a_x2.png", "b_x2.png", "c_x2.png"]
+    out.mkdir()
+
+    def stop(done: int, total: int) -> None:
+        if 2 * done > total:
+            raise KeyboardInterrupt
+
+    with Engine("bicubic-x2", tile="auto") as engine:
+        with pytest.raises(KeyboardInterrupt):
+            engine.upscale_file("scans/d.tif", "out/d_x2.tif", progress=stop)
+        assert (out / "d_x2.tif.partial").exists()
+        alone = upscale("scans/d.tif", "-o", "out")
+        assert alone.exit_code == 1  # that is for --resume to say
+        assert "left by an interrupted run" in alone.stderr
+        result = upscale("scans", "-o", "out")
+        assert result.exit_code == 0, result.output
+        assert "4 done, 0 failed" in result.output
+        assert sorted(stamps(out)) == ["a_x2.png", "b_x2.png", "c_x2.png", "d_x2.tif"]
+        assert (tifffile.imread(out / "d_x2.tif") == engine.upscale(big)).all()
 
 
 def test_one_picture_has_none(scans: Path) -> None:
