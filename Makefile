@@ -10,7 +10,7 @@ RUNTIME ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard _ext/*.pyx _ext/*.h)
 
-.PHONY: demo test test-slow fuzz sanitize bench lint wheel clean
+.PHONY: demo test test-slow test-kill fuzz sanitize bench lint wheel clean
 
 demo: $(VENV)/.run
 	$(BIN)/python tools/demo.py
@@ -38,6 +38,10 @@ sanitize: $(VENV)/.test
 	  SRCNN_RT_TILES="$$(echo build/sanitize/srcnn_rt/_tiles.*.so)" \
 	  $(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
 	  tests/test_tiles.py tests/test_tiles_bounds.py
+
+# 200 jobs' worth of SIGKILL at random moments; half an hour. Ends with docs/reliability.md's table.
+test-kill: $(VENV)/.test
+	$(BIN)/python tools/kill_test.py
 
 # Everything that is claimed about speed and memory, on an idle machine; ends with README's table.
 bench: $(VENV)/.bench

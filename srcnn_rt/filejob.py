@@ -79,7 +79,7 @@ class Job:
         """Return all that the bytes of the result depend on."""
         return {
             **self.identity,
-            "source": fingerprint(self.source),
+            "source": fingerprint(self.source, beside=True),
             "page": self.page,
             "scale": self.scale,
             "compress": self.output.compress,
@@ -171,7 +171,7 @@ def upscale(
                     keep.discard(_changed(job))
                 run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
         # A source that is gone was open to its end, or that would have been an error.
-        if job.source.exists() and fingerprint(job.source) != facts["source"]:
+        if job.source.exists() and fingerprint(job.source, beside=True) != facts["source"]:
             keep.discard(_changed(job))
         made = target.finish()
         journal.set_made(fingerprint(made))

@@ -202,10 +202,11 @@ def line_of(item: Mapping[str, Any]) -> bytes:
     return b"%08x " % zlib.crc32(text) + text + b"\n"
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
+def fingerprint(path: Path, *, beside: bool = False) -> dict[str, Any]:
     """Tell a file from another of its name: size, time of change, and a hash of its ends.
 
-    Of a folder, the files in it, their sizes and times.
+    Of a folder, the files in it, their sizes and times; with `beside`, those of the files from which
+    GDAL reads a mask or a place on the ground.
 
     Raises
     ------
@@ -227,11 +228,22 @@ def fingerprint(path: Path) -> dict[str, Any]:
                 digest.update(data.read(_ENDS))
                 data.seek(max(0, size - _ENDS))
                 digest.update(data.read(_ENDS))
+        if beside:
+            for file in _beside(path):
+                with suppress(FileNotFoundError):
+                    found = file.stat()
+                    digest.update(f"{file.name} {found.st_size} {found.st_mtime_ns}\n".encode())
     except FileNotFoundError as error:
         raise SourceMissingError(f"{path}: no such file") from error
     except OSError as error:
         raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
     return {"bytes": size, "changed": changed, "hash": digest.hexdigest()[:16]}
+
+
+def _beside(path: Path) -> list[Path]:
+    added = [path.with_name(path.name + suffix) for suffix in (".msk", ".aux.xml")]
+    replaced = [path.with_suffix(suffix) for suffix in (".tfw", ".tifw", ".wld", ".RPB")]
+    return [*added, *replaced, path.with_name(path.stem + "_RPC.TXT")]
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], whole: str = "") -> str | None:

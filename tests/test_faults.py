@@ -32,7 +32,7 @@ from srcnn_rt.io import raster, tiff
 from srcnn_rt.session import Bound
 from tests import models
 from tests.conftest import TEST_MODEL, drawing
-from tests.faults import KINDS, Bench, disk_of, small_chunks
+from tests.faults import KINDS, Bench, disk_of, small_chunks, stop_after
 from tests.reference import quantise
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -131,19 +131,22 @@ def test_no_space_for_the_journal(gray: Bench, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_half_a_chunk_is_not_kept(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chunk of which a tile was stored before the disk was full begins where it began."""
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        append, calls = tiff.TiffTarget.append, []
+    """A chunk of which a tile was stored when memory ended begins again where it began."""
+    append, calls = tiff.TiffTarget.append, []
 
-        def fails(this: Any, data: bytes) -> int:
-            calls.append(1)
-            if len(calls) == 4:
-                raise KeyboardInterrupt
-            return append(this, data)
+    def fails(this: Any, data: bytes) -> int:
+        calls.append(1)
+        if len(calls) == 6:
+            raise MemoryError
+        return append(this, data)
 
-        patch.setattr(tiff.TiffTarget, "append", fails)
-        gray.run()
-    gray.resume()
+    with Engine("bicubic-x2", "cpu", 16, threads=1) as engine:
+        gray.run(engine=engine)
+        expected = gray.target.read_bytes()
+        monkeypatch.setattr(tiff.TiffTarget, "append", fails)
+        gray.run(engine=engine, overwrite=True)
+    assert len(calls) > 6
+    assert gray.target.read_bytes() == expected
 
 
 # Sources that change
@@ -579,3 +582,48 @@ def test_heavy_models_have_small_chunks(tmp_path: Path) -> None:
     assert sizes[0] > sizes[1] > sizes[2]
     assert sizes[1] * 4 * 1e6 <= 2 * job.CHUNK_MACS
     assert sizes[2] == 2 * 256 * 256
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_result_that_is_a_folder(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gone on with, begun again, replaced, and not left behind."""
+    pytest.importorskip("zarr")
+    from srcnn_rt.io import omezarr
+
+    monkeypatch.setattr(omezarr, "CHUNK", 32)
+    source, target = tmp_path / "a.tif", tmp_path / "b.zarr"
+    tifffile.imwrite(source, quantise(drawing(60, 200, 1)[..., 0], np.uint8))
+    engine.upscale_file(source, target)
+    expected = tree(target)
+    assert len(expected) > 20
+    noted: list[int] = []
+    add = filejob.Journal.add
+
+    def count(this: Any, page: int, chunk: int, record: Any) -> None:
+        noted.append(chunk)
+        add(this, page, chunk, record)
+
+    for options, first in (({"resume": True}, 3), ({"overwrite": True}, 0)):
+        shutil.rmtree(target)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            stop_after(patch, 3)
+            engine.upscale_file(source, target)
+        left = ["a.tif", "b.zarr.partial", "b.zarr.partial.journal"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == left
+        noted.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(filejob.Journal, "add", count)
+            engine.upscale_file(source, target, **options)
+        assert noted[0] == first
+        assert tree(target) == expected
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.zarr"]
+    engine.upscale_file(source, target, overwrite=True)
+    assert tree(target) == expected
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.zarr"]
+    with monkeypatch.context() as patch, pytest.raises(OutputError):
+        stop_after(patch, 2, OutputError)
+        engine.upscale_file(source, tmp_path / "c.zarr")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.zarr"]

@@ -353,6 +353,7 @@ DIFFERENT: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "range": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 8, threads=1, value_range="0..255")},
     "version": lambda bench: {},
     "changed of the source": lambda bench: os.utime(bench.source, ns=(1, 1)) or {},
+    "hash of the source": lambda bench: (bench.folder / "a.tif.msk").write_bytes(b"") or {},
     "bytes of the source": lambda bench: bench.source.write_bytes(bench.source.read_bytes() + b"\0") and {},
 }
 
@@ -378,6 +379,7 @@ def test_another_job_is_not_gone_on_with(
     assert (gray.partial.read_bytes(), gray.journal.read_bytes()) == before
     monkeypatch.undo()
     shutil.copy2(tmp_path / "a.tif", gray.source)
+    (gray.folder / "a.tif.msk").unlink(missing_ok=True)
     gray.resume()
 
 

@@ -83,3 +83,18 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path / "work", env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert [p.name for p in (tmp_path / "work").iterdir()] == ["chelsea_x2.png"]
+
+
+def test_ten_kills(tmp_path: Path) -> None:
+    """`make test-kill` does 200: jobs killed at random moments end with the bytes of those that were not."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import kill_test
+    finally:
+        sys.path.pop(0)
+    kinds = [kill_test.KINDS[0], kill_test.KINDS[4]]
+    for kind in kill_test.run(10, 3, tmp_path, stops=1, kinds=kinds):
+        assert kind.kills == 5
+        assert kind.wrong == 0
+        assert kind.same == kind.jobs
+        assert kill_test.again(kind) < 5
