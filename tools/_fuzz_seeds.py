@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -21,7 +23,7 @@ H, W = 20, 24
 # kind: the suffixes that say whether it can be read at all
 KINDS = {
     "tiff": ".tif", "png": ".png", "jpeg": ".jpg", "webp": ".webp", "bmp": ".bmp", "avif": ".avif",
-    "jxl": ".jxl", "model": ".onnx",
+    "jxl": ".jxl", "zarr": ".zarr", "model": ".onnx",
 }  # fmt: skip
 Seeds = dict[str, bytes]
 
@@ -40,7 +42,7 @@ def seeds(kind: str, cache: Path) -> Seeds:
     """
     make: dict[str, Callable[[], Seeds]] = {
         "tiff": _tiff, "png": _png, "jpeg": _jpeg, "webp": _webp, "bmp": _bmp, "avif": _avif, "jxl": _jxl,
-        "model": lambda: _models(cache),
+        "zarr": _zarr, "model": lambda: _models(cache),
     }  # fmt: skip
     return make[kind]()
 
@@ -310,6 +312,64 @@ def _jxl() -> Seeds:
     }
     found = {k: bytes(imagecodecs.jpegxl_encode(a, lossless=True)) for k, a in forms.items()}
     return found | {"lossy": bytes(imagecodecs.jpegxl_encode(picture(3), lossless=False))}
+
+
+def _zarr() -> Seeds:
+    """Folders, each packed into one tar file."""
+    import zarr
+
+    from tests.test_omezarr import ome_zarr
+
+    found: Seeds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, array, axes, version in (
+            ("ome 0.5", picture(3), "yxc", "0.5"),
+            ("ome 0.4", np.moveaxis(picture(2, np.uint16), 2, 0), "cyx", "0.4"),
+            ("stack", np.stack([picture(1)[..., 0]] * 3), "zyx", "0.5"),
+        ):
+            found[name] = pack(ome_zarr(Path(folder) / f"{name}.zarr", array, axes, version))
+        for version in (2, 3):
+            path = Path(folder) / f"plain{version}.zarr"
+            zarr.create_array(path, data=picture(1)[..., 0], chunks=(16, 16), zarr_format=version)
+            found[f"plain, format {version}"] = pack(path)
+    return found
+
+
+def pack(folder: Path) -> bytes:
+    """Return a folder's files as one tar file, the same bytes every time."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return packed({str(p.relative_to(folder)): p.read_bytes() for p in files})
+
+
+def members(data: bytes) -> Seeds:
+    """Return the files in a tar file."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar.getmembers()}  # type: ignore[union-attr]
+
+
+def packed(files: Seeds) -> bytes:
+    """Return files as one tar file."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, body in files.items():
+            tar.addfile(*_member(name, body))
+    return file.getvalue()
+
+
+def unpack(data: bytes, folder: Path) -> None:
+    """Write the files of a tar file into a folder, which is made anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, body in members(data).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+
+
+def _member(name: str, body: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
+    info = tarfile.TarInfo(name)
+    info.size = len(body)
+    return info, io.BytesIO(body)
 
 
 def _models(cache: Path) -> Seeds:

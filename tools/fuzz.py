@@ -3,7 +3,7 @@
     make fuzz                                 100,000 cases
     make fuzz N=2000 KINDS="tiff model"
     python tools/fuzz.py --replay tiff:4711   one case again, in this process
-    python tools/fuzz.py --file PATH          a file
+    python tools/fuzz.py --files PATH ...     files
 
 A case is a seed (`tools/_fuzz_seeds.py`) changed at random (`tools/_fuzz_mutate.py`); KIND and
 number say which. Processes forked after the imports run them, so that a crash loses only one; this
@@ -28,6 +28,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -47,7 +48,9 @@ from tools import _fuzz_mutate, _fuzz_seeds  # noqa: E402
 CACHE = ROOT / "scratch" / "fuzz"
 SECONDS = 10.0
 BYTES = 2**30
-SHARES = {"tiff": 40, "png": 12, "jpeg": 9, "webp": 7, "bmp": 4, "avif": 6, "jxl": 6, "model": 10}
+SHARES = {"tiff": 40, "png": 12, "jpeg": 9, "webp": 7, "bmp": 4, "avif": 6, "jxl": 6, "zarr": 2, "model": 10}
+KEPT = {"zarr": ".tar"}  # suffixes under which findings are kept, where they are folders
+TARGET = "out.tif"
 WINDOW, STRIP = 48, 64
 MOST_READ = 2**28  # bytes of one read: what a wide strip costs the engine as well
 MOST_UPSCALED = 2**20  # samples of a picture that is upscaled as a whole
@@ -71,6 +74,14 @@ def build(kind: str, number: int, seeds: dict[str, bytes]) -> bytes:
     return _fuzz_mutate.mutate(kind, seeds[rng.choice(names)], seeds[rng.choice(names)], rng)
 
 
+def place(data: bytes, path: Path) -> None:
+    """Write a case where it is read: a folder is packed in it."""
+    if path.suffix == ".zarr":
+        _fuzz_seeds.unpack(data, path)
+    else:
+        path.write_bytes(data)
+
+
 def attempt(path: Path, kind: str, number: int = 0) -> str:
     """Run one file through the package and return ``"accepted"`` or ``"refused"``.
 
@@ -90,7 +101,7 @@ def attempt(path: Path, kind: str, number: int = 0) -> str:
             raise Finding(f"not one line: {line!r}") from error
         if _MEMORY.search(line):
             raise Finding(f"asks for memory: {line}") from error
-        if path.stem not in line:
+        if path.stem not in line and f"{TARGET}:" not in line:
             raise Finding(f"does not name the file: {line}") from error
         return "refused"
     return "accepted"
@@ -112,7 +123,7 @@ def _try_picture(path: Path, number: int) -> None:
         if number % 6 or samples > MOST_UPSCALED:
             _read(source)
             return
-    target = path.with_name("out.tif")
+    target = path.with_name(TARGET)
     try:
         _bicubic().upscale_file(path, target, overwrite=True)
     finally:
@@ -174,24 +185,45 @@ class Worker:
 
 
 class Run:
-    """All cases of some kinds, on some processes."""
+    """Cases on some processes.
 
-    def __init__(self, counts: dict[str, int], first: int, jobs: int, findings: Path) -> None:
-        self.seeds = {kind: _fuzz_seeds.seeds(kind, CACHE) for kind in counts}
-        self.tallies = {kind: Tally() for kind in counts}
-        self.found: list[tuple[str, int, str]] = []
-        self._plan = [(kind, first + n) for kind, count in counts.items() for n in range(count)]
-        # Mixed, so that all kinds have had their share whenever a run is stopped.
-        Random(0).shuffle(self._plan)
-        self._jobs, self._findings = jobs, findings
+    Parameters
+    ----------
+    plan : (kind, number) of every case
+    make : its bytes
+    jobs : processes
+    findings : where those are kept; nowhere if None
+
+    Attributes
+    ----------
+    results : of every case that is done: its outcome, and what was wrong
+    """
+
+    def __init__(
+        self,
+        plan: list[tuple[str, int]],
+        make: Callable[[str, int], bytes],
+        jobs: int,
+        findings: Path | None = None,
+    ) -> None:
+        self.results: dict[tuple[str, int], tuple[str, str]] = {}
+        self.tallies = {kind: Tally() for kind, _ in plan}
+        self._plan, self._make, self.jobs, self._findings = plan, make, jobs, findings
         # For every process: index of its case in the plan, and when it began it.
         self._board = mmap.mmap(-1, 16 * jobs)
         self._selector = selectors.DefaultSelector()
+        self._folder = Path()
 
     def run(self) -> None:
-        """Run all of them; findings are kept in the folder as they come."""
+        """Run all of them; findings are kept as they come."""
         _import_all()
-        workers = [self._start(share, share) for share in range(self._jobs)]
+        memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+        with tempfile.TemporaryDirectory(prefix="srcnn-rt-fuzz-", dir=memory) as folder:
+            self._folder = Path(folder)
+            self._run()
+
+    def _run(self) -> None:
+        workers = [self._start(share, share) for share in range(self.jobs)]
         live = {w.pipe: w for w in workers}
         while live:
             for key, _ in self._selector.select(timeout=0.2):
@@ -219,10 +251,12 @@ class Run:
         pid = os.fork()
         if pid == 0:
             os.close(read)
+            status = 1
             try:
                 self._work(share, at, write)
+                status = 0
             finally:
-                os._exit(0)
+                os._exit(status)
         os.close(write)
         self._selector.register(read, selectors.EVENT_READ)
         return Worker(pid, read, b"", share)
@@ -234,13 +268,15 @@ class Run:
         _, status = os.waitpid(worker.pid, 0)
         index, began = struct.unpack_from("qd", self._board, 16 * worker.share)
         if not os.WIFSIGNALED(status) or index < 0:
+            if status:
+                raise RuntimeError(f"a process of the fuzzer ended with {status} after case {index}")
             return None
         kind, number = self._plan[index]
         name = signal.Signals(os.WTERMSIG(status)).name
         seconds = time.monotonic() - began
         why = f"over {SECONDS:.0f} s" if name == "SIGKILL" and seconds > SECONDS else f"ended by {name}"
         self._note([kind, number, "finding", seconds, 0, why])
-        return self._start(worker.share, index + self._jobs)
+        return self._start(worker.share, index + self.jobs)
 
     def _note(self, line: list[Any]) -> None:
         kind, number, outcome, seconds, grown, why = line
@@ -249,12 +285,12 @@ class Run:
         tally.seconds += seconds
         tally.slowest = max(tally.slowest, (seconds, number))
         tally.largest = max(tally.largest, (grown, number))
-        if outcome == "finding":
-            self.found.append((kind, number, why))
+        self.results[kind, number] = outcome, why
+        if outcome == "finding" and self._findings is not None:
             self._findings.mkdir(parents=True, exist_ok=True)
             name = f"{kind}-{number}"
-            data = build(kind, number, self.seeds[kind])
-            (self._findings / f"{name}{_fuzz_seeds.KINDS[kind]}").write_bytes(data)
+            data = self._make(kind, number)
+            (self._findings / f"{name}{KEPT.get(kind, _fuzz_seeds.KINDS[kind])}").write_bytes(data)
             (self._findings / f"{name}.txt").write_text(f"{kind}:{number}\n{why}\n")
             print(f"finding {kind}:{number}: {why.strip().splitlines()[-1][:160]}", flush=True)
 
@@ -264,28 +300,29 @@ class Run:
         os.dup2(silent, 1)
         os.dup2(silent, 2)
         base, limit = _limit_memory()
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
-            os.environ["SRCNN_RT_CACHE"] = folder
-            peak = base
-            for index in range(at, len(self._plan), self._jobs):
-                kind, number = self._plan[index]
-                path = Path(folder) / f"fuzzed{_fuzz_seeds.KINDS[kind]}"
-                began = time.monotonic()
-                struct.pack_into("qd", self._board, 16 * share, index, began)
-                try:
-                    path.write_bytes(build(kind, number, self.seeds[kind]))
-                    outcome, why = attempt(path, kind, number), ""
-                except BaseException:
-                    outcome, why = "finding", traceback.format_exc()[-6000:]
-                seconds = time.monotonic() - began
-                now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-                grown, peak = (now - base if now > peak else 0), max(peak, now)
-                if outcome != "finding" and seconds > SECONDS:
-                    outcome, why = "finding", f"took {seconds:.1f} s"
-                if outcome != "finding" and grown > limit:
-                    outcome, why = "finding", f"took {grown} bytes"
-                os.write(pipe, json.dumps([kind, number, outcome, seconds, grown, why]).encode() + b"\n")
-                struct.pack_into("qd", self._board, 16 * share, -1, 0.0)
+        folder = self._folder / str(share)
+        folder.mkdir(exist_ok=True)
+        os.environ["SRCNN_RT_CACHE"] = str(folder)
+        peak = base
+        for index in range(at, len(self._plan), self.jobs):
+            kind, number = self._plan[index]
+            path = folder / f"fuzzed{_fuzz_seeds.KINDS[kind]}"
+            began = time.monotonic()
+            struct.pack_into("qd", self._board, 16 * share, index, began)
+            try:
+                place(self._make(kind, number), path)
+                outcome, why = attempt(path, kind, number), ""
+            except BaseException:
+                outcome, why = "finding", traceback.format_exc()[-6000:]
+            seconds = time.monotonic() - began
+            now = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            grown, peak = (now - base if now > peak else 0), max(peak, now)
+            if outcome != "finding" and seconds > SECONDS:
+                outcome, why = "finding", f"took {seconds:.1f} s"
+            if outcome != "finding" and grown > limit:
+                outcome, why = "finding", f"took {grown} bytes"
+            os.write(pipe, json.dumps([kind, number, outcome, seconds, grown, why]).encode() + b"\n")
+            struct.pack_into("qd", self._board, 16 * share, -1, 0.0)
         os.close(pipe)
 
 
@@ -320,7 +357,7 @@ def table(run: Run, seconds: float) -> str:
     lines = [head]
     for kind, tally in run.tallies.items():
         n = tally.outcomes
-        rate = n.total() / max(tally.seconds, 1e-9) * run._jobs
+        rate = n.total() / max(tally.seconds, 1e-9) * run.jobs
         lines.append(
             f"{kind:<8}{n.total():>9,}{n['accepted']:>10,}{n['refused']:>10,}{n['finding']:>10,}{rate:>9.0f}"
             f"  {tally.slowest[0]:.2f} s ({kind}:{tally.slowest[1]})"
@@ -352,27 +389,45 @@ def main() -> int:
     parser.add_argument("--findings", type=Path, default=CACHE / "findings")
     parser.add_argument("--replay", metavar="KIND:NUMBER", help="one case, in this process")
     parser.add_argument("--keep", type=Path, help="with --replay: where its file is left")
-    parser.add_argument("--file", type=Path, help="run a file")
+    parser.add_argument("--files", type=Path, nargs="+", help="run these; one line of JSON tells of each")
     options = parser.parse_args()
-    if options.file is not None:
-        suffix = options.file.suffix.lower()
-        kind = next((k for k, s in _fuzz_seeds.KINDS.items() if s == suffix), "tiff")
-        for number in (1, 0):  # read, and upscaled as a whole
-            print(_told(options.file, kind, number))
-        return 0
+    if options.files is not None:
+        return run_files(options.files, options.jobs)
     if options.replay is not None:
         kind, _, number = options.replay.partition(":")
         data = build(kind, int(number), _fuzz_seeds.seeds(kind, CACHE))
         with tempfile.TemporaryDirectory() as folder:
             path = options.keep or Path(folder) / f"fuzzed{_fuzz_seeds.KINDS[kind]}"
-            path.write_bytes(data)
+            place(data, path)
             print(_told(path, kind, int(number)))
         return 0
-    run = Run(shares(options.n, options.kinds), options.first, options.jobs, options.findings)
+    seeds = {kind: _fuzz_seeds.seeds(kind, CACHE) for kind in options.kinds}
+    counts = shares(options.n, options.kinds)
+    plan = [(kind, options.first + n) for kind, count in counts.items() for n in range(count)]
+    Random(0).shuffle(plan)  # so that all kinds have had their share whenever a run is stopped
+    run = Run(plan, lambda kind, number: build(kind, number, seeds[kind]), options.jobs, options.findings)
     began = time.monotonic()
     run.run()
     print(table(run, time.monotonic() - began))
-    return 1 if run.found else 0
+    return 1 if any(outcome == "finding" for outcome, _ in run.results.values()) else 0
+
+
+def run_files(paths: list[Path], jobs: int) -> int:
+    """Run files that are kept: read window by window, and upscaled; models tiled, and whole.
+
+    Prints of each a line of JSON: its name, both outcomes, and what was wrong.
+    """
+    suffixes = {KEPT.get(kind, suffix): kind for kind, suffix in _fuzz_seeds.KINDS.items()}
+    cases = {(suffixes[p.suffix], 12 * k + how): p for k, p in enumerate(paths) for how in (1, 0)}
+    run = Run(list(cases), lambda kind, number: cases[kind, number].read_bytes(), jobs)
+    run.run()
+    for (kind, number), path in cases.items():
+        if number % 12 == 0:
+            both = [run.results[kind, n] for n in (number + 1, number)]
+            print(
+                json.dumps({"file": path.name, "outcomes": [o for o, _ in both], "why": [w for _, w in both]})
+            )
+    return 1 if any(outcome == "finding" for outcome, _ in run.results.values()) else 0
 
 
 def _told(path: Path, kind: str, number: int) -> str:
