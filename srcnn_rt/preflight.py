@@ -27,10 +27,10 @@ from .errors import SrcnnError
 from .estimates import Estimate, refuse
 from .filejob import Job, infos_of
 from .io import ArraySink, Sink
+from .io.coded.formats import BMP, PNG, WEBP, Format, recognise
+from .io.coded.integrity import declared
 from .io.files import TIFF_SUFFIXES, ZARR_SUFFIXES
-from .io.formats import BMP, PNG, WEBP, Format, recognise
 from .io.found import Declared
-from .io.integrity import declared
 from .io.spool import CHUNK_BYTES, LEAST_BYTES
 from .job import plan_for
 from .ownfile import WORK
@@ -229,7 +229,7 @@ class _Work:
 
     def _tiled(self) -> int:
         """Return the bytes of uncompressed tiles and of what says where they are."""
-        from .io.tiff import block_side
+        from .io.tiff.target import block_side
 
         side = block_side(self.job.scale)
         pointer = 12 if self.raw > 2e9 else 8
@@ -347,7 +347,7 @@ class _Work:
         sink = ArraySink(PictureInfo((1, 1), Layout.of(1), np.dtype(np.uint8)))
         sink.max_bytes = CHUNK_BYTES
         if self.tiff:
-            from .io import tiff
+            from .io.tiff import target as tiff
 
             side = tiff.block_side(self.job.scale)
             sink.block, sink.max_bytes = (side, side), tiff.CHUNK_BYTES

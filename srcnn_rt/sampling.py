@@ -18,7 +18,7 @@ from .errors import SrcnnError
 from .filejob import Job
 from .geometry import Span
 from .io import open_source
-from .io.tiff_head import Directory, Reader
+from .io.tiff.head import Directory, Reader
 from .picture import PictureInfo
 
 # Windows of so many HR pixels a side, about; the least of them whatever it takes.
@@ -63,7 +63,7 @@ def ratio(job: Job, infos: Sequence[PictureInfo], compress: str, seconds: float 
     compress : of a TIFF, or ``"zarr"``
     seconds : stop then, but not before some windows of every page; None for all of them
     """
-    from .io.tiff import coded_tile
+    from .io.tiff.target import coded_tile
 
     head = _head(job.source) if is_tiff(job.source) else None
     coded = raw = 0

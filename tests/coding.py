@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageCms, PngImagePlugin
 
 from srcnn_rt.geometry import Span
-from srcnn_rt.io import coded
+from srcnn_rt.io.coded import picture as coded
 from srcnn_rt.io.memory import ArraySource
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

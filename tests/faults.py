@@ -18,7 +18,8 @@ import tifffile
 from rasterio.enums import Resampling
 
 from srcnn_rt import Engine, filejob, job, ownfile
-from srcnn_rt.io import spool, tiff
+from srcnn_rt.io import spool
+from srcnn_rt.io.tiff import target as tiff
 from tests.conftest import drawing
 from tests.reference import quantise
 

@@ -28,7 +28,8 @@ from srcnn_rt import (
     render,
 )
 from srcnn_rt.errors import ModelError
-from srcnn_rt.io import raster, tiff
+from srcnn_rt.io.tiff import source as raster
+from srcnn_rt.io.tiff import target as tiff
 from srcnn_rt.session import Bound
 from tests import models
 from tests.conftest import TEST_MODEL, drawing
@@ -591,7 +592,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_a_result_that_is_a_folder(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gone on with, begun again, replaced, and not left behind."""
     pytest.importorskip("zarr")
-    from srcnn_rt.io import omezarr
+    from srcnn_rt.io.zarr import omezarr
 
     monkeypatch.setattr(omezarr, "CHUNK", 32)
     source, target = tmp_path / "a.tif", tmp_path / "b.zarr"

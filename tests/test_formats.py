@@ -17,7 +17,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from srcnn_rt import OutputError, PictureError
-from srcnn_rt.io import bmp, coded
+from srcnn_rt.io.coded import bmp
+from srcnn_rt.io.coded import picture as coded
 from srcnn_rt.picture import Layout, Metadata, PictureInfo
 from tests.coding import EVERY, SRGB, chunk, decoded, enlarge, jxl_file, make, pixels, read, seen
 from tests.conftest import drawing

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from srcnn_rt import PictureError
-from srcnn_rt.io import boxes, coded, exif, integrity, png, samples
+from srcnn_rt.io import exif
+from srcnn_rt.io.coded import boxes, integrity, png, samples
+from srcnn_rt.io.coded import picture as coded
 from tests.coding import EVERY, SRGB, XMP, box, chunk, exif_block, jxl_file, make, pixels, read
 from tests.coding import boxes as top_boxes
 from tests.conftest import drawing

@@ -16,8 +16,9 @@ from rasterio.transform import Affine
 
 from srcnn_rt import ArgumentError, Engine, OutputError, PictureError
 from srcnn_rt.geometry import Span
-from srcnn_rt.io import open_source, tiff
+from srcnn_rt.io import open_source
 from srcnn_rt.io.base import StripCache
+from srcnn_rt.io.tiff import target as tiff
 from tests.conftest import TEST_MODEL, drawing
 from tests.reference import quantise
 

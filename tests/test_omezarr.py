@@ -19,8 +19,9 @@ from ome_zarr_models.common.omero import Omero
 
 from srcnn_rt import ArgumentError, Engine, OutputError, PictureError, RuntimeMissingError, SourceMissingError
 from srcnn_rt.geometry import Span
-from srcnn_rt.io import ngff, omezarr, pyramid, zarrstore
-from srcnn_rt.io.omezarr import create, open_plane, open_zarr, pages, reopen
+from srcnn_rt.io.zarr import ngff, omezarr, pyramid
+from srcnn_rt.io.zarr import store as zarrstore
+from srcnn_rt.io.zarr.omezarr import create, open_plane, open_zarr, pages, reopen
 from srcnn_rt.picture import Layout, PictureInfo
 from tests.conftest import drawing
 from tests.reference import quantise

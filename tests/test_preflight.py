@@ -21,7 +21,8 @@ import tifffile
 from srcnn_rt import Engine, OutputError, PictureError, estimates, preflight, resources
 from srcnn_rt.estimates import Estimate
 from srcnn_rt.filejob import Job
-from srcnn_rt.io import Output, samples
+from srcnn_rt.io import Output
+from srcnn_rt.io.coded import samples
 from srcnn_rt.resources import Memory
 from tests.conftest import TEST_MODEL, drawing
 from tests.reference import quantise
@@ -389,7 +390,7 @@ import mmap, sys
 import numpy as np
 from pathlib import Path
 from srcnn_rt.io import open_source
-from srcnn_rt.io.coded import FORMATS, encode
+from srcnn_rt.io.coded.picture import FORMATS, encode
 from srcnn_rt.picture import Layout, PictureInfo
 def status(key):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(key + ":")) * 1024

@@ -24,7 +24,8 @@ from srcnn_rt import (
     geometry,
     journal,
 )
-from srcnn_rt.io import raster, tiff
+from srcnn_rt.io.tiff import source as raster
+from srcnn_rt.io.tiff import target as tiff
 from tests.conftest import TEST_MODEL
 from tests.faults import (
     KINDS,

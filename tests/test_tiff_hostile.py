@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from srcnn_rt import Engine, PictureError
 from srcnn_rt.geometry import Span
-from srcnn_rt.io import descriptions, imagej, open_source, page_count, photoshop, tiff_head
-from srcnn_rt.io.tiff_head import Directory, Field, Reader
+from srcnn_rt.io import open_source, page_count
+from srcnn_rt.io.tiff import descriptions, imagej, photoshop
+from srcnn_rt.io.tiff import head as tiff_head
+from srcnn_rt.io.tiff.head import Directory, Field, Reader
 from tests.tiffs import by_tifffile, picture_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

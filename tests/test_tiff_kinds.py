@@ -15,7 +15,10 @@ from rasterio.enums import ColorInterp
 
 from srcnn_rt import ArgumentError, Engine, PictureError
 from srcnn_rt.geometry import Span
-from srcnn_rt.io import open_source, page_count, raster, tiff, turned
+from srcnn_rt.io import open_source, page_count
+from srcnn_rt.io.tiff import source as raster
+from srcnn_rt.io.tiff import target as tiff
+from srcnn_rt.io.tiff import turned
 from tests.tiffs import by_gdal, by_pillow, by_tifffile, picture_of, reads_back, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -24,7 +24,7 @@ from rasterio.rpc import RPC
 from rasterio.transform import Affine, RPCTransformer
 
 from srcnn_rt import Engine, PictureError
-from srcnn_rt.io import descriptions
+from srcnn_rt.io.tiff import descriptions
 from tests.tiffs import by_pillow, by_tifffile, picture_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -557,7 +557,7 @@ def test_cogs_are_valid(
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(source, "r+") as file:
             file.write_mask(picture[..., 0] > 40)
     if kind == "big":
-        from srcnn_rt.io import cog
+        from srcnn_rt.io.tiff import cog
 
         copy = cog.copy
         monkeypatch.setattr(cog, "copy", lambda *a, **k: copy(*a, **k | {"bigtiff": "YES"}))
@@ -581,7 +581,7 @@ def test_a_cog_interrupted_in_its_last_step_is_gone_on_with(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """GDAL has rewritten the head by then, and room has been made in it."""
-    from srcnn_rt.io import cog
+    from srcnn_rt.io.tiff import cog
 
     picture = picture_of(3, np.uint8, 300, 310)
     source = write(tmp_path / "a.tif", picture, photometric="RGB")

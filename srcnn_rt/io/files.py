@@ -63,12 +63,12 @@ def page_count(path: Path) -> int:
     SourceMissingError, PictureError
     """
     if path.is_dir() and is_zarr(path):
-        from .omezarr import pages as planes
+        from .zarr.omezarr import pages as planes
 
         return planes(path)
     if _head(path)[:4] not in _TIFF_SIGNATURES:
         return 1
-    from .raster import pages
+    from .tiff.source import pages
 
     return pages(path)
 
@@ -94,7 +94,7 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
     """
     # Imported when a picture needs them: each costs about 0.1 s.
     if path.is_dir() and is_zarr(path):
-        from .omezarr import open_zarr
+        from .zarr.omezarr import open_zarr
 
         image = open_zarr(path)
         if not 1 <= page <= image.planes:
@@ -102,12 +102,12 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
         return _bounded(path, image.plane(page - 1), max_pixels)
     head = _head(path)
     if head[:4] in _TIFF_SIGNATURES:
-        from .raster import RasterSource
+        from .tiff.source import RasterSource
 
         return _bounded(path, RasterSource(path, page), max_pixels)
     if page != 1:
         raise ArgumentError(f"{path}: has 1 page, so there is no page {page}")
-    from .coded import MAX_PIXELS, read_coded, recognise
+    from .coded.picture import MAX_PIXELS, read_coded, recognise
 
     format_ = recognise(head)
     if format_ is None:
@@ -182,7 +182,7 @@ def create_target(
     resume : go on with what is at `path`
     """
     if final.suffix.lower() in ZARR_SUFFIXES:
-        from .omezarr import create, open_zarr, reopen
+        from .zarr.omezarr import create, open_zarr, reopen
 
         made = reopen if resume and path.exists() else create
         if source is not None and source.is_dir():
@@ -194,12 +194,12 @@ def create_target(
         h, w = infos[0].shape
         return made(path, replace(infos[0], shape=(h // scale, w // scale)), scale)
     if final.suffix.lower() in TIFF_SUFFIXES:
-        from .tiff import TiffTarget
+        from .tiff.target import TiffTarget
 
         return TiffTarget(
             path, infos, scale, output.compress, as_cog=output.cog, threads=output.threads, resume=resume
         )
-    from .coded import FORMATS, encode
+    from .coded.picture import FORMATS, encode
     from .spool import SpoolTarget
 
     format_ = FORMATS[final.suffix.lower()]
@@ -235,7 +235,7 @@ def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> No
         raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
     if len(infos) > 1:
         raise OutputError(f"{final}: holds one picture, got {len(infos)} pages; name one, or write a TIFF")
-    from .coded import FORMATS, check_coded
+    from .coded.picture import FORMATS, check_coded
 
     check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..found import DamagedError, Declared, Found, without_prefix
 from . import boxes
-from .found import DamagedError, Declared, Found, without_prefix
 
 _UNSAID = 2  # primaries or transfer
 _XMP = b"application/rdf+xml"

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import PictureError, RuntimeMissingError, SourceMissingError
-from .arrays import DTYPES
+from ...errors import PictureError, RuntimeMissingError, SourceMissingError
+from ..arrays import DTYPES
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_SIDE = 2**24

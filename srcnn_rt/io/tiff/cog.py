@@ -14,11 +14,11 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.shutil import copy
 
-from ..errors import OutputError
-from ..ownfile import workspace
-from . import tiff_head
-from .raster import open_quietly
-from .tiff_head import TILE_OFFSETS, Directory
+from ...errors import OutputError
+from ...ownfile import workspace
+from . import head as tiff_head
+from .head import TILE_OFFSETS, Directory
+from .source import open_quietly
 
 BLOCK = 512
 _PADDING = "SRCNN_RT_PADDING"

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import PictureError, SrcnnError
-from ..picture import Layout
-from . import ngff, zarrstore
-from .arrays import SlicedSource
+from ...errors import PictureError, SrcnnError
+from ...picture import Layout
+from ..arrays import SlicedSource
+from . import ngff
+from . import store as zarrstore
 
 # What axes are called elsewhere.
 _WORDS = {

@@ -18,13 +18,17 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from ..errors import ArgumentError, PictureError
-from ..geometry import Span
-from ..picture import PictureInfo
-from . import descriptions, exif, tiff_head, tiff_kinds, tiff_meta
-from .base import Closing
-from .found import decode_text
-from .tiff_head import Directory, Page
+from ...errors import ArgumentError, PictureError
+from ...geometry import Span
+from ...picture import PictureInfo
+from .. import exif
+from ..base import Closing
+from ..found import decode_text
+from . import descriptions
+from . import head as tiff_head
+from . import kinds as tiff_kinds
+from . import metadata as tiff_meta
+from .head import Directory, Page
 from .turned import Kept, stored
 
 _quiet_lock = threading.Lock()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..found import Declared, Found
 from . import avif, bmp, jpeg, jxl, png, webp
-from .found import Declared, Found
 
 
 def _no_bound(data: bytes) -> int:

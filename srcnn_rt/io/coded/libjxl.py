@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .found import MAX_BLOCK, DamagedError
+from ..found import MAX_BLOCK, DamagedError
 
 _SUCCESS, _NEED_MORE_OUTPUT = 0, 2
 _BASIC_INFO, _COLOR_ENCODING = 0x40, 0x100  # events of the decoder

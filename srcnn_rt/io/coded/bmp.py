@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..picture import Metadata
-from .found import MAX_BLOCK, DamagedError, Declared, Found
+from ...picture import Metadata
+from ..found import MAX_BLOCK, DamagedError, Declared, Found
 
 SIGNATURE = b"BM"
 _FILE, _V3, _V5 = 14, 40, 124  # bytes of the headers

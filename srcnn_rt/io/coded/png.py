@@ -6,8 +6,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from ..picture import Metadata
-from .found import MAX_BLOCK, MAX_TEXT, MAX_TEXTS, DamagedError, Declared, Found, decode_text, without_prefix
+from ...picture import Metadata
+from ..found import MAX_BLOCK, MAX_TEXT, MAX_TEXTS, DamagedError, Declared, Found, decode_text, without_prefix
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}

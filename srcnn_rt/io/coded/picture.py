@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OutputError, PictureError
-from ..picture import Layout, Metadata, PictureInfo
-from . import bmp, exif, jpeg, samples, xmp
+from ...errors import OutputError, PictureError
+from ...picture import Layout, Metadata, PictureInfo
+from .. import exif, xmp
+from ..found import DamagedError
+from ..memory import ArraySource
+from . import bmp, jpeg, samples
 from .formats import AVIF, BMP, FORMATS, PNG, Format, recognise
-from .found import DamagedError
 from .integrity import MAX_PIXELS, check_declared, declared
-from .memory import ArraySource
 
 __all__ = [
     "CODED_SUFFIXES",

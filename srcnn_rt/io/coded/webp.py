@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..picture import Metadata
-from .found import DamagedError, Declared, Found, without_prefix
+from ...picture import Metadata
+from ..found import DamagedError, Declared, Found, without_prefix
 
 _ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02  # flags of VP8X
 

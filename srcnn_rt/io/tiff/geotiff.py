@@ -11,11 +11,13 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
-from ..picture import PictureInfo
-from . import descriptions, exif, photoshop, scaled, tiff_head, xmp
-from .raster import open_quietly
-from .tiff_head import Directory, Field
-from .tiff_meta import OTHER_TEXTS, TEXTS
+from ...picture import PictureInfo
+from .. import exif, xmp
+from . import descriptions, photoshop, scaled
+from . import head as tiff_head
+from .head import Directory, Field
+from .metadata import OTHER_TEXTS, TEXTS
+from .source import open_quietly
 
 COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "zstd": 50000}
 _XMP, _ICC, _COMPRESSION, _PREDICTOR, _PHOTOMETRIC, _EXTRA = 700, 34675, 259, 317, 262, 338

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from ..errors import PictureError
-from ..picture import Layout
-from .tiff_head import Directory
+from ...errors import PictureError
+from ...picture import Layout
+from .head import Directory
 
 DTYPES = ("uint8", "uint16", "float32")
 PHOTOMETRIC, EXTRA = 262, 338

@@ -30,14 +30,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import OutputError, SrcnnError
-from ..geometry import Span
-from ..picture import PictureInfo
-from . import ngff, zarrstore
-from .arrays import SlicedSink
-from .base import Record
+from ...errors import OutputError, SrcnnError
+from ...geometry import Span
+from ...picture import PictureInfo
+from ..arrays import SlicedSink
+from ..base import Record
+from . import ngff
+from . import store as zarrstore
+from .image import XARRAY, ZarrImage, open_plane, open_zarr, pages, place_of
 from .pyramid import build, flush, level_sizes
-from .zarrimage import XARRAY, ZarrImage, open_plane, open_zarr, pages, place_of
 
 __all__ = ["ZarrImage", "ZarrWriter", "create", "open_plane", "open_zarr", "pages", "reopen"]
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .found import MAX_BLOCK, DamagedError
+from ..found import MAX_BLOCK, DamagedError
 
 _MOST_ITEMS = 4096
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..picture import Metadata
+from ...picture import Metadata
+from ..found import DamagedError
 from . import avif, bmp, cmyk, jpeg, libjxl, png, webp
 from .formats import AVIF, BMP, JPEG, JXL, PNG, WEBP, Format
-from .found import DamagedError
 
 JPEG_QUALITY = 95  # with full-resolution chroma: the next editor should see no blocks
 _JXL_EFFORT = 3  # at 5 ten times slower for 1% of the size

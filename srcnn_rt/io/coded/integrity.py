@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import PictureError
+from ...errors import PictureError
+from ..found import DamagedError, Declared
 from .formats import Format
-from .found import DamagedError, Declared
 
 MAX_PIXELS = 2**30  # of a picture that is decoded whole into memory
 _HEAD = 2**20  # bytes in which a header nearly always stands

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PictureError
-from ..geometry import Span
+from ...errors import PictureError
+from ...geometry import Span
 
 # Up to this many bytes are kept in memory, more in a temporary file.
 IN_MEMORY = 256 * 2**20

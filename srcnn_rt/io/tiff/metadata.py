@@ -6,11 +6,13 @@ from typing import Any
 
 from rasterio.transform import Affine
 
-from ..picture import Metadata
-from . import exif, imagej, photoshop, tiff_head, xmp
-from .found import decode_text
-from .tiff_head import Directory
-from .tiff_kinds import Kind
+from ...picture import Metadata
+from .. import exif, xmp
+from ..found import decode_text
+from . import head as tiff_head
+from . import imagej, photoshop
+from .head import Directory
+from .kinds import Kind
 
 # What TIFF's own fields are called among a picture's texts, by GDAL's names for them.
 TEXTS = {

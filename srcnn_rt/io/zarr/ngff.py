@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._version import __version__
-from ..errors import PictureError
-from ..picture import Layout
+from ..._version import __version__
+from ...errors import PictureError
+from ...picture import Layout
 
 LETTERS = "tczyx"
 _ALPHA = "alpha"

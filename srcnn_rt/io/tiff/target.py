@@ -27,13 +27,15 @@ from rasterio.enums import Resampling
 from rasterio.errors import RasterioError, StatisticsError
 from rasterio.windows import Window
 
-from ..errors import OutputError
-from ..geometry import Span
-from ..ownfile import clear_workspace, interruptible, open_own, wait_for
-from ..picture import PictureInfo
-from . import cog, geotiff, tiff_head, tiff_kinds
-from .base import Closing, Record
-from .raster import open_quietly, reason
+from ...errors import OutputError
+from ...geometry import Span
+from ...ownfile import clear_workspace, interruptible, open_own, wait_for
+from ...picture import PictureInfo
+from ..base import Closing, Record
+from . import cog, geotiff
+from . import head as tiff_head
+from . import kinds as tiff_kinds
+from .source import open_quietly, reason
 
 BLOCK = 512  # widest output block, HR pixels
 # What one write holds, about: the last one is not overlapped by anything, so it should be small.

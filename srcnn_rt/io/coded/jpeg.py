@@ -7,8 +7,8 @@ import struct
 import warnings
 from collections.abc import Iterator
 
-from ..picture import Metadata
-from .found import MAX_BLOCK, MAX_TEXT, DamagedError, Declared, Found, decode_text, without_prefix
+from ...picture import Metadata
+from ..found import MAX_BLOCK, MAX_TEXT, DamagedError, Declared, Found, decode_text, without_prefix
 
 SIGNATURE = b"\xff\xd8\xff"
 _APP0, _APP1, _APP2, _APP14, _COM, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA, 0xD9

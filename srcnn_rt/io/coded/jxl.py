@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..found import MAX_BLOCK, DamagedError, Declared, Found, without_prefix
 from . import boxes, libjxl
-from .found import MAX_BLOCK, DamagedError, Declared, Found, without_prefix
 
 BARE = b"\xff\x0a"
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"

@@ -1,0 +1,1 @@
+"""TIFF: read by GDAL window by window, written tile by tile."""

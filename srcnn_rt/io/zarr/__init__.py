@@ -1,0 +1,1 @@
+"""Zarr and OME-Zarr: folders of chunks, with axes and pyramids."""
