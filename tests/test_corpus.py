@@ -13,18 +13,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORPUS = Path(__file__).parent / "corpus"
 FILES = sorted(p.name for p in CORPUS.iterdir() if p.name != "README.md")
-# Not mended yet; the reason is in the README. A test that passes here fails: then take its name away.
-OPEN = {
-    "band-name-not-utf8.tif",
-    "bands-65535.tif",
-    "crs-that-is-none.tif",
-    "geokeys.tif",
-    "lab-of-0-bits.tif",
-    "rle-wide.bmp",
-    "strip-of-memory.tif",
-    "tile-in-planes.tif",
-    "tile-of-memory.tif",
-}
 
 
 def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
@@ -44,10 +32,7 @@ def outcomes() -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.xfail(strict=True)] if n in OPEN else []) for n in FILES],
-)
+@pytest.mark.parametrize("name", FILES)
 def test_what_once_broke(outcomes: dict[str, list[str]], name: str) -> None:
     assert set(outcomes[name]) <= {"accepted", "refused"}, "\n".join(outcomes[name])
 
@@ -55,7 +40,6 @@ def test_what_once_broke(outcomes: dict[str, list[str]], name: str) -> None:
 def test_the_corpus_is_described_and_small() -> None:
     described = re.findall(r"^\| `([^`]+)` \| \S", (CORPUS / "README.md").read_text(), re.MULTILINE)
     assert described == FILES
-    assert set(FILES) >= OPEN
     assert sum((CORPUS / name).stat().st_size for name in FILES) < 300_000
 
 

@@ -8,6 +8,7 @@ from email.utils import parsedate
 from typing import Any
 
 import rasterio
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
@@ -135,7 +136,7 @@ def _set_items(file: Any, info: PictureInfo, scale: int, pages: int) -> None:
     meta, layout = info.metadata.raster, info.layout
     if meta.get("gcps"):
         points, crs = meta["gcps"]
-        file.gcps = (scaled.gcps(points, scale), crs)
+        file.gcps = (scaled.gcps(points, scale), crs or CRS())
     if meta.get("rpcs"):
         file.rpcs = scaled.rpcs(meta["rpcs"], scale)
     roles = meta.get("colorinterp")

@@ -88,7 +88,7 @@ def read(file: Any, head: Directory, kind: Kind, turned: int, pages: int, overvi
         "transform": None if file.transform == Affine.identity() else file.transform,
         "gcps": file.gcps if file.gcps[0] else None,
         "rpcs": file.rpcs,
-        "descriptions": file.descriptions if same_bands else (),
+        "descriptions": _descriptions(file) if same_bands else (),
         "scales": file.scales if kind.values_kept else (),
         "offsets": file.offsets if kind.values_kept else (),
         "units": file.units if kind.values_kept else (),
@@ -125,6 +125,13 @@ def _stated_orientation(head: Directory) -> int:
 
 def _placed(file: Any) -> bool:
     return bool(file.crs or file.gcps[0] or file.rpcs or file.transform != Affine.identity())
+
+
+def _descriptions(file: Any) -> tuple[str | None, ...]:
+    try:
+        return tuple(file.descriptions)
+    except UnicodeDecodeError:  # rasterio reads nothing else
+        return (None,) * int(file.count)
 
 
 def _dpi(tags: dict[str, str]) -> tuple[float, float] | None:

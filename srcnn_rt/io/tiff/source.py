@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # some of GDAL's errors come as they are
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -32,6 +33,8 @@ from .head import Directory, Page
 from .turned import Kept, stored
 
 _quiet_lock = threading.Lock()
+MOST_BANDS = 4096
+MOST_BLOCK_BYTES = 256 * 2**20
 
 
 def pages(path: Path) -> int:
@@ -80,21 +83,22 @@ class RasterSource(Closing):
             raise ArgumentError(f"{path}: has {len(found)} pages, so there is no page {page}")
         here = found[page - 1]
         head = _directory(path, here.offset)
+        _check_samples(path, head)
         raw = "GTIFF_RAW:" if tiff_kinds.needs_raw(head) else ""
         with reading(path):
             name = f"{raw}{path}" if alone else f"{raw}GTIFF_DIR:off:{here.offset}:{path}"
             self._file = open_quietly(name if raw or not alone else path, driver="GTiff")
         self._mask: Any = None
         try:
-            self._kind = tiff_kinds.kind_of(path, self._file, head)
-            if not alone and here.mask is not None:  # of a page of many, GDAL does not look for it
-                with reading(path):
-                    self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}", driver="GTiff")
-            self._turned = tiff_meta.orientation(self._file, head)
-            overviews = here.overviews or bool(self._file.overviews(1))
             with reading(path):
+                _check_block(path, self._file)
+                self._kind = tiff_kinds.kind_of(path, self._file, head)
+                if not alone and here.mask is not None:  # of a page of many, GDAL does not look for it
+                    self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}", driver="GTiff")
+                self._turned = tiff_meta.orientation(self._file, head)
+                overviews = here.overviews or bool(self._file.overviews(1))
                 metadata = tiff_meta.read(self._file, head, self._kind, self._turned, len(found), overviews)
-            self.info = self._describe(metadata)
+                self.info = self._describe(metadata)
         except BaseException:
             self.close()
             raise
@@ -179,10 +183,34 @@ def reading(path: Path) -> Iterator[None]:
     """Turn GDAL's errors into `PictureError`, naming the file."""
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
         words = reason(error)
         rule = "cannot be read" if "missing codec" in words else "damaged TIFF"
         raise PictureError(f"{path}: {rule}: {words}") from error
+
+
+def _check_samples(path: Path, head: Directory) -> None:
+    """Refuse what GDAL would take minutes over, or read without any bits."""
+    # A damaged directory may say them twice.
+    bands, bits = ([n for f in head.fields if f.tag == tag for n in f.numbers()] for tag in (277, 258))
+    if max(bands, default=1) > MOST_BANDS:
+        raise PictureError(f"{path}: at most {MOST_BANDS} samples a pixel are read, got {max(bands)}")
+    if 0 in bits:
+        raise PictureError(f"{path}: damaged TIFF: 0 bits a sample")
+
+
+def _check_block(path: Path, file: Any) -> None:
+    """Refuse tiles and strips so large that one alone would take the memory.
+
+    A single strip is no such thing where GDAL decodes it row by row.
+    """
+    (h, w), planar = file.block_shapes[0], file.interleaving is not None and file.interleaving.name == "band"
+    size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
+    if size > MOST_BLOCK_BYTES:
+        raise PictureError(
+            f"{path}: a tile or strip is decoded in one piece, and {w} x {h} pixels of {size / 1e6:.0f} MB are "
+            f"more than the {MOST_BLOCK_BYTES / 1e6:.0f} MB allowed; have it rewritten with smaller ones"
+        )
 
 
 def reason(error: BaseException) -> str:
