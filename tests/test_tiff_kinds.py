@@ -133,11 +133,12 @@ def test_results_that_may_be_large_are_bigtiff(
 ) -> None:
     picture = picture_of(3, dtype, 300, 290)
     source = write(tmp_path / "a.tif", picture, photometric="RGB")
-    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", picture.nbytes * 4 - 1)
+    size = 1024 * 1024 * 3 * picture.itemsize  # two tiles by two, of 512, hold 600 by 580 pixels
+    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", size - 1)
     target = doubled(engine, source, picture)
     assert target.read_bytes()[:4] == b"II+\0"
     reads_back(target, engine.upscale(picture), pillow=dtype is np.uint8)
-    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", picture.nbytes * 4)
+    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", size)
     assert doubled(engine, source, picture).read_bytes()[:4] == b"II*\0"
 
 

@@ -208,7 +208,7 @@ def _check_block(path: Path, file: Any) -> None:
     size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
     if size > MOST_BLOCK_BYTES:
         raise PictureError(
-            f"{path}: a tile or strip is decoded in one piece, and {w} x {h} pixels of {size / 1e6:.0f} MB are "
+            f"{path}: tiles and strips are decoded whole, and {w} x {h} pixels of {size / 1e6:.0f} MB are "
             f"more than the {MOST_BLOCK_BYTES / 1e6:.0f} MB allowed; have it rewritten with smaller ones"
         )
 
