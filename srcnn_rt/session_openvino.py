@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelError, ProviderError
+from .errors import ModelError, OutOfMemoryError, ProviderError
 from .precision import ACCUMULATOR, LIMIT_DB, Reduced, for_bfloat16, loss_db
 from .session import Bound, Session, available_threads, failure
 
@@ -88,6 +89,8 @@ class OpenVinoSession:
             raise ModelError(f"OpenVINO cannot load the model: {error}") from error
         self._compiled: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
         self._lock = threading.Lock()
+        self._stopping, self._adding = threading.Event(), threading.Lock()
+        self._requests: WeakSet[_Request] = WeakSet()
         self._constant = np.zeros(self._reduced.channels if self._reduced else 0, np.float32)
         if self._reduced is not None:
             self._calibrate(program)
@@ -98,12 +101,23 @@ class OpenVinoSession:
             if (source, target) not in self._compiled:
                 self._compiled[source, target] = self._compile(source, target)
             request = self._compiled[source, target].create_infer_request()
-        return _Request(request, self._reduced, self._constant, source, target)
+        made = _Request(request, self._reduced, self._constant, self._stopping, source, target)
+        with self._adding:
+            self._requests.add(made)
+        return made
 
     @contextmanager
     def interrupted(self) -> Iterator[None]:
-        """As `Session.interrupted`: nothing to do, the networks it is for have short runs."""
-        yield
+        """As `Session.interrupted`."""
+        self._stopping.set()
+        try:
+            with self._adding:
+                requests = list(self._requests)
+            for request in requests:
+                request.cancel()
+            yield
+        finally:
+            self._stopping.clear()
 
     def _compile(self, source: tuple[int, ...], target: tuple[int, ...]) -> Any:
         model = self._model.clone()
@@ -120,6 +134,9 @@ class OpenVinoSession:
             model.reshape(shapes)
             return _core().compile_model(model, "CPU", options)
         except RuntimeError as error:
+            found = failure("OpenVINO", source, error)
+            if isinstance(found, OutOfMemoryError):
+                raise found from error
             raise ModelError(f"OpenVINO cannot run the model on {source}: {error}") from error
 
     def _calibrate(self, program: Program) -> None:
@@ -169,13 +186,14 @@ class _Request(Bound):
         request: Any,
         reduced: Reduced | None,
         constant: NDArray[np.float32],
+        stopping: threading.Event,
         source: tuple[int, ...],
         target: tuple[int, ...],
     ) -> None:
         import openvino
 
         super().__init__(lambda windows: windows, source, target)
-        self._request, self._reduced = request, reduced
+        self._request, self._reduced, self._stopping = request, reduced, stopping
         # Not in place: what a caller does not fill again must not be scaled again.
         self._fed = self.input if reduced is None else np.empty(source, np.float32)
         request.set_input_tensor(0, openvino.Tensor(self._fed, shared_memory=True))
@@ -190,10 +208,18 @@ class _Request(Bound):
         if self._reduced is not None:
             np.multiply(self.input, np.float32(self._reduced.gain), out=self._fed)
             np.add(self._fed, np.float32(self._reduced.offset), out=self._fed)
+        if self._stopping.is_set():
+            raise ModelError("OpenVINO was interrupted")
         try:
-            self._request.infer()
+            # Not infer(): with one thread it cannot be cancelled.
+            self._request.start_async()
+            self._request.wait()
         except RuntimeError as error:
             raise failure("OpenVINO", self.input.shape, error) from error
+
+    def cancel(self) -> None:
+        """End a run between two layers, with an error."""
+        self._request.cancel()
 
 
 def drawn(side: int, seed: int) -> NDArray[np.float32]:
