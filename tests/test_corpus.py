@@ -18,11 +18,13 @@ OPEN = {
     "band-name-not-utf8.tif",
     "bands-65535.tif",
     "crs-that-is-none.tif",
+    "flat-wide.bmp",
     "geokeys.tif",
     "lab-of-0-bits.tif",
     "rle-wide.bmp",
     "strip-of-memory.tif",
     "tile-in-planes.tif",
+    "tile-of-a-gigabyte.tif",
     "tile-of-memory.tif",
 }
 
