@@ -21,13 +21,14 @@ from . import filejob, geometry, job, preflight, program, spec, stream, trials, 
 from ._version import __version__
 from .errors import ArgumentError
 from .estimates import Estimate
-from .filejob import Job
+from .filejob import Job, Pages
 from .geometry import Plan, Span
 from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
 from .io.arrays import SlicedSink, SlicedSource
 from .io.base import Closing
 from .job import Progress
 from .outcome import Report, peak_memory
+from .picture import PictureInfo
 from .render import check_layout
 from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
@@ -297,26 +298,11 @@ class Engine(Closing):
         output = Output(compress, cog, quality, self._threads)
         todo = Job(source, target, self.scale, self._identity(), output, overwrite, resume, page, max_pixels)
         preflight.check(todo, self._spec, self._setup)
-        infos = filejob.infos_of(todo, lambda info: check_layout(self._spec, info.layout))
-        preflight.check(todo, self._spec, self._setup, infos)
-
-        def run(
-            picture: Source,
-            sink: Sink,
-            plan: Plan,
-            first: int,
-            written: Callable[[int, Record], None],
-            progress: Progress | None,
-        ) -> None:
-            job.process(
-                picture, sink, self._spec, self._setup, self._pool, progress,
-                plan=plan, first=first, written=written,
-            )  # fmt: skip
-
-        self._ready_for(sum(info.shape[0] * info.shape[1] for info in infos))
-        filejob.upscale(
-            todo, infos, lambda info, sink: job.plan_for(self._spec, self._setup, info, sink), run, progress
-        )
+        with Pages(todo, lambda info: check_layout(self._spec, info.layout)) as pages:
+            preflight.check(todo, self._spec, self._setup, pages.infos)
+            self._ready_for(sum(info.shape[0] * info.shape[1] for info in pages.infos))
+            filejob.upscale(todo, pages, self._plan_for, self._run, progress)
+        infos = pages.infos
         seconds = time.perf_counter() - start
         (h, w), s = infos[0].shape, self.scale
         pixels = sum(info.shape[0] * info.shape[1] for info in infos) * s * s
@@ -497,6 +483,23 @@ class Engine(Closing):
         h, w = source.info.shape if region is None else (span.size for span in region)
         self._ready_for(h * w)
         job.process(source, sink, self._spec, self._setup, self._pool, progress, region=region)
+
+    def _plan_for(self, info: PictureInfo, sink: Sink) -> Plan:
+        return job.plan_for(self._spec, self._setup, info, sink)
+
+    def _run(
+        self,
+        source: Source,
+        sink: Sink,
+        plan: Plan,
+        first: int,
+        written: Callable[[int, Record], None],
+        progress: Progress | None,
+    ) -> None:
+        job.process(
+            source, sink, self._spec, self._setup, self._pool, progress,
+            plan=plan, first=first, written=written,
+        )  # fmt: skip
 
     def _ready_for(self, pixels: int) -> None:
         """Tune before the first large picture, of so many LR pixels."""

@@ -28,6 +28,7 @@ from .io import (
     open_source,
     page_count,
 )
+from .io.base import Closing
 from .io.files import ZARR_SUFFIXES
 from .job import Progress
 from .journal import SUFFIX, Journal, fingerprint
@@ -88,27 +89,53 @@ class Job:
         }
 
 
-def infos_of(job: Job, check: Callable[[PictureInfo], None]) -> list[PictureInfo]:
-    """Return what the pages to be done are, each checked.
+class Pages(Closing):
+    """The pages of a source that are to be done. A single one is opened once; of several each when it is due.
+
+    Parameters
+    ----------
+    check : raises where the model has no use for a page
+
+    Attributes
+    ----------
+    infos : of every page
 
     Raises
     ------
     SourceMissingError, PictureError, OutputError
     """
-    infos = []
-    for page in _pages(job):
-        with open_source(job.source, page, job.max_pixels) as picture:
+
+    def __init__(self, job: Job, check: Callable[[PictureInfo], None] = lambda info: None) -> None:
+        self._job, self._numbers = job, _pages(job)
+        self._only: Source | None = None
+        self.infos: list[PictureInfo] = []
+        for number in self._numbers:
+            source = open_source(job.source, number, job.max_pixels)
             try:
-                check(picture.info)
+                check(source.info)
             except PictureError as error:
+                source.close()
                 raise PictureError(f"{job.source}: {error}") from error
-            infos.append(picture.info)
-    return infos
+            self.infos.append(source.info)
+            if len(self._numbers) == 1:
+                self._only = source
+            else:
+                source.close()
+
+    def open(self, index: int) -> Source:
+        """Return a page's source, to be closed; from 0."""
+        if self._only is not None:
+            return self._only
+        return open_source(self._job.source, self._numbers[index], self._job.max_pixels)
+
+    def close(self) -> None:
+        if self._only is not None:
+            self._only.close()
 
 
 def upscale(
     job: Job,
-    infos: Sequence[PictureInfo],
+    pages: Pages,
     plan_for: Callable[[PictureInfo, Sink], Plan],
     run: Run,
     progress: Progress | None = None,
@@ -117,7 +144,7 @@ def upscale(
 
     Parameters
     ----------
-    infos : as `infos_of` gives them
+    pages : of the job's source
     plan_for : cuts a page
     run : upscales a page: source, sink, plan, the first chunk to do, what to call with every chunk that is
         written, and progress
@@ -130,6 +157,7 @@ def upscale(
     """
     if not (job.resume and job.journal.is_file()):  # then the target may be the result of that very job
         check_output(job.target, job.source, overwrite=job.overwrite)
+    infos = pages.infos
     scaled = [info.scaled(job.scale) for info in infos]
     check_holds(job.target, scaled, job.output)
     with ExitStack() as stack:
@@ -158,7 +186,7 @@ def upscale(
         firsts = _restore(journal, target, plans, job.scale)
         target.rewind()
         counts = [i.shape[0] * i.shape[1] * job.scale**2 for i in infos]
-        for k, (page, plan) in enumerate(zip(_pages(job), plans, strict=True)):
+        for k, plan in enumerate(plans):
             if firsts[k] is None:  # all of it is there
                 continue
 
@@ -166,7 +194,7 @@ def upscale(
                 if progress is not None:
                     progress(before + done, sum(counts))
 
-            with open_source(job.source, page, job.max_pixels) as source:
+            with pages.open(k) as source:
                 if (source.info.shape, source.info.layout) != (infos[k].shape, infos[k].layout):
                     keep.discard(_changed(job))
                 run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)

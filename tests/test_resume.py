@@ -137,7 +137,7 @@ def test_ctrl_c_in_every_stage(gray: Bench, stage: str, error: type[BaseExceptio
             case "progress":
                 options["progress"] = after(6, lambda done, total: None)
             case "open":
-                patch.setattr(filejob, "open_source", after(1, filejob.open_source))
+                patch.setattr(filejob, "open_source", after(0, filejob.open_source))
             case "finish":
                 patch.setattr(tiff.TiffTarget, "_complete", after(0, tiff.TiffTarget._complete))
             case "publish":
