@@ -55,6 +55,7 @@ class Call:
         self.node = node
         self.op = node.op_type
         self.inputs: list[Known | Flow | None] = []
+        self._attributes: dict[str, Any] | None = None
         for name in node.input:
             if name and name not in states:
                 raise self.refusal(f"input {name!r} has no source")
@@ -66,12 +67,13 @@ class Call:
         return ModelError(f"node {name!r} ({self.op}): {reason}")
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        from onnx import helper
+        if self._attributes is None:  # looked at many times over
+            from onnx import helper
 
-        for attribute in self.node.attribute:
-            if attribute.name == name:
-                return helper.get_attribute_value(attribute)
-        return default
+            self._attributes = {}
+            for a in self.node.attribute:
+                self._attributes.setdefault(a.name, helper.get_attribute_value(a))
+        return self._attributes.get(name, default)
 
     @property
     def flow(self) -> Flow:
