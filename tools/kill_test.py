@@ -111,7 +111,8 @@ from pathlib import Path
 folder, target, options, log = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 from srcnn_rt import Engine, render
-from srcnn_rt.io import spool, tiff
+from srcnn_rt.io import spool
+from srcnn_rt.io.tiff import target as tiff
 from srcnn_rt.journal import Journal
 tiff._Page.max_bytes = spool.SpoolTarget.max_bytes = {bytes}
 log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -204,6 +204,8 @@ def _check_block(path: Path, file: Any) -> None:
 
     A single strip is no such thing where GDAL decodes it row by row.
     """
+    if file.dtypes[0] not in tiff_kinds.DTYPES:
+        return  # `kinds` refuses it with the reason, and NumPy need not know the type
     (h, w), planar = file.block_shapes[0], file.interleaving is not None and file.interleaving.name == "band"
     size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
     if size > MOST_BLOCK_BYTES:
