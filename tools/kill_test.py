@@ -109,7 +109,8 @@ CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 folder, target, options, log = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+for name in (signal.SIGINT, signal.SIGTERM):  # a shell has its background jobs ignore the first
+    signal.signal(name, signal.default_int_handler)
 from srcnn_rt import Engine, render
 from srcnn_rt.io import spool
 from srcnn_rt.io.tiff import target as tiff
