@@ -119,7 +119,7 @@ class SrcnnRtFile(Contestant):
         self._engine.upscale_file(self._case.source, self._target, overwrite=True)
 
     def result(self) -> NDArray[np.uint8]:
-        self.notes["mb"] = round(self._target.stat().st_size / 1e6, 1)
+        self.notes["MB"] = round(self._target.stat().st_size / 1e6, 1)
         return read_tiff(self._target)
 
 

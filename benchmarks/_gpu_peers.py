@@ -165,7 +165,7 @@ class Filed(Contestant):
         write_tiff(self._target, self._inner.result())
 
     def result(self) -> NDArray[np.uint8]:
-        self.notes["mb"] = round(self._target.stat().st_size / 1e6, 1)
+        self.notes["MB"] = round(self._target.stat().st_size / 1e6, 1)
         return read_tiff(self._target)
 
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from _gpu_targets import DEVICE, ROUTES
+from _gpu_targets import ARRAY, DEVICE, ROUTES
 from _tables import Result, grid, number
 
 NONE = "–"
+_SIDES = {DEVICE: "device", ARRAY: "host"}  # which floor a route is held against; files have none
 
 
 def markdown(document: dict[str, Any]) -> str:
@@ -119,9 +120,9 @@ def _row(result: Result, limits: dict[str, Any] | None) -> tuple[str, ...]:
     if result["status"] != "timed":
         reason = f"{result['status']}: {result['reason']}".replace("|", "/")
         return (*about, *[NONE] * 5, reason)
-    share = NONE
-    if limits and result["route"] == DEVICE and result["precision"] == limits["precision"]:
-        share = f"{result['mpx_per_s'] / limits['device_mpx_per_s']:.1%}"
+    share, side = NONE, _SIDES.get(result["route"])
+    if limits and side and result["precision"] == limits["precision"]:
+        share = f"{result['mpx_per_s'] / limits[f'{side}_mpx_per_s']:.1%}"
     notes = ", ".join(f"{k} {v}" for k, v in result["notes"].items())
     times = (number(result[k]) for k in ("mpx_per_s", "p50", "p95"))
     return (*about, *times, share, decibels(result["rms"]), notes)

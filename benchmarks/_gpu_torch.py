@@ -89,8 +89,9 @@ class TorchDevice(Contestant):
         s, margin, place = case.model.scale, case.model.margin, case.place
         self._scale, self._margin = s, margin
         module = network(case.data, s, margin, self.precision).to(place.device)
-        # (1, 1, H, W); mirrored by index, for torch has no symmetric padding.
-        self.picture = torch.from_numpy(case.picture)[None, None].to(place.device)
+        # (1, 1, H, W), and a copy of its own also on a processor, for the host's route writes into it.
+        self.picture = torch.from_numpy(case.picture.copy())[None, None].to(place.device)
+        # Mirrored by index, for torch has no symmetric padding.
         self._rows, self._columns = (
             torch.from_numpy(np.pad(np.arange(n), margin, mode="symmetric")).to(place.device)
             for n in case.picture.shape

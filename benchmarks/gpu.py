@@ -136,7 +136,8 @@ class Run:
         self.say(f"{case.model.name}: the reference is computed")
         _gpu_torch.forget()
         fit = [c for c in contestants(self.place, self.args.tune) if self.admit(c, case, reference)]
-        self.time(fit, case, reference.size)
+        if fit:
+            self.time(fit, case, reference.size)
         if self.args.profile:
             self.profile(fit, case)
 

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,48 @@ def test_everyone_makes_the_same_picture(case: _gpu_case.Case) -> None:
 def test_what_stands_on_one_that_failed_says_so(case: _gpu_case.Case) -> None:
     with pytest.raises(RuntimeError, match="its own row"):
         _gpu_peers.Filed(_gpu_peers.OnnxRuntime(CPU)).load(case)
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [(_gpu_peers.OpenCv, "no CUDA target"), (_gpu_peers.OnnxRuntime, "has no CUDAExecutionProvider")],
+)
+def test_a_peer_never_takes_the_processor_for_a_card(case: _gpu_case.Case, peer: Any, reason: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has CUDA")
+    with pytest.raises(RuntimeError, match=reason):
+        peer(CARD).load(replace(case, place=CARD))
+
+
+def test_the_document_is_written_step_by_step(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A run whose time is up at once has everyone's row, and says that it is not complete."""
+    pytest.importorskip("torch")
+    argv = [
+        "gpu.py",
+        "--provider",
+        "cpu",
+        "--models",
+        MODEL,
+        "--side",
+        "16",
+        "--limit",
+        "0",
+        "--seconds",
+        "0",
+    ]
+    monkeypatch.setattr(sys, "argv", [*argv, "--rounds", "1", "--out", str(tmp_path)])
+    monkeypatch.setattr(gpu._gpu_torch, "forget", lambda: None)
+    saved: list[dict[str, Any]] = []
+    monkeypatch.setattr(gpu, "save", lambda found, path: saved.append(json.loads(json.dumps(found))))
+    gpu.main()
+    assert [bool(d["ceilings"]) for d in saved[:2]] == [False, True]
+    assert [len(d["results"]) for d in saved[2:-1]] == [*range(1, len(saved) - 2)]
+    assert not saved[-1]["complete"] and all(d["label"] == CPU.label for d in saved)
+    assert {r["reason"] for r in saved[-1]["results"]} == {gpu.LATE}
+    assert "Not complete" in capsys.readouterr().out
 
 
 # The command
