@@ -361,20 +361,8 @@ def test_the_document_is_written_step_by_step(
 ) -> None:
     """A run whose time is up at once has everyone's row, and says that it is not complete."""
     pytest.importorskip("torch")
-    argv = [
-        "gpu.py",
-        "--provider",
-        "cpu",
-        "--models",
-        MODEL,
-        "--side",
-        "16",
-        "--limit",
-        "0",
-        "--seconds",
-        "0",
-    ]
-    monkeypatch.setattr(sys, "argv", [*argv, "--rounds", "1", "--out", str(tmp_path)])
+    argv = f"gpu.py --provider cpu --models {MODEL} --side 16 --limit 0 --seconds 0 --rounds 1 --out".split()
+    monkeypatch.setattr(sys, "argv", [*argv, str(tmp_path)])
     monkeypatch.setattr(gpu._gpu_torch, "forget", lambda: None)
     saved: list[dict[str, Any]] = []
     monkeypatch.setattr(gpu, "save", lambda found, path: saved.append(json.loads(json.dumps(found))))
