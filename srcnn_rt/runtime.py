@@ -93,7 +93,7 @@ def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
         declared = spec.interface(data)
         size = (declared.height or _TRIAL, declared.width or _TRIAL)
         trial = np.zeros((declared.batch or 1, declared.channels, *size), np.float32)
-        shape = Session(data, "cpu").run(trial).shape
+        shape = Session(data).run(trial).shape
         if len(shape) != 4:
             raise ModelError(f"gives {shape} for {trial.shape}: a picture (N, C, H, W) is needed")
         out = shape[2:]

@@ -153,7 +153,7 @@ class OpenVinoSession:
         h, w = (axis.fixed or -(-_CALIBRATION // p) * p + lead for axis in (spec.facts.y, spec.facts.x))
         shape = (spec.batch or 1, spec.channels, h, w)
         bound = self.bind(shape, (*shape[:2], s * (h - lead), s * (w - lead)))
-        exact = Session(program.data, "cpu", self.threads)
+        exact = Session(program.data, self.threads)
         gain, offset = (np.array(v, np.float32)[:, None, None] for v in (spec.range.gain, spec.range.offset))
         errors = []
         for seed in range(2):

@@ -225,7 +225,7 @@ def test_what_the_result_is_off_on_average_is_taken_away(name: str) -> None:
     """Of every channel, in the pictures by which it was measured."""
     ready = prepare(*spec.load(name))
     described = ready.spec
-    session, exact = OpenVinoSession(ready, 1, fast=True), Session(ready.data, "cpu", 1)
+    session, exact = OpenVinoSession(ready, 1, fast=True), Session(ready.data, 1)
     core = -(-session_openvino._CALIBRATION // described.period) * described.period
     n, s = core + 2 * described.margin, described.scale
     bound = session.bind((1, described.channels, n, n), (1, described.channels, s * core, s * core))

@@ -27,7 +27,7 @@ def kernel(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 def as_exported(data: bytes, picture: np.ndarray) -> np.ndarray:
     """The file's own graph, run on the whole picture."""
-    return whole(Session(data, "cpu", 1), spec.load(data)[1], picture)
+    return whole(Session(data, 1), spec.load(data)[1], picture)
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -134,7 +134,7 @@ def test_a_third_partys_resize(tmp_path: Path, mode: str, scale: int) -> None:
     assert "Resize" not in ops
     assert ops.count("DepthToSpace") == 2  # the enlargement, and the last layer's blocks
     assert (ready.spec.facts.kind, ready.spec.scale) == ("padded", scale)
-    session = Session(data, "cpu", 1)
+    session = Session(data, 1)
     for shape in ((45, 38), (5, 30), (1, 1)):
         picture = drawing(*shape, 1)[..., 0].astype(np.float32)
         expected = session.run(picture[None, None])[0, 0]
@@ -176,6 +176,6 @@ def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch:
     path = save(tmp_path / "m.onnx", nodes, weights)
     monkeypatch.setattr(program, "prepare", lambda *_: pytest.fail("prepared"))
     picture = drawing(30, 21, 1)[..., 0].astype(np.float32)
-    expected = Session(path.read_bytes(), "cpu", 1).run(picture[None, None])[0, 0]
+    expected = Session(path.read_bytes(), 1).run(picture[None, None])[0, 0]
     with Engine(path, "cpu", whole=True) as e:
         assert np.abs(e.upscale(picture) - expected).max() <= 1e-6

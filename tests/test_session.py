@@ -16,10 +16,10 @@ BICUBIC = bicubic.model(2).SerializeToString()
 
 
 def test_cpu_runs() -> None:
-    s = Session(BICUBIC, "cpu", 1)
+    s = Session(BICUBIC, 1)
     assert (s.provider, s.threads) == ("cpu", 1)
     assert s.run(np.zeros((2, 1, 9, 8), np.float32)).shape == (2, 1, 10, 8)
-    assert Session(BICUBIC, "cpu").threads == session.available_threads()
+    assert Session(BICUBIC).threads == session.available_threads()
 
 
 def test_cuda_by_name_fails_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +86,10 @@ def test_a_damaged_runtime_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_failing_run_and_a_bad_model_are_one_line() -> None:
     with pytest.raises(ModelError, match="ONNX Runtime failed on windows of shape") as caught:
-        Session(BICUBIC, "cpu").run(np.zeros((1, 2, 9, 9), np.float32))
+        Session(BICUBIC).run(np.zeros((1, 2, 9, 9), np.float32))
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match="cannot load the model"):
-        Session(b"nothing", "cpu")
+        Session(b"nothing")
 
 
 @pytest.mark.gpu

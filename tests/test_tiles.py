@@ -325,7 +325,7 @@ def test_stitch_color_agrees_with_onnx_runtimes_bicubic(scale: int, rng: np.rand
     windows = rng.random((1, 3, 84, 104), np.float32)
     luminance = rng.random((1, 1, 80 * scale, 100 * scale), np.float32)
     todo = [one_tile(0, 0, 80, 100)]
-    session = Session(bicubic.model(scale).SerializeToString(), "cpu", 1)
+    session = Session(bicubic.model(scale).SerializeToString(), 1)
     rgb = session.run(windows.reshape(3, 1, 84, 104)).reshape(1, 3, 80 * scale, 100 * scale)
     color.recolor(rgb, 0, luminance)
     for dtype, same in ((np.uint8, 0.9999), (np.uint16, 0.98), (np.float32, 0)):
