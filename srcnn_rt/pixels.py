@@ -35,8 +35,8 @@ PUBLIC = ("picture", "rows", "columns", "result")  # names of inputs and output
 
 # What may be written, and in which types ONNX Runtime's CUDA provider computes it, of operator set 13 and
 # later (docs/OperatorKernels.md of ONNX Runtime): a node of another type would run on the CPU, with the
-# picture copied there and back. `tests/test_pixels.py` holds every graph against it. Shapes (int64) are computed
-# on the CPU by design; they are no copies of the picture.
+# picture copied there and back. `tests/test_pixels.py` holds every graph against it. Shapes (int64) are
+# computed on the CPU by design; they are no copies of the picture.
 _ANY = frozenset({"uint8", "uint16", "float32", "float16", "int64"})
 _REAL = frozenset({"float32", "float16"})
 OPERATORS: dict[str, frozenset[str]] = {
@@ -229,22 +229,15 @@ class _Path:
 
     def window(self, picture: str, output: str | None = None) -> str:
         """Write the path of windows (N, h + 2m, w + 2m, C) with their margins."""
-        steps, single = self._steps, self._layout.channels == 1
-        # Turned while they are bytes; one channel is only called otherwise, and nothing moves.
-        if single:
-            planes = steps.op("Unsqueeze", steps.op("Squeeze", picture, steps.ints(3)), steps.ints(1))
-        else:
-            planes = steps.op("Transpose", picture, perm=[0, 3, 1, 2])
+        steps = self._steps
+        # Turned while they are bytes.
+        planes = self._planes(picture)
         if self._integer:
             planes = steps.cast(planes, "float32")
         planes = self._rounded(self._render(planes))
         if self._integer:
             planes = steps.cast(planes, self._dtype.name)
-        if single:
-            return steps.op(
-                "Unsqueeze", steps.op("Squeeze", planes, steps.ints(1)), steps.ints(3), output=output
-            )
-        return steps.op("Transpose", planes, perm=[0, 2, 3, 1], output=output)
+        return self._interleaved(planes, output)
 
     def whole(self) -> None:
         """Write the path of whole pictures (N, h, w, C).
@@ -253,7 +246,7 @@ class _Path:
         """
         steps, spec, margin = self._steps, self._spec, margin_for(self._spec, self._layout)
         picture = steps.cast("picture", "float32") if self._integer else "picture"
-        planes = steps.op("Transpose", picture, perm=[0, 3, 1, 2])
+        planes = self._planes(picture)
         window, ends = planes, {}
         for axis, rule in zip((2, 3), rules_for(spec), strict=True):
             # As `Rules.extended` and `Rules.tile`: mirrored up to a size that the model takes.
@@ -271,14 +264,28 @@ class _Path:
             planes = steps.first(planes, axis, end)
         planes = self._rounded(planes)
         if self._integer:
-            planes = steps.op("Transpose", planes, perm=[0, 2, 3, 1])
-            steps.cast(planes, self._dtype.name, output="result")
+            steps.cast(self._interleaved(planes), self._dtype.name, output="result")
         else:
-            steps.op("Transpose", planes, perm=[0, 2, 3, 1], output="result")
+            self._interleaved(planes, "result")
 
     @property
     def _integer(self) -> bool:
         return self._dtype.kind != "f"
+
+    def _planes(self, picture: str) -> str:
+        """Turn (N, h, w, C) to (N, C, h, w); one channel is only called otherwise, and nothing moves."""
+        steps = self._steps
+        if self._layout.channels > 1:
+            return steps.op("Transpose", picture, perm=[0, 3, 1, 2])
+        return steps.op("Unsqueeze", steps.op("Squeeze", picture, steps.ints(3)), steps.ints(1))
+
+    def _interleaved(self, planes: str, output: str | None = None) -> str:
+        """Turn (N, C, h, w) to (N, h, w, C)."""
+        steps = self._steps
+        if self._layout.channels > 1:
+            return steps.op("Transpose", planes, perm=[0, 2, 3, 1], output=output)
+        planes = steps.op("Squeeze", planes, steps.ints(1))
+        return steps.op("Unsqueeze", planes, steps.ints(3), output=output)
 
     def _rounded(self, planes: str) -> str:
         """Clip and round half to even what will be stored as integers."""
@@ -367,7 +374,7 @@ class _Path:
             sharp, less = steps.times(y, gain), 1
             smooth.append(self._less_luminance(np.zeros((1, 3)), filled))
         else:
-            sharp, less = self._sharp(filled, count), count
+            sharp, less = self._sharp(steps.crop(filled, spare(spec, self._layout)), count), count
             smooth.append(steps.times(steps.crop(filled, self._cut), -1))
         large = steps.enlarge(steps.concat(*smooth), scale, count + 1 + less)
         detail = steps.op("Add", sharp, steps.channels(large, count + 1, count + 1 + less))
