@@ -283,7 +283,7 @@ def test_models_of_other_types(tmp_path: Path, kind: str) -> None:
     ]  # fmt: skip
     path = save(tmp_path / "m.onnx", nodes, {"w": weight}, inputs=ends[:1], outputs=ends[1:])
     picture = picture_of((14, 11), 3, np.uint8)
-    # On the CPU ONNX Runtime takes out casts to float16 and back, or leaves them, as the graph around them is.
+    # On the CPU ONNX Runtime leaves out some casts to float16 and back, by what stands around them.
     least = 0.9 if kind == "float16" else 0.999
     with Engine(path, "cpu", whole=True) as engine:
         for source in ("whole", "windows"):
