@@ -27,9 +27,9 @@ from .io import ArraySink, Output, Record, Sink, Source, array_source, open_sour
 from .io.arrays import SlicedSink, SlicedSource
 from .io.base import Closing
 from .job import Progress
+from .margins import check_layout
 from .outcome import Report, peak_memory
 from .picture import PictureInfo
-from .render import check_layout
 from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
 from .spec import ModelSpec

@@ -19,8 +19,9 @@ from .errors import OutOfMemoryError
 from .geometry import Chunk, Plan, Span, Tile
 from .io import Record, Sink, Source
 from .io.base import StripCache
+from .margins import check_layout, margin_for, rules_for
 from .picture import PictureInfo
-from .render import Renderer, check_layout, margin_for, rules_for
+from .render import Renderer
 from .runtime import Setup
 from .spec import ModelSpec
 

@@ -31,6 +31,11 @@ def white(dtype: np.dtype[Any]) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
+def least_alpha(dtype: np.dtype[Any]) -> float:
+    """Return the alpha in [0, 1] below which it is stored as 0; of float32, below which it says nothing."""
+    return 1e-6 if dtype.kind == "f" else 0.5 / white(dtype)
+
+
 def extract(
     picture: NDArray[Any],
     tiles: Sequence[Tile],

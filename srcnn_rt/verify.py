@@ -23,7 +23,7 @@ from . import spec
 from .engine import Engine
 from .errors import ModelError
 from .geometry import MIN_TILE, Rules
-from .render import rules_for
+from .margins import rules_for
 from .session import Session
 from .spec import ModelSpec
 
