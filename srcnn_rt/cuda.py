@@ -1,7 +1,7 @@
 """NVIDIA cards: which there are, why one cannot be used, and memory, streams and copies on it.
 
-What a card can do is asked of the driver itself, by ctypes, so that ``doctor`` tells it on any machine; memory,
-streams and copies go through NVIDIA's own bindings (the extra ``gpu`` brings them).
+What a card can do is asked of the driver itself, by ctypes, so that ``doctor`` tells it on any machine;
+memory, streams and copies go through NVIDIA's own bindings (the extra ``gpu`` brings them).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib.metadata
 import math
 import os
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -92,7 +93,7 @@ def driver_version() -> str | None:
     return None if has is None else f"{has[0]}.{has[1]}"
 
 
-def parse_devices(text: str | int | tuple[int, ...] | list[int]) -> tuple[int, ...]:
+def parse_devices(text: str | int | Sequence[int]) -> tuple[int, ...]:
     """Read the numbers of cards: ``0``, ``"0,1"``, ``(0, 1)``.
 
     Raises
@@ -217,7 +218,11 @@ class CudaCard:
 
     def providers(self, stream: int, options: dict[str, str]) -> list[Any]:
         # The address of the stream is taken as a decimal number.
-        own = {"device_id": str(self.index), "has_user_compute_stream": "1", "user_compute_stream": str(stream)}
+        own = {
+            "device_id": str(self.index),
+            "has_user_compute_stream": "1",
+            "user_compute_stream": str(stream),
+        }
         return [(PROVIDER, {**options, **own}), "CPUExecutionProvider"]
 
     def check(self, session: Any) -> None:
@@ -236,7 +241,7 @@ class CudaCard:
         pointer = int(self._call(self._cuda.cudaHostAlloc, max(1, size), self._cuda.cudaHostAllocPortable))
         held = (ctypes.c_uint8 * max(1, size)).from_address(pointer)
         weakref.finalize(held, self._cuda.cudaFreeHost, pointer)  # views of the array keep `held`
-        return np.frombuffer(held, np.uint8)[:size]
+        return np.ctypeslib.as_array(held)[:size]
 
     def memory(self, size: int) -> Buffer:
         self._here()

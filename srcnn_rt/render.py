@@ -119,6 +119,9 @@ class Renderer:
             gray = self._sharpen(self._windows)
             tiles.stitch(gray, batch, s, out, origin=origin)
 
+    def close(self) -> None:
+        """Nothing is shared; the buffers go with this object."""
+
     @property
     def _recolors(self) -> bool:
         """Whether only the luminance of RGB goes through the network."""

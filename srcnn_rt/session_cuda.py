@@ -1,10 +1,10 @@
 """ONNX Runtime on a card: lanes of windows that overlap on the bus and the card.
 
-A lane is a session with a stream of its own and buffers at fixed addresses: windows are sent as they stand in
-the picture, the graph makes the finished samples of them (`pixels`), and these are fetched, all queued on the
-lane's stream. While one lane computes, another's windows are on the bus and a third's are cut and put in their
-place by the processor. The weights are small, so a session a lane costs little; it is what gives every lane
-its stream, and its CUDA graph.
+A lane is a session with a stream of its own and buffers at fixed addresses: windows are sent as they stand
+in the picture, the graph makes the finished samples of them (`pixels`), and these are fetched, all queued on
+the lane's stream. While one lane computes, another's windows are on the bus and a third's are cut and put in
+their place by the processor. The weights are small, so a session a lane costs little; it is what gives every
+lane its stream, and its CUDA graph.
 
 The rest of the package sees a card through `cuda.Card` only, so all of this runs in the tests on a stand-in
 whose memory is the host's.
@@ -32,8 +32,8 @@ Source = Literal["windows", "gather"]
 Key = tuple[Layout, np.dtype[Any], Source]
 
 # Search by cuDNN's own rules: windows have one shape, and trying everything takes seconds and memory. TF32
-# would cost the accuracy that "exact" promises. The arena grows by what is asked for, not to the next power of
-# two, so that --gpu-memory means what it says.
+# would cost the accuracy that "exact" promises. The arena grows by what is asked for, not to the next power
+# of two, so that --gpu-memory means what it says.
 OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": "1",
@@ -81,6 +81,15 @@ class CardNetwork:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._running: list[Any] = []
+        self._arrival: int | None = None
+
+    @property
+    def arrival(self) -> int:
+        """A stream on which the owners of arrays have them ready."""
+        with self._lock:
+            if self._arrival is None:
+                self._arrival = self.card.stream()
+            return self._arrival
 
     def lane(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> Lane:
         """Return a lane for pictures of a kind; it is given back by `Lane.close`.
@@ -113,6 +122,14 @@ class CardNetwork:
             elif lane.running in self._running:
                 self._running.remove(lane.running)
 
+    def forget(self) -> None:
+        """Let go of the lanes that wait for a picture, and of the memory they hold."""
+        with self._lock:
+            for lanes in self._idle.values():
+                for lane in lanes:
+                    self._running.remove(lane.running)
+            self._idle.clear()
+
     @contextmanager
     def interrupted(self) -> Iterator[None]:
         """While in it, runs end as soon as they can, with an error."""
@@ -137,7 +154,7 @@ class CardNetwork:
         from .spec import parse
 
         made = picture_graph(parse(self._program.data), self._program.spec, layout, dtype, source=source)
-        return made.SerializeToString()
+        return bytes(made.SerializeToString())
 
 
 class Lane:
@@ -179,7 +196,9 @@ class Lane:
             self._held[name] = held = (self.card.memory(size), self.card.pinned(size))
         return held[0].pointer, held[1][:size].view(dtype).reshape(shape)
 
-    def bind(self, inputs: list[tuple[Any, tuple[int, ...], int]], output: tuple[Any, tuple[int, ...], int]) -> None:
+    def bind(
+        self, inputs: list[tuple[Any, tuple[int, ...], int]], output: tuple[Any, tuple[int, ...], int]
+    ) -> None:
         """Tell where inputs, in the graph's order, and the output lie: (dtype, shape, address)."""
         if self._bound == (inputs, output):
             return
