@@ -7,12 +7,14 @@ memory, streams and copies go through NVIDIA's own bindings (the extra ``gpu`` b
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
+import io
 import math
 import os
 import weakref
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -125,18 +127,6 @@ def why_not_active(ort: ModuleType) -> str:
     return "ONNX Runtime's CUDA provider did not start; check the driver's version with nvidia-smi"
 
 
-def libraries() -> dict[str, str]:
-    """Return the versions of the pip-installed packages that CUDA consists of."""
-    names = ("nvidia-cuda-runtime", "nvidia-cublas", "nvidia-cudnn-cu13", "cuda-bindings")
-    found = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
 class Card(Protocol):
     """A device on which windows are computed. Pointers are addresses in its memory.
 
@@ -214,6 +204,7 @@ class CudaCard:
         self.index = index
         self.processors = next(d.processors for d in known if d.index == index)
         self._cuda: Any = _bindings()
+        _preload()
         self._here()
 
     def providers(self, stream: int, options: dict[str, str]) -> list[Any]:
@@ -319,6 +310,15 @@ def parse_memory(text: str | int) -> int:
     if not good:
         raise ArgumentError(f"memory must be a size above 64 MB such as 8GB, got {str(text)!r}")
     return int(size)
+
+
+@cache
+def _preload() -> None:
+    """Load CUDA and cuDNN from the pip-installed packages, where a loader would not look."""
+    ort = runtime()
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # it prints what is missing; `why_not_active` says it
+            ort.preload_dlls()
 
 
 def _driver() -> Any:

@@ -176,7 +176,10 @@ class Loader:
         return prepare(self.file.data, self.file.spec) if self._understood else self.file
 
     def _on_cards(self, layout: tuple[int, int] | None, variant: str, graphs: bool) -> Setup:
-        cards = cuda.open_cards(self.devices)
+        try:
+            cards = cuda.open_cards(self.devices)
+        except DeviceError as error:
+            raise ProviderError(f"provider cuda does not load: {error}") from error
         lanes = 1 if self.whole else layout[0] if layout else LANES
         ready = self._ready
         networks = [

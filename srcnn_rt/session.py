@@ -220,10 +220,13 @@ def failure(
     runtime: str, shape: tuple[int, ...], error: Exception
 ) -> OutOfMemoryError | DeviceError | ModelError:
     """Return what to raise where a runtime failed: out of memory, a broken card, or whatever it says."""
-    text = f"{runtime} failed on windows of shape {shape}: {error}"
-    if _NO_MEMORY.search(str(error)):
+    return _told(f"{runtime} failed on windows of shape {shape}: {error}")
+
+
+def _told(text: str) -> OutOfMemoryError | DeviceError | ModelError:
+    if _NO_MEMORY.search(text):
         return OutOfMemoryError(text)
-    return DeviceError(text) if _BROKEN.search(str(error)) else ModelError(text)
+    return DeviceError(text) if _BROKEN.search(text) else ModelError(text)
 
 
 def create(model: bytes, providers: list[Any], threads: int) -> Any:
@@ -231,7 +234,7 @@ def create(model: bytes, providers: list[Any], threads: int) -> Any:
 
     Raises
     ------
-    ModelError
+    ModelError, OutOfMemoryError, DeviceError
         If the runtime does not take it.
     """
     ort = runtime()
@@ -242,7 +245,7 @@ def create(model: bytes, providers: list[Any], threads: int) -> Any:
     # Spinning workers would take the cores from reading and writing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(model, options, providers=providers)
+        # A fallback would print to stdout, and run on the processor.
+        return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # the runtime's errors share no other base class
-        text = f"ONNX Runtime cannot load the model: {error}"
-        raise (OutOfMemoryError if _NO_MEMORY.search(str(error)) else ModelError)(text) from error
+        raise _told(f"ONNX Runtime cannot load the model: {error}") from error

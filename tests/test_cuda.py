@@ -159,6 +159,12 @@ def test_cuda_that_silently_falls_back_is_noticed(
         assert Engine("bicubic-x2").provider == "cpu"
 
 
+def test_a_runtime_that_does_not_start(bindings: Bindings) -> None:
+    bindings.errors["cudaSetDevice"] = 719
+    with pytest.raises(ProviderError, match="cuda does not load: CUDA device 0: unspecified launch failure"):
+        Engine("bicubic-x2", provider="cuda")
+
+
 def test_the_loaders_words_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str) -> None:
         raise OSError("libcublasLt.so.13: cannot open shared object file")
