@@ -63,6 +63,20 @@ class Bounds:
             lo, hi = (np.tanh(v) if node.op_type == "Tanh" else 1 / (1 + np.exp(-v)) for v in span)
         return lo - 1e-6, hi + 1e-6  # runtimes approximate both to about 1e-7
 
+    def _leaky(self, node: NodeProto) -> Range | None:
+        span = self.of(node.input[0])
+        slope: Any = attribute(node, "alpha", 0.01)
+        if node.op_type == "PRelu":
+            slope = self._edit.array(node.input[1])
+        if span is None or slope is None or np.shape(slope)[-2:] not in ((), (1,), (1, 1)):
+            return None
+        slopes = np.asarray(slope, np.float64).reshape(-1)
+        if len(slopes) not in (1, len(span[0])) or (np.ndim(slope) == 1 and len(slopes) > 1):
+            return None  # a list is along x
+        ends = [np.where(v < 0, _times(slopes, v), v) for v in (np.minimum(span[0], 0), span[1])]
+        ends.append(np.where(span[0] < 0, 0.0, span[0]))
+        return _outward(np.minimum.reduce(ends), np.maximum.reduce(ends))
+
     def _clip(self, node: NodeProto) -> Range | None:
         span = self.of(node.input[0])
         ends: list[Any] = []
@@ -176,8 +190,10 @@ _RULES: dict[str, Callable[[Bounds, NodeProto], Range | None]] = {
     "DepthToSpace": Bounds._depth_to_space,
     "Div": Bounds._arithmetic,
     "Identity": Bounds._same,
+    "LeakyRelu": Bounds._leaky,
     "MaxPool": Bounds._same,
     "Mul": Bounds._arithmetic,
+    "PRelu": Bounds._leaky,
     "Pad": Bounds._pad,
     "Relu": Bounds._monotone,
     "Resize": Bounds._resize,
