@@ -30,7 +30,8 @@ def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16
     """Round (out, in, kh, kw) with the least change to what a picture excites.
 
     Minimises eᵀ R e of the errors e of a filter, greedily in the order of taps, for the correlation
-    R of samples that are `_ALIKE` to their neighbours; channels are taken as independent.
+    R of samples that are `_ALIKE` to their neighbours; channels are taken as independent. Zeros, with
+    which rewrites fill kernels up, stay.
     """
     out, inner, kh, kw = weight.shape
     rows, cols = (_ALIKE ** np.abs(np.subtract.outer(np.arange(k), np.arange(k))) for k in (kh, kw))
@@ -39,10 +40,11 @@ def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16
     # shared among the taps after it.
     share = np.linalg.cholesky(np.linalg.inv(alike)).T
     left = weight.reshape(out * inner, kh * kw).copy()
-    made = np.zeros_like(left)
+    zero, made = left == 0, np.zeros_like(left)
     for k in range(kh * kw):
         rounded = rounding(left[:, k])
-        made[:, k] = np.where(np.isfinite(rounded), rounded, left[:, k])  # what is too large stays
+        rounded = np.where(np.isfinite(rounded), rounded, left[:, k])  # what is too large stays
+        made[:, k] = np.where(zero[:, k], 0, rounded)
         error = (left[:, k] - made[:, k]) / share[k, k]
         left[:, k:] -= error[:, None] * share[k, k:]
     return made.reshape(weight.shape)
