@@ -314,6 +314,31 @@ def test_weights_beyond_float16_and_old_models_stay(rng: np.random.Generator) ->
     assert not Halves(model(nodes, weights, out=1, opset=6)).nodes
 
 
+def test_a_picture_that_is_only_moved_keeps_its_range(rng: np.random.Generator) -> None:
+    """On the way to the output, or beside a layer, nothing would undo another."""
+    weights = {
+        "a": normal(rng, 4, 1, 3, 3), "b": normal(rng, 1, 4, 1, 1), "one": np.ones((1, 1, 1, 1), np.float32),
+        "i": np.array([1, 1]), "j": np.array([-1, -1]), "axes": np.array([2, 3]),
+    }  # fmt: skip
+    cut = node("Slice", ["lr", "i", "j", "axes"], ["t"])
+    layers = [node("Conv", ["lr", "a"], ["x"]), node("Conv", ["x", "b"], ["y"])]
+    x = rng.random((1, 1, 12, 13), np.float32)
+    for nodes in (
+        [node("Conv", ["lr", "one"], ["hr"])],
+        [node("Conv", ["lr", "one"], ["t"]), node("Conv", ["t", "one"], ["hr"])],
+        [cut, *layers, node("Add", ["t", "y"], ["hr"])],
+        [node("Slice", ["lr", "i", "j", "axes"], ["hr"])],
+        [
+            node("Conv", ["lr", "one"], ["t"]),
+            node("Conv", ["t", "a"], ["x"]),
+            node("Conv", ["x", "b"], ["hr"]),
+        ],
+    ):
+        proto = model(nodes, weights, out=1)
+        made = for_float16(proto, run=on_cpu)
+        assert np.abs(run(simulated(made.model), x) - run(proto, x)).max() <= 2e-3
+
+
 def test_models_of_float16_stay_as_they_are() -> None:
     _, half = halved(TEST_MODEL)
     again = for_float16(half.model)

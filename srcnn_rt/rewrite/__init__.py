@@ -50,9 +50,10 @@ def variants(model: ModelProto) -> dict[str, ModelProto]:
     """Return graphs of a file's model that may suit a card, by name, that of least `tensor_work` first.
 
     All are the same function of the picture. Which is fastest on a card is for a measurement to say
-    (the first stands where there is none); periods differ, so facts are to be derived from each. Only those
-    that differ are there, of: ``file`` (folds alone), ``narrow`` (the last layer in blocks), ``phases``
-    (`optimise`), ``blocks``, and each of them with ``+unrolled`` rows and ``+filled`` channels.
+    (the first stands where there is none); periods differ, so facts are to be derived from each. Only
+    those that differ are there, of: ``file`` (folds alone), ``narrow`` (the last layer in blocks),
+    ``phases`` (`optimise`), ``folded`` (all phases of the first layer at once), ``blocks``, and each of them
+    with ``+unrolled`` rows and ``+filled`` channels.
 
     Parameters
     ----------
@@ -60,13 +61,12 @@ def variants(model: ModelProto) -> dict[str, ModelProto]:
 
     Notes
     -----
-    A model that cannot be traced, and so not weighed, has ``file`` alone.
+    A model that cannot be analysed, and so not weighed, has ``file`` alone; a graph that cannot is left out:
+    some folded ones read rows of zeros beyond the picture, for results that are cut off.
     """
-    from ..errors import ModelError
     from .blocks import block_layers
     from .narrow import widen_narrow
-    from .phases import fold_enlargement
-    from .tensor_cost import tensor_work
+    from .phases import fold_enlargement, shuffle_enlargement
     from .unroll import unroll_rows
     from .widths import fill_channels
 
@@ -78,6 +78,7 @@ def variants(model: ModelProto) -> dict[str, ModelProto]:
         "file": plain,
         "narrow": widen_narrow(plain),
         "phases": widen_narrow(fold_enlargement(plain)),
+        "folded": widen_narrow(shuffle_enlargement(plain)),
         "blocks": block_layers(plain),
     }
     for name, rewrite in (("unrolled", unroll_rows), ("filled", fill_channels)):
@@ -86,8 +87,18 @@ def variants(model: ModelProto) -> dict[str, ModelProto]:
     for name, made in found.items():
         nodes = b"".join(node.SerializeToString(deterministic=True) for node in made.graph.node)
         different.setdefault(nodes, name)
+    costs = {name: cost for name in different.values() if (cost := _cost(found[name])) is not None}
+    return {name: found[name] for name in sorted(costs, key=lambda name: costs[name]) or ["file"]}
+
+
+def _cost(model: ModelProto) -> float | None:
+    """Return what a graph costs on tensor cores, None if it cannot be tiled."""
+    from ..errors import ModelError
+    from ..graph import analyse
+    from .tensor_cost import tensor_work
+
     try:
-        costs = {name: tensor_work(found[name]).cost for name in different.values()}
+        analyse(model)
+        return tensor_work(model).cost
     except ModelError:
-        return {"file": plain}
-    return {name: found[name] for name in sorted(costs, key=lambda name: costs[name])}
+        return None

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..graph.tensors import Flow
+from ..graph.tensors import Flow, Known
 from ..graph.trace import Interface, Trace, computed, constants
 from .cost import SIDE
 from .edit import attribute
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LANES = 8
 BYTES = 2  # of a sample
 MACS_A_BYTE = 100  # 156e12 a second by 1.555e12 bytes
+_LAYERS = ("Conv", "ConvTranspose")
 _VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
@@ -93,23 +94,26 @@ def tensor_work(model: ModelProto) -> TensorWork:
     for node in model.graph.node:
         for name in node.input:
             readers[name] = readers.get(name, 0) + 1
-    layers, moved, convolved = {}, 0, set()
+    layers: dict[str, float] = {}
+    useful, moved = 0.0, 0
     for node in model.graph.node:
         flows = [s for n in node.input if n and isinstance(s := trace.states.get(n), Flow)]
         results = [s for n in node.output if isinstance(s := trace.states.get(n), Flow)]
         if not flows or not results or node.op_type in _VIEWS:
             continue
-        if node.op_type == "Relu" and node.input[0] in convolved and readers[node.input[0]] == 1:
+        if node.op_type == "Relu" and node.input[0] in layers and readers[node.input[0]] == 1:
             continue
         samples = sum(math.prod(s.shape) for s in (*flows, *results))
-        if node.op_type == "Conv":
-            convolved.add(node.output[0])
-            weight = trace.states[node.input[1]]
-            if not isinstance(weight, Flow):
-                out, inner, kh, kw = weight.value.shape
-                group = attribute(node, "group", 1)
-                positions = math.prod(results[0].shape) // out
-                layers[node.output[0]] = executed(out, inner, (kh, kw), group) * positions / pixels
-                samples += copied(inner * group) * math.prod(flows[0].shape) // (inner * group)
+        weight = trace.states[node.input[1]] if node.op_type in _LAYERS else None
+        if isinstance(weight, Known):
+            group = attribute(node, "group", 1)
+            # Rows are what one position of `flow` has to do with: outputs, of a transposed one inputs.
+            rows, each, kh, kw = weight.value.shape
+            flow = results[0] if node.op_type == "Conv" else flows[0]
+            positions = math.prod(flow.shape) / rows
+            useful += weight.value.size * positions / pixels
+            layers[node.output[0]] = executed(rows, each, (kh, kw), group) * positions / pixels
+            count = flows[0].shape[1]
+            samples += copied(count) * math.prod(flows[0].shape) // count
         moved += samples
-    return TensorWork(trace.macs / pixels, sum(layers.values()), BYTES * moved / pixels, layers)
+    return TensorWork(useful, sum(layers.values()), BYTES * moved / pixels, layers)

@@ -28,25 +28,25 @@ def fill_channels(model: ModelProto) -> ModelProto:
     model : never changed
     """
     edit = Edit(model)
-    for node in list(edit.nodes):
-        conv = Conv.of(edit, node)
+    for name in [node.output[0] for node in edit.nodes]:
+        conv = Conv.of(edit, edit.maker(name))  # perhaps a reader that was filled up
         if conv is None or conv.group != 1:
             continue
         count = len(conv.weight)
         more = filled(count) - count
         if not more or filled(count) > _MOST * count or conv.weight.size > MOST_NUMBERS / 2:
             continue
-        reached = _readers(edit, node, count)
+        reached = _readers(edit, name, count)
         if reached is not None:
             _fill(edit, conv, more, *reached)
     return edit.model()
 
 
-def _readers(edit: Edit, node: NodeProto, count: int) -> tuple[list[NodeProto], list[Conv]] | None:
+def _readers(edit: Edit, source: str, count: int) -> tuple[list[NodeProto], list[Conv]] | None:
     """Return the pointwise nodes behind a convolution and the convolutions behind them, if that is all."""
     between: list[NodeProto] = []
     convs: list[Conv] = []
-    waiting = [node.output[0]]
+    waiting = [source]
     while waiting:
         name = waiting.pop()
         users = edit.users(name)
