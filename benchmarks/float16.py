@@ -4,7 +4,7 @@ The graphs that a card would run, on the CPU (`srcnn_rt.precision.simulation`): 
 result are rounded to float16, sums are made in float32, as tensor cores do but for their order. Each model
 is measured in the protocol it was trained for, once in float32, once with every layer merely cast, once as
 `srcnn_rt.precision.for_float16` prepares it. "expected" is what is estimated when a session is made, on
-drawn pictures.
+drawn pictures, before results are rounded to 8 bits; beside it the same for layers merely cast.
 """
 
 from __future__ import annotations
@@ -35,17 +35,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder of pictures")
     parser.add_argument("--model", action="append", help="name or path; all that are bundled if none")
     args = parser.parse_args()
-    print("| model | set | exact, dB | merely cast | float16, dB | lost | expected | |")
-    print("|---|---|---:|---:|---:|---:|---:|---|")
+    print("| model | set | exact, dB | merely cast | float16 | lost | expected | merely cast | |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---|")
     for name in args.model or bundled():
         ready = program.prepare(*spec.load(name))
         graph = spec.parse(ready.data)
         values = ready.spec.range
         white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
-        half = simulated(for_float16(graph, min(values.offset), white, run).model)
-        session, exact = Session(half.SerializeToString(), "cpu"), Session(ready.data, "cpu")
-        expected = float16_loss(ready, session.run, exact.run)
-        graphs = {"exact": graph, "cast": simulated(Halves(graph).convert()), "float16": half}
+        graphs = {
+            "exact": graph,
+            "cast": simulated(Halves(graph).convert()),
+            "float16": simulated(for_float16(graph, min(values.offset), white, run).model),
+        }
+        each = {key: Session(proto.SerializeToString(), "cpu") for key, proto in graphs.items()}
+        worse, expected = (float16_loss(ready, each[k].run, each["exact"].run) for k in ("cast", "float16"))
         protocol = evaluate.protocol_for(ready.spec, "y", None)
         with ExitStack() as stack:
             methods = []
@@ -58,7 +61,7 @@ def main() -> None:
                 kept = "" if a - c <= LIMIT_DB else "more than allowed"
                 print(
                     f"| {ready.spec.name} | {result.folder} | {a:.4f} | {b:.4f} | {c:.4f} | {a - c:.4f} "
-                    f"| {expected:.4f} | {kept} |",
+                    f"| {expected:.4f} | {worse:.4f} | {kept} |",
                     flush=True,
                 )
 
