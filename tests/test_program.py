@@ -56,6 +56,21 @@ def test_periods_are_those_of_the_blocks() -> None:
         assert periods[name] == block // np.gcd(block, scale)
 
 
+def test_candidates_for_a_card_are_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, described = spec.load(TEST_MODEL)
+    found = program.candidates(data, described)
+    assert {"file", "phases", "phases+unrolled", "blocks"} < set(found)
+    assert list(found) == list(rewrite.variants(spec.parse(data)))
+    assert found["phases"] == prepare(data, described)
+    for ready in found.values():
+        assert ready.spec.margin == described.margin
+        n = 2 * ready.spec.margin + 4 * ready.spec.period
+        x = np.random.default_rng(0).random((1, 1, n, n), np.float32)
+        assert np.abs(Session(ready.data, 1).run(x) - Session(data, 1).run(x)).max() <= 1e-5
+    monkeypatch.setattr(program, "MOST_NODES", 3)
+    assert program.candidates(data, described) == {"file": program.Program(data, described, False)}
+
+
 def test_a_value_range_stays() -> None:
     data, described = spec.load(TEST_MODEL)
     from dataclasses import replace
