@@ -51,14 +51,14 @@ def prepare(data: bytes, spec: ModelSpec) -> Program:
     return _program(data, spec, model, rewrite.optimise(model))
 
 
-def candidates(data: bytes, spec: ModelSpec) -> dict[str, Program]:
+def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, Program]:
     """Return what may be run for a model on a card, by `rewrite.variants`' names and in their order.
 
     One that is left alone is there as ``file``.
     """
     model = parse(data)
     many = len(model.graph.node) > MOST_NODES
-    graphs = {} if many else rewrite.variants(model)
+    graphs = {} if many else rewrite.variants(model, half=half)
     found = {name: _program(data, spec, model, made) for name, made in graphs.items()}
     kept = {name: ready for name, ready in found.items() if ready.rewritten or name == "file"}
     return kept or {"file": Program(data, spec, False)}

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import cuda, spec
 from .errors import DeviceError, ModelError, ProviderError
 from .geometry import Plan, Tile
 from .io import Source
 from .picture import Layout
-from .program import Program, prepare
+from .program import Program, candidates, prepare
 from .render import Renderer
 from .session import Network, Session
 from .session_cuda import CardNetwork
 from .spec import ModelSpec
 from .tuning import Choice
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from .precision.loss import Run
 
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
 LANES = 3  # of a card: one cuts and places, one is on the bus, one computes
@@ -157,7 +164,7 @@ class Loader:
     def layouts(self, present: Setup) -> list[Setup]:
         """Return the ways to run it that `Engine.tune` should try, tiles aside."""
         if present.devices:
-            names = variants_of(self.file) if self._understood else ("",)
+            names = list(self._candidates())
             ways = [(LANES, name, graphs) for name in names for graphs in (False, True)]
             ways += [(lanes, names[0], False) for lanes in (1, 2, 4)]
             return [self.open((lanes, 1), name, graphs) for lanes, name, graphs in ways]
@@ -181,10 +188,11 @@ class Loader:
         except DeviceError as error:
             raise ProviderError(f"provider cuda does not load: {error}") from error
         lanes = 1 if self.whole else layout[0] if layout else LANES
-        ready = self._ready
-        networks = [
-            CardNetwork(card, ready, memory=self.memory, lanes=lanes, graphs=graphs) for card in cards
-        ]
+        variant, ready = self._variant(variant)
+        runs = ready
+        if self.precision == "fast":
+            runs = _halved(ready, lambda made: CardNetwork(cards[0], made).run)
+        networks = [CardNetwork(card, runs, memory=self.memory, lanes=lanes, graphs=graphs) for card in cards]
         # A session tells whether CUDA really runs; it is kept for the first picture.
         channels = 3 if ready.spec.channels == 1 else ready.spec.channels
         kind = Layout.of(channels, bands=channels != 3)
@@ -197,6 +205,45 @@ class Loader:
                 raise ModelError(f"{self.file.spec.name}: {error}") from error
         # Cards take turns in the list, so that the first windows go to all of them.
         return Setup(ready.spec, tuple(networks) * lanes, 1, 0, variant, graphs)
+
+    def _variant(self, name: str) -> tuple[str, Program]:
+        """Return a graph for a card by its name; the one that should be fastest if there is none of it."""
+        found = self._candidates()
+        name = name if name in found else next(iter(found))
+        return name, found[name]
+
+    def _candidates(self) -> dict[str, Program]:
+        if not self._understood:
+            return {"file": self.file}
+        return candidates(self.file.data, self.file.spec, half=self.precision == "fast")
+
+
+def _halved(program: Program, runs: Callable[[Program], Run]) -> Program:
+    """Return a program whose layers compute in float16.
+
+    Parameters
+    ----------
+    runs : gives what runs a program on the card
+
+    Raises
+    ------
+    ProviderError
+        If nothing of it can, or it would lose too much.
+    """
+    from .precision import float16, loss
+
+    def on_processor(graph: ModelProto, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        return Session(graph.SerializeToString()).run(window)
+
+    values = program.spec.range
+    white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
+    half = float16.for_float16(spec.parse(program.data), min(values.offset), white, on_processor)
+    if half.layers == 0 and program.spec.facts.types[0] != "float16":
+        raise ProviderError("precision fast cannot be used: no layer of the model can compute in float16")
+    made = replace(program, data=half.model.SerializeToString())
+    lost = float16.float16_loss(program, runs(made), Session(program.data).run)
+    loss.require(program.spec, lost, float16.LIMIT_DB, "float16")
+    return made
 
 
 def renderer(setup: Setup, network: Network | CardNetwork, source: Source, plan: Plan, batch: int) -> Work:

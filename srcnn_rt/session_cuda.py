@@ -114,6 +114,21 @@ class CardNetwork:
             self._running.append(made.running)
         return made
 
+    def run(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network itself on (N, C, h, w) windows from and to host memory, once and slowly.
+
+        Raises
+        ------
+        ProviderError, DeviceError, OutOfMemoryError, ModelError
+        """
+        session = create(self._program.data, self.card.providers(self.card.stream(), self._options), 1)
+        self.card.check(session)
+        try:
+            (out,) = session.run(None, {session.get_inputs()[0].name: windows})
+        except Exception as error:  # the runtime's errors share no other base class
+            raise failure("ONNX Runtime", windows.shape, error) from error
+        return np.ascontiguousarray(out, dtype=np.float32)
+
     def give_back(self, lane: Lane) -> None:
         """Keep a lane for the next picture of its kind, unless the card broke."""
         with self._lock:

@@ -10,10 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
-from srcnn_rt import ArgumentError, Engine, OutOfMemoryError, tiles
+from srcnn_rt import ArgumentError, Engine, OutOfMemoryError, ProviderError, tiles
 from srcnn_rt.cuda import parse_devices, parse_memory
 from srcnn_rt.errors import DeviceError
+from srcnn_rt.picture import Layout
+from srcnn_rt.precision import float16
+from tests import models
 from tests.cards import HostCard, cards
 
 __all__ = ["cards"]
@@ -337,3 +341,78 @@ def test_memory_sizes(text: Any, size: int) -> None:
 def test_bad_memory_sizes(text: str) -> None:
     with pytest.raises(ArgumentError, match="above 64 MB"):
         parse_memory(text)
+
+
+# Which graph runs, and in float16
+
+
+def test_fast_is_float16_on_a_card(cards: list[HostCard], rng: np.random.Generator) -> None:
+    picture = drawn(rng, (120, 130, 3), "uint8")
+    for model in ("srcnn-915-x2", "srcnn-955-x2"):
+        with Engine(model, "cuda", 64, precision="fast") as fast, Engine(model, "cpu", 64) as exact:
+            assert fast.precision == "fast"
+            a, b = fast.upscale(picture).astype(int), exact.upscale(picture).astype(int)
+        assert np.abs(a - b).max() <= 2
+        assert (a != b).mean() < 0.2
+
+
+def test_fast_is_refused_where_it_loses(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float16, "LIMIT_DB", -0.01)
+    with pytest.raises(ProviderError, match=r"srcnn-955-x2 would lose about 0\.00 dB in float16, -0\.01 are"):
+        Engine("srcnn-955-x2", "cuda", precision="fast")
+
+
+def test_fast_is_refused_where_there_is_nothing_to_gain(cards: list[HostCard], tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Concat", ["lr"] * 4, ["four"], axis=1),
+        helper.make_node("DepthToSpace", ["four"], ["hr"], blocksize=2),
+    ]
+    path = models.save(tmp_path / "nearest.onnx", nodes, {})
+    with pytest.raises(ProviderError, match="no layer of the model can compute in float16"):
+        Engine(path, "cuda", precision="fast")
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_tune_tries_graphs_lanes_and_tiles(
+    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
+) -> None:
+    from srcnn_rt import trials
+
+    monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
+    monkeypatch.setattr(trials, "CARD_TRIAL_HR", 64)
+    monkeypatch.setattr(trials, "CARD_TILES_HR", (48, 64))
+    monkeypatch.setattr(trials, "TRIAL_ROUNDS", 1)
+    monkeypatch.setattr("srcnn_rt.engine.CARD_TILE_HR", 32)
+    with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as engine:
+        found = engine.tune()
+        best = found[-1]
+        picture = np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18
+        expected = engine.upscale(picture)
+    assert len({trial.variant for trial in found}) >= 5
+    assert {trial.workers for trial in found} == {1, 2, 3, 4}
+    assert {trial.graphs for trial in found} == {False, True}
+    assert len({trial.tile for trial in found}) == 3
+    assert any("enable_cuda_graph" in options for options in cards[0].options)
+    with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as again:
+        setup = again._setup
+        assert (setup.tile, setup.workers, setup.variant, setup.graphs) == (
+            best.tile, best.workers, best.variant, best.graphs,
+        )  # fmt: skip
+        np.testing.assert_array_equal(again.upscale(picture), expected)
+
+
+def test_another_shape_is_another_cuda_graph(cards: list[HostCard], rng: np.random.Generator) -> None:
+    loader = Engine("bicubic-x2", "cuda", 32)._loader
+    setup = loader.open((1, 1), graphs=True)
+    (network,) = setup.networks
+    lane = network.lane(Layout.of(1), np.dtype(np.uint8), "windows")  # type: ignore[union-attr]
+    names = []
+    for size in (8, 8, 10, 8):
+        there, _ = lane.room("picture", (1, size + 4, size + 4, 1), np.uint8)
+        back, _ = lane.room("result", (1, 2 * size, 2 * size, 1), np.uint8)
+        lane.bind(
+            [(np.uint8, (1, size + 4, size + 4, 1), there)], (np.uint8, (1, 2 * size, 2 * size, 1), back)
+        )
+        lane.compute()
+        names.append(lane.running.get_run_config_entry("gpu_graph_id"))
+    assert names == ["1", "1", "2", "3"]

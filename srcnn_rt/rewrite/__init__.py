@@ -46,7 +46,7 @@ def optimise(model: ModelProto) -> ModelProto:
     return model
 
 
-def variants(model: ModelProto) -> dict[str, ModelProto]:
+def variants(model: ModelProto, *, half: bool = True) -> dict[str, ModelProto]:
     """Return graphs of a file's model that may suit a card, by name, that of least `tensor_work` first.
 
     All are the same function of the picture. Which is fastest on a card is for a measurement to say
@@ -58,6 +58,7 @@ def variants(model: ModelProto) -> dict[str, ModelProto]:
     Parameters
     ----------
     model : as in the file; never changed
+    half : whether it is to be computed in float16 on tensor cores, not in float32
 
     Notes
     -----
@@ -87,18 +88,19 @@ def variants(model: ModelProto) -> dict[str, ModelProto]:
     for name, made in found.items():
         nodes = b"".join(node.SerializeToString(deterministic=True) for node in made.graph.node)
         different.setdefault(nodes, name)
-    costs = {name: cost for name in different.values() if (cost := _cost(found[name])) is not None}
+    costs = {name: cost for name in different.values() if (cost := _cost(found[name], half)) is not None}
     return {name: found[name] for name in sorted(costs, key=lambda name: costs[name]) or ["file"]}
 
 
-def _cost(model: ModelProto) -> float | None:
-    """Return what a graph costs on tensor cores, None if it cannot be tiled."""
+def _cost(model: ModelProto, half: bool) -> float | None:
+    """Return what a graph costs on a card, None if it cannot be tiled."""
     from ..errors import ModelError
     from ..graph import analyse
     from .tensor_cost import tensor_work
 
     try:
         analyse(model)
-        return tensor_work(model).cost
+        work = tensor_work(model)
+        return work.cost if half else work.cost_float32
     except ModelError:
         return None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LANES = 8
 BYTES = 2  # of a sample
 MACS_A_BYTE = 100  # 156e12 a second by 1.555e12 bytes
+MACS_A_BYTE_FLOAT32 = 6  # 9.75e12 a second without tensor cores
 _LAYERS = ("Conv", "ConvTranspose")
 _VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
@@ -49,6 +50,11 @@ class TensorWork:
     def cost(self) -> float:
         """One number to rank graphs by, in multiply-accumulates."""
         return self.executed + MACS_A_BYTE * self.moved
+
+    @property
+    def cost_float32(self) -> float:
+        """The same in float32 without TF32, which fills nothing up and moves twice the bytes."""
+        return self.useful + MACS_A_BYTE_FLOAT32 * 4 / BYTES * self.moved
 
 
 def filled(count: int) -> int:
