@@ -11,12 +11,12 @@ import io
 import math
 import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,11 +134,13 @@ class Card(Protocol):
     ----------
     index : its number
     kind : ONNX Runtime's name for its memory
+    strict : configuration of sessions of which every node must run on it
     processors : how many multiprocessors it has
     """
 
     index: int
     kind: str
+    strict: Mapping[str, str]
     processors: int
 
     def providers(self, stream: int, options: dict[str, str]) -> list[Any]:
@@ -192,6 +194,7 @@ class CudaCard:
     """
 
     kind = "cuda"
+    strict: Mapping[str, str] = MappingProxyType({"session.disable_cpu_ep_fallback": "1"})
 
     def __init__(self, index: int) -> None:
         reason = missing()
@@ -214,7 +217,7 @@ class CudaCard:
             "has_user_compute_stream": "1",
             "user_compute_stream": str(stream),
         }
-        return [(PROVIDER, {**options, **own}), "CPUExecutionProvider"]
+        return [(PROVIDER, {**options, **own})]
 
     def check(self, session: Any) -> None:
         if PROVIDER not in session.get_providers():

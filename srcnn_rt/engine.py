@@ -79,8 +79,9 @@ class Engine(Closing):
         ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a card and in bfloat16 on the CPU
         (OpenVINO), and is refused where that is not at hand, or the model would lose more than 0.01 dB or
         0.02 dB.
-    device : int, str or sequence of int
-        Number of the card, or of several that share the work: ``0``, ``"0,1"``, ``(0, 1)``.
+    device : int, str or sequence of int, optional
+        Number of the card, or of several that share the work: ``0``, ``"0,1"``, ``(0, 1)``. With it, provider
+        ``"auto"`` means ``"cuda"``. 0 if None.
     gpu_memory : int or str, optional
         What each card's activations may take: bytes, or ``"8GB"``. All of it if None. Where it does not
         suffice, fewer and then smaller windows go together.
@@ -107,7 +108,7 @@ class Engine(Closing):
         value_range: str | None = None,
         whole: bool = False,
         precision: str = "exact",
-        device: int | str | Sequence[int] = 0,
+        device: int | str | Sequence[int] | None = None,
         gpu_memory: int | str | None = None,
     ) -> None:
         for name, value, known in (("provider", provider, PROVIDERS), ("precision", precision, PRECISIONS)):
@@ -117,7 +118,10 @@ class Engine(Closing):
             raise ArgumentError(f"threads must be at least 1, got {threads}")
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
             raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
-        devices = cuda.parse_devices(device)
+        devices = (0,) if device is None else cuda.parse_devices(device)
+        if device is not None and provider not in ("auto", "cuda"):
+            raise ArgumentError(f"device goes with provider cuda, got {provider}")
+        provider = "cuda" if device is not None else provider
         memory = None if gpu_memory is None else cuda.parse_memory(gpu_memory)
         data, facts = load_whole(model) if whole else spec.load(model)
         if value_range is not None:

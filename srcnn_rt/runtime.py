@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +19,7 @@ from .picture import Layout
 from .program import Program, candidates, prepare
 from .render import Renderer
 from .session import Network, Session
-from .session_cuda import CardNetwork
+from .session_cuda import CardNetwork, say_once
 from .spec import ModelSpec
 from .tuning import Choice
 
@@ -134,7 +132,7 @@ class Loader:
                 if self.provider == "cuda":
                     raise
                 if cuda.devices():  # silence would hide a fault
-                    _say_once(f"running on the CPU: {error}")
+                    say_once(f"running on the CPU: {error}")
         ready = self._ready
         if self.provider == "openvino" or (fast and self.provider == "auto"):
             # Imported when asked for: it is an extra, and costs 0.3 s.
@@ -324,8 +322,3 @@ def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
         return data, spec.unbounded(data, name, out[0] // size[0])
     except ModelError as error:
         raise ModelError(f"{name if isinstance(model, bytes) else model}: {error}") from error
-
-
-@cache
-def _say_once(text: str) -> None:
-    warnings.warn(text, RuntimeWarning, stacklevel=4)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from .errors import ArgumentError, DeviceError, ModelError, OutOfMemoryError, Ru
 
 PROVIDERS = ("auto", "cpu", "cuda", "openvino")
 PRECISIONS = ("exact", "fast")
+NONE: Mapping[str, str] = MappingProxyType({})
 _CPU = "CPUExecutionProvider"
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
@@ -229,8 +230,12 @@ def _told(text: str) -> OutOfMemoryError | DeviceError | ModelError:
     return DeviceError(text) if _BROKEN.search(text) else ModelError(text)
 
 
-def create(model: bytes, providers: list[Any], threads: int) -> Any:
+def create(model: bytes, providers: list[Any], threads: int, config: Mapping[str, str] = NONE) -> Any:
     """Return ONNX Runtime's own session of a model.
+
+    Parameters
+    ----------
+    config : further entries of the session's configuration
 
     Raises
     ------
@@ -244,6 +249,8 @@ def create(model: bytes, providers: list[Any], threads: int) -> Any:
     options.log_severity_level = 4  # this session's; failures come as exceptions or are asked for
     # Spinning workers would take the cores from reading and writing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
     try:
         # A fallback would print to stdout, and run on the processor.
         return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)

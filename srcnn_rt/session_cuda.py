@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +31,8 @@ from .program import Program
 from .session import create, failure, runtime
 
 Source = Literal["windows", "gather"]
+# What ONNX Runtime says where a node would run on the processor and must not.
+_FALLBACK = "fallback to CPU EP has been explicitly disabled"
 Key = tuple[Layout, np.dtype[Any], Source]
 
 # Search by cuDNN's own rules: windows have one shape, and trying everything takes seconds and memory. TF32
@@ -121,8 +125,7 @@ class CardNetwork:
         ------
         ProviderError, DeviceError, OutOfMemoryError, ModelError
         """
-        session = create(self._program.data, self.card.providers(self.card.stream(), self._options), 1)
-        self.card.check(session)
+        session = _on(self.card, self.card.stream(), self._program.data, self._options)
         try:
             (out,) = session.run(None, {session.get_inputs()[0].name: windows})
         except Exception as error:  # the runtime's errors share no other base class
@@ -188,8 +191,7 @@ class Lane:
         self.key, self._network, self._graphs = key, network, graphs
         self.card = network.card
         self.stream = self.card.stream()
-        self._session = create(data, self.card.providers(self.stream, options), 1)
-        self.card.check(self._session)
+        self._session = _on(self.card, self.stream, data, options)
         self._inputs = [v.name for v in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name
         self.running = runtime().RunOptions()
@@ -249,3 +251,22 @@ class Lane:
     def close(self) -> None:
         """Give it back; it must not be used any more."""
         self._network.give_back(self)
+
+
+def _on(card: Card, stream: int, data: bytes, options: dict[str, str]) -> Any:
+    """Return a session on a card, of all nodes if that can be; else it is said once."""
+    try:
+        session = create(data, card.providers(stream, options), 1, card.strict)
+    except ModelError as error:
+        if _FALLBACK not in str(error):
+            raise
+        session = create(data, card.providers(stream, options), 1)
+        say_once("part of the model cannot run on the card, and runs on the processor: expect it to be slow")
+    card.check(session)
+    return session
+
+
+@cache
+def say_once(text: str) -> None:
+    """Warn, unless it was said before in this process."""
+    warnings.warn(text, RuntimeWarning, stacklevel=3)

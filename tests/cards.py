@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ class HostCard:
     """
 
     kind = "cpu"
+    strict: ClassVar[Mapping[str, str]] = {}
     processors = 4
 
     def __init__(self, index: int, most: int = 2**40, breaks: float = float("inf")) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srcnn_rt import Engine, ProviderError, cuda, runtime, session
+from srcnn_rt import ArgumentError, Engine, ModelError, ProviderError, cuda, session, session_cuda
 from srcnn_rt.cuda import CudaCard
 from srcnn_rt.errors import DeviceError, OutOfMemoryError
 from tests.cards import HostCard, cards
@@ -127,7 +127,7 @@ def test_a_card_that_is_not_there(wheel: None, monkeypatch: pytest.MonkeyPatch) 
 def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A card is there, and something is missing: silence would hide a fault."""
     monkeypatch.setattr(cuda, "_driver", lambda: Driver(version=12080))
-    runtime._say_once.cache_clear()
+    session_cuda.say_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="running on the CPU: .* install a newer driver"):
         assert Engine("bicubic-x2").provider == "cpu"
     with warnings.catch_warnings():
@@ -137,7 +137,7 @@ def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.Monke
 
 def test_auto_without_a_card_is_silent(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: None)
-    runtime._say_once.cache_clear()
+    session_cuda.say_once.cache_clear()
     assert Engine("bicubic-x2").provider == "cpu"
 
 
@@ -152,7 +152,7 @@ def test_cuda_that_silently_falls_back_is_noticed(
     monkeypatch.setattr(cards[0], "check", check)
     monkeypatch.setattr(cuda, "why_not_active", lambda ort: "libcudnn.so.9 is missing")
     monkeypatch.setattr(cuda, "_driver", lambda: Driver())
-    runtime._say_once.cache_clear()
+    session_cuda.say_once.cache_clear()
     with pytest.raises(ProviderError, match=r"provider cuda does not load: libcudnn\.so\.9 is missing"):
         Engine("bicubic-x2", provider="cuda")
     with pytest.warns(RuntimeWarning, match=r"running on the CPU: .*libcudnn\.so\.9 is missing"):
@@ -163,6 +163,37 @@ def test_a_runtime_that_does_not_start(bindings: Bindings) -> None:
     bindings.errors["cudaSetDevice"] = 719
     with pytest.raises(ProviderError, match="cuda does not load: CUDA device 0: unspecified launch failure"):
         Engine("bicubic-x2", provider="cuda")
+
+
+def test_part_of_a_model_on_the_processor_is_said(
+    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, strict = session_cuda.create, []
+
+    def create(data: bytes, providers: list[Any], threads: int, config: Any = session.NONE) -> Any:
+        strict.append(dict(config))
+        if config:
+            raise ModelError(
+                "This session contains graph nodes that are assigned to the default CPU EP, but "
+                "fallback to CPU EP has been explicitly disabled by the user."
+            )
+        return real(data, providers, threads)
+
+    monkeypatch.setattr(session_cuda, "create", create)
+    monkeypatch.setattr(HostCard, "strict", CudaCard.strict)
+    session_cuda.say_once.cache_clear()
+    with pytest.warns(RuntimeWarning, match="part of the model cannot run on the card"):
+        Engine("bicubic-x2", provider="cuda")
+    assert strict == [{"session.disable_cpu_ep_fallback": "1"}, {}]
+
+
+def test_a_device_is_a_card(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_driver", lambda: None)
+    with pytest.raises(ProviderError, match="no NVIDIA driver"):
+        Engine("bicubic-x2", device=0)  # with a number, auto is no longer free to take the processor
+    for provider in ("cpu", "openvino"):
+        with pytest.raises(ArgumentError, match=f"device goes with provider cuda, got {provider}"):
+            Engine("bicubic-x2", provider, device=0)
 
 
 def test_the_loaders_words_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +263,8 @@ def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
     ]
     # Threads start on card 0: every call says which one it means.
     assert all(c == ("cudaSetDevice", 1) for c in bindings.calls[1::2])
-    ((name, options), cpu) = card.providers(stream, {"use_tf32": "0"})
-    assert (name, cpu) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    ((name, options),) = card.providers(stream, {"use_tf32": "0"})
+    assert name == "CUDAExecutionProvider"
     assert options == {
         "use_tf32": "0",
         "device_id": "1",

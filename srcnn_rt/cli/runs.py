@@ -17,7 +17,7 @@ class Runs:
     provider: str
     precision: str
     threads: int | None
-    device: str
+    device: str | None
     gpu_memory: str | None
 
     def words(self) -> dict[str, Any]:
@@ -39,8 +39,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     )  # fmt: skip
     @click.option("--threads", type=click.IntRange(1), help="Threads of the network; all by default.")
     @click.option(
-        "--device", default="0", show_default=True, metavar="N[,N]",
-        help="The card to run on, or several that share the work.",
+        "--device", metavar="N[,N]", help="The card to run on, or several that share the work (0).",
     )  # fmt: skip
     @click.option(
         "--gpu-memory", metavar="SIZE",
@@ -52,7 +51,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
         provider: str,
         precision: str,
         threads: int | None,
-        device: str,
+        device: str | None,
         gpu_memory: str | None,
         **words: Any,
     ) -> None:
