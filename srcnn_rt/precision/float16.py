@@ -97,7 +97,7 @@ def for_float16(
     edit = Edit(model)
     if len(edit.inputs) != 1 or not Halves(model).nodes:
         return Half(edit.model(), 0, 0, True)
-    most = _CODES * 2.0 ** round(math.log2(white - black))  # so that weights stay about what they were
+    most = _CODES * 2.0 ** round(math.log2(abs(white - black)))  # so that weights stay about what they were
     gain, offset = feed_codes(edit, black, white, most, to_float16)
     _round_layers(edit)
     fed = edit.model()
@@ -152,7 +152,7 @@ def _largest(
     beyond = _BEYOND * abs(span[1] - span[0])
     bounds = Bounds(Edit(model), channels(model), min(span) - beyond, max(span) + beyond)
     found = [bounds.of(name) for name in names]
-    proven = max(np.inf if pair is None else float(np.abs(pair).max()) for pair in found)
+    proven = float(np.max([np.inf if pair is None else np.abs(pair).max() for pair in found]))
     if proven <= _MOST * 2**_FINE:
         return proven, True
     if run is None:
@@ -198,7 +198,8 @@ def _pictures(model: ModelProto) -> list[NDArray[np.float32]]:
         step = math.lcm(axis.period, axis.multiple)
         # A valid model takes sizes from its least one on, others multiples.
         least = axis.minimum if facts.kind == "valid" else 0
-        sides.append(axis.fixed or least + -(-_SIDE // step) * step)
+        more = max(_SIDE, axis.minimum - least)
+        sides.append(axis.fixed or least + -(-more // step) * step)
     rng = np.random.default_rng(0)
     pictures = [drawn(max(sides), seed)[: sides[0], : sides[1]] for seed in range(_DRAWN)]
     pictures += [np.full(sides, v, np.float32) for v in (0, 1)]

@@ -18,6 +18,10 @@ _FOLLOW = (
     "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Relu", "Reshape", "Selu", "Sigmoid", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
 )  # fmt: skip
+_MOVE = (
+    "Concat", "DepthToSpace", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
+)  # fmt: skip
 _ENDS = ("Clip", "Max", "Min")  # constants beyond float16 mean no limit, and infinity does too
 _OLDEST = 7  # before it arithmetic broadcasts by attributes, and PRelu
 
@@ -26,7 +30,8 @@ class Halves:
     """The part of a float32 graph that can compute in float16.
 
     Layers do whose weights are constants that float16 can hold; what only moves or maps samples does where
-    all it reads comes from them. So a picture that is added to a network's result is added in float32.
+    all it reads comes from them, or where nothing else reads what it moves. So a picture that is added to
+    a network's result is added in float32.
 
     Parameters
     ----------
@@ -43,18 +48,28 @@ class Halves:
         self._floats = float32_names(model)
         self.nodes: list[NodeProto] = []
         self.tensors: list[str] = []
+        if self._edit.opset >= _OLDEST:
+            self._choose()
+
+    def _choose(self) -> None:
+        edit = self._edit
+        chosen: set[int] = set()
         made: set[str] = set()
-        if self._edit.opset < _OLDEST:
-            return
-        for node in self._edit.nodes:
-            data = [n for n in self._data(node) if self._edit.array(n) is None]
+        for node in edit.nodes:
+            data = [n for n in self._data(node) if edit.array(n) is None]
             layer = is_op(node, *_LAYERS) and len(data) == 1
             follows = is_op(node, *_FOLLOW) and bool(data) and made.issuperset(data)
             if (layer or follows) and self._fits(node):
-                self.nodes.append(node)
+                chosen.add(id(node))
                 made.update(node.output)
-                self.tensors += [*data, *node.output]
-        self.tensors = list(dict.fromkeys(self.tensors))
+        for node in reversed(edit.nodes):  # one Cast before a picture is cut up, not one a piece
+            if is_op(node, *_MOVE) and not edit.outputs.intersection(node.output) and self._fits(node):
+                users = [user for name in node.output for user in edit.users(name)]
+                if users and chosen.issuperset(map(id, users)):
+                    chosen.add(id(node))
+        self.nodes = [node for node in edit.nodes if id(node) in chosen]
+        names = [n for node in self.nodes for n in (*self._data(node), *node.output)]
+        self.tensors = [n for n in dict.fromkeys(names) if edit.array(n) is None]
 
     def convert(self) -> ModelProto:
         """Return the graph with these nodes in float16."""

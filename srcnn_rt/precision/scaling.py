@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # f(x / c) = f(x) / c for all c > 0.
 _HOMOGENEOUS = (
-    "Abs", "AveragePool", "Concat", "DepthToSpace", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool",
+    "Abs", "AveragePool", "DepthToSpace", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool",
     "Neg", "PRelu", "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")
@@ -55,12 +55,14 @@ def _added(edit: Edit, node: NodeProto, moved: set[str]) -> list[int] | None:
     others = [k for k, name in enumerate(node.input) if name and name not in moved and k not in constants]
     if others and node.op_type not in ("Reshape", "Slice"):
         return None
+    if is_op(node, "Concat"):
+        return floats
     if is_op(node, *_HOMOGENEOUS):
-        return floats if node.op_type == "Concat" else []
+        return [] if moved.intersection(node.input) == {node.input[0]} else None
     if is_op(node, *_ADDING):
         return floats
     if is_op(node, *_LAYERS):  # weights that are computed would be divided too
-        return [k for k in floats if k == 2] if len(constants) == len(node.input) - 1 else None
+        return [k for k in floats if k == 2] if len(constants) == sum(map(bool, node.input)) - 1 else None
     if is_op(node, "Mul", "MatMul"):
         return [] if len(floats) == 1 else None
     if is_op(node, "Div"):
