@@ -108,7 +108,7 @@ def estimate(
     info, work = infos[0], _Work(job, model, setup, infos)
     # Before what is timed touches the memory that is asked for.
     size = work.size(sample=_Limit(SAMPLE_SECONDS))
-    key = (setup, str(info.layout), info.dtype.str)
+    key = (setup.networks, setup.tile, str(info.layout), info.dtype.str)
     rates = {} if rates is None else rates
     if key not in rates:
         rates[key] = trials.rate(setup, pool, info.layout, info.dtype)

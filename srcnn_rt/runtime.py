@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cuda, spec
+from . import cuda, program, spec
 from .errors import DeviceError, ModelError, ProviderError
 from .geometry import Plan, Tile
 from .io import Source
 from .picture import Layout
-from .program import Program, candidates, prepare
+from .program import Program
 from .render import Renderer
 from .session import Network, Session
 from .session_cuda import CardNetwork, say_once
@@ -178,7 +178,7 @@ class Loader:
     @property
     def _ready(self) -> Program:
         """What runs; a graph that was not understood runs as it is."""
-        return prepare(self.file.data, self.file.spec) if self._understood else self.file
+        return program.prepare(self.file.data, self.file.spec) if self._understood else self.file
 
     def _on_cards(self, layout: tuple[int, int] | None, variant: str, graphs: bool) -> Setup:
         try:
@@ -213,10 +213,10 @@ class Loader:
     def _candidates(self) -> dict[str, Program]:
         if not self._understood:
             return {"file": self.file}
-        return candidates(self.file.data, self.file.spec, half=self.precision == "fast")
+        return program.candidates(self.file.data, self.file.spec, half=self.precision == "fast")
 
 
-def _halved(program: Program, runs: Callable[[Program], Run]) -> Program:
+def _halved(exact: Program, runs: Callable[[Program], Run]) -> Program:
     """Return a program whose layers compute in float16.
 
     Parameters
@@ -233,14 +233,14 @@ def _halved(program: Program, runs: Callable[[Program], Run]) -> Program:
     def on_processor(graph: ModelProto, window: NDArray[np.float32]) -> NDArray[np.float32]:
         return Session(graph.SerializeToString()).run(window)
 
-    values = program.spec.range
+    values = exact.spec.range
     white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
-    half = float16.for_float16(spec.parse(program.data), min(values.offset), white, on_processor)
-    if half.layers == 0 and program.spec.facts.types[0] != "float16":
+    half = float16.for_float16(spec.parse(exact.data), min(values.offset), white, on_processor)
+    if half.layers == 0 and exact.spec.facts.types[0] != "float16":
         raise ProviderError("precision fast cannot be used: no layer of the model can compute in float16")
-    made = replace(program, data=half.model.SerializeToString())
-    lost = float16.float16_loss(program, runs(made), Session(program.data).run)
-    loss.require(program.spec, lost, float16.LIMIT_DB, "float16")
+    made = replace(exact, data=half.model.SerializeToString())
+    lost = float16.float16_loss(exact, runs(made), Session(exact.data).run)
+    loss.require(exact.spec, lost, float16.LIMIT_DB, "float16")
     return made
 
 
