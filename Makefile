@@ -10,7 +10,7 @@ RUNTIME ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard _ext/*.pyx _ext/*.h)
 
-.PHONY: demo test test-slow test-kill fuzz sanitize bench lint wheel clean
+.PHONY: demo test test-slow test-kill fuzz sanitize bench bench-gpu lint wheel clean
 
 demo: $(VENV)/.run
 	$(BIN)/python tools/demo.py
@@ -52,6 +52,10 @@ bench: $(VENV)/.bench
 	$(BIN)/python -m pytest benchmarks -o addopts= --benchmark-columns=median,iqr,rounds \
 	  --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python benchmarks/report.py
+
+# The same on a card: at most about eight minutes. Ends with status 2 where there is none.
+bench-gpu: $(VENV)/.bench
+	$(BIN)/python benchmarks/gpu.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

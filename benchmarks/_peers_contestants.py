@@ -94,9 +94,9 @@ class Peer(Contestant):
 
 
 def windows(
-    picture: NDArray[np.uint8], scale: int, margin: int
+    picture: NDArray[np.uint8], scale: int, margin: int, most: int = WINDOW_HR
 ) -> list[tuple[NDArray[np.float32], tuple[slice, slice]]]:
-    """Cut a picture into windows of one shape, at most `WINDOW_HR` a side without the margins.
+    """Cut a picture into windows of one shape, at most `most` HR pixels a side without the margins.
 
     The last window of an axis is shifted inward and overlaps its neighbour, which costs a peer
     nothing where the size divides, as in the default sizes, and otherwise as little as it can.
@@ -107,7 +107,7 @@ def windows(
     HR rectangle that each makes.
     """
     padded = np.pad(picture.astype(np.float32) / np.float32(255), margin, mode="symmetric")
-    (h, ys), (w, xs) = (_cut(length, WINDOW_HR // scale) for length in picture.shape)
+    (h, ys), (w, xs) = (cut(length, most // scale) for length in picture.shape)
     return [
         (
             np.ascontiguousarray(padded[y : y + h + 2 * margin, x : x + w + 2 * margin])[None, None],
@@ -118,7 +118,7 @@ def windows(
     ]
 
 
-def _cut(length: int, most: int) -> tuple[int, list[int]]:
+def cut(length: int, most: int) -> tuple[int, list[int]]:
     """Return the size and the starts of as few equal parts of `length` as fit into `most` each."""
     count = math.ceil(length / most)
     size = math.ceil(length / count)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from _tables import Result, grid, number, ratio, verdict
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -26,8 +27,6 @@ _LABEL_GAP = 0.042  # of a panel's height, between the middles of two labels
 _MEMORY = {"keep": "kept by malloc", "system": "as the system's malloc does"}
 
 _LEADER = {"arrowstyle": "-", "lw": 0.6, "alpha": 0.6, "relpos": (0, 0.5), "shrinkA": 0, "shrinkB": 3}
-
-Result = dict[str, Any]
 
 
 class Target(NamedTuple):
@@ -111,21 +110,6 @@ def table(results: Sequence[Result]) -> str:
     return grid(("", "Mpx/s", "ms, p50", "ms, p95", f"× {BASE}", "rms", "max"), rows)
 
 
-def number(value: float) -> str:
-    """Return three digits, and never an exponent."""
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
-
-
-def ratio(one: Result, other: Result) -> float:
-    """Return how many times as fast `one` is, the median over the rounds.
-
-    Both ran in each round within seconds, so what a shared machine does to a round cancels.
-    """
-    ratios = sorted(a / b for a, b in zip(one["rounds"], other["rounds"], strict=True))
-    half = len(ratios) // 2
-    return float(ratios[half] if len(ratios) % 2 else (ratios[half - 1] + ratios[half]) / 2)
-
-
 def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Hold every model's largest picture against the targets of its architecture.
 
@@ -155,11 +139,6 @@ def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
     return verdicts
 
 
-def verdict(found: float, wanted: float, *, at_most: bool = False) -> str:
-    """Return "met" or "missed"; `wanted` is a least value, or the largest allowed."""
-    return "met" if (found <= wanted if at_most else found >= wanted) else "missed"
-
-
 def targets_table(verdicts: Iterable[dict[str, Any]]) -> str:
     """Return the targets as a table: measured, wanted, met or missed."""
     rows = [
@@ -179,12 +158,6 @@ def targets_table(verdicts: Iterable[dict[str, Any]]) -> str:
 def _missing(result: Result) -> str:
     where = f"{result['model']}, {result['side']}²" if result["side"] else result["model"]
     return f"- {result['contestant']} ({where}): {result['status']}: {result['reason']}"
-
-
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
-    """Return a Markdown table; the first `left` columns are text, the others numbers."""
-    rule = [":--"] * left + ["--:"] * (len(head) - left)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def draw(document: dict[str, Any], target: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
+from _drawing import photo_like
 from numpy.typing import NDArray
-from test_engine import photo_like
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 ENLARGED = 2  # times: photographs of this size are sharper, pixel by pixel, than large ones are

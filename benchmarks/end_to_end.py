@@ -145,7 +145,7 @@ def pure_network(job: Job) -> Callable[[], None]:
     each = Renderer.batch_for(engine.spec, info, job.plan)
     layers = job.channels if info.layout.color == "bands" else 1
     runs = layers * sum(math.ceil(len(chunk.tiles) / each) for chunk in job.plan)
-    bounds = [Renderer(engine.spec, setup.network, info, job.plan)._bound for _ in range(setup.workers)]
+    bounds = [Renderer(engine.spec, setup.networks[0], info, job.plan)._bound for _ in range(setup.workers)]
     gray = job.image if job.image.ndim == 2 else job.image[:, :, 1]
     for bound in bounds:
         window = np.resize(gray, bound.input.shape[2:]).astype(np.float32) / 255

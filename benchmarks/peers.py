@@ -34,12 +34,9 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -47,21 +44,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _drawing import photo_like
+from _machine import machine, save
 from _peers_contestants import EXPECTED, Contestant, OnnxRuntime, contestants, initialisers
 from _peers_report import judge, render, table, targets_table
 from numpy.typing import NDArray
-from test_engine import photo_like
 
 from srcnn_rt import ModelSpec, spec
-from srcnn_rt.session import available_threads
 
 WARM_UP = 2
 REST = 0.05  # seconds between turns: the workers of the one before may still spin
 EXACT_CODES, EXACT_FLOAT, REDUCED_RMS = 1.0, 1e-4 * 255, 1.5  # code values of 255
-PACKAGES = (
-    "srcnn-rt", "numpy", "onnxruntime", "openvino", "torch", "opencv-python-headless", "ncnn",
-)  # fmt: skip
-FLAGS = ("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16")
 # Of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -248,42 +241,6 @@ def load_model(name: str) -> tuple[bytes, ModelSpec]:
     return data, model
 
 
-def machine() -> dict[str, Any]:
-    """Return processor, its flags that matter here, package versions and the revision."""
-    cpu, flags = platform.processor() or platform.machine(), []
-    if (path := Path("/proc/cpuinfo")).exists():
-        lines = [line.partition(":") for line in path.read_text().splitlines()]
-        info = {key.strip(): value.strip() for key, _, value in lines}
-        cpu = info.get("model name", cpu)
-        has = info.get("flags", "").split()
-        flags = [flag for flag in FLAGS if flag in has]
-    return {
-        "cpu": cpu,
-        "processors": available_threads(),
-        "flags": flags,
-        "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "revision": _revision(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _revision() -> str:
-    try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):  # no git, or not a clone
-        return "unknown"
-
-
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measure all models; the document is saved after each, so that a long run leaves something."""
     document: dict[str, Any] = {
@@ -303,13 +260,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         save(document, args.out / "peers.json")
         gc.collect()  # runtimes tied in cycles would keep their memory through the next model
     return document
-
-
-def save(document: dict[str, Any], target: Path) -> None:
-    """Write the document as a whole or not at all."""
-    partial = target.with_name(target.name + ".partial")
-    partial.write_text(json.dumps(document, indent=1) + "\n")
-    partial.replace(target)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from _drawing import photo_like
 
 from srcnn_rt import Engine
 from srcnn_rt.errors import ProviderError
@@ -19,15 +20,6 @@ REDUCED_RMS = 1.5  # code values that precision "fast" may differ by
 
 CHANNELS = pytest.mark.parametrize("channels", [1, 3], ids=["gray", "rgb"])
 SIDES = pytest.mark.parametrize("side", [64, 256, 1024])
-
-
-def photo_like(rng: np.random.Generator, h: int, w: int, channels: int) -> np.ndarray:
-    """Smooth noise at several sizes, uint8."""
-    out = np.zeros((h, w, channels))
-    for step in (64, 16, 4, 1):
-        coarse = rng.random((h // step + 1, w // step + 1, channels))
-        out += step * np.repeat(np.repeat(coarse, step, 0), step, 1)[:h, :w]
-    return (out / out.max() * 255).astype(np.uint8)
 
 
 def fast_engine(model: str, tile: Any) -> Engine:

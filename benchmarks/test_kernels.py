@@ -190,7 +190,7 @@ def report_route(
 def sessions(scale: int) -> tuple[Session, Session]:
     """Return bicubic on all processors and on one."""
     model = bicubic.model(scale).SerializeToString()
-    return Session(model, "cpu"), Session(model, "cpu", 1)
+    return Session(model), Session(model, 1)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])

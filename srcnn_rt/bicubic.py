@@ -51,23 +51,28 @@ def weights(scale: int, channels: int) -> NDArray[np.float32]:
     return np.tile(kernel, (channels, 1, 1, 1)).astype(np.float32)
 
 
-def nodes(source: str, target: str, scale: int, channels: int) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Return nodes and initialisers that enlarge `source` (N, C, h+4, w+4) to (N, C, s·h, s·w)."""
+def nodes(
+    source: str, target: str, scale: int, channels: int, name: str = "bicubic"
+) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Return nodes and initialisers that enlarge `source` (N, C, h+4, w+4) to (N, C, s·h, s·w).
+
+    What is made in between has names that begin with `name`.
+    """
     from onnx import helper, numpy_helper
 
-    kernel = numpy_helper.from_array(weights(scale, channels), "bicubic.weight")
+    kernel = numpy_helper.from_array(weights(scale, channels), f"{name}.weight")
     size = 2 * REACH + 1
     return [
         helper.make_node(
             "Conv",
             [source, kernel.name],
-            ["bicubic.phases"],
-            "bicubic.conv",
+            [f"{name}.phases"],
+            f"{name}.conv",
             kernel_shape=[size, size],
             group=channels,
         ),
         helper.make_node(
-            "DepthToSpace", ["bicubic.phases"], [target], "bicubic.shuffle", blocksize=scale, mode="CRD"
+            "DepthToSpace", [f"{name}.phases"], [target], f"{name}.shuffle", blocksize=scale, mode="CRD"
         ),
     ], [kernel]
 

@@ -78,7 +78,7 @@ def fill(windows: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
     """
     alpha = np.clip(windows[:, -1:], 0, 1)
     weighted = np.concatenate([windows[:, :-1] * alpha, alpha], axis=1)
-    weights = 1 - np.abs(np.arange(-reach, reach + 1, dtype=np.float32)) / np.float32(reach + 1)
+    weights = nearness(reach)
     around = weighted
     for axis in (2, 3):
         size = around.shape[axis] - 2 * reach
@@ -89,6 +89,12 @@ def fill(windows: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
     h, w = mean.shape[2:]
     inner = weighted[:, :, reach : reach + h, reach : reach + w]
     return np.ascontiguousarray(inner[:, :-1] + (1 - inner[:, -1:]) * mean, dtype=np.float32)
+
+
+def nearness(reach: int) -> NDArray[np.float32]:
+    """Return the (2·reach + 1) weights of `fill` on one axis: a triangle, 1 in the middle."""
+    steps = np.abs(np.arange(-reach, reach + 1, dtype=np.float32))
+    return np.asarray(1 - steps / np.float32(reach + 1), np.float32)
 
 
 def unpremultiply(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import filejob, geometry, job, preflight, program, spec, stream, trials, tuning
+from . import cuda, filejob, geometry, job, ondevice, preflight, spec, stream, trials, tuning
 from ._version import __version__
 from .errors import ArgumentError
 from .estimates import Estimate
@@ -27,9 +26,10 @@ from .io import ArraySink, Output, Record, Sink, Source, array_source, open_sour
 from .io.arrays import SlicedSink, SlicedSource
 from .io.base import Closing
 from .job import Progress
+from .margins import check_layout
 from .outcome import Report, peak_memory
 from .picture import PictureInfo
-from .render import check_layout
+from .program import Program
 from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
 from .spec import ModelSpec
@@ -42,6 +42,7 @@ AUTO_TILE_HR = 256
 # less to them than what windows compute twice.
 HEAVY = 30_000
 HEAVY_TILE_HR = 512
+CARD_TILE_HR = 1024  # of a card: fewer margins, larger kernels; no cache to stay in
 
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
@@ -75,8 +76,15 @@ class Engine(Closing):
         Run the model once on the whole picture, which must then fit into memory; also for
         models whose reach is unbounded, which cannot be tiled. `tile` is ignored.
     precision : {"exact", "fast"}
-        ``"exact"`` computes in float32. ``"fast"`` computes in bfloat16 (OpenVINO), and is refused
-        where that is not at hand, or the model would lose more than 0.02 dB.
+        ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a card and in bfloat16 on the CPU
+        (OpenVINO), and is refused where that is not at hand, or the model would lose more than 0.01 dB or
+        0.02 dB.
+    device : int, str or sequence of int, optional
+        Number of the card, or of several that share the work: ``0``, ``"0,1"``, ``(0, 1)``. With it, provider
+        ``"auto"`` means ``"cuda"``. 0 if None.
+    gpu_memory : int or str, optional
+        What each card's activations may take: bytes, or ``"8GB"``. All of it if None. Where it does not
+        suffice, fewer and then smaller windows go together.
 
     Raises
     ------
@@ -100,6 +108,8 @@ class Engine(Closing):
         value_range: str | None = None,
         whole: bool = False,
         precision: str = "exact",
+        device: int | str | Sequence[int] | None = None,
+        gpu_memory: int | str | None = None,
     ) -> None:
         for name, value, known in (("provider", provider, PROVIDERS), ("precision", precision, PRECISIONS)):
             if value not in known:
@@ -108,38 +118,39 @@ class Engine(Closing):
             raise ArgumentError(f"threads must be at least 1, got {threads}")
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
             raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
-        data, self._spec = load_whole(model) if whole else spec.load(model)
+        devices = (0,) if device is None else cuda.parse_devices(device)
+        if device is not None and provider not in ("auto", "cuda"):
+            raise ArgumentError(f"device goes with provider cuda, got {provider}")
+        provider = "cuda" if device is not None else provider
+        memory = None if gpu_memory is None else cuda.parse_memory(gpu_memory)
+        data, facts = load_whole(model) if whole else spec.load(model)
         if value_range is not None:
             values = spec.ValueRange.parse(value_range)
-            if len(values.gain) not in (1, self._spec.channels):
+            if len(values.gain) not in (1, facts.channels):
                 raise ArgumentError(
-                    f"a value range needs 1 or {self._spec.channels} numbers, got {len(values.gain)}"
+                    f"a value range needs 1 or {facts.channels} numbers, got {len(values.gain)}"
                 )
-            self._spec = replace(self._spec, range=values)
-        ready = program.Program(data, self._spec, False)
-        if not math.isnan(self._spec.facts.macs):  # or it was not analysed, and runs as it is
-            ready = program.prepare(data, self._spec)
-            self._spec = ready.spec
+            facts = replace(facts, range=values)
         if tile != "auto" and tile < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {tile}")
         self._precision, self._whole, self._asked = precision, whole, tile
-        self._hash = hashlib.sha256(ready.data).hexdigest()[:16]
         self._threads = threads or available_threads()
-        self._loader = Loader(ready, provider, precision, self._threads, whole)
-        network, workers, each = self._loader.open()
-        self._key = tuning.key_for(ready.data, network.provider, precision, self._threads)
+        file = Program(data, facts, False)
+        self._loader = Loader(file, provider, precision, self._threads, whole, devices, memory)
+        setup = self._loader.open()
+        self._hash = hashlib.sha256(data).hexdigest()[:16]
+        self._key = tuning.key_for(data, setup.provider, precision, self._threads, self._cards(setup))
         choice = tuning.recall(self._key) if tile == "auto" and not whole else None
         self._untuned = choice is None and tile == "auto" and not whole
         if choice is not None:
-            if (choice.workers, choice.threads) != (workers, each):
-                network, workers, each = self._loader.open((choice.workers, choice.threads))
-            tile = self._lr(choice.tile)
+            setup = self._loader.chosen(choice, setup)
+            tile = _lr(choice.tile, setup.model)
         elif tile == "auto":
-            tile = self._auto
-        side = WHOLE if whole else geometry.ceil_to(tile, self._spec.period)
-        self._setup = Setup(network, workers, each, side)
-        self._provider = network.provider
-        self._pool = ThreadPoolExecutor(max(self._threads, workers), "srcnn-work")
+            tile = _auto(setup)
+        side = WHOLE if whole else geometry.ceil_to(tile, setup.model.period)
+        self._setup = replace(setup, tile=side)
+        self._spec, self._provider = setup.model, setup.provider
+        self._pool = ThreadPoolExecutor(max(self._threads, setup.workers), "srcnn-work")
         self._tuning = threading.Lock()
         self._rates: dict[Any, float] = {}
         self._closed = False
@@ -182,17 +193,21 @@ class Engine(Closing):
 
     def upscale(
         self,
-        image: NDArray[Any],
+        image: Any,
         *,
         bands: bool = False,
         nodata: float | None = None,
         progress: Progress | None = None,
-    ) -> NDArray[Any]:
+    ) -> Any:
         """Upscale an array.
+
+        An array of another library that speaks DLPack (torch, CuPy, JAX) gives one of the same library on the
+        same device. One on a card must be contiguous; it never leaves the card, `nodata` is not taken, and
+        NaN is not looked for.
 
         Parameters
         ----------
-        image : (H, W) or (H, W, C) uint8, uint16 or float32, any strides
+        image : (H, W) or (H, W, C) uint8, uint16 or float32; in host memory with any strides
             C = 1 gray, 2 gray + alpha, 3 R, G, B, 4 R, G, B, A (not premultiplied), other
             counts are bands. Integers use their full range; float32 is nominally [0, 1]
             and neither clipped nor rounded.
@@ -212,12 +227,33 @@ class Engine(Closing):
         Raises
         ------
         ArgumentError
-            If the shape or dtype is another one.
+            If the shape or dtype is another one, or the array lies on a card that is not this engine's.
         """
+        if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack__"):
+            return self._upscale_foreign(image, bands, nodata, progress)
         picture = array_source(image, bands=bands, nodata=nodata)
         sink = ArraySink(picture.info.scaled(self.scale))
         self._process(picture, sink, progress)
         return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
+
+    def _upscale_foreign(
+        self, image: Any, bands: bool, nodata: float | None, progress: Progress | None
+    ) -> Any:
+        """Upscale an array of another library, where it lies."""
+        self._check_open()
+        give = ondevice.like(image)
+        card = next((c for c in self._setup.cards if c.holds(image.__dlpack_device__())), None)
+        if card is None:
+            made = self.upscale(
+                ondevice.on_host(image, self._provider), bands=bands, nodata=nodata, progress=progress
+            )
+            return give(made)
+        if nodata is not None:
+            raise ArgumentError("nodata is not taken for arrays on a card")
+        picture = ondevice.take(image, card, self._setup.arrival(card), bands=bands)
+        sink = ondevice.DeviceSink(card, picture.info.scaled(self.scale))
+        self._process(picture, sink, progress)
+        return ondevice.give(sink.array, image)
 
     def upscale_into(
         self,
@@ -442,25 +478,20 @@ class Engine(Closing):
             return self._tune(progress)
 
     def _tune(self, progress: Callable[[Trial], None] | None) -> list[Trial]:
-        layouts = {(self._setup.workers, self._setup.threads)}
-        if self._provider == "cpu":
-            layouts |= {(self._threads, 1), (1, self._threads)}
-        setups = [Setup(*self._loader.open(layout), self._auto) for layout in sorted(layouts)]
-        self._setup, found = trials.fastest(self._spec, setups, self._lr, self._pool, progress)
-        self._untuned = False
-        chosen = tuning.Choice(self._setup.tile * self.scale, self._setup.workers, self._setup.threads)
+        setups = [replace(setup, tile=_auto(setup)) for setup in self._loader.layouts(self._setup)]
+        self._setup, found = trials.fastest(setups, _lr, self._pool, progress)
+        self._spec, self._untuned = self._setup.model, False
+        best = self._setup
+        lanes = best.workers // max(1, best.devices)
+        chosen = tuning.Choice(best.tile * self.scale, lanes, best.threads, best.variant, best.graphs)
         tuning.remember(self._key, chosen)
         return found
 
-    @property
-    def _auto(self) -> int:
-        """The tile, LR pixels, where nothing was measured."""
-        heavy = self._spec.facts.macs >= HEAVY
-        return self._lr(HEAVY_TILE_HR if heavy else AUTO_TILE_HR)
-
-    def _lr(self, hr: int) -> int:
-        """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the period."""
-        return geometry.ceil_to(max(geometry.MIN_TILE, hr // self.scale), self._spec.period)
+    @staticmethod
+    def _cards(setup: Setup) -> str:
+        """Return the names of the cards in use, as a measurement is kept for them."""
+        names = {d.index: d.name for d in cuda.devices()} if setup.devices else {}
+        return " + ".join(names.get(card.index, card.kind) for card in setup.cards)
 
     def _identity(self) -> dict[str, Any]:
         """Return what a result depends on beside its source, as a journal keeps it."""
@@ -482,10 +513,10 @@ class Engine(Closing):
     ) -> None:
         h, w = source.info.shape if region is None else (span.size for span in region)
         self._ready_for(h * w)
-        job.process(source, sink, self._spec, self._setup, self._pool, progress, region=region)
+        job.process(source, sink, self._setup, self._pool, progress, region=region)
 
     def _plan_for(self, info: PictureInfo, sink: Sink) -> Plan:
-        return job.plan_for(self._spec, self._setup, info, sink)
+        return job.plan_for(self._setup, info, sink)
 
     def _run(
         self,
@@ -497,18 +528,33 @@ class Engine(Closing):
         progress: Progress | None,
     ) -> None:
         job.process(
-            source, sink, self._spec, self._setup, self._pool, progress,
+            source, sink, self._setup, self._pool, progress,
             plan=plan, first=first, written=written,
         )  # fmt: skip
 
-    def _ready_for(self, pixels: int) -> None:
-        """Tune before the first large picture, of so many LR pixels."""
+    def _check_open(self) -> None:
         if self._closed:
             raise ArgumentError("the engine is closed")
+
+    def _ready_for(self, pixels: int) -> None:
+        """Tune before the first large picture, of so many LR pixels."""
+        self._check_open()
         if self._untuned and pixels * self.scale**2 >= TUNE_FROM:
             with self._tuning:
                 if self._untuned:  # not by another thread meanwhile
                     self._tune(None)
+
+
+def _auto(setup: Setup) -> int:
+    """Return the tile, LR pixels, where nothing was measured."""
+    if setup.devices:
+        return _lr(CARD_TILE_HR, setup.model)
+    return _lr(HEAVY_TILE_HR if setup.model.facts.macs >= HEAVY else AUTO_TILE_HR, setup.model)
+
+
+def _lr(hr: int, model: ModelSpec) -> int:
+    """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the period."""
+    return geometry.ceil_to(max(geometry.MIN_TILE, hr // model.scale), model.period)
 
 
 def upscale(image: NDArray[Any], model: str | Path = "srcnn-915-x2", **options: Any) -> NDArray[Any]:
@@ -517,4 +563,5 @@ def upscale(image: NDArray[Any], model: str | Path = "srcnn-915-x2", **options: 
     For more than one picture make an `Engine` and keep it.
     """
     with Engine(model, **options) as engine:
-        return engine.upscale(image)
+        made: NDArray[Any] = engine.upscale(image)
+        return made

@@ -11,6 +11,7 @@
     ├── OutOfMemoryError      (MemoryError)        a window is too large for the memory there is
     ├── RuntimeMissingError   (ImportError)        an optional package is not installed
     ├── ProviderError         (RuntimeError)       a provider asked for by name does not load
+    ├── DeviceError           (RuntimeError)       a card that failed while it worked
     └── TrainingError         (RuntimeError)       a run that diverged
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 __all__ = [
     "ArgumentError",
+    "DeviceError",
     "ModelError",
     "OutOfMemoryError",
     "OutputError",
@@ -79,6 +81,10 @@ class RuntimeMissingError(SrcnnError, ImportError):
 
 class ProviderError(SrcnnError, RuntimeError):
     """A provider asked for by name is not active; never a silent fallback."""
+
+
+class DeviceError(SrcnnError, RuntimeError):
+    """A card failed while it worked; where there are others, they take over its windows."""
 
 
 class TrainingError(SrcnnError, RuntimeError):

@@ -128,11 +128,9 @@ class Result:
         }
 
 
-def model_method(
-    model: str | Path, provider: str = "auto", precision: str = "exact", threads: int | None = None
-) -> Method:
-    """Return a method that runs an exported model through `Engine`."""
-    engine = Engine(model, provider, "auto", threads, precision=precision)
+def model_method(model: str | Path, provider: str = "auto", **options: Any) -> Method:
+    """Return a method that runs an exported model through `Engine`, which gets the options."""
+    engine = Engine(model, provider, "auto", **options)
     return Method(engine.spec.name, engine.upscale, engine.spec.channels == 3, engine)
 
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import gc
 import itertools
 import math
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import geometry, pipeline, validity
-from .errors import OutOfMemoryError
+from .errors import DeviceError, OutOfMemoryError
 from .geometry import Chunk, Plan, Span, Tile
 from .io import Record, Sink, Source
 from .io.base import StripCache
+from .margins import check_layout, margin_for, rules_for
 from .picture import PictureInfo
-from .render import Renderer, check_layout, margin_for, rules_for
-from .runtime import Setup
-from .spec import ModelSpec
+from .runtime import Setup, Work, batch_for, forget, networks_for, renderer
 
 CHUNK_TILES = 8  # of every worker in a chunk, at least
 CHUNK_MACS = 5e11  # of every worker in a chunk, about: some ten seconds
@@ -47,7 +48,6 @@ class Part:
 def process(
     source: Source,
     sink: Sink,
-    model: ModelSpec,
     setup: Setup,
     pool: ThreadPoolExecutor,
     progress: Progress | None = None,
@@ -59,7 +59,8 @@ def process(
 ) -> None:
     """Upscale a picture from `source` into `sink`.
 
-    Where the network finds no memory for a window, tiles are halved, and what was written is kept.
+    Where the network finds no memory, batches and then tiles are halved, and what was written is kept. A card
+    that breaks leaves its windows to the others.
 
     Parameters
     ----------
@@ -72,10 +73,11 @@ def process(
 
     Raises
     ------
-    PictureError, OutputError, ModelError, OutOfMemoryError
+    PictureError, OutputError, ModelError, OutOfMemoryError, DeviceError
     """
+    model = setup.model
     check_layout(model, source.info.layout)
-    plan = plan or plan_for(model, setup, source.info, sink)
+    plan = plan or plan_for(setup, source.info, sink)
     following = first
 
     def note(record: Record) -> None:
@@ -83,21 +85,25 @@ def process(
         written(following, record)
         following += 1
 
-    batch = Renderer.batch_for(model, source.info, plan)
+    batch = batch_for(setup, source, plan)
     while True:
         try:
-            _Run(source, sink, model, setup, plan, batch, region, progress, note).go(pool, following)
+            _Run(source, sink, setup, plan, batch, region, progress, note).go(pool, following)
             return
         except MemoryError as error:
-            # A model that was not analysed has no margin: only whole pictures are right.
-            smaller = None if math.isnan(model.facts.macs) else plan.halved()
-            if smaller is None:
-                h, w = plan.window
-                text = f"not enough memory for windows of {h} x {w} LR pixels, and there are none smaller"
-                raise OutOfMemoryError(f"{text}: {error}" if str(error) else text) from error
-            # One window at a time, or a batch of more of the smaller ones would need as much.
-            plan, batch = smaller, model.batch or 1
-        # The buffers of the larger windows hang on a cycle of error, frame and future.
+            fewer = 1 if model.batch is None else batch
+            if batch > fewer:
+                batch = max(fewer, batch // 2)
+            else:
+                # A model that was not analysed has no margin: only whole pictures are right.
+                smaller = None if math.isnan(model.facts.macs) else plan.halved()
+                if smaller is None:
+                    h, w = plan.window
+                    text = f"not enough memory for windows of {h} x {w} LR pixels, and there are none smaller"
+                    raise OutOfMemoryError(f"{text}: {error}" if str(error) else text) from error
+                plan = smaller  # the batch stays, or it would need as much
+        # The buffers of the larger windows hang on a cycle of error, frame and future, and cards keep theirs.
+        forget(setup)
         gc.collect()
 
 
@@ -108,7 +114,6 @@ class _Run:
         self,
         source: Source,
         sink: Sink,
-        model: ModelSpec,
         setup: Setup,
         plan: Plan,
         batch: int,
@@ -116,22 +121,35 @@ class _Run:
         progress: Progress | None,
         note: Callable[[Record], None],
     ) -> None:
-        self._source, self._sink, self._model, self._setup = source, sink, model, setup
+        self._source, self._sink, self._setup = source, sink, setup
         self._plan, self._batch, self._progress, self._note = plan, batch, progress, note
-        self._info, self._s = source.info, model.scale
+        self._info, self._s = source.info, setup.model.scale
         h, w = source.info.shape
         self._region = region or (Span(0, h), Span(0, w))
         self._read = StripCache(source).read if source.by_rows else source.read
         # Data go on into what is none as far as a window sees.
-        self._careful = validity.concerns(self._info)
+        self._careful = validity.concerns(self._info) and not hasattr(source, "card")
         self._reach = max(plan.margin, 1) if self._careful else 0
-        self._idle: SimpleQueue[Renderer] = SimpleQueue()
+        self._idle: SimpleQueue[Work | None] = SimpleQueue()
+        self._works: list[Work] = []
+        self._alive, self._counting = 0, threading.Lock()
         self._seen = 0
 
     def go(self, pool: ThreadPoolExecutor, first: int) -> None:
-        plan, info = self._plan, self._info
-        for _ in range(self._setup.workers):
-            self._idle.put(Renderer(self._model, self._setup.network, info, plan, self._batch))
+        networks = networks_for(self._setup, self._source)
+        try:
+            for network in networks:
+                work = renderer(self._setup, network, self._source, self._plan, self._batch)
+                self._works.append(work)
+                self._idle.put(work)
+            self._alive = len(self._works)
+            self._go(pool, first, networks)
+        finally:
+            for work in self._works:
+                work.close()
+
+    def _go(self, pool: ThreadPoolExecutor, first: int, networks: Sequence[Interruptible]) -> None:
+        plan = self._plan
         chunks = plan.within(*self._region)
         for chunk in itertools.islice(chunks, first):
             self._seen += chunk.y.size * chunk.x.size * self._s**2
@@ -158,7 +176,7 @@ class _Run:
             self._write,
             self._advance,
             background=background,
-            interrupted=self._setup.network.interrupted,
+            interrupted=lambda: _interrupted(networks),
         )
 
     def _part(self, chunk: Chunk) -> Part:
@@ -184,12 +202,27 @@ class _Run:
         return part
 
     def _compute(self, chunk: Chunk, batch: tuple[Tile, ...], part: Part, out: NDArray[Any]) -> int:
-        work = self._idle.get()
-        try:
-            work.render(batch, part.samples, part.at, out, (chunk.y.start, chunk.x.start))
-        finally:
+        while True:
+            work = self._idle.get()
+            if work is None:  # for all who wait
+                self._idle.put(None)
+                raise DeviceError("no card is left")
+            try:
+                work.render(batch, part.samples, part.at, out, (chunk.y.start, chunk.x.start))
+            except DeviceError:
+                # Its windows go to the others; it gets no more.
+                with self._counting:
+                    self._alive -= 1
+                    last = self._alive == 0
+                if last:
+                    self._idle.put(None)
+                    raise
+                continue
+            except BaseException:
+                self._idle.put(work)
+                raise
             self._idle.put(work)
-        return sum(t.y.core.size * t.x.core.size for t in batch) * self._s**2
+            return sum(t.y.core.size * t.x.core.size for t in batch) * self._s**2
 
     def _write(self, chunk: Chunk, result: tuple[Part, NDArray[Any]]) -> None:
         part, out = result
@@ -209,9 +242,9 @@ class _Run:
         return Span(span.start * self._s, span.stop * self._s)
 
 
-def plan_for(model: ModelSpec, setup: Setup, info: PictureInfo, sink: Sink) -> Plan:
+def plan_for(setup: Setup, info: PictureInfo, sink: Sink) -> Plan:
     """Cut a picture so that chunks are whole blocks of the sink and every worker has windows."""
-    s = model.scale
+    model, s = setup.model, setup.model.scale
     tile = _share(model.period, info.shape, setup)
     height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
     column = height * s * s * info.layout.channels * info.dtype.itemsize
@@ -241,6 +274,20 @@ def _share(period: int, shape: tuple[int, int], setup: Setup) -> int:
             break
         tile = half
     return tile
+
+
+class Interruptible(Protocol):
+    """A network whose runs can be ended."""
+
+    def interrupted(self) -> AbstractContextManager[None]: ...
+
+
+@contextmanager
+def _interrupted(networks: Sequence[Interruptible]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for network in {id(n): n for n in networks}.values():
+            stack.enter_context(network.interrupted())
+        yield
 
 
 def _done(value: int) -> Future[int]:

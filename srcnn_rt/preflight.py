@@ -108,10 +108,10 @@ def estimate(
     info, work = infos[0], _Work(job, model, setup, infos)
     # Before what is timed touches the memory that is asked for.
     size = work.size(sample=_Limit(SAMPLE_SECONDS))
-    key = (setup, str(info.layout), info.dtype.str)
+    key = (setup.networks, setup.tile, str(info.layout), info.dtype.str)
     rates = {} if rates is None else rates
     if key not in rates:
-        rates[key] = trials.rate(model, setup, pool, info.layout, info.dtype)
+        rates[key] = trials.rate(setup, pool, info.layout, info.dtype)
     return work.estimate(size, rates[key])
 
 
@@ -316,14 +316,15 @@ class _Work:
         channels, pixels = info.layout.channels, math.prod(info.shape)
         reading = parts = chunks = writing = least_writing = windows = 0
         with suppress(SrcnnError):  # a picture that a model has no windows for is refused elsewhere
-            plan = plan_for(self.model, self.setup, info, self._sink())
+            plan = plan_for(self.setup, info, self._sink())
             row = info.shape[1] * channels * info.dtype.itemsize
             if self.source_tiff and sampling.striped(self.job.source):
                 parts = min(info.shape[0], plan.chunk[0]) * row
             if self.streams:
                 wide = min(plan.chunk[1], info.shape[1])
                 chunks = 2 * plan.chunk[0] * wide * s * s * channels * info.dtype.itemsize
-            if max(plan.tile) > trials.MOST_SIDE:  # was timed with a smaller one
+            # Was timed with a smaller one; a card has memory of its own.
+            if max(plan.tile) > trials.MOST_SIDE and not self.setup.devices:
                 windows = 4 * self.model.channels * math.prod(plan.tile) * (1 + s * s) * self.setup.workers
         held = 0 if self.source_streams else self.lr
         if not self.source_streams:
@@ -373,7 +374,7 @@ class _Work:
         if self.tiff and self.job.output.cog:
             seconds += COG_NS * self.raw * pace
         # On the processor files and network share the cores; beside a card they run at the same time.
-        if self.setup.network.provider == "cuda":
+        if self.setup.provider == "cuda":
             return max(seconds, beside / cores)
         return seconds + beside / cores
 

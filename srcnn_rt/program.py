@@ -45,12 +45,29 @@ def prepare(data: bytes, spec: ModelSpec) -> Program:
     So is one of very many nodes, for passes look at all of them after every change, and one whose
     weights would no longer be finite in float32 when multiplied together.
     """
-    from .graph import analyse  # when a model is there, so that importing the package is lean
-
     model = parse(data)
     if len(model.graph.node) > MOST_NODES:
         return Program(data, spec, False)
-    better = rewrite.optimise(model)
+    return _program(data, spec, model, rewrite.optimise(model))
+
+
+def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, Program]:
+    """Return what may be run for a model on a card, by `rewrite.variants`' names and in their order.
+
+    One that is left alone is there as ``file``.
+    """
+    model = parse(data)
+    many = len(model.graph.node) > MOST_NODES
+    graphs = {} if many else rewrite.variants(model, half=half)
+    found = {name: _program(data, spec, model, made) for name, made in graphs.items()}
+    kept = {name: ready for name, ready in found.items() if ready.rewritten or name == "file"}
+    return kept or {"file": Program(data, spec, False)}
+
+
+def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto) -> Program:
+    """Return what is run for the graph that was made of a file's."""
+    from .graph import analyse  # when a model is there, so that importing the package is lean
+
     if list(better.graph.node) == list(model.graph.node) or not _finite(better):
         return Program(data, spec, False)
     facts = analyse(better)

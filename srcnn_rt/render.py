@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bicubic, color, tiles
-from .errors import PictureError
-from .geometry import Plan, Rules, Tile
-from .picture import Layout, PictureInfo
+from .geometry import Plan, Tile
+from .margins import blur, has_plain_alpha, lead, recolors, spare
+from .picture import PictureInfo
 from .session import Network
 from .spec import ModelSpec
 
@@ -31,44 +31,6 @@ from .spec import ModelSpec
 BATCH_SAMPLES = 256**2
 
 Windows = NDArray[np.float32]
-
-
-def margin_for(model: ModelSpec, layout: Layout) -> int:
-    """Return the LR margin that pictures of a layout need with a model."""
-    around = _lead(model) + _spare(model, layout)
-    return around + _blur(model) if _has_plain_alpha(model, layout) else around
-
-
-def check_layout(model: ModelSpec, layout: Layout) -> None:
-    """Refuse pictures whose channels a model has no use for.
-
-    Raises
-    ------
-    PictureError
-        Naming both.
-    """
-    if model.channels in (1, layout.channels):
-        return
-    if model.channels == 3:
-        if layout.color == "bands":
-            raise PictureError(f"a colour model takes gray or RGB pictures, got {layout}")
-        return
-    raise PictureError(f"{model.name} takes pictures of {model.channels} channels, got {layout}")
-
-
-def rules_for(model: ModelSpec) -> tuple[Rules, Rules]:
-    """Return what a model asks of its windows on either axis."""
-    return tuple(  # type: ignore[return-value]
-        Rules(
-            axis.period,
-            model.padded,
-            model.margin if model.padded else 0,
-            axis.multiple,
-            axis.minimum if model.padded else 1,
-            axis.fixed if axis.fixed is None or model.padded else axis.fixed - 2 * model.margin,
-        )
-        for axis in (model.facts.y, model.facts.x)
-    )
 
 
 class Renderer:
@@ -88,19 +50,18 @@ class Renderer:
         self._model, self._layout, self._plan = model, info.layout, plan
         s, (h, w) = model.scale, plan.tile
         self.batch = batch or self.batch_for(model, info, plan)
-        lead = 2 * _lead(model)
+        around = 2 * lead(model)
         self._bound = network.bind(
-            (self.batch, model.channels, h + lead, w + lead), (self.batch, model.channels, h * s, w * s)
+            (self.batch, model.channels, h + around, w + around), (self.batch, model.channels, h * s, w * s)
         )
         # Margin of the windows that colour comes in, beyond what the network reads.
-        self._spare = _spare(model, info.layout)
+        self._spare = spare(model, info.layout)
         # A picture of the model's own channels is extracted right where the network reads it.
         self._direct = info.layout.channels == model.channels and not self._spare
         size = (self.batch, info.layout.channels, *plan.window)
         self._windows = self._bound.input if self._direct else np.zeros(size, np.float32)
         self._count = self.batch  # windows in use
-        # Alpha below this is stored as 0.
-        self._least_alpha = 0.5 / tiles.white(info.dtype) if info.dtype.kind != "f" else 1e-6
+        self._least_alpha = tiles.least_alpha(info.dtype)
 
     @staticmethod
     def batch_for(model: ModelSpec, info: PictureInfo, plan: Plan) -> int:
@@ -144,7 +105,7 @@ class Renderer:
         s = self._model.scale
         if self._direct:
             tiles.stitch(self._network(), batch, s, out, origin=origin)
-        elif _has_plain_alpha(self._model, self._layout):
+        elif has_plain_alpha(self._model, self._layout):
             tiles.stitch(self._with_alpha(), batch, s, out, origin=origin)
         elif self._recolors:
             y = self._luminance(self._windows)
@@ -158,15 +119,18 @@ class Renderer:
             gray = self._sharpen(self._windows)
             tiles.stitch(gray, batch, s, out, origin=origin)
 
+    def close(self) -> None:
+        """Nothing is shared; the buffers go with this object."""
+
     @property
     def _recolors(self) -> bool:
         """Whether only the luminance of RGB goes through the network."""
-        return self._layout.color == "rgb" and self._model.channels == 1
+        return recolors(self._model, self._layout)
 
     @property
     def _margin(self) -> int:
         """LR pixels of colour around the area that the network gives."""
-        return _lead(self._model) + self._spare
+        return lead(self._model) + self._spare
 
     def _network(self) -> Windows:
         """Run the network on its input buffer, in its own range of values; the buffer is spent."""
@@ -215,13 +179,13 @@ class Renderer:
         Colour is bicubic of the premultiplied colour, divided by bicubic of the alpha, plus
         what the network adds to bicubic where colour goes on under the transparent parts.
         """
-        windows, blur, s = self._windows, _blur(self._model), self._model.scale
-        inner = np.ascontiguousarray(_trim(windows, blur))
+        windows, reach, s = self._windows, blur(self._model), self._model.scale
+        inner = np.ascontiguousarray(_trim(windows, reach))
         alpha = inner[:, -1:]
         if (windows[:, -1] == 1).all():
             sharp = self._sharpen(np.ascontiguousarray(inner[:, :-1]))
             return np.concatenate([sharp, np.ones_like(sharp[:, :1])], axis=1)
-        filled = color.fill(windows, blur)
+        filled = color.fill(windows, reach)
         sharp = self._sharpen(filled)
         detail = sharp - _trim(tiles.enlarge(filled, s), self._cut)
         inner[:, :-1] *= alpha
@@ -233,27 +197,6 @@ class Renderer:
     def _cut(self) -> int:
         """HR border of enlarged colour around the area that the network gives."""
         return (self._margin - bicubic.REACH) * self._model.scale
-
-
-def _has_plain_alpha(model: ModelSpec, layout: Layout) -> bool:
-    """Return whether there is an alpha that is not one of the model's own channels."""
-    return layout.alpha and model.channels != layout.channels
-
-
-def _lead(model: ModelSpec) -> int:
-    """Return the margin around a tile that the network itself reads: none if it pads."""
-    return 0 if model.padded else model.margin
-
-
-def _spare(model: ModelSpec, layout: Layout) -> int:
-    """Return what bicubic reads beyond that, where the picture wants bicubic too."""
-    plain = _has_plain_alpha(model, layout) or (layout.color == "rgb" and model.channels == 1)
-    return max(0, bicubic.REACH - _lead(model)) if plain else 0
-
-
-def _blur(model: ModelSpec) -> int:
-    """Return how far colour is looked for under an alpha: as far as the network sees."""
-    return max(model.margin, bicubic.REACH)
 
 
 def _trim(windows: Windows, cut: int) -> Windows:

@@ -1,83 +1,303 @@
-"""Which runtime runs a program, and by how many workers."""
+"""Which runtime runs a program, on what, and by how many workers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from . import spec
-from .errors import ModelError, ProviderError
+from . import cuda, program, spec
+from .errors import DeviceError, ModelError, ProviderError
+from .geometry import Plan, Tile
+from .io import Source
+from .picture import Layout
 from .program import Program
+from .render import Renderer
 from .session import Network, Session
+from .session_cuda import CardNetwork, say_once
 from .spec import ModelSpec
+from .tuning import Choice
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from .precision.loss import Run
 
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
+LANES = 3  # of a card: one cuts and places, one is on the bus, one computes
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A network, how many workers feed it, the threads each of their runs has, and their tile, LR pixels."""
+    """A model ready to run.
 
-    network: Network
-    workers: int
+    Attributes
+    ----------
+    model : facts of the graph that runs, by which windows are cut
+    networks : one for every worker; the same for all of them but where there are several cards
+    threads : of each of their runs
+    tile : LR pixels
+    variant : which graph of `program.variants` runs on a card
+    graphs : whether CUDA graphs are replayed
+    """
+
+    model: ModelSpec
+    networks: tuple[Network | CardNetwork, ...]
     threads: int
-    tile: int
+    tile: int = 0
+    variant: str = ""
+    graphs: bool = False
+
+    @property
+    def workers(self) -> int:
+        """How many windows, or batches of them, are computed at once."""
+        return len(self.networks)
+
+    @property
+    def provider(self) -> str:
+        """The provider really active."""
+        return self.networks[0].provider
+
+    @property
+    def cards(self) -> tuple[cuda.Card, ...]:
+        """What it runs on; none is the processor."""
+        return tuple({id(n): n.card for n in self.networks if isinstance(n, CardNetwork)}.values())
+
+    @property
+    def devices(self) -> int:
+        """On how many cards it runs."""
+        return len(self.cards)
+
+    def arrival(self, card: cuda.Card) -> int:
+        """Return a stream of a card on which the owners of arrays have them ready."""
+        return next(n.arrival for n in self.networks if isinstance(n, CardNetwork) and n.card is card)
+
+
+class Work(Protocol):
+    """What a worker has on one picture: see `render.Renderer`."""
+
+    batch: int
+
+    def render(
+        self, batch: tuple[Tile, ...], part: Any, at: tuple[int, int], out: Any, origin: tuple[int, int]
+    ) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Loader:
-    """Loads a program into a runtime.
+    """Loads a model into a runtime.
 
     Attributes
     ----------
-    program : what is run
+    file : the model as its file has it
     provider, precision : as asked for; see `Engine`
     threads : in all
     whole : whether there is only ever one window
+    devices : numbers of the cards to run on
+    memory : bytes of each card that may be taken, or None
     """
 
-    program: Program
+    file: Program
     provider: str
     precision: str
     threads: int
     whole: bool
+    devices: tuple[int, ...] = (0,)
+    memory: int | None = None
 
-    def open(self, layout: tuple[int, int] | None = None) -> tuple[Network, int, int]:
-        """Load it.
+    def open(self, layout: tuple[int, int] | None = None, variant: str = "", graphs: bool = False) -> Setup:
+        """Load it; the tile is still open.
 
         Parameters
         ----------
-        layout : (workers, threads of each); what suits the runtime if None
-
-        Returns
-        -------
-        The network, how many workers keep it busy, and the threads of each.
+        layout : (workers, threads of each), workers of each card; what suits the runtime if None
+        variant, graphs : of a card, see `Setup`
 
         Raises
         ------
         ProviderError, ModelError, RuntimeMissingError
         """
         fast = self.precision == "fast"
+        if self.provider in ("cuda", "auto"):
+            try:
+                return self._on_cards(layout, variant, graphs)
+            except ProviderError as error:
+                if self.provider == "cuda":
+                    raise
+                if cuda.devices():  # silence would hide a fault
+                    say_once(f"running on the CPU: {error}")
+        ready = self._ready
         if self.provider == "openvino" or (fast and self.provider == "auto"):
             # Imported when asked for: it is an extra, and costs 0.3 s.
             from .session_openvino import OpenVinoSession
 
             # All threads compute one window while the other worker stitches the last and cuts the next.
-            network = OpenVinoSession(self.program, self.threads, fast=fast)
-            return network, 1 if self.whole else 2, self.threads
+            openvino = OpenVinoSession(ready, self.threads, fast=fast)
+            return Setup(ready.spec, (openvino,) * (1 if self.whole else 2), self.threads)
         if fast:
-            raise ProviderError(f"precision fast is offered by provider openvino, not by {self.provider}")
+            raise ProviderError("precision fast is offered by providers cuda and openvino, not by cpu")
         # One thread a worker: each computes a window of its own, and none waits for another.
         workers, each = layout or ((1, self.threads) if self.whole else (self.threads, 1))
         try:
-            session = Session(self.program.data, self.provider, each)
+            session = Session(ready.data, each)
         except ModelError as error:
-            raise ModelError(f"{self.program.spec.name}: {error}") from error
-        if session.provider != "cpu":  # a card runs one window at a time
-            workers = 1
-        return session, workers, each
+            raise ModelError(f"{self.file.spec.name}: {error}") from error
+        return Setup(ready.spec, (session,) * workers, each)
+
+    def chosen(self, choice: Choice, present: Setup) -> Setup:
+        """Load it as it was measured to be fastest; `present` if that is how it is loaded."""
+        workers = choice.workers * max(1, present.devices)
+        same = (present.workers, present.threads, present.variant, present.graphs)
+        if (workers, choice.threads, choice.variant, choice.graphs) == same:
+            return present
+        return self.open((choice.workers, choice.threads), choice.variant, choice.graphs)
+
+    def layouts(self, present: Setup) -> list[Setup]:
+        """Return the ways to run it that `Engine.tune` should try, tiles aside."""
+        if present.devices:
+            names = list(self._candidates())
+            ways = [(LANES, name, graphs) for name in names for graphs in (False, True)]
+            ways += [(lanes, names[0], False) for lanes in (1, 2, 4)]
+            return [self.open((lanes, 1), name, graphs) for lanes, name, graphs in ways]
+        found = {(present.workers, present.threads)}
+        if present.provider == "cpu":
+            found |= {(self.threads, 1), (1, self.threads)}
+        return [self.open(layout) for layout in sorted(found)]
+
+    @property
+    def _understood(self) -> bool:
+        return not math.isnan(self.file.spec.facts.macs)
+
+    @property
+    def _ready(self) -> Program:
+        """What runs; a graph that was not understood runs as it is."""
+        return program.prepare(self.file.data, self.file.spec) if self._understood else self.file
+
+    def _on_cards(self, layout: tuple[int, int] | None, variant: str, graphs: bool) -> Setup:
+        try:
+            cards = cuda.open_cards(self.devices)
+        except DeviceError as error:
+            raise ProviderError(f"provider cuda does not load: {error}") from error
+        lanes = 1 if self.whole else layout[0] if layout else LANES
+        variant, ready = self._variant(variant)
+        runs = ready
+        if self.precision == "fast":
+            runs = _halved(ready, lambda made: CardNetwork(cards[0], made).run)
+        networks = [CardNetwork(card, runs, memory=self.memory, lanes=lanes, graphs=graphs) for card in cards]
+        # A session tells whether CUDA really runs; it is kept for the first picture.
+        channels = 3 if ready.spec.channels == 1 else ready.spec.channels
+        kind = Layout.of(channels, bands=channels != 3)
+        for network in networks:
+            try:
+                network.lane(kind, np.dtype(np.uint8), "windows").close()
+            except DeviceError as error:
+                raise ProviderError(f"provider cuda does not load: {error}") from error
+            except ModelError as error:
+                raise ModelError(f"{self.file.spec.name}: {error}") from error
+        # Cards take turns in the list, so that the first windows go to all of them.
+        return Setup(ready.spec, tuple(networks) * lanes, 1, 0, variant, graphs)
+
+    def _variant(self, name: str) -> tuple[str, Program]:
+        """Return a graph for a card by its name; the one that should be fastest if there is none of it."""
+        found = self._candidates()
+        name = name if name in found else next(iter(found))
+        return name, found[name]
+
+    def _candidates(self) -> dict[str, Program]:
+        if not self._understood:
+            return {"file": self.file}
+        return program.candidates(self.file.data, self.file.spec, half=self.precision == "fast")
+
+
+def _halved(exact: Program, runs: Callable[[Program], Run]) -> Program:
+    """Return a program whose layers compute in float16.
+
+    Parameters
+    ----------
+    runs : gives what runs a program on the card
+
+    Raises
+    ------
+    ProviderError
+        If nothing of it can, or it would lose too much.
+    """
+    from .precision import float16, loss
+
+    def on_processor(graph: ModelProto, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        return Session(graph.SerializeToString()).run(window)
+
+    values = exact.spec.range
+    white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
+    half = float16.for_float16(spec.parse(exact.data), min(values.offset), white, on_processor)
+    if half.layers == 0 and exact.spec.facts.types[0] != "float16":
+        raise ProviderError("precision fast cannot be used: no layer of the model can compute in float16")
+    made = replace(exact, data=half.model.SerializeToString())
+    lost = float16.float16_loss(exact, runs(made), Session(exact.data).run)
+    loss.require(exact.spec, lost, float16.LIMIT_DB, "float16")
+    return made
+
+
+def renderer(setup: Setup, network: Network | CardNetwork, source: Source, plan: Plan, batch: int) -> Work:
+    """Return what a worker needs on one picture."""
+    if not isinstance(network, CardNetwork):
+        return Renderer(setup.model, network, source.info, plan, batch)
+    # Imported with the first card: the processor's way needs none of it.
+    from .ondevice import DeviceSource
+    from .render_card import DeviceRenderer, WindowRenderer
+
+    if isinstance(source, DeviceSource):
+        return DeviceRenderer(setup.model, network, source.info, plan)
+    return WindowRenderer(setup.model, network, source.info, plan, batch)
+
+
+def batch_for(setup: Setup, source: Source, plan: Plan) -> int:
+    """Return how many windows go through a network together."""
+    network = setup.networks[0]
+    if not isinstance(network, CardNetwork):
+        return Renderer.batch_for(setup.model, source.info, plan)
+    from . import render_card
+    from .ondevice import DeviceSource
+
+    if isinstance(source, DeviceSource):
+        return 1
+    return render_card.batch_for(setup.model, network, source.info, plan)
+
+
+def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:
+    """Return the networks that can work on a picture: not on cards that broke, or that do not hold it.
+
+    Raises
+    ------
+    DeviceError
+        If there are none.
+    """
+    from_card = getattr(source, "card", None)
+    found, reason = [], ""
+    for network in setup.networks:
+        if isinstance(network, CardNetwork):
+            if network.failed is not None:
+                reason = network.failed
+                continue
+            if from_card is not None and network.card is not from_card:
+                continue
+        found.append(network)
+    if not found:
+        raise DeviceError(reason or "no card holds the picture")
+    return found
+
+
+def forget(setup: Setup) -> None:
+    """Let go of the memory that cards keep for the next picture."""
+    for network in setup.networks:
+        if isinstance(network, CardNetwork):
+            network.forget()
 
 
 def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
@@ -93,7 +313,7 @@ def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
         declared = spec.interface(data)
         size = (declared.height or _TRIAL, declared.width or _TRIAL)
         trial = np.zeros((declared.batch or 1, declared.channels, *size), np.float32)
-        shape = Session(data, "cpu").run(trial).shape
+        shape = Session(data).run(trial).shape
         if len(shape) != 4:
             raise ModelError(f"gives {shape} for {trial.shape}: a picture (N, C, H, W) is needed")
         out = shape[2:]

@@ -1,4 +1,4 @@
-"""ONNX Runtime: which providers really load, a session's options, one run.
+"""ONNX Runtime on the CPU: a session's options, one run.
 
 onnxruntime is imported when first needed: it is an extra (``cpu`` or ``gpu``), and
 importing this package must stay cheap.
@@ -6,32 +6,29 @@ importing this package must stay cheap.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArgumentError, ModelError, OutOfMemoryError, ProviderError, RuntimeMissingError
+from .errors import ArgumentError, DeviceError, ModelError, OutOfMemoryError, RuntimeMissingError
 
 PROVIDERS = ("auto", "cpu", "cuda", "openvino")
 PRECISIONS = ("exact", "fast")
+NONE: Mapping[str, str] = MappingProxyType({})
 _CPU = "CPUExecutionProvider"
-_CUDA = "CUDAExecutionProvider"
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
     "tensor(uint8)": np.dtype(np.uint8),
 }
-# What runtimes say where memory did not suffice; they have no type of error for it.
+# What runtimes say where memory did not suffice, or a card broke; they have no types of error for it.
 _NO_MEMORY = re.compile(r"bad.?alloc|failed to allocate|out of memory|alloc_failed|not enough memory", re.I)
-_GPU_EXTRA = 'pip uninstall -y onnxruntime && pip install "srcnn-rt[gpu]"'
+_BROKEN = re.compile(r"(cuda|cudnn|cublas)\w* (failure|error)|cuda_error|device.{0,20} lost", re.I)
 
 
 def runtime() -> ModuleType:
@@ -67,20 +64,6 @@ def available_threads() -> int:
         return os.cpu_count() or 1
 
 
-def cuda_missing() -> str | None:
-    """Return why CUDA cannot be used here, or None if a session may be tried."""
-    if _CUDA not in runtime().get_available_providers():
-        return f"the installed ONNX Runtime has no CUDA; type: {_GPU_EXTRA}"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1" if os.name == "posix" else "nvcuda.dll")
-    except OSError:
-        return "no NVIDIA driver is installed (libcuda does not load)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the NVIDIA driver finds no device"
-    return None
-
-
 class Network(Protocol):
     """A model loaded into a runtime.
 
@@ -101,48 +84,31 @@ class Network(Protocol):
 
 
 class Session:
-    """One model in ONNX Runtime on one provider; ``run`` may be called from several threads at once.
+    """One model in ONNX Runtime on the CPU; ``run`` may be called from several threads at once.
 
     Parameters
     ----------
     model : bytes
         A serialized ONNX model with one float32 input and one output.
-    provider : {"auto", "cpu", "cuda"}
-        ``"auto"`` takes CUDA where it works, else the CPU. A provider asked for by name
-        is used or an error is raised.
     threads : int, optional
         Threads inside one run; all available processors if None.
 
     Attributes
     ----------
-    provider : "cpu" or "cuda", the one really active
+    provider : "cpu"
     threads : int
     """
 
-    def __init__(self, model: bytes, provider: str = "auto", threads: int | None = None) -> None:
-        if provider not in ("auto", "cpu", "cuda"):
-            raise ArgumentError(f"ONNX Runtime's provider must be auto, cpu or cuda, got {provider!r}")
+    provider = "cpu"
+
+    def __init__(self, model: bytes, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise ArgumentError(f"threads must be at least 1, got {threads}")
-        ort = runtime()
         self.threads = threads or available_threads()
-        self._session: Any = None
-        if provider != "cpu":
-            reason = cuda_missing()
-            if reason is None:
-                self._session = _create(ort, model, _cuda_options(), self.threads)
-                if _CUDA not in self._session.get_providers():
-                    self._session, reason = None, _why_cuda_failed(ort)
-                    if provider == "auto":  # a card is there, so silence would hide a fault
-                        warnings.warn(f"running on the CPU: {reason}", RuntimeWarning, stacklevel=3)
-            if self._session is None and provider == "cuda":
-                raise ProviderError(f"provider cuda does not load: {reason}")
-        self.provider = "cpu" if self._session is None else "cuda"
-        if self._session is None:
-            self._session = _create(ort, model, [_CPU], self.threads)
+        self._session = create(model, [_CPU], self.threads)
         (source, *_), (target, *_) = self._session.get_inputs(), self._session.get_outputs()
         self._input, self._output = source.name, target.name
-        self._running = ort.RunOptions()
+        self._running = runtime().RunOptions()
         self._running.log_severity_level = 4  # failures come as exceptions
         self._dtype: np.dtype[Any] = _DTYPES.get(source.type, np.dtype(np.float32))
 
@@ -174,7 +140,7 @@ class Session:
         ----------
         source, target : (N, C, h, w) of the windows and of what the model makes of them
         """
-        if self.provider == "cpu" and self._dtype == np.float32:
+        if self._dtype == np.float32:
             return _InPlace(self._session, self._running, self._input, self._output, source, target)
         return Bound(self.run, source, target)
 
@@ -251,39 +217,42 @@ class _InPlace(Bound):
             raise failure("ONNX Runtime", self.input.shape, error) from error
 
 
-def failure(runtime: str, shape: tuple[int, ...], error: Exception) -> OutOfMemoryError | ModelError:
-    """Return what to raise where a runtime failed: out of memory, or whatever it says."""
-    text = f"{runtime} failed on windows of shape {shape}: {error}"
-    return OutOfMemoryError(text) if _NO_MEMORY.search(str(error)) else ModelError(text)
+def failure(
+    runtime: str, shape: tuple[int, ...], error: Exception
+) -> OutOfMemoryError | DeviceError | ModelError:
+    """Return what to raise where a runtime failed: out of memory, a broken card, or whatever it says."""
+    return _told(f"{runtime} failed on windows of shape {shape}: {error}")
 
 
-def _create(ort: ModuleType, model: bytes, providers: list[Any], threads: int) -> Any:
+def _told(text: str) -> OutOfMemoryError | DeviceError | ModelError:
+    if _NO_MEMORY.search(text):
+        return OutOfMemoryError(text)
+    return DeviceError(text) if _BROKEN.search(text) else ModelError(text)
+
+
+def create(model: bytes, providers: list[Any], threads: int, config: Mapping[str, str] = NONE) -> Any:
+    """Return ONNX Runtime's own session of a model.
+
+    Parameters
+    ----------
+    config : further entries of the session's configuration
+
+    Raises
+    ------
+    ModelError, OutOfMemoryError, DeviceError
+        If the runtime does not take it.
+    """
+    ort = runtime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # this session's; failures come as exceptions or are asked for
     # Spinning workers would take the cores from reading and writing.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
     try:
-        return ort.InferenceSession(model, options, providers=providers)
+        # A fallback would print to stdout, and run on the processor.
+        return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # the runtime's errors share no other base class
-        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
-
-
-def _cuda_options() -> list[Any]:
-    ort = runtime()
-    if hasattr(ort, "preload_dlls"):  # finds CUDA and cuDNN among the pip-installed packages
-        ort.preload_dlls()
-    # One shape only, so an exhaustive search for the fastest algorithm is not worth its time
-    # and memory; TF32 would cost accuracy.
-    return [(_CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}), _CPU]
-
-
-def _why_cuda_failed(ort: ModuleType) -> str:
-    """Load the provider's library by hand: the loader's message says what is missing."""
-    library = Path(str(ort.__file__)).parent / "capi" / "libonnxruntime_providers_cuda.so"
-    try:
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        return f"{error}; CUDA 13 and cuDNN 9 come with: {_GPU_EXTRA}"
-    return "ONNX Runtime's CUDA provider did not start; check the driver's version with nvidia-smi"
+        raise _told(f"ONNX Runtime cannot load the model: {error}") from error

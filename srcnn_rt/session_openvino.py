@@ -17,16 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError, OutOfMemoryError, ProviderError
-from .precision import ACCUMULATOR, LIMIT_DB, Reduced, for_bfloat16, loss_db
+from .precision.bfloat16 import ACCUMULATOR, LIMIT_DB, Reduced, for_bfloat16
+from .precision.loss import errors, lost, require, trial_shapes
 from .session import Bound, Session, available_threads, failure
 
 if TYPE_CHECKING:
     from .program import Program
 
 _EXTRA = 'type: pip install "srcnn-rt[openvino]"'
-_CALIBRATION = 96  # LR pixels a side
-# What a model reaches on Set5 where its file does not say: a high one, for then less noise is allowed.
-_PSNR = 38.0
 
 
 def missing(*, bfloat16: bool) -> str | None:
@@ -147,35 +145,20 @@ class OpenVinoSession:
         ProviderError
             If the rest would cost more than `LIMIT_DB` of PSNR.
         """
-        spec = program.spec
-        s, p = spec.scale, spec.period
-        lead = 0 if spec.padded else 2 * spec.margin
-        h, w = (axis.fixed or -(-_CALIBRATION // p) * p + lead for axis in (spec.facts.y, spec.facts.x))
-        shape = (spec.batch or 1, spec.channels, h, w)
-        bound = self.bind(shape, (*shape[:2], s * (h - lead), s * (w - lead)))
-        exact = Session(program.data, "cpu", self.threads)
-        gain, offset = (np.array(v, np.float32)[:, None, None] for v in (spec.range.gain, spec.range.offset))
-        errors = []
-        for seed in range(2):
-            picture = np.broadcast_to(gain * drawn(max(h, w), seed)[:h, :w] + offset, shape)
+        bound = self.bind(*trial_shapes(program))
+
+        def run(picture: NDArray[np.float32]) -> NDArray[np.float32]:
             bound.input[...] = picture
             bound.run()
-            errors.append(bound.output - exact.run(np.ascontiguousarray(picture)))
-        error = np.stack(errors)
+            return bound.output.copy()
+
+        error = errors(program, run, Session(program.data, self.threads).run)
         if self._reduced is not None and self._reduced.channels:
             # One constant for all pixels of a channel, given to each place of a block.
             mean = error.mean(axis=(0, 1, 3, 4))
             self._constant[:] = self._reduced.spread(-mean)
             error = error - mean[:, None, None]
-        rms = float(np.sqrt(np.mean((error / gain) ** 2)))
-        psnr = spec.training.get("psnr", {})
-        known = [v for k, v in psnr.items() if "set5" in k.lower()] if isinstance(psnr, dict) else []
-        loss = loss_db(rms, float(known[0]) if known else _PSNR)
-        if not loss <= LIMIT_DB:
-            raise ProviderError(
-                f"precision fast cannot be used: {spec.name} would lose about {loss:.2f} dB in bfloat16, "
-                f"{LIMIT_DB} are allowed"
-            )
+        require(program.spec, lost(program.spec, error), LIMIT_DB, "bfloat16")
 
 
 class _Request(Bound):
@@ -220,23 +203,6 @@ class _Request(Bound):
     def cancel(self) -> None:
         """End a run between two layers, with an error."""
         self._request.cancel()
-
-
-def drawn(side: int, seed: int) -> NDArray[np.float32]:
-    """Return a (side, side) picture of 8-bit codes in [0, 1] with the statistics of photographs.
-
-    Noise whose spectrum falls with frequency, and discs with sharp edges on it.
-    """
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:side, 0:side]
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
-    frequency[0, 0] = 1
-    noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency**1.2, (side, side))
-    picture = (noise - noise.min()) / np.ptp(noise)
-    for _ in range(12):
-        cy, cx, radius = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(2, side / 5)
-        picture[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = rng.uniform()
-    return np.asarray(np.rint(picture * 255) / 255, np.float32)
 
 
 def _blocks(reduced: Reduced, target: tuple[int, ...]) -> list[int]:

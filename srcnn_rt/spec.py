@@ -339,7 +339,24 @@ def parse(data: bytes) -> ModelProto:
     if not proto.graph.node or not proto.graph.output:
         raise ModelError("not an ONNX model: no graph in it")
     check(proto, data)
+    _refuse_picture_path(proto)
     return proto
+
+
+def is_model(name: str) -> bool:
+    """Return whether a name means an ONNX model, bundled or a file, and not a checkpoint."""
+    return name in bundled() or _BICUBIC.fullmatch(name) is not None or name.lower().endswith(SUFFIX)
+
+
+def _refuse_picture_path(proto: ModelProto) -> None:
+    """Refuse what `pixelfile` wrote: it takes pictures where a network takes planes."""
+    meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
+    if "io" in meta:
+        raise ModelError(
+            f"was written by srcnn-rt export --io {meta['io']} for other runtimes, and takes "
+            f"{meta.get('layout', 'whole')} pictures itself; "
+            f"here use the model inside, {meta.get('model', 'which it was made of')}"
+        )
 
 
 def _begins_like_onnx(head: bytes) -> bool:

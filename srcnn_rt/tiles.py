@@ -31,6 +31,11 @@ def white(dtype: np.dtype[Any]) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
+def least_alpha(dtype: np.dtype[Any]) -> float:
+    """Return the alpha in [0, 1] below which it is stored as 0; of float32, below which it says nothing."""
+    return 1e-6 if dtype.kind == "f" else 0.5 / white(dtype)
+
+
 def extract(
     picture: NDArray[Any],
     tiles: Sequence[Tile],
@@ -80,6 +85,95 @@ def extract(
     _tiles.extract(picture, whole[0], whole[1], origin[0], origin[1], np.array(corners, np.intp), gain, out)
 
 
+def cut(
+    picture: NDArray[Any],
+    tiles: Sequence[Tile],
+    margin: int,
+    out: NDArray[Any],
+    *,
+    shape: tuple[int, int] | None = None,
+    origin: tuple[int, int] = (0, 0),
+) -> None:
+    """Fill ``out[:len(tiles)]`` with windows as they stand in the picture, mirrored at its true edges.
+
+    As `extract`, but interleaved and of the picture's own type: (N, h, w, C).
+
+    Raises
+    ------
+    ArgumentError
+        If an array has the wrong shape or type, or the part lacks a pixel a window needs.
+    """
+    _check_picture(picture)
+    if out.ndim != 4 or out.dtype != picture.dtype or out.shape[3] != picture.shape[2]:
+        raise ArgumentError(
+            f"windows of {picture.dtype} {picture.shape} do not go into {out.dtype} {out.shape}"
+        )
+    if len(tiles) > len(out):
+        raise ArgumentError(f"{len(tiles)} windows do not fit into {out.shape}")
+    whole = (picture.shape[0], picture.shape[1]) if shape is None else shape
+    for window, tile in zip(out, tiles, strict=False):
+        corner = (tile.y.origin - margin, tile.x.origin - margin)
+        places = []
+        for axis in (0, 1):
+            start, size, length = corner[axis], out.shape[1 + axis], whole[axis]
+            need = mirrored_reach(start, start + size, length)
+            have = Span(origin[axis], origin[axis] + picture.shape[axis])
+            if need.start < have.start or need.stop > have.stop:
+                raise ArgumentError(
+                    f"a window reaches {need.start}..{need.stop - 1}, "
+                    f"the part at hand holds {have.start}..{have.stop - 1}"
+                )
+            places.append(mirrored(start, size, length) - origin[axis])
+        rows, columns = places
+        if all(place[-1] - place[0] == len(place) - 1 for place in places):  # nothing is mirrored
+            np.copyto(window, picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        else:
+            np.copyto(window, picture[rows[:, None], columns])
+
+
+def mirrored(start: int, size: int, length: int) -> NDArray[np.int64]:
+    """Return where in a picture's axis positions ``start … start + size - 1`` come from.
+
+    Symmetrically and endlessly, as `mirrored_reach` says.
+    """
+    place = np.arange(start, start + size, dtype=np.int64) % (2 * length)
+    return np.asarray(np.where(place < length, place, 2 * length - 1 - place), np.int64)
+
+
+def place(
+    windows: NDArray[Any],
+    tiles: Sequence[Tile],
+    scale: int,
+    out: NDArray[Any],
+    *,
+    origin: tuple[int, int] = (0, 0),
+) -> None:
+    """Put each window's core into its place; the samples stay as they are.
+
+    Parameters
+    ----------
+    windows : (N, h, w, C) of the type of `out`, HR, of `tiles`, in order; later windows are ignored
+    scale : HR pixels an LR pixel
+    out : (h, w, C), the picture, or the part of it that the cores lie in
+    origin : (y, x) of the part in the whole picture, LR pixels
+
+    Raises
+    ------
+    ArgumentError
+        If a shape or type is wrong, or a core lies outside its window or `out`.
+    """
+    _check_picture(out)
+    if windows.ndim != 4 or windows.dtype != out.dtype or windows.shape[3] != out.shape[2]:
+        raise ArgumentError(f"windows {windows.dtype} {windows.shape} do not go into {out.dtype} {out.shape}")
+    if len(tiles) > len(windows):
+        raise ArgumentError(f"windows {windows.shape} do not hold {len(tiles)} tiles")
+    for window, core in zip(
+        windows, cores_of(tiles, scale, windows.shape[1:3], out.shape, origin), strict=False
+    ):
+        y, x, to_y, to_x, h, w = core
+        np.copyto(out[to_y : to_y + h, to_x : to_x + w], window[y : y + h, x : x + w])
+
+
 def stitch(
     windows: NDArray[np.float32],
     tiles: Sequence[Tile],
@@ -114,7 +208,7 @@ def stitch(
         raise ArgumentError(
             f"windows {windows.shape} do not hold {len(tiles)} tiles of {out.shape[2]} channels"
         )
-    cores = _cores(tiles, scale, cut, windows, out, origin)
+    cores = cores_of(tiles, scale, windows.shape[2:], out.shape, origin, cut)
     if tiles:
         _tiles.stitch(windows, cores, white(out.dtype), out)
 
@@ -205,7 +299,7 @@ def stitch_color(
             f"colour {windows.shape} with a margin of {margin} goes with luminance (N, "
             f"{', '.join(map(str, shape))}) at x{scale}, not with {luminance.shape}"
         )
-    cores = _cores(tiles, scale, 0, luminance, out, origin)
+    cores = cores_of(tiles, scale, luminance.shape[2:], out.shape, origin)
     if tiles:
         _tiles.stitch_color(
             windows,
@@ -245,15 +339,23 @@ def _rows(count: int, width: int) -> NDArray[np.float32]:
     return flat[start : start + count * width].reshape(count, width)
 
 
-def _cores(
+def cores_of(
     tiles: Sequence[Tile],
     scale: int,
-    cut: int,
-    windows: NDArray[np.float32],
-    out: NDArray[Any],
+    window: tuple[int, ...],
+    shape: tuple[int, ...],
     origin: tuple[int, int],
+    cut: int = 0,
 ) -> NDArray[np.intp]:
-    """Return (from_y, from_x, to_y, to_x, height, width) of each core, HR samples, checked."""
+    """Return (from_y, from_x, to_y, to_x, height, width) of each core, HR samples, checked.
+
+    Parameters
+    ----------
+    window : (h, w) of a window, HR
+    shape : (h, w) of the part of the result that the cores lie in
+    origin : (y, x) of that part, LR
+    cut : HR samples of each window's border that lie outside its tile
+    """
     cores = [
         (
             (t.y.core.start - t.y.origin) * scale + cut,
@@ -268,10 +370,10 @@ def _cores(
     for core in cores:
         for axis in (0, 1):
             size = core[4 + axis]
-            if min(core) < 0 or core[axis] + size > windows.shape[2 + axis]:
-                raise ArgumentError(f"a core lies outside its window of shape {windows.shape[2:]}")
-            if core[2 + axis] + size > out.shape[axis]:
-                raise ArgumentError(f"a core lies outside the output of shape {out.shape[:2]}")
+            if min(core) < 0 or core[axis] + size > window[axis]:
+                raise ArgumentError(f"a core lies outside its window of shape {tuple(window)}")
+            if core[2 + axis] + size > shape[axis]:
+                raise ArgumentError(f"a core lies outside the output of shape {tuple(shape[:2])}")
     return np.array(cores, np.intp)
 
 

@@ -21,8 +21,10 @@ from .spec import ModelSpec
 
 # What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
 TILES_HR = (96, 128, 192, 256, 384, 512, 768)
+CARD_TILES_HR = (512, 768, 1024, 1536, 2048)
 MOST_AT_ONCE = 2 * 768**2
 TRIAL_HR = 1024  # about the side of the picture it is tried on
+CARD_TRIAL_HR = 6144
 TRIAL_ROUNDS = 4  # the first plans and allocates
 # What a measurement of one setup may take, seconds; a window that takes longer is run once.
 RATE_SECONDS = 0.4
@@ -32,18 +34,22 @@ _SMALLER = 256
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s."""
+    """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s.
+
+    On a card also which graph ran, and whether CUDA graphs were replayed.
+    """
 
     tile: int
     workers: int
     threads: int
     mpx_per_s: float
+    variant: str = ""
+    graphs: bool = False
 
 
 def fastest(
-    model: ModelSpec,
     layouts: Iterable[Setup],
-    lr: Callable[[int], int],
+    lr: Callable[[int, ModelSpec], int],
     pool: ThreadPoolExecutor,
     progress: Callable[[Trial], None] | None,
 ) -> tuple[Setup, list[Trial]]:
@@ -51,8 +57,8 @@ def fastest(
 
     Parameters
     ----------
-    layouts : setups that differ in workers and threads
-    lr : gives the tile in LR pixels for one in HR pixels
+    layouts : setups that differ in workers and threads, or in the graph that a card runs
+    lr : gives the tile in LR pixels for one in HR pixels and a model
     progress : called with every trial
 
     Returns
@@ -62,27 +68,27 @@ def fastest(
     trials: list[tuple[Trial, Setup]] = []
 
     def measure(setups: list[Setup]) -> None:
-        for setup, speed in zip(setups, _speeds(model, setups, pool), strict=True):
-            trial = Trial(setup.tile, setup.workers, setup.threads, speed)
+        for setup, speed in zip(setups, _speeds(setups, pool), strict=True):
+            trial = Trial(setup.tile, setup.workers, setup.threads, speed, setup.variant, setup.graphs)
             trials.append((trial, setup))
             if progress is not None:
                 progress(trial)
 
     measure(list(layouts))
     best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
-    tiles = {lr(hr) for hr in TILES_HR if hr * hr * best.workers <= MOST_AT_ONCE} - {best.tile}
+    sides, most = (CARD_TILES_HR, math.inf) if best.devices else (TILES_HR, MOST_AT_ONCE)
+    tiles = {lr(hr, best.model) for hr in sides if hr * hr * best.workers <= most} - {best.tile}
     measure([replace(best, tile=side) for side in sorted(tiles)])
     trials.sort(key=lambda t: t[0].mpx_per_s)
     return trials[-1][1], [trial for trial, _ in trials]
 
 
-def rate(
-    model: ModelSpec, setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype[Any]
-) -> float:
+def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype[Any]) -> float:
     """Return HR pixels a second of arrays of a kind: a few windows of the setup's own size.
 
     The median of some runs, because what else the machine does slows the picture as well.
     """
+    model = setup.model
     side = setup.tile if setup.tile <= MOST_SIDE else geometry.ceil_to(_SMALLER, model.period)
     setup = replace(setup, tile=side)
     shape = (side, side * setup.workers * 2)
@@ -94,30 +100,32 @@ def rate(
     taken: list[float] = []
     while not taken or sum(taken) + statistics.median(taken) <= RATE_SECONDS:
         start = time.perf_counter()
-        process(source, sink, model, setup, pool)
+        process(source, sink, setup, pool)
         taken.append(time.perf_counter() - start)
     # The first plans and allocates.
     return math.prod(shape) * model.scale**2 / statistics.median(taken[1:] or taken)
 
 
-def _speeds(model: ModelSpec, setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
+def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
     """Return HR Mpx/s on a drawn picture of each setup, the best of some rounds.
 
     They take turns, and the best counts, because what else the machine does only ever slows.
     """
-    channels = model.channels
+    channels = setups[0].model.channels
     layout = Layout.of(channels, bands=channels not in (1, 3))
     rng = np.random.default_rng(0)
     best = [0.0] * len(setups)
     for _ in range(TRIAL_ROUNDS):
         for k, setup in enumerate(setups):
+            model = setup.model
             # Whole windows, as many for every worker.
-            side = setup.tile * max(2, round(TRIAL_HR / (setup.tile * model.scale)))
+            trial = CARD_TRIAL_HR if setup.devices else TRIAL_HR
+            side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
             picture = rng.integers(0, 256, (side, side, channels), np.uint8)
             info = PictureInfo((side, side), layout, picture.dtype)
             source, sink = ArraySource(picture, info), ArraySink(info.scaled(model.scale))
             start = time.perf_counter()
-            process(source, sink, model, setup, pool)
+            process(source, sink, setup, pool)
             taken = time.perf_counter() - start
             best[k] = max(best[k], (side * model.scale) ** 2 / 1e6 / taken)
     return best

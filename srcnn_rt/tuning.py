@@ -25,13 +25,17 @@ class Choice:
     Attributes
     ----------
     tile : side of a tile in HR pixels
-    workers : windows computed at once
+    workers : windows computed at once, of each card where there are cards
     threads : of each
+    variant : which graph a card runs
+    graphs : whether it replays CUDA graphs
     """
 
     tile: int
     workers: int
     threads: int
+    variant: str = ""
+    graphs: bool = False
 
 
 def folder() -> Path:
@@ -44,12 +48,14 @@ def folder() -> Path:
     return platformdirs.user_cache_path("srcnn-rt")
 
 
-def key_for(model: bytes, provider: str, precision: str, threads: int) -> str:
-    """Return the name of an entry; another processor, version or model has another."""
+def key_for(model: bytes, provider: str, precision: str, threads: int, cards: str = "") -> str:
+    """Return the name of an entry; another processor, card, version or model has another."""
     import hashlib  # this and platform take milliseconds that importing the package should not
 
     digest = hashlib.sha256(model).hexdigest()[:16]
-    return " | ".join((digest, provider, precision, f"{threads} threads", machine(), __version__))
+    return " | ".join(
+        (digest, provider, precision, f"{threads} threads", machine(), *filter(None, [cards]), __version__)
+    )
 
 
 def machine() -> str:
@@ -70,8 +76,10 @@ def recall(key: str) -> Choice | None:
         choice = Choice(**found) if isinstance(found, dict) else None
     except TypeError:
         return None
-    whole = choice is not None and all(type(n) is int and n > 0 for n in asdict(choice).values())
-    return choice if whole else None
+    if choice is None or type(choice.variant) is not str or type(choice.graphs) is not bool:
+        return None
+    good = all(type(n) is int and n > 0 for n in (choice.tile, choice.workers, choice.threads))
+    return choice if good else None
 
 
 def remember(key: str, choice: Choice) -> Path | None:

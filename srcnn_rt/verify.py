@@ -23,7 +23,7 @@ from . import spec
 from .engine import Engine
 from .errors import ModelError
 from .geometry import MIN_TILE, Rules
-from .render import rules_for
+from .margins import rules_for
 from .session import Session
 from .spec import ModelSpec
 
@@ -127,7 +127,7 @@ def _tiled_equals_whole(data: bytes, described: ModelSpec) -> Check:
     if not described.range.plain or described.facts.types[0] == "uint8":
         return Check("real weights", None, "not run on models with a value range of their own")
     engines = [Engine(data, "cpu", tile) for tile in _TILES]
-    worst, count = _compare(engines, Session(data, "cpu"), described, "real")
+    worst, count = _compare(engines, Session(data), described, "real")
     limit = TOLERANCE if described.facts.types[0] == "float32" else 2e-3
     text = f"largest difference {worst:.2g} of full scale in {count} pictures, allowed {limit:g}"
     return Check("real weights", worst <= limit, text)
@@ -152,7 +152,7 @@ def _integers(data: bytes, described: ModelSpec) -> Check:
         return Check(name, None, f"activations reach {top:.2g}, over 2^24, where float32 stops being exact")
     exact = made.SerializeToString()
     engines = [Engine(exact, "cpu", tile) for tile in _TILES]
-    worst, count = _compare(engines, Session(exact, "cpu"), described, "integer")
+    worst, count = _compare(engines, Session(exact), described, "integer")
     return Check(name, worst == 0, f"largest difference {worst:g} in {count} pictures, must be 0")
 
 
@@ -160,7 +160,7 @@ def _outside(data: bytes, described: ModelSpec) -> Check:
     name = "outside the margin"
     checked = 0
     for axis, before, after, size, core in _places(described):
-        session = Session(_randomised(data, 0), "cpu")
+        session = Session(_randomised(data, 0))
         picture = _picture(described, size, 1)
         changed = picture.copy()
         other = _picture(described, size, 2)
@@ -204,7 +204,7 @@ def _changes(
     core: tuple[int, int],
     seed: int,
 ) -> bool:
-    session = Session(_randomised(data, seed), "cpu")
+    session = Session(_randomised(data, seed))
     picture = _picture(described, size, seed)
     changed = picture.copy()
     index: list[Any] = [slice(None)] * 4

@@ -215,9 +215,9 @@ def test_a_tile_too_small(tmp_path: Path) -> None:
 
 
 def test_a_provider_that_does_not_load(tmp_path: Path) -> None:
-    from srcnn_rt import session
+    from srcnn_rt import cuda
 
-    if session.cuda_missing() is None:
+    if cuda.missing() is None:
         pytest.skip("CUDA works here")
     Image.fromarray(RGB).save(tmp_path / "a.png")
     fails(command(tmp_path, "upscale", "a.png", "--provider", "cuda"), "provider cuda does not load: ")

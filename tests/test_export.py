@@ -183,3 +183,15 @@ def test_export_on_the_command_line(tmp_path: Path) -> None:
         exporter.export(source, tmp_path / "c.onnx")
     with pytest.raises(SourceMissingError):
         exporter.read_checkpoint(tmp_path / "gone.pt")
+
+
+def test_a_checkpoint_with_the_picture_path(tmp_path: Path) -> None:
+    import onnx
+
+    result = CliRunner().invoke(main, ["export", str(checkpoint(tmp_path / "c.pt")), "--io", "u8"])
+    assert result.exit_code == 0, result.output
+    assert "c-rgb-u8.onnx: rgb pictures in u8, 9-1-5, scale 3, margin 4 LR pixels" in result.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c-rgb-u8.onnx", "c.pt"]
+    meta = {p.key: p.value for p in onnx.load(tmp_path / "c-rgb-u8.onnx").metadata_props}
+    assert meta["srcnn_rt.model"] == "c"
+    assert json.loads(meta["srcnn_rt.training"]) == {"steps": 1}

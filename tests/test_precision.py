@@ -11,14 +11,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from srcnn_rt import precision, spec
+from srcnn_rt import spec
 from srcnn_rt.metrics import psnr
 from srcnn_rt.models import bundled
-from srcnn_rt.precision import ACCUMULATOR, Reduced, for_bfloat16, loss_db, round_together, to_bfloat16
+from srcnn_rt.precision import feeding
+from srcnn_rt.precision.bfloat16 import ACCUMULATOR, Reduced, for_bfloat16
+from srcnn_rt.precision.loss import drawn, loss_db
+from srcnn_rt.precision.rounding import round_together, to_bfloat16
 from srcnn_rt.program import prepare
 from srcnn_rt.rewrite import optimise
 from srcnn_rt.rewrite.phases import shuffle_enlargement
-from srcnn_rt.session_openvino import drawn
 from tests import models
 from tests.conftest import FAST
 from tests.models import model, node, normal
@@ -143,7 +145,7 @@ def test_loss_is_that_of_psnr(rms: float, rng: np.random.Generator) -> None:
 def test_only_the_first_weights_are_changed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file, proto = file_and_rewritten(name)
     before = proto.SerializeToString(deterministic=True)
-    monkeypatch.setattr(precision, "round_together", lambda weight: weight)
+    monkeypatch.setattr(feeding, "round_together", lambda weight, _: weight)
     reduced = for_bfloat16(proto)
     assert proto.SerializeToString(deterministic=True) == before
     channels = spec.load(name)[1].channels
@@ -194,7 +196,7 @@ def test_a_layer_that_pads_keeps_zero(rng: np.random.Generator) -> None:
 def test_other_ranges_are_fed_as_codes_too(
     black: float, white: float, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision, "round_together", lambda weight: weight)
+    monkeypatch.setattr(feeding, "round_together", lambda weight, _: weight)
     proto = padded(rng, 0)
     codes = rng.integers(0, 256, (1, 1, 17, 22))
     x = (codes / 255 * (white - black) + black).astype(np.float32)

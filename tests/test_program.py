@@ -27,7 +27,7 @@ def kernel(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 def as_exported(data: bytes, picture: np.ndarray) -> np.ndarray:
     """The file's own graph, run on the whole picture."""
-    return whole(Session(data, "cpu", 1), spec.load(data)[1], picture)
+    return whole(Session(data, 1), spec.load(data)[1], picture)
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -54,6 +54,21 @@ def test_periods_are_those_of_the_blocks() -> None:
         (*_, shuffle) = (n for n in proto.graph.node if n.op_type == "DepthToSpace")
         block = next(a.i for a in shuffle.attribute if a.name == "blocksize")
         assert periods[name] == block // np.gcd(block, scale)
+
+
+def test_candidates_for_a_card_are_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, described = spec.load(TEST_MODEL)
+    found = program.candidates(data, described)
+    assert {"file", "phases", "phases+unrolled", "blocks"} < set(found)
+    assert list(found) == list(rewrite.variants(spec.parse(data)))
+    assert found["phases"] == prepare(data, described)
+    for ready in found.values():
+        assert ready.spec.margin == described.margin
+        n = 2 * ready.spec.margin + 4 * ready.spec.period
+        x = np.random.default_rng(0).random((1, 1, n, n), np.float32)
+        assert np.abs(Session(ready.data, 1).run(x) - Session(data, 1).run(x)).max() <= 1e-5
+    monkeypatch.setattr(program, "MOST_NODES", 3)
+    assert program.candidates(data, described) == {"file": program.Program(data, described, False)}
 
 
 def test_a_value_range_stays() -> None:
@@ -134,7 +149,7 @@ def test_a_third_partys_resize(tmp_path: Path, mode: str, scale: int) -> None:
     assert "Resize" not in ops
     assert ops.count("DepthToSpace") == 2  # the enlargement, and the last layer's blocks
     assert (ready.spec.facts.kind, ready.spec.scale) == ("padded", scale)
-    session = Session(data, "cpu", 1)
+    session = Session(data, 1)
     for shape in ((45, 38), (5, 30), (1, 1)):
         picture = drawing(*shape, 1)[..., 0].astype(np.float32)
         expected = session.run(picture[None, None])[0, 0]
@@ -176,6 +191,6 @@ def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch:
     path = save(tmp_path / "m.onnx", nodes, weights)
     monkeypatch.setattr(program, "prepare", lambda *_: pytest.fail("prepared"))
     picture = drawing(30, 21, 1)[..., 0].astype(np.float32)
-    expected = Session(path.read_bytes(), "cpu", 1).run(picture[None, None])[0, 0]
+    expected = Session(path.read_bytes(), 1).run(picture[None, None])[0, 0]
     with Engine(path, "cpu", whole=True) as e:
         assert np.abs(e.upscale(picture) - expected).max() <= 1e-6

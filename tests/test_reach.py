@@ -263,7 +263,7 @@ def test_reach_known_by_hand(tmp_path: Path, name: str) -> None:
 
 def check_by_brute_force(path: Path, facts: graph.GraphFacts) -> None:
     """Change one row, then one column, at a time, and see which ones a core of one period notices."""
-    session = Session(path.read_bytes(), "cpu", 1)
+    session = Session(path.read_bytes(), 1)
     for axis, a in enumerate((facts.y, facts.x)):
         valid = facts.kind == "valid"
         lead = facts.margin if valid else 0

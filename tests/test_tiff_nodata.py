@@ -50,7 +50,7 @@ def run(
     info = PictureInfo(picture.shape[:2], layout, picture.dtype, nodata=nodata, masked=mask is not None)
     sink = ArraySink(info.scaled(engine.scale))
     sink.array[...] = 77  # what is not written is seen
-    process(Masked(picture, info, mask), sink, engine.spec, engine._setup, engine._pool)
+    process(Masked(picture, info, mask), sink, engine._setup, engine._pool)
     return sink.array
 
 

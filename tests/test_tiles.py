@@ -200,7 +200,7 @@ def test_enlarge_is_bicubic(shape: tuple[int, int, int, int], scale: int, seed: 
     out = np.full((n, c, (h - 4) * scale, (w - 4) * scale), np.nan, np.float32)
     assert tiles.enlarge(windows, scale, out) is out
     for got, plane in zip(out.reshape(-1, *out.shape[2:]), windows.reshape(-1, h, w), strict=True):
-        assert abs(got - bicubic_inside(plane, scale)).max() < 3e-7
+        assert abs(got - bicubic_inside(plane, scale)).max() < 5e-7
     assert (tiles.enlarge(windows, scale) == out).all()
 
 
@@ -325,7 +325,7 @@ def test_stitch_color_agrees_with_onnx_runtimes_bicubic(scale: int, rng: np.rand
     windows = rng.random((1, 3, 84, 104), np.float32)
     luminance = rng.random((1, 1, 80 * scale, 100 * scale), np.float32)
     todo = [one_tile(0, 0, 80, 100)]
-    session = Session(bicubic.model(scale).SerializeToString(), "cpu", 1)
+    session = Session(bicubic.model(scale).SerializeToString(), 1)
     rgb = session.run(windows.reshape(3, 1, 84, 104)).reshape(1, 3, 80 * scale, 100 * scale)
     color.recolor(rgb, 0, luminance)
     for dtype, same in ((np.uint8, 0.9999), (np.uint16, 0.98), (np.float32, 0)):

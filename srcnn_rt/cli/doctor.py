@@ -18,6 +18,10 @@ _PACKAGES = (
     "onnx",
     "onnxruntime",
     "onnxruntime-gpu",
+    "cuda-bindings",
+    "nvidia-cuda-runtime",
+    "nvidia-cublas",
+    "nvidia-cudnn-cu13",
     "openvino",
     "opencv-python-headless",
     "rasterio",
@@ -73,6 +77,7 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "providers": {name: _try_provider(name) for name in ("cpu", "cuda", "openvino")},
+        "cuda": _cards(),
         "precision": {"fast": _try_fast()},
         "threads": available_threads(),
         "instructions": " ".join(_instructions()) or "unknown",
@@ -85,6 +90,26 @@ def _version(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _cards() -> dict[str, str]:
+    """Say what the driver is for, what ONNX Runtime was built for, and which cards there are."""
+    from .. import cuda
+    from ..errors import SrcnnError
+    from ..session import runtime
+
+    found = {"driver": f"for CUDA {version}" if (version := cuda.driver_version()) else "none"}
+    try:
+        built = getattr(runtime(), "cuda_version", "")
+        found["onnxruntime"] = f"built for CUDA {built}" if built else "built without CUDA"
+    except SrcnnError as error:
+        found["onnxruntime"] = str(error)
+    for card in cuda.devices():
+        found[f"device {card.index}"] = (
+            f"{card.name}, {card.memory / 2**30:.1f} GiB, compute capability {card.capability}, "
+            f"{card.processors} multiprocessors"
+        )
+    return found
 
 
 def _try_provider(name: str) -> str:

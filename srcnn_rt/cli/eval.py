@@ -12,6 +12,7 @@ import click
 
 from ..errors import ArgumentError, OutputError, SrcnnError
 from .extras import sparse_method
+from .runs import Runs, run_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,15 +42,7 @@ if TYPE_CHECKING:
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a sheet of crops.")
 @click.option("--means", is_flag=True, help="Print means only, not every picture.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a folder and protocol.")
-@click.option(
-    "--provider", type=click.Choice(["auto", "cpu", "cuda", "openvino"]), default="auto", show_default=True,
-    help="What runs the networks.",
-)  # fmt: skip
-@click.option(
-    "--precision", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
-    help="As for upscale.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), help="Threads of the networks; all by default.")
+@run_options
 def evaluate(
     data: tuple[str, ...],
     models: tuple[str, ...],
@@ -60,9 +53,7 @@ def evaluate(
     sheet: Path | None,
     means: bool,
     as_json: bool,
-    provider: str,
-    precision: str,
-    threads: int | None,
+    runs: Runs,
 ) -> None:
     """Measure models on test pictures: PSNR, SSIM, MS-SSIM, bicubic beside them.
 
@@ -84,7 +75,6 @@ def evaluate(
 
     try:
         with ExitStack() as stack:
-            runs = (provider, precision, threads)
             groups = _groups(models, scale, cast("Channels", channels), degrade, shave, runs)
             drawn = Sheet()
             results = []
@@ -116,7 +106,7 @@ def _groups(
     channels: Channels,
     degrade: str | None,
     border: int | None,
-    runs: tuple[str, str, int | None],
+    runs: Runs,
 ) -> dict[Protocol, list[Method]]:
     """Put models together that are measured in one protocol, in the order they were named."""
     from .. import evaluate as measure
@@ -145,7 +135,7 @@ def _groups(
             raise ArgumentError(f"{name}: has scale {known.scale}, not --scale {scale}")
         if known.scale == 1 and str(known.degradation) == "bicubic":
             raise ArgumentError(f"{name}: has scale 1 and does not say what it restores; give --degrade")
-        groups.setdefault(known, []).append(method or measure.model_method(name, *runs))
+        groups.setdefault(known, []).append(method or measure.model_method(name, **runs.words()))
     if not groups and scale is not None:
         alone = Degradation.parse(degrade or "bicubic")
         groups[measure.Protocol(scale, alone, channels, -1 if border is None else border)] = []

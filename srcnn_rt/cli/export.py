@@ -3,43 +3,105 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import SrcnnError
 
+if TYPE_CHECKING:
+    from ..spec import ModelSpec
+
+IO = ("u8", "u16", "f32")
+LAYOUTS = ("gray", "graya", "rgb", "rgba")
+
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), metavar="CHECKPOINT|MODEL")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
     help="The model file; CHECKPOINT with the suffix .onnx by default.",
 )  # fmt: skip
 @click.option("--scale", type=click.IntRange(1, 8), help="Needed where the checkpoint does not say it.")
 @click.option("--overwrite", is_flag=True, help="Replace the model file if it exists.")
-def export(checkpoint: Path, output: Path | None, scale: int | None, overwrite: bool) -> None:
+@click.option(
+    "--io", type=click.Choice(IO),
+    help="Put the picture path into the file: whole pictures (N, H, W, C) of this type in and out.",
+)  # fmt: skip
+@click.option("--layout", type=click.Choice(LAYOUTS), help="With --io: what the channels mean (rgb).")
+@click.option(
+    "--range", "value_range", metavar="LOW..HIGH", help="With --io: the model's range, as for upscale."
+)
+def export(
+    source: Path,
+    output: Path | None,
+    scale: int | None,
+    overwrite: bool,
+    io: str | None,
+    layout: str | None,
+    value_range: str | None,
+) -> None:
     """Turn a torch checkpoint into an ONNX model, checked against torch.
 
     Takes what this package trains and the state dicts people have: SRCNN (conv1, conv2,
     conv3), ESPCN, FSRCNN, VDSR and SRVGG, also wrapped. Needs the extra "train".
 
+    With --io also a bundled model or an ONNX file, without torch: what is written takes
+    pictures and gives pictures, mirrored, converted, recoloured and rounded inside, for ONNX
+    Runtime in programs of your own. It is checked against what `srcnn-rt upscale` gives.
+
     \b
     srcnn-rt export runs/srcnn-915-x3/last.pt -o model.onnx
     srcnn-rt export srcnn_x3.pth --scale 3
+    srcnn-rt export srcnn-915-x2 --io u8 --layout rgba -o bytes.onnx
     """
+    from .. import pixelfile, spec
+
+    ready = spec.is_model(str(source))
+    if io is None and (layout or value_range):
+        raise click.UsageError("--layout and --range go with --io")
+    if ready and scale is not None:
+        raise click.UsageError(f"--scale goes with checkpoints; {source} has its own")
+    if io is None and ready:
+        raise click.UsageError(f"{source} is an ONNX model already; --io u8 puts the picture path into it")
+    try:
+        if io is None:
+            target = output or source.with_suffix(".onnx")
+            made = _checkpoint(source, target, scale, overwrite)
+            click.echo(
+                f"{target}: {_what(made)}, {made.size} bytes; "
+                f"agrees with torch to {made.check['largest']:.1g} of full scale"
+            )
+            return
+        layout = layout or "rgb"
+        target = output or source.with_name(f"{source.stem}-{layout}-{io}.onnx")
+        with tempfile.TemporaryDirectory() as folder:
+            model = source
+            if not ready:
+                model = Path(folder) / f"{source.stem}.onnx"
+                _checkpoint(source, model, scale, overwrite=False)
+            done = pixelfile.export(
+                str(model), target, io, layout, value_range=value_range, overwrite=overwrite
+            )
+        click.echo(
+            f"{target}: {layout} pictures in {io}, {_what(done.spec)}, {done.size} bytes; "
+            f"agrees with the engine to {done.largest:.1g} of full scale"
+        )
+    except SrcnnError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+def _checkpoint(source: Path, target: Path, scale: int | None, overwrite: bool) -> ModelSpec:
     try:
         from ..train.export import export as export_checkpoint
     except ImportError as error:
         click.echo(f'error: export needs torch ({error}); type: pip install "srcnn-rt[train]"', err=True)
         sys.exit(1)
-    target = output or checkpoint.with_suffix(".onnx")
-    try:
-        spec = export_checkpoint(checkpoint, target, scale=scale, overwrite=overwrite)
-    except SrcnnError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    click.echo(
-        f"{target}: {spec.architecture}, scale {spec.scale}, margin {spec.margin} LR pixels, "
-        f"{spec.size} bytes; agrees with torch to {spec.check['largest']:.1g} of full scale"
-    )
+    return export_checkpoint(source, target, scale=scale, overwrite=overwrite)
+
+
+def _what(spec: ModelSpec) -> str:
+    return f"{spec.architecture}, scale {spec.scale}, margin {spec.margin} LR pixels"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import SrcnnError
+from .runs import Runs, run_options
 
 if TYPE_CHECKING:
     from ..trials import Trial
@@ -17,18 +18,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("models", nargs=-1, metavar="[NAME|PATH]...")
-@click.option(
-    "--provider", type=click.Choice(["auto", "cpu", "cuda", "openvino"]), default="auto", show_default=True,
-    help="What runs the network.",
-)  # fmt: skip
-@click.option(
-    "--precision", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
-    help="As for upscale; each has its own measurement.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), help="Threads of the network; all by default.")
+@run_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a model.")
-def tune(models: tuple[str, ...], provider: str, precision: str, threads: int | None, as_json: bool) -> None:
+def tune(models: tuple[str, ...], runs: Runs, as_json: bool) -> None:
     """Measure which tile and threads are fastest on this machine, and keep it for --tile auto.
+
+    On a card also which graph of the model, how many windows at once, and whether CUDA graphs are.
 
     Without a name, the default model. Run it while nothing else does. The measurement is kept in the
     user's cache folder, or where SRCNN_RT_CACHE says; it changes speed only.
@@ -36,13 +31,14 @@ def tune(models: tuple[str, ...], provider: str, precision: str, threads: int | 
     \b
     srcnn-rt tune
     srcnn-rt tune srcnn-955-x2 --precision fast
+    srcnn-rt tune --provider cuda --device 1
     """
     from .. import spec, tuning
     from ..engine import Engine
 
     for model in models or (spec.default_model(None),):
         try:
-            with Engine(model, provider, "auto", threads, precision=precision) as engine:
+            with Engine(model, tile="auto", **runs.words()) as engine:
                 scale = engine.scale
 
                 def show(trial: Trial, scale: int = scale) -> None:
@@ -50,7 +46,7 @@ def tune(models: tuple[str, ...], provider: str, precision: str, threads: int | 
                         click.echo(_line(trial, scale))
 
                 if not as_json:
-                    click.echo(f"{engine.spec.name} on {engine.provider}, {precision}")
+                    click.echo(f"{engine.spec.name} on {engine.provider}, {runs.precision}")
                 trials = engine.tune(show)
         except SrcnnError as error:
             if as_json:
@@ -67,7 +63,8 @@ def tune(models: tuple[str, ...], provider: str, precision: str, threads: int | 
 
 
 def _line(trial: Trial, scale: int) -> str:
+    graph = (f", {trial.variant}" if trial.variant else "") + (", CUDA graphs" if trial.graphs else "")
     return (
         f"  tile {trial.tile:>4} ({trial.tile * scale} HR pixels), {trial.workers} at once, "
-        f"{trial.threads} threads each: {trial.mpx_per_s:6.1f} Mpx/s"
+        f"{trial.threads} threads each{graph}: {trial.mpx_per_s:6.1f} Mpx/s"
     )

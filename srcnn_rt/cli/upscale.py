@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ArgumentError, SrcnnError
+from .runs import Runs, run_options
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -50,15 +51,7 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--scale", type=click.IntRange(2, 8), help="Take the bundled model of this scale (2).")
 @click.option("--best", is_flag=True, help="Take the 9-5-5 model of the scale: closer, several times slower.")
 @click.option("--tile", type=TileType(), default="auto", show_default=True, help="Tile side, input pixels.")
-@click.option(
-    "--provider", type=click.Choice(["auto", "cpu", "cuda", "openvino"]), default="auto", show_default=True,
-    help="What runs the network. One asked for by name is used or the command fails.",
-)  # fmt: skip
-@click.option(
-    "--precision", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
-    help="fast: bfloat16 where the processor has it, refused where it loses more than 0.02 dB.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), help="Threads of the network; all by default.")
+@run_options
 @click.option(
     "--range", "value_range", metavar="LOW..HIGH",
     help="What the model calls black and white, e.g. 0..255 or 'mean=A,B,C std=D,E,F'.",
@@ -95,9 +88,7 @@ def upscale(
     scale: int | None,
     best: bool,
     tile: Any,
-    provider: str,
-    precision: str,
-    threads: int | None,
+    runs: Runs,
     value_range: str | None,
     compress: str,
     cog: bool,
@@ -145,12 +136,10 @@ def upscale(
             _terminable(),
             Engine(
                 model or spec.default_model(scale, best=best),
-                provider,
-                tile,
-                threads,
-                value_range,
-                whole,
-                precision,
+                tile=tile,
+                value_range=value_range,
+                whole=whole,
+                **runs.words(),
             ) as engine,
         ):
             if scale is not None and engine.scale != scale:

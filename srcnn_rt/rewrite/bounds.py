@@ -63,6 +63,20 @@ class Bounds:
             lo, hi = (np.tanh(v) if node.op_type == "Tanh" else 1 / (1 + np.exp(-v)) for v in span)
         return lo - 1e-6, hi + 1e-6  # runtimes approximate both to about 1e-7
 
+    def _leaky(self, node: NodeProto) -> Range | None:
+        span = self.of(node.input[0])
+        slope: Any = attribute(node, "alpha", 0.01)
+        if node.op_type == "PRelu":
+            slope = self._edit.array(node.input[1])
+        if span is None or slope is None or np.shape(slope)[-2:] not in ((), (1,), (1, 1)):
+            return None
+        slopes = np.asarray(slope, np.float64).reshape(-1)
+        if len(slopes) not in (1, len(span[0])) or (np.ndim(slope) == 1 and len(slopes) > 1):
+            return None  # a list is along x
+        ends = [np.where(v < 0, _times(slopes, v), v) for v in (np.minimum(span[0], 0), span[1])]
+        ends.append(np.where(span[0] < 0, 0.0, span[0]))
+        return _outward(np.minimum.reduce(ends), np.maximum.reduce(ends))
+
     def _clip(self, node: NodeProto) -> Range | None:
         span = self.of(node.input[0])
         ends: list[Any] = []
@@ -142,6 +156,23 @@ class Bounds:
             return lo.reshape(-1, block).min(axis=1), hi.reshape(-1, block).max(axis=1)
         return lo.reshape(block, -1).min(axis=0), hi.reshape(block, -1).max(axis=0)
 
+    def _space_to_depth(self, node: NodeProto) -> Range | None:
+        span = self.of(node.input[0])
+        places = attribute(node, "blocksize") ** 2
+        return None if span is None else (np.tile(span[0], places), np.tile(span[1], places))
+
+    def _reshape(self, node: NodeProto) -> Range | None:
+        """Of a view that takes pictures for channels, or channels for pictures."""
+        span, shape = self.of(node.input[0]), self._edit.array(node.input[1])
+        if span is None or shape is None or len(shape) != 4 or attribute(node, "allowzero", 0):
+            return None
+        count, made = len(span[0]), int(shape[1])
+        if shape[0] != -1 or made < 1 or any(shape[2:]) or max(count, made) % min(count, made):
+            return None
+        if made > count:
+            return np.tile(span[0], made // count), np.tile(span[1], made // count)
+        return span[0].reshape(-1, made).min(axis=0), span[1].reshape(-1, made).max(axis=0)
+
     def _slice(self, node: NodeProto) -> Range | None:
         span = self.of(node.input[0])
         axes = attribute(node, "axes")
@@ -176,13 +207,17 @@ _RULES: dict[str, Callable[[Bounds, NodeProto], Range | None]] = {
     "DepthToSpace": Bounds._depth_to_space,
     "Div": Bounds._arithmetic,
     "Identity": Bounds._same,
+    "LeakyRelu": Bounds._leaky,
     "MaxPool": Bounds._same,
     "Mul": Bounds._arithmetic,
+    "PRelu": Bounds._leaky,
     "Pad": Bounds._pad,
     "Relu": Bounds._monotone,
+    "Reshape": Bounds._reshape,
     "Resize": Bounds._resize,
     "Sigmoid": Bounds._monotone,
     "Slice": Bounds._slice,
+    "SpaceToDepth": Bounds._space_to_depth,
     "Sub": Bounds._arithmetic,
     "Tanh": Bounds._monotone,
 }

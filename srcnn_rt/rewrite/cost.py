@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 LANES = 16
-_SIDE = 5040  # LR samples of the trace: divisible by all usual periods, margins are nothing to it
+SIDE = 5040  # LR samples of the trace: divisible by all usual periods, margins are nothing to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def work(model: ModelProto) -> Work:
         If the graph cannot be traced.
     """
     face = Interface.of(model)
-    trace = Trace(model, face, computed(model, constants(model)), face.height or _SIDE, face.width or _SIDE)
+    trace = Trace(model, face, computed(model, constants(model)), face.height or SIDE, face.width or SIDE)
     pixels = math.prod(trace.output.spatial)
     layers, extra = {}, 0.0
     for node in model.graph.node:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 _MANY = 64
@@ -229,9 +229,9 @@ def is_op(node: NodeProto | None, *ops: str) -> bool:
     return node is not None and node.op_type in ops and node.domain in DEFAULT_DOMAINS
 
 
-def channels(model: ModelProto) -> dict[str, int]:
-    """Return how many channels each float32 tensor (N, C, H, W) of a model has, where that is known."""
-    from onnx import ModelProto, TensorProto, shape_inference
+def inferred(model: ModelProto) -> GraphProto:
+    """Return a model's graph with the types and shapes of what is inside it, as far as ONNX finds them."""
+    from onnx import ModelProto, shape_inference
 
     # Some exporters write -1 where a size is free, and shapes inside that are not true: ONNX computes
     # with both, and ends the process in a Slice of a negative shape.
@@ -242,7 +242,24 @@ def channels(model: ModelProto) -> dict[str, int]:
         for dim in value.type.tensor_type.shape.dim:
             if dim.HasField("dim_value") and dim.dim_value < 1:
                 dim.ClearField("dim_value")
-    graph = shape_inference.infer_shapes(clean, data_prop=True).graph
+    return shape_inference.infer_shapes(clean, data_prop=True).graph
+
+
+def float32_names(model: ModelProto) -> set[str]:
+    """Return the names of all float32 tensors of a model, constants among them."""
+    from onnx import TensorProto
+
+    graph = inferred(model)
+    values = (*graph.input, *graph.value_info, *graph.output)
+    names = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    return names | {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+
+
+def channels(model: ModelProto) -> dict[str, int]:
+    """Return how many channels each float32 tensor (N, C, H, W) of a model has, where that is known."""
+    from onnx import TensorProto
+
+    graph = inferred(model)
     found = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type

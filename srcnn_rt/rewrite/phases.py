@@ -304,7 +304,7 @@ def _rewrite(edit: Edit, head: _Head, stride: int) -> None:
             new.append(head.first.make(edit, source=at, output=edit.fresh("phase"), weight=kernel, bias=bias))
             at = new[-1].output[0]
             for node in head.between:
-                new.append(_copy(edit, node, at))
+                new.append(copy_of(edit, node, at))
                 at = new[-1].output[0]
             # The bias once, not once a phase.
             new.append(
@@ -358,7 +358,7 @@ def _slice(
     return [node], node.output[0]
 
 
-def _copy(edit: Edit, node: NodeProto, source: str) -> NodeProto:
+def copy_of(edit: Edit, node: NodeProto, source: str) -> NodeProto:
     """Return a copy of a pointwise node that reads `source`; weights are shared."""
     from onnx import NodeProto
 
@@ -431,7 +431,7 @@ def _shuffle(edit: Edit, head: _Enlarging) -> None:
     target, nodes = first.node.output[0], list(head.nodes)
     user = edit.only_user(target)
     if user is not None and user.op_type == "Relu":  # before the shuffle, where it can be fused
-        new.append(_copy(edit, user, new[-1].output[0]))
+        new.append(copy_of(edit, user, new[-1].output[0]))
         target, nodes = user.output[0], [*nodes, user]
     shuffled = edit.fresh("shuffled") if any(spare) else target
     new.append(

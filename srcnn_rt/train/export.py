@@ -279,7 +279,7 @@ def check_against_torch(model: Path, oracle: nn.Module, scale: int) -> dict[str,
     if (described.scale, described.margin) != (scale, margin):
         got = (described.scale, described.margin)
         raise ModelError(f"{model}: the graph has scale and margin {got}, expected {(scale, margin)}")
-    session = Session(data, "cpu")
+    session = Session(data)
     rng = np.random.default_rng(0)
     worst = 0.0
     around = 0 if described.padded else 2 * margin

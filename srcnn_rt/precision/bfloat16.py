@@ -19,23 +19,24 @@ enlargement inside is folded into the layer behind it, so that the enlarged pict
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .rewrite.edit import Conv, Edit, attribute
-from .rewrite.phases import shuffle_enlargement
+from ..rewrite.edit import Edit
+from ..rewrite.phases import shuffle_enlargement
+from .feeding import feed_codes
+from .rounding import to_bfloat16
+from .sums import last_sums
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
 LIMIT_DB = 0.02  # what fast may lose at most
 ACCUMULATOR = "accumulator"
-_ALIKE = 0.95  # correlation of neighbouring samples, as image coding takes it
-_CODES = 255.0
+_CODES = 255.0  # fed from white to black: 8-bit codes are whole numbers, and a half
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def for_bfloat16(model: ModelProto, black: float = 0.0, white: float = 1.0) -> R
     black, white : what its input calls so
     """
     edit = Edit(shuffle_enlargement(model))
-    gain, offset = _round_first(edit, black, white)
+    gain, offset = feed_codes(edit, black, white, _CODES, to_bfloat16)
     _unshare(edit)
     channels, block, places_first = _accumulate(edit)
     made = edit.model()
@@ -82,59 +83,6 @@ def for_bfloat16(model: ModelProto, black: float = 0.0, white: float = 1.0) -> R
         dims: list[str | int | None] = ["n", channels, "block_rows", "block_columns"]
         made.graph.input.append(helper.make_tensor_value_info(ACCUMULATOR, TensorProto.FLOAT, dims))
     return Reduced(made, gain, offset, channels, block, places_first)
-
-
-def loss_db(rms: float, psnr: float) -> float:
-    """Return the PSNR lost by a picture of `psnr` dB when noise of `rms` (of full scale) is added."""
-    return 10 * math.log10(1 + rms * rms / 10 ** (-psnr / 10))
-
-
-def to_bfloat16(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Round to the nearest bfloat16, half to even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    odd = (bits >> 16) & 1
-    rounded = ((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
-    return rounded.astype(np.float64)
-
-
-def round_together(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Round (out, in, kh, kw) to bfloat16 with the least change to what a picture excites.
-
-    Minimises eᵀ R e of the errors e of a filter, greedily in the order of taps, for the correlation
-    R of samples that are `_ALIKE` to their neighbours; channels are taken as independent.
-    """
-    out, inner, kh, kw = weight.shape
-    rows, cols = (_ALIKE ** np.abs(np.subtract.outer(np.arange(k), np.arange(k))) for k in (kh, kw))
-    alike = np.kron(rows, cols) + 1e-4 * np.eye(kh * kw)
-    # Row i of the upper Cholesky factor of the inverse says how an error at tap i is best
-    # shared among the taps after it.
-    share = np.linalg.cholesky(np.linalg.inv(alike)).T
-    left = weight.reshape(out * inner, kh * kw).copy()
-    made = np.zeros_like(left)
-    for k in range(kh * kw):
-        made[:, k] = to_bfloat16(left[:, k])
-        error = (left[:, k] - made[:, k]) / share[k, k]
-        left[:, k:] -= error[:, None] * share[k, k:]
-    return made.reshape(weight.shape)
-
-
-def _round_first(edit: Edit, black: float, white: float) -> tuple[float, float]:
-    """Give the layers that read the picture rounded weights and another range of input."""
-    (source,) = edit.inputs
-    readers: list[NodeProto] = []
-    for user in edit.users(source):
-        readers += edit.users(user.output[0]) if user.op_type == "Slice" else [user]
-    convs = [conv for node in readers if (conv := Conv.of(edit, node)) is not None]
-    if len(convs) < len(readers):
-        return 1.0, 0.0
-    # Zeros that a layer pads with are zeros of the picture's own range.
-    gain = _CODES / (white - black)
-    offset = 0.0 if any(any(conv.pads) for conv in convs) else -_CODES / 2 - black * gain
-    for conv in convs:
-        bias = conv.bias - offset / gain * conv.weight.sum(axis=(1, 2, 3))
-        node = conv.make(edit, weight=round_together(conv.weight / gain), bias=bias)
-        edit.replace([conv.node], [node])
-    return gain, offset
 
 
 def _unshare(edit: Edit) -> None:
@@ -153,22 +101,12 @@ def _accumulate(edit: Edit) -> tuple[int, int, bool]:
 
     Returns its channels (0: not done), its block, and whether channels go by places first.
     """
-    (target,) = edit.outputs
-    block, name, places_first = 1, target, False
-    shuffle = edit.maker(name)
-    if shuffle is not None and shuffle.op_type == "DepthToSpace":
-        block, name = attribute(shuffle, "blocksize"), shuffle.input[0]
-        places_first = attribute(shuffle, "mode", b"DCR") == b"DCR"
-    node = edit.maker(name)
-    while node is not None and node.op_type == "Add":  # of a sum over phases, one that nothing else reads
-        own = (n for n in node.input if edit.only_user(n) is node and list(node.input).count(n) == 1)
-        name = next(own, "")
-        node = edit.maker(name)
-    conv = Conv.of(edit, node)
-    if conv is None:
+    found = last_sums(edit)
+    if found is None:
         return 0, 1, False
+    conv = found.conv
     output = conv.node.output[0]
     inner = conv.make(edit, output=edit.fresh(f"{output}.sums"))
     add = edit.node("Add", [inner.output[0], ACCUMULATOR], "accumulate", output)
     edit.replace([conv.node], [inner, add])
-    return len(conv.weight), block, places_first
+    return len(conv.weight), found.block, found.places_first

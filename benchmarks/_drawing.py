@@ -1,0 +1,14 @@
+"""A drawn picture, where photographs are not needed or not at hand."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def photo_like(rng: np.random.Generator, h: int, w: int, channels: int) -> np.ndarray:
+    """Smooth noise at several sizes, uint8."""
+    out = np.zeros((h, w, channels))
+    for step in (64, 16, 4, 1):
+        coarse = rng.random((h // step + 1, w // step + 1, channels))
+        out += step * np.repeat(np.repeat(coarse, step, 0), step, 1)[:h, :w]
+    return (out / out.max() * 255).astype(np.uint8)

@@ -1,0 +1,33 @@
+"""What the graphs that may suit a card would cost on tensor cores: python benchmarks/variants.py [MODEL ...]
+
+By the model in `srcnn_rt.rewrite.tensor_cost`, which counts and measures nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from srcnn_rt import graph, rewrite, spec
+from srcnn_rt.rewrite.tensor_cost import tensor_work
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("models", nargs="*", default=["srcnn-915-x2", "srcnn-955-x2"])
+    args = parser.parse_args()
+    print(
+        "| model | variant | useful MACs a pixel | executed | bytes moved | cost | margin | period | nodes |"
+    )
+    print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    for name in args.models:
+        data, described = spec.load(name)
+        for key, made in rewrite.variants(spec.parse(data)).items():
+            work, facts = tensor_work(made), graph.analyse(made)
+            print(
+                f"| {described.name} | {key} | {work.useful:.0f} | {work.executed:.0f} | {work.moved:.0f} "
+                f"| {work.cost:.0f} | {facts.margin} | {facts.period} | {len(made.graph.node)} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a model and a layout of picture ask of windows: which steps, how many pixels around a tile.
+
+From the outside of a window to its tile::
+
+    ├─ blur ─┤  colour is looked for under an alpha
+             ├─ spare ─┤  bicubic reads beyond what the network reads
+                       ├─ lead ─┤  the network reads; none if it pads
+                                ├── tile ──
+"""
+
+from __future__ import annotations
+
+from . import bicubic
+from .errors import PictureError
+from .geometry import Rules
+from .picture import Layout
+from .spec import ModelSpec
+
+
+def margin_for(model: ModelSpec, layout: Layout) -> int:
+    """Return the LR margin that pictures of a layout need with a model."""
+    around = lead(model) + spare(model, layout)
+    return around + blur(model) if has_plain_alpha(model, layout) else around
+
+
+def check_layout(model: ModelSpec, layout: Layout) -> None:
+    """Refuse pictures whose channels a model has no use for.
+
+    Raises
+    ------
+    PictureError
+        Naming both.
+    """
+    if model.channels in (1, layout.channels):
+        return
+    if model.channels == 3:
+        if layout.color == "bands":
+            raise PictureError(f"a colour model takes gray or RGB pictures, got {layout}")
+        return
+    raise PictureError(f"{model.name} takes pictures of {model.channels} channels, got {layout}")
+
+
+def rules_for(model: ModelSpec) -> tuple[Rules, Rules]:
+    """Return what a model asks of its windows on either axis."""
+    return tuple(  # type: ignore[return-value]
+        Rules(
+            axis.period,
+            model.padded,
+            model.margin if model.padded else 0,
+            axis.multiple,
+            axis.minimum if model.padded else 1,
+            axis.fixed if axis.fixed is None or model.padded else axis.fixed - 2 * model.margin,
+        )
+        for axis in (model.facts.y, model.facts.x)
+    )
+
+
+def lead(model: ModelSpec) -> int:
+    """Return the margin around a tile that the network itself reads: none if it pads."""
+    return 0 if model.padded else model.margin
+
+
+def spare(model: ModelSpec, layout: Layout) -> int:
+    """Return what bicubic reads beyond that, where the picture wants bicubic too."""
+    plain = has_plain_alpha(model, layout) or recolors(model, layout)
+    return max(0, bicubic.REACH - lead(model)) if plain else 0
+
+
+def blur(model: ModelSpec) -> int:
+    """Return how far colour is looked for under an alpha: as far as the network sees."""
+    return max(model.margin, bicubic.REACH)
+
+
+def has_plain_alpha(model: ModelSpec, layout: Layout) -> bool:
+    """Return whether there is an alpha that is not one of the model's own channels."""
+    return layout.alpha and model.channels != layout.channels
+
+
+def recolors(model: ModelSpec, layout: Layout) -> bool:
+    """Return whether only the luminance of RGB goes through the network."""
+    return layout.color == "rgb" and model.channels == 1

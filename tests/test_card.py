@@ -1,0 +1,418 @@
+"""What runs on cards, on stand-ins for them: bytes in, bytes out, lanes, several cards, faults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from srcnn_rt import ArgumentError, Engine, OutOfMemoryError, ProviderError, tiles
+from srcnn_rt.cuda import parse_devices, parse_memory
+from srcnn_rt.errors import DeviceError
+from srcnn_rt.picture import Layout
+from srcnn_rt.precision import float16
+from tests import models
+from tests.cards import HostCard, cards
+
+__all__ = ["cards"]
+
+
+def drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    values = rng.random(shape, np.float32)
+    return values if dtype == "float32" else (values * np.iinfo(dtype).max).astype(dtype)
+
+
+def agree(a: np.ndarray, b: np.ndarray) -> None:
+    assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    if a.dtype.kind == "f":
+        # Colour beside an alpha of nearly 0 is a quotient, of any size.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+        return
+    difference = np.abs(a.astype(np.int64) - b.astype(np.int64))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() <= (1e-3 if a.dtype == np.uint8 else 1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 5])
+def test_a_card_gives_the_processors_picture(
+    cards: list[HostCard], rng: np.random.Generator, channels: int, dtype: str
+) -> None:
+    picture = drawn(rng, (70, 90, channels) if channels else (70, 90), dtype)
+    with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
+        assert (card.provider, cpu.provider) == ("cuda", "cpu")
+        agree(card.upscale(picture), cpu.upscale(picture))
+    sent = {what for what, _ in cards[0].log}
+    assert sent == {"send", "compute", "fetch", "wait"}
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 300), (129, 64)])
+@pytest.mark.parametrize("tile", [8, 37, 512])
+def test_sizes_and_tiles(cards: list[HostCard], rng: np.random.Generator, shape: Any, tile: int) -> None:
+    picture = drawn(rng, (*shape, 3), "uint8")
+    with Engine("bicubic-x3", "cuda", tile) as card, Engine("bicubic-x3", "cpu", tile) as cpu:
+        agree(card.upscale(picture), cpu.upscale(picture))
+
+
+def test_whole_numbers_are_the_same_bit_for_bit(
+    cards: list[HostCard], rng: np.random.Generator, integer_model: Any
+) -> None:
+    path, _ = integer_model(2, (9, 1, 5))
+    picture = rng.integers(0, 4, (90, 70)).astype(np.float32)
+    with Engine(path, "cpu", 512) as cpu:
+        expected = cpu.upscale(picture)
+    for tile in (16, 31, 64):
+        with Engine(path, "cuda", tile, device=(0, 1)) as card:
+            np.testing.assert_array_equal(card.upscale(picture), expected)
+
+
+def test_lanes_overlap_and_are_kept(cards: list[HostCard], rng: np.random.Generator) -> None:
+    picture = drawn(rng, (400, 400, 3), "uint8")
+    with Engine(provider="cuda", tile=64) as engine:
+        engine.upscale(picture)
+        used = len(cards[0].options)
+        assert used == 3  # sessions: one made to see whether CUDA runs, and used
+        engine.upscale(picture)
+        assert len(cards[0].options) == used
+    streams = {stream for what, stream in cards[0].log if what == "compute"}
+    assert len(streams) >= 2
+
+
+def test_the_options_of_a_session(cards: list[HostCard]) -> None:
+    with Engine(provider="cuda", gpu_memory="3GB"):
+        (options,) = cards[0].options
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert options["use_tf32"] == "0"
+    assert options["prefer_nhwc"] == "1"
+    assert options["gpu_mem_limit"] == str(10**9)  # of three lanes each
+    assert "enable_cuda_graph" not in options
+
+
+def test_nothing_is_taken_from_a_run_before(cards: list[HostCard], rng: np.random.Generator) -> None:
+    """Half-full batches, other shapes: buffers hold what was there before."""
+    with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
+        for shape in [(200, 200, 3), (33, 70, 3), (200, 130, 3), (20, 20, 3)]:
+            picture = drawn(rng, shape, "uint8")
+            agree(card.upscale(picture), cpu.upscale(picture))
+
+
+def test_files_go_through_a_card(cards: list[HostCard], rng: np.random.Generator, tmp_path: Path) -> None:
+    import tifffile
+
+    picture = drawn(rng, (300, 500, 3), "uint16")
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb")
+    for provider in ("cuda", "cpu"):
+        with Engine(provider=provider, tile=64) as engine:
+            report = engine.upscale_file(tmp_path / "a.tif", tmp_path / f"{provider}.tif")
+            assert report.provider == provider
+    agree(tifffile.imread(tmp_path / "cuda.tif"), tifffile.imread(tmp_path / "cpu.tif"))
+
+
+# Several cards
+
+
+def test_two_cards_share_the_work(cards: list[HostCard], rng: np.random.Generator) -> None:
+    picture = drawn(rng, (600, 600), "uint8")
+    with Engine(provider="cuda", tile=64, device="0,1") as two, Engine(provider="cpu", tile=64) as cpu:
+        agree(two.upscale(picture), cpu.upscale(picture))
+    assert cards[0].computed > 0
+    assert cards[1].computed > 0
+
+
+@pytest.mark.parametrize("breaks", [0, 3])
+def test_a_card_that_breaks_gives_its_windows_back(
+    cards: list[HostCard], rng: np.random.Generator, breaks: int
+) -> None:
+    cards[1].breaks = breaks
+    picture = drawn(rng, (600, 600), "uint8")
+    with Engine(provider="cuda", tile=64, device=[0, 1]) as two, Engine(provider="cpu", tile=64) as cpu:
+        expected = cpu.upscale(picture)
+        agree(two.upscale(picture), expected)
+        before = cards[1].computed
+        agree(two.upscale(picture), expected)
+        assert cards[1].computed == before  # it is not asked again
+
+
+def test_when_all_cards_break_it_is_said(cards: list[HostCard], rng: np.random.Generator) -> None:
+    cards[0].breaks = cards[1].breaks = 2
+    picture = drawn(rng, (600, 600), "uint8")
+    with Engine(provider="cuda", tile=64, device=(0, 1)) as engine:
+        for _ in range(2):
+            with pytest.raises(DeviceError, match="unspecified launch failure"):
+                engine.upscale(picture)
+
+
+def test_a_broken_card_leaves_a_file_that_can_be_gone_on_with(
+    cards: list[HostCard], rng: np.random.Generator, tmp_path: Path
+) -> None:
+    import tifffile
+
+    picture = drawn(rng, (900, 1500), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", picture)
+    cards[0].breaks = 12
+    with Engine(provider="cuda", tile=64) as engine, pytest.raises(DeviceError):
+        engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert not (tmp_path / "b.tif").exists()
+    cards[0].breaks = float("inf")
+    with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
+        engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", resume=True)
+        agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(picture))
+
+
+# Memory
+
+
+def test_first_the_batch_then_the_window_halves(
+    cards: list[HostCard], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from srcnn_rt import render_card
+
+    seen: list[tuple[int, int]] = []
+    made = render_card.WindowRenderer.__init__
+
+    def noted(this: Any, setup: Any, network: Any, info: Any, plan: Any, batch: int) -> None:
+        seen.append((batch, plan.tile[0]))
+        made(this, setup, network, info, plan, batch)
+
+    monkeypatch.setattr(render_card.WindowRenderer, "__init__", noted)
+    cards[0].most = 60_000
+    picture = drawn(rng, (256, 256), "uint8")
+    with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
+        agree(engine.upscale(picture), cpu.upscale(picture))
+    batches = [b for b, side in seen if side == 64]
+    assert batches[0] > 1
+    assert sorted(set(batches), reverse=True) == list(dict.fromkeys(batches))
+    assert 1 in batches
+    assert {b for b, side in seen if side < 64} == {1}
+
+
+def test_nothing_of_the_larger_windows_is_kept(cards: list[HostCard], rng: np.random.Generator) -> None:
+    cards[0].most = 60_000
+    with Engine(provider="cuda", tile=64) as engine:
+        engine.upscale(drawn(rng, (256, 256), "uint8"))
+        assert cards[0].used <= cards[0].most
+
+
+def test_a_card_without_memory_says_so(cards: list[HostCard], rng: np.random.Generator) -> None:
+    cards[0].most = 100
+    with (
+        Engine(provider="cuda", tile=64) as engine,
+        pytest.raises(OutOfMemoryError, match="there are none smaller: CUDA device 0: out of memory"),
+    ):
+        engine.upscale(drawn(rng, (64, 64), "uint8"))
+
+
+def test_memory_that_fails_midway_keeps_what_is_done(
+    cards: list[HostCard], rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from srcnn_rt import session_cuda
+
+    real, calls = session_cuda.Lane.compute, []
+
+    def compute(this: Any) -> None:
+        calls.append(1)
+        if len(calls) == 9:
+            raise OutOfMemoryError("Failed to allocate memory for requested buffer")
+        real(this)
+
+    monkeypatch.setattr(session_cuda.Lane, "compute", compute)
+    import tifffile
+
+    picture = drawn(rng, (900, 1500), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", picture)
+    with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
+        engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
+        agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(picture))
+
+
+# Arrays of other libraries
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("shape", [(70, 90), (70, 90, 1), (70, 90, 3), (70, 90, 4)])
+def test_a_tensor_on_the_card_never_leaves_it(
+    cards: list[HostCard], rng: np.random.Generator, shape: tuple[int, ...], dtype: str
+) -> None:
+    picture = drawn(rng, shape, dtype)
+    with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
+        made = card.upscale(torch.from_numpy(picture))
+        assert isinstance(made, torch.Tensor)
+        agree(made.numpy(), cpu.upscale(picture))
+    assert {what for what, _ in cards[0].log} == {"send", "compute", "move", "wait"}  # send: places only
+
+
+def test_a_tensor_uses_the_card_that_holds_it(cards: list[HostCard], rng: np.random.Generator) -> None:
+    with Engine(provider="cuda", tile=32, device=(1, 0)) as engine:
+        engine.upscale(torch.from_numpy(drawn(rng, (200, 200), "uint8")))
+    assert cards[0].computed > 0
+    assert cards[1].computed == 0
+
+
+def test_a_tensor_in_host_memory(rng: np.random.Generator) -> None:
+    picture = drawn(rng, (50, 60, 3), "uint8")
+    with Engine(provider="cpu") as engine:
+        made = engine.upscale(torch.from_numpy(picture))
+        assert isinstance(made, torch.Tensor)
+        np.testing.assert_array_equal(made.numpy(), engine.upscale(picture))
+        turned = torch.from_numpy(picture).permute(1, 0, 2)
+        np.testing.assert_array_equal(engine.upscale(turned).numpy(), engine.upscale(turned.numpy()))
+
+
+class Elsewhere:
+    """An array on a card that no engine has."""
+
+    shape = (4, 4)
+
+    def __dlpack__(self, **words: Any) -> Any:
+        raise AssertionError("it must not be asked for")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (2, 7)
+
+    def __array_namespace__(self) -> Any:
+        return np
+
+
+def test_bad_tensors_are_one_line(cards: list[HostCard]) -> None:
+    with Engine(provider="cuda") as engine:
+        with pytest.raises(ArgumentError, match="lies on device 7 of DLPack's kind 2"):
+            engine.upscale(Elsewhere())
+        with pytest.raises(ArgumentError, match="must be contiguous"):
+            engine.upscale(torch.zeros(8, 8, 3, dtype=torch.uint8).permute(1, 0, 2))
+        with pytest.raises(ArgumentError, match="uint8, uint16 or float32, got tensor"):
+            engine.upscale(torch.zeros(8, 8, dtype=torch.int32))
+        with pytest.raises(ArgumentError, match="not empty"):
+            engine.upscale(torch.zeros(8, 0, dtype=torch.uint8))
+        with pytest.raises(ArgumentError, match="without a gradient"):
+            engine.upscale(torch.zeros(8, 8, requires_grad=True))
+        with pytest.raises(ArgumentError, match="nodata"):
+            engine.upscale(torch.zeros(8, 8, dtype=torch.uint8), nodata=0)
+    with Engine(provider="cpu") as engine, pytest.raises(ArgumentError, match="lies on device 7"):
+        engine.upscale(Elsewhere())
+
+
+# Windows
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    start=st.tuples(st.integers(-90, 60), st.integers(-90, 60)),
+    window=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+)
+@settings(max_examples=80, deadline=None)
+def test_mirrored_places(size: Any, start: Any, window: Any) -> None:
+    picture = np.arange(size[0] * size[1]).reshape(size)
+    rows, columns = (tiles.mirrored(s, w, n) for s, w, n in zip(start, window, size, strict=True))
+    before = [max(0, -s) for s in start]
+    after = [max(0, s + w - n) for s, w, n in zip(start, window, size, strict=True)]
+    padded = np.pad(picture, list(zip(before, after, strict=True)), mode="symmetric")
+    expected = padded[tuple(np.s_[s + b : s + b + w] for s, b, w in zip(start, before, window, strict=True))]
+    np.testing.assert_array_equal(picture[rows[:, None], columns], expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"), [("0", (0,)), ("0,1", (0, 1)), (2, (2,)), ([1, 3], (1, 3)), ("3, 1", (3, 1))]
+)
+def test_devices(text: Any, numbers: tuple[int, ...]) -> None:
+    assert parse_devices(text) == numbers
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,0", "-1", (), True, [0.5], "0;1"])
+def test_bad_devices(text: Any) -> None:
+    with pytest.raises(ArgumentError, match="numbers of cards, each once"):
+        parse_devices(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8GB", 8 * 10**9), ("500 MB", 5 * 10**8), ("1.5GiB", 3 * 2**29), (10**9, 10**9), ("2gb", 2 * 10**9)],
+)
+def test_memory_sizes(text: Any, size: int) -> None:
+    assert parse_memory(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "8TB", "64MB", "-1GB", "nanGB", "infGB", "GB"])
+def test_bad_memory_sizes(text: str) -> None:
+    with pytest.raises(ArgumentError, match="above 64 MB"):
+        parse_memory(text)
+
+
+# Which graph runs, and in float16
+
+
+def test_fast_is_float16_on_a_card(cards: list[HostCard], rng: np.random.Generator) -> None:
+    picture = drawn(rng, (120, 130, 3), "uint8")
+    for model in ("srcnn-915-x2", "srcnn-955-x2"):
+        with Engine(model, "cuda", 64, precision="fast") as fast, Engine(model, "cpu", 64) as exact:
+            assert fast.precision == "fast"
+            a, b = fast.upscale(picture).astype(int), exact.upscale(picture).astype(int)
+        assert np.abs(a - b).max() <= 2
+        assert (a != b).mean() < 0.2
+
+
+def test_fast_is_refused_where_it_loses(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float16, "LIMIT_DB", -0.01)
+    with pytest.raises(ProviderError, match=r"srcnn-955-x2 would lose about 0\.00 dB in float16, -0\.01 are"):
+        Engine("srcnn-955-x2", "cuda", precision="fast")
+
+
+def test_fast_is_refused_where_there_is_nothing_to_gain(cards: list[HostCard], tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Concat", ["lr"] * 4, ["four"], axis=1),
+        helper.make_node("DepthToSpace", ["four"], ["hr"], blocksize=2),
+    ]
+    path = models.save(tmp_path / "nearest.onnx", nodes, {})
+    with pytest.raises(ProviderError, match="no layer of the model can compute in float16"):
+        Engine(path, "cuda", precision="fast")
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_tune_tries_graphs_lanes_and_tiles(
+    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
+) -> None:
+    from srcnn_rt import trials
+
+    monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
+    monkeypatch.setattr(trials, "CARD_TRIAL_HR", 64)
+    monkeypatch.setattr(trials, "CARD_TILES_HR", (48, 64))
+    monkeypatch.setattr(trials, "TRIAL_ROUNDS", 1)
+    monkeypatch.setattr("srcnn_rt.engine.CARD_TILE_HR", 32)
+    with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as engine:
+        found = engine.tune()
+        best = found[-1]
+        picture = np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18
+        expected = engine.upscale(picture)
+    assert len({trial.variant for trial in found}) >= 5
+    assert {trial.workers for trial in found} == {1, 2, 3, 4}
+    assert {trial.graphs for trial in found} == {False, True}
+    assert len({trial.tile for trial in found}) == 3
+    assert any("enable_cuda_graph" in options for options in cards[0].options)
+    with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as again:
+        setup = again._setup
+        assert (setup.tile, setup.workers, setup.variant, setup.graphs) == (
+            best.tile, best.workers, best.variant, best.graphs,
+        )  # fmt: skip
+        np.testing.assert_array_equal(again.upscale(picture), expected)
+
+
+def test_another_shape_is_another_cuda_graph(cards: list[HostCard], rng: np.random.Generator) -> None:
+    loader = Engine("bicubic-x2", "cuda", 32)._loader
+    setup = loader.open((1, 1), graphs=True)
+    (network,) = setup.networks
+    lane = network.lane(Layout.of(1), np.dtype(np.uint8), "windows")  # type: ignore[union-attr]
+    names = []
+    for size in (8, 8, 10, 8):
+        there, _ = lane.room("picture", (1, size + 4, size + 4, 1), np.uint8)
+        back, _ = lane.room("result", (1, 2 * size, 2 * size, 1), np.uint8)
+        lane.bind(
+            [(np.uint8, (1, size + 4, size + 4, 1), there)], (np.uint8, (1, 2 * size, 2 * size, 1), back)
+        )
+        lane.compute()
+        names.append(lane.running.get_run_config_entry("gpu_graph_id"))
+    assert names == ["1", "1", "2", "3"]
