@@ -105,7 +105,7 @@ def prepare(engine: Engine, folder: Path, side: int, channels: int) -> tuple[Job
     with open_source(source) as opened:
         info = opened.info
     made = create_target(target, target, [info.scaled(engine.scale)], engine.scale, Output())
-    plan = plan_for(engine.spec, engine._setup, info, made.page(0))
+    plan = plan_for(engine._setup, info, made.page(0))
     made.abort()
     return Job(engine, source, target, image, plan), words
 

@@ -11,16 +11,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cuda, filejob, geometry, job, ondevice, preflight, spec, stream, trials, tuning
+from . import geometry, job, spec, stream, trials, tuning
 from ._version import __version__
 from .errors import ArgumentError
-from .estimates import Estimate
-from .filejob import Job, Pages
 from .geometry import Plan, Span
 from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
 from .io.arrays import SlicedSink, SlicedSource
@@ -34,6 +32,10 @@ from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
 from .spec import ModelSpec
 from .trials import Trial
+
+if TYPE_CHECKING:
+    from .estimates import Estimate
+    from .filejob import Job
 
 # HR side of a tile for tile="auto" where nothing was measured: small enough for the activations
 # to stay in the caches, large enough for the margins not to matter.
@@ -118,11 +120,17 @@ class Engine(Closing):
             raise ArgumentError(f"threads must be at least 1, got {threads}")
         if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
             raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
-        devices = (0,) if device is None else cuda.parse_devices(device)
+        devices: tuple[int, ...] = (0,)
+        memory = None
+        if (device, gpu_memory) != (None, None):
+            # Imported with what only some need, as files and arrays on cards are below: start-up counts.
+            from . import cuda
+
+            devices = devices if device is None else cuda.parse_devices(device)
+            memory = None if gpu_memory is None else cuda.parse_memory(gpu_memory)
         if device is not None and provider not in ("auto", "cuda"):
             raise ArgumentError(f"device goes with provider cuda, got {provider}")
         provider = "cuda" if device is not None else provider
-        memory = None if gpu_memory is None else cuda.parse_memory(gpu_memory)
         data, facts = load_whole(model) if whole else spec.load(model)
         if value_range is not None:
             values = spec.ValueRange.parse(value_range)
@@ -240,6 +248,8 @@ class Engine(Closing):
         self, image: Any, bands: bool, nodata: float | None, progress: Progress | None
     ) -> Any:
         """Upscale an array of another library, where it lies."""
+        from . import ondevice
+
         self._check_open()
         give = ondevice.like(image)
         card = next((c for c in self._setup.cards if c.holds(image.__dlpack_device__())), None)
@@ -329,6 +339,9 @@ class Engine(Closing):
             Naming the file and the rule; also if the result surely does not fit on the disk or into
             memory. Nothing is left under the name `target`.
         """
+        from . import filejob, preflight
+        from .filejob import Job, Pages
+
         source, target = Path(source), Path(target)
         start = time.perf_counter()
         output = Output(compress, cog, quality, self._threads)
@@ -375,8 +388,9 @@ class Engine(Closing):
         SourceMissingError, PictureError, OutputError
             If the source cannot be read.
         """
-        if self._closed:
-            raise ArgumentError("the engine is closed")
+        from . import preflight
+
+        self._check_open()
         todo = self.job(source, target, **options)
         return preflight.estimate(todo, self._spec, self._setup, self._pool, self._rates)
 
@@ -398,6 +412,8 @@ class Engine(Closing):
         Two jobs of equal ``facts()`` have the same result.
         """
         output = Output(compress, cog, quality, self._threads)
+        from .filejob import Job
+
         return Job(
             Path(source),
             Path(target),
@@ -490,7 +506,11 @@ class Engine(Closing):
     @staticmethod
     def _cards(setup: Setup) -> str:
         """Return the names of the cards in use, as a measurement is kept for them."""
-        names = {d.index: d.name for d in cuda.devices()} if setup.devices else {}
+        if not setup.devices:
+            return ""
+        from . import cuda
+
+        names = {d.index: d.name for d in cuda.devices()}
         return " + ".join(names.get(card.index, card.kind) for card in setup.cards)
 
     def _identity(self) -> dict[str, Any]:

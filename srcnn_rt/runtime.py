@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import cuda, program, spec
+from . import program, spec
 from .errors import DeviceError, ModelError, ProviderError
 from .geometry import Plan, Tile
 from .io import Source
@@ -19,14 +19,15 @@ from .picture import Layout
 from .program import Program
 from .render import Renderer
 from .session import Network, Session
-from .session_cuda import CardNetwork, say_once
 from .spec import ModelSpec
 from .tuning import Choice
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from . import cuda
     from .precision.loss import Run
+    from .session_cuda import CardNetwork
 
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
 LANES = 3  # of a card: one cuts and places, one is on the bus, one computes
@@ -66,7 +67,7 @@ class Setup:
     @property
     def cards(self) -> tuple[cuda.Card, ...]:
         """What it runs on; none is the processor."""
-        return tuple({id(n): n.card for n in self.networks if isinstance(n, CardNetwork)}.values())
+        return tuple({id(n): n.card for n in self.networks if _is_card(n)}.values())
 
     @property
     def devices(self) -> int:
@@ -75,7 +76,7 @@ class Setup:
 
     def arrival(self, card: cuda.Card) -> int:
         """Return a stream of a card on which the owners of arrays have them ready."""
-        return next(n.arrival for n in self.networks if isinstance(n, CardNetwork) and n.card is card)
+        return next(n.arrival for n in self.networks if _is_card(n) and n.card is card)
 
 
 class Work(Protocol):
@@ -126,6 +127,10 @@ class Loader:
         """
         fast = self.precision == "fast"
         if self.provider in ("cuda", "auto"):
+            # Imported where a card may be: the processor's way needs none of it.
+            from . import cuda
+            from .session_cuda import say_once
+
             try:
                 return self._on_cards(layout, variant, graphs)
             except ProviderError as error:
@@ -181,6 +186,9 @@ class Loader:
         return program.prepare(self.file.data, self.file.spec) if self._understood else self.file
 
     def _on_cards(self, layout: tuple[int, int] | None, variant: str, graphs: bool) -> Setup:
+        from . import cuda
+        from .session_cuda import CardNetwork
+
         try:
             cards = cuda.open_cards(self.devices)
         except DeviceError as error:
@@ -244,11 +252,14 @@ def _halved(exact: Program, runs: Callable[[Program], Run]) -> Program:
     return made
 
 
+def _is_card(network: Network | CardNetwork) -> TypeGuard[CardNetwork]:
+    return network.provider == "cuda"
+
+
 def renderer(setup: Setup, network: Network | CardNetwork, source: Source, plan: Plan, batch: int) -> Work:
     """Return what a worker needs on one picture."""
-    if not isinstance(network, CardNetwork):
-        return Renderer(setup.model, network, source.info, plan, batch)
-    # Imported with the first card: the processor's way needs none of it.
+    if not _is_card(network):
+        return Renderer(setup.model, cast("Network", network), source.info, plan, batch)
     from .ondevice import DeviceSource
     from .render_card import DeviceRenderer, WindowRenderer
 
@@ -260,7 +271,7 @@ def renderer(setup: Setup, network: Network | CardNetwork, source: Source, plan:
 def batch_for(setup: Setup, source: Source, plan: Plan) -> int:
     """Return how many windows go through a network together."""
     network = setup.networks[0]
-    if not isinstance(network, CardNetwork):
+    if not _is_card(network):
         return Renderer.batch_for(setup.model, source.info, plan)
     from . import render_card
     from .ondevice import DeviceSource
@@ -281,7 +292,7 @@ def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:
     from_card = getattr(source, "card", None)
     found, reason = [], ""
     for network in setup.networks:
-        if isinstance(network, CardNetwork):
+        if _is_card(network):
             if network.failed is not None:
                 reason = network.failed
                 continue
@@ -296,7 +307,7 @@ def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:
 def forget(setup: Setup) -> None:
     """Let go of the memory that cards keep for the next picture."""
     for network in setup.networks:
-        if isinstance(network, CardNetwork):
+        if _is_card(network):
             network.forget()
 
 
