@@ -11,8 +11,8 @@ import io
 import math
 import os
 import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from .session import runtime
 
 PROVIDER = "CUDAExecutionProvider"
 EXTRA = 'pip uninstall -y onnxruntime && pip install "srcnn-rt[gpu]"'
-DLPACK_CUDA, DLPACK_MANAGED = 2, 13  # kDLCUDA and kDLCUDAManaged of dlpack.h
+DLPACK_CUDA = 2  # kDLCUDA of dlpack.h; ONNX Runtime takes no managed memory
 # What a build for a version of CUDA asks of the driver (NVIDIA's CUDA compatibility table).
 _DRIVERS = {12: 525, 13: 580}
 _NAME, _SMS, _MAJOR, _MINOR = 256, 16, 75, 76  # a buffer's size, and CUdevice_attribute
@@ -67,6 +67,16 @@ def missing() -> str | None:
     if _bindings() is None:
         return f"NVIDIA's bindings are not installed; type: {EXTRA}"
     return None
+
+
+def present() -> bool:
+    """Return whether the system has a card, and it is not hidden; the driver is not started for it.
+
+    A process that is forked after the driver was started cannot use it.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return False
+    return any(Path(name).exists() for name in ("/dev/nvidia0", "/dev/dxg"))
 
 
 def devices() -> tuple[Device, ...]:
@@ -149,8 +159,11 @@ class Card(Protocol):
     def check(self, session: Any) -> None:
         """Raise `ProviderError` unless a session really is on this card."""
 
-    def stream(self) -> int:
-        """Return a new queue of work; it lives as long as this object."""
+    def current(self) -> AbstractContextManager[None]:
+        """Make this the card that the calling thread talks to, while in it."""
+
+    def stream(self) -> Stream:
+        """Return a new queue of work."""
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
         """Return `size` bytes of host memory that the bus reads and writes directly."""
@@ -179,9 +192,17 @@ class Card(Protocol):
 class Buffer:
     """Memory on a card, let go of with this object."""
 
-    def __init__(self, pointer: int, size: int, free: Any) -> None:
+    def __init__(self, pointer: int, size: int, free: Callable[[int], object]) -> None:
         self.pointer, self.size = pointer, size
-        weakref.finalize(self, free, pointer)
+        _finally(self, free, pointer)
+
+
+class Stream:
+    """A queue of work on a card, let go of with this object: the last of all that use it."""
+
+    def __init__(self, handle: int, destroy: Callable[[int], object]) -> None:
+        self.handle = handle
+        _finally(self, destroy, handle)
 
 
 class CudaCard:
@@ -208,7 +229,8 @@ class CudaCard:
         self.processors = next(d.processors for d in known if d.index == index)
         self._cuda: Any = _bindings()
         _preload()
-        self._here()
+        with self.current():
+            pass  # the runtime starts, or says why not
 
     def providers(self, stream: int, options: dict[str, str]) -> list[Any]:
         # The address of the stream is taken as a decimal number.
@@ -223,54 +245,60 @@ class CudaCard:
         if PROVIDER not in session.get_providers():
             raise ProviderError(f"provider cuda does not load: {why_not_active(runtime())}")
 
-    def stream(self) -> int:
-        self._here()
-        # One that does not wait for the default stream, which other libraries of the process use.
-        handle = self._call(self._cuda.cudaStreamCreateWithFlags, self._cuda.cudaStreamNonBlocking)
-        weakref.finalize(self, self._cuda.cudaStreamDestroy, handle)
-        return int(handle)
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        before = self._call(self._cuda.cudaGetDevice)
+        self._call(self._cuda.cudaSetDevice, self.index)
+        try:
+            yield
+        finally:  # the caller's own work may be on another card
+            self._call(self._cuda.cudaSetDevice, before)
+
+    def stream(self) -> Stream:
+        with self.current():
+            # One that does not wait for the default stream, which other libraries of the process use.
+            handle = self._call(self._cuda.cudaStreamCreateWithFlags, self._cuda.cudaStreamNonBlocking)
+        return Stream(int(handle), self._cuda.cudaStreamDestroy)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        self._here()
-        pointer = int(self._call(self._cuda.cudaHostAlloc, max(1, size), self._cuda.cudaHostAllocPortable))
+        with self.current():
+            pointer = int(
+                self._call(self._cuda.cudaHostAlloc, max(1, size), self._cuda.cudaHostAllocPortable)
+            )
         held = (ctypes.c_uint8 * max(1, size)).from_address(pointer)
-        weakref.finalize(held, self._cuda.cudaFreeHost, pointer)  # views of the array keep `held`
+        _finally(held, self._cuda.cudaFreeHost, pointer)  # views of the array keep `held`
         return np.ctypeslib.as_array(held)[:size]
 
     def memory(self, size: int) -> Buffer:
-        self._here()
-        return Buffer(int(self._call(self._cuda.cudaMalloc, max(1, size))), size, self._cuda.cudaFree)
+        with self.current():
+            return Buffer(int(self._call(self._cuda.cudaMalloc, max(1, size))), size, self._cuda.cudaFree)
 
     def send(self, target: int, source: NDArray[Any], stream: int) -> None:
-        self._here()
         way = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._call(self._cuda.cudaMemcpyAsync, target, source.ctypes.data, source.nbytes, way, stream)
+        with self.current():
+            self._call(self._cuda.cudaMemcpyAsync, target, source.ctypes.data, source.nbytes, way, stream)
 
     def fetch(self, target: NDArray[Any], source: int, stream: int) -> None:
-        self._here()
         way = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        self._call(self._cuda.cudaMemcpyAsync, target.ctypes.data, source, target.nbytes, way, stream)
+        with self.current():
+            self._call(self._cuda.cudaMemcpyAsync, target.ctypes.data, source, target.nbytes, way, stream)
 
     def move(
         self, target: int, pitch: int, source: int, source_pitch: int, size: tuple[int, int], stream: int
     ) -> None:
-        self._here()
         way = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         rows, width = size
-        self._call(
-            self._cuda.cudaMemcpy2DAsync, target, pitch, source, source_pitch, width, rows, way, stream
-        )
+        with self.current():
+            self._call(
+                self._cuda.cudaMemcpy2DAsync, target, pitch, source, source_pitch, width, rows, way, stream
+            )
 
     def wait(self, stream: int) -> None:
-        self._here()
-        self._call(self._cuda.cudaStreamSynchronize, stream)
+        with self.current():
+            self._call(self._cuda.cudaStreamSynchronize, stream)
 
     def holds(self, device: tuple[int, int]) -> bool:
-        return int(device[0]) in (DLPACK_CUDA, DLPACK_MANAGED) and int(device[1]) == self.index
-
-    def _here(self) -> None:
-        """Make this the card that the calling thread talks to."""
-        self._call(self._cuda.cudaSetDevice, self.index)
+        return int(device[0]) == DLPACK_CUDA and int(device[1]) == self.index
 
     def _call(self, function: Any, *words: Any) -> Any:
         error, *values = function(*words)
@@ -322,6 +350,11 @@ def _preload() -> None:
     if hasattr(ort, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # it prints what is missing; `why_not_active` says it
             ort.preload_dlls()
+
+
+def _finally(held: Any, free: Callable[[int], object], what: int) -> None:
+    """Free something with its owner; not when the process ends, for the driver may be gone before."""
+    weakref.finalize(held, free, what).atexit = False
 
 
 def _driver() -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, job, spec, stream, trials, tuning
+from . import geometry, job, runtime, spec, stream, trials, tuning
 from ._version import __version__
 from .errors import ArgumentError
 from .geometry import Plan, Span
@@ -44,6 +44,7 @@ AUTO_TILE_HR = 256
 # less to them than what windows compute twice.
 HEAVY = 30_000
 HEAVY_TILE_HR = 512
+DEVICE_TILE_HR = 2048  # of pictures that lie on a card
 CARD_TILE_HR = 1024  # of a card: fewer margins, larger kernels; no cache to stay in
 
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
@@ -195,8 +196,11 @@ class Engine(Closing):
 
     def close(self) -> None:
         """Let go of the model. Later calls of `upscale` raise `ArgumentError`."""
+        if self._closed:
+            return
         self._closed = True
         self._pool.shutdown()
+        runtime.close(self._setup)
         del self._setup
 
     def upscale(
@@ -262,8 +266,11 @@ class Engine(Closing):
             raise ArgumentError("nodata is not taken for arrays on a card")
         picture = ondevice.take(image, card, self._setup.arrival(card), bands=bands)
         sink = ondevice.DeviceSink(card, picture.info.scaled(self.scale))
-        self._process(picture, sink, progress)
-        return ondevice.give(sink.array, image)
+        setup = self._setup
+        if self._asked == "auto":  # one window at a time, so a larger one
+            setup = replace(setup, tile=max(setup.tile, _lr(DEVICE_TILE_HR, setup.model)))
+        job.process(picture, sink, setup, self._pool, progress)
+        return ondevice.give(sink.array, image, card)
 
     def upscale_into(
         self,
@@ -495,11 +502,15 @@ class Engine(Closing):
 
     def _tune(self, progress: Callable[[Trial], None] | None) -> list[Trial]:
         setups = [replace(setup, tile=_auto(setup)) for setup in self._loader.layouts(self._setup)]
+        before = self._setup
         self._setup, found = trials.fastest(setups, _lr, self._pool, progress)
         self._spec, self._untuned = self._setup.model, False
+        for setup in (before, *setups):
+            if setup.networks != self._setup.networks:
+                runtime.forget(setup)
         best = self._setup
         lanes = best.workers // max(1, best.devices)
-        chosen = tuning.Choice(best.tile * self.scale, lanes, best.threads, best.variant, best.graphs)
+        chosen = tuning.Choice(best.tile * self.scale, lanes, best.threads, best.variant)
         tuning.remember(self._key, chosen)
         return found
 

@@ -85,14 +85,16 @@ def process(
         written(following, record)
         following += 1
 
-    batch = batch_for(setup, source, plan)
+    batch, again = batch_for(setup, source, plan), setup.devices > 0
     while True:
         try:
             _Run(source, sink, setup, plan, batch, region, progress, note).go(pool, following)
             return
         except MemoryError as error:
             fewer = 1 if model.batch is None else batch
-            if batch > fewer:
+            if again:
+                again = False  # what other pictures left on the card may have been all there was
+            elif batch > fewer:
                 batch = max(fewer, batch // 2)
             else:
                 # A model that was not analysed has no margin: only whole pictures are right.
@@ -132,16 +134,23 @@ class _Run:
         self._reach = max(plan.margin, 1) if self._careful else 0
         self._idle: SimpleQueue[Work | None] = SimpleQueue()
         self._works: list[Work] = []
-        self._alive, self._counting = 0, threading.Lock()
+        self._alive, self._broke, self._counting = 0, "", threading.Lock()
         self._seen = 0
 
     def go(self, pool: ThreadPoolExecutor, first: int) -> None:
         networks = networks_for(self._setup, self._source)
         try:
+            broken: DeviceError | None = None
             for network in networks:
-                work = renderer(self._setup, network, self._source, self._plan, self._batch)
+                try:
+                    work = renderer(self._setup, network, self._source, self._plan, self._batch)
+                except DeviceError as error:
+                    broken = error  # the others do it
+                    continue
                 self._works.append(work)
                 self._idle.put(work)
+            if broken is not None and not self._works:
+                raise broken
             self._alive = len(self._works)
             self._go(pool, first, networks)
         finally:
@@ -206,13 +215,13 @@ class _Run:
             work = self._idle.get()
             if work is None:  # for all who wait
                 self._idle.put(None)
-                raise DeviceError("no card is left")
+                raise DeviceError(self._broke)
             try:
                 work.render(batch, part.samples, part.at, out, (chunk.y.start, chunk.x.start))
-            except DeviceError:
+            except DeviceError as error:
                 # Its windows go to the others; it gets no more.
                 with self._counting:
-                    self._alive -= 1
+                    self._alive, self._broke = self._alive - 1, str(error)
                     last = self._alive == 0
                 if last:
                     self._idle.put(None)

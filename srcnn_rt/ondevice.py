@@ -13,7 +13,7 @@ from .errors import ArgumentError
 from .geometry import Span
 from .io.base import Closing, Record
 from .picture import Layout, PictureInfo
-from .session import runtime
+from .session import failure, runtime
 
 _CPU, _PINNED = 1, 3  # kDLCPU and kDLCUDAHost of dlpack.h
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(float)": np.float32}
@@ -37,7 +37,11 @@ class DeviceArray:
     def empty(cls, card: Card, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         """Return a new one; its content is undefined."""
         make = runtime().OrtValue.ortvalue_from_shape_and_type
-        return cls(make(shape, dtype.type, card.kind, card.index), shape, dtype)
+        try:
+            with card.current():
+                return cls(make(shape, dtype.type, card.kind, card.index), shape, dtype)
+        except Exception as error:  # the runtime's errors share no other base class
+            raise failure("ONNX Runtime", shape, error) from error
 
 
 class DeviceSource(Closing):
@@ -100,7 +104,8 @@ def take(image: Any, card: Card, stream: int, *, bands: bool) -> DeviceSource:
         If its shape, type or order is another one.
     """
     try:
-        value = runtime().OrtValue.from_dlpack(_Ordered(image, stream))
+        with card.current():  # torch asks for it
+            value = runtime().OrtValue.from_dlpack(_Ordered(image, stream))
     except Exception as error:  # libraries raise what they like
         raise ArgumentError(
             f"the array must be contiguous, of uint8, uint16 or float32, without a gradient: {error}"
@@ -136,9 +141,10 @@ def on_host(image: Any, provider: str) -> NDArray[Any]:
         raise ArgumentError(f"{type(image).__name__} does not give its samples: {error}") from error
 
 
-def give(array: DeviceArray, image: Any) -> Any:
+def give(array: DeviceArray, image: Any, card: Card) -> Any:
     """Return `array` as the library of `image` has them, (H, W) if `image` is; nothing is copied."""
-    made = like(image)(array.value)
+    with card.current():
+        made = like(image)(array.value)
     return made if len(image.shape) == 3 else made[:, :, 0]
 
 

@@ -57,6 +57,7 @@ def picture_graph(
     dtype: np.dtype[Any],
     *,
     source: Source = "windows",
+    split: bool = False,
 ) -> ModelProto:
     """Put the picture path around a network.
 
@@ -75,6 +76,7 @@ def picture_graph(
           fixed.
         - ``"gather"``: "picture" (H, W, C) of any size, and "rows" (h + 2m) and "columns" (w + 2m), int64,
           which tell what of it is one window; mirroring is in them.
+    split : keep the path around the network exact on a card that may round what convolutions multiply to TF32
 
     Returns
     -------
@@ -106,7 +108,7 @@ def picture_graph(
     made.graph.input.extend(inputs)
     made.graph.output.append(output)
     edit = Edit(made)
-    steps = Steps(edit, PREFIX)
+    steps = Steps(edit, PREFIX, split=split)
     path = _Path(steps, network, spec, layout, dtype)
     if source == "whole":
         path.whole()

@@ -6,6 +6,7 @@ over the bus is what stands in the picture.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,10 +50,13 @@ class WindowRenderer:
         source = (batch, *plan.window, channels)
         target = (batch, plan.tile[0] * s, plan.tile[1] * s, channels)
         try:
+            network.check_size(math.prod(target[:3]))
             self._there, self._windows = self._lane.room("picture", source, info.dtype)
             self._back, self._results = self._lane.room("result", target, info.dtype)
             self._lane.bind([(info.dtype, source, self._there)], (info.dtype, target, self._back))
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, DeviceError):
+                network.failed = str(error)
             self._lane.close()
             raise
 
@@ -94,12 +98,15 @@ class DeviceRenderer:
         channels, s = info.layout.channels, model.scale
         self._target = (plan.tile[0] * s, plan.tile[1] * s, channels)
         try:
+            network.check_size(math.prod(self._target[:2]))
             self._rows, self._columns = (
                 self._lane.room(name, (size,), np.int64)
                 for name, size in zip(("rows", "columns"), plan.window, strict=True)
             )
             self._back, _ = self._lane.room("result", self._target, info.dtype)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, DeviceError):
+                network.failed = str(error)
             self._lane.close()
             raise
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .session_cuda import CardNetwork
 
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
+EXACT = 5e-5  # of full scale; float32 in another order is off by 1e-6, TF32 by 1e-3
 LANES = 3  # of a card: one cuts and places, one is on the bus, one computes
 
 
@@ -43,8 +45,7 @@ class Setup:
     networks : one for every worker; the same for all of them but where there are several cards
     threads : of each of their runs
     tile : LR pixels
-    variant : which graph of `program.variants` runs on a card
-    graphs : whether CUDA graphs are replayed
+    variant : which graph of `program.candidates` runs on a card
     """
 
     model: ModelSpec
@@ -52,7 +53,6 @@ class Setup:
     threads: int
     tile: int = 0
     variant: str = ""
-    graphs: bool = False
 
     @property
     def workers(self) -> int:
@@ -113,13 +113,13 @@ class Loader:
     devices: tuple[int, ...] = (0,)
     memory: int | None = None
 
-    def open(self, layout: tuple[int, int] | None = None, variant: str = "", graphs: bool = False) -> Setup:
+    def open(self, layout: tuple[int, int] | None = None, variant: str = "") -> Setup:
         """Load it; the tile is still open.
 
         Parameters
         ----------
         layout : (workers, threads of each), workers of each card; what suits the runtime if None
-        variant, graphs : of a card, see `Setup`
+        variant : of a card, see `Setup`
 
         Raises
         ------
@@ -132,11 +132,11 @@ class Loader:
             from .session_cuda import say_once
 
             try:
-                return self._on_cards(layout, variant, graphs)
+                return self._on_cards(layout, variant)
             except ProviderError as error:
                 if self.provider == "cuda":
                     raise
-                if cuda.devices():  # silence would hide a fault
+                if cuda.present():  # silence would hide a fault
                     say_once(f"running on the CPU: {error}")
         ready = self._ready
         if self.provider == "openvino" or (fast and self.provider == "auto"):
@@ -159,18 +159,16 @@ class Loader:
     def chosen(self, choice: Choice, present: Setup) -> Setup:
         """Load it as it was measured to be fastest; `present` if that is how it is loaded."""
         workers = choice.workers * max(1, present.devices)
-        same = (present.workers, present.threads, present.variant, present.graphs)
-        if (workers, choice.threads, choice.variant, choice.graphs) == same:
+        if (workers, choice.threads, choice.variant) == (present.workers, present.threads, present.variant):
             return present
-        return self.open((choice.workers, choice.threads), choice.variant, choice.graphs)
+        return self.open((choice.workers, choice.threads), choice.variant)
 
     def layouts(self, present: Setup) -> list[Setup]:
         """Return the ways to run it that `Engine.tune` should try, tiles aside."""
         if present.devices:
             names = list(self._candidates())
-            ways = [(LANES, name, graphs) for name in names for graphs in (False, True)]
-            ways += [(lanes, names[0], False) for lanes in (1, 2, 4)]
-            return [self.open((lanes, 1), name, graphs) for lanes, name, graphs in ways]
+            ways = [(LANES, name) for name in names] + [(lanes, names[0]) for lanes in (1, 2, 4)]
+            return [self.open((lanes, 1), name) for lanes, name in ways]
         found = {(present.workers, present.threads)}
         if present.provider == "cpu":
             found |= {(self.threads, 1), (1, self.threads)}
@@ -185,7 +183,7 @@ class Loader:
         """What runs; a graph that was not understood runs as it is."""
         return program.prepare(self.file.data, self.file.spec) if self._understood else self.file
 
-    def _on_cards(self, layout: tuple[int, int] | None, variant: str, graphs: bool) -> Setup:
+    def _on_cards(self, layout: tuple[int, int] | None, variant: str) -> Setup:
         from . import cuda
         from .session_cuda import CardNetwork
 
@@ -195,10 +193,9 @@ class Loader:
             raise ProviderError(f"provider cuda does not load: {error}") from error
         lanes = 1 if self.whole else layout[0] if layout else LANES
         variant, ready = self._variant(variant)
-        runs = ready
-        if self.precision == "fast":
-            runs = _halved(ready, lambda made: CardNetwork(cards[0], made).run)
-        networks = [CardNetwork(card, runs, memory=self.memory, lanes=lanes, graphs=graphs) for card in cards]
+        half = self.precision == "fast"
+        runs = _halved(ready, lambda made: CardNetwork(cards[0], made, half=True).opened()) if half else ready
+        networks = [CardNetwork(card, runs, half=half, memory=self.memory, lanes=lanes) for card in cards]
         # A session tells whether CUDA really runs; it is kept for the first picture.
         channels = 3 if ready.spec.channels == 1 else ready.spec.channels
         kind = Layout.of(channels, bands=channels != 3)
@@ -209,8 +206,11 @@ class Loader:
                 raise ProviderError(f"provider cuda does not load: {error}") from error
             except ModelError as error:
                 raise ModelError(f"{self.file.spec.name}: {error}") from error
+        if not half and self._understood:
+            with networks[0].opened() as run:
+                _check_exact(ready, run)
         # Cards take turns in the list, so that the first windows go to all of them.
-        return Setup(ready.spec, tuple(networks) * lanes, 1, 0, variant, graphs)
+        return Setup(ready.spec, tuple(networks) * lanes, 1, 0, variant)
 
     def _variant(self, name: str) -> tuple[str, Program]:
         """Return a graph for a card by its name; the one that should be fastest if there is none of it."""
@@ -224,12 +224,31 @@ class Loader:
         return program.candidates(self.file.data, self.file.spec, half=self.precision == "fast")
 
 
-def _halved(exact: Program, runs: Callable[[Program], Run]) -> Program:
+def _check_exact(ready: Program, run: Run) -> None:
+    """Refuse a card that computes a float32 graph in less: a fallback of ONNX Runtime's takes TF32 unasked.
+
+    Raises
+    ------
+    ProviderError
+        With the number.
+    """
+    from .precision import loss
+
+    gain = np.array(ready.spec.range.gain, np.float32)[:, None, None]
+    worst = float(np.abs(loss.errors(ready, run, Session(ready.data).run) / gain).max())
+    if not worst <= EXACT:
+        raise ProviderError(
+            f"precision exact cannot be had on the card: it is off by {worst:.1e} of full scale, "
+            f"{EXACT:.0e} are allowed; take --precision fast or --provider cpu"
+        )
+
+
+def _halved(exact: Program, opened: Callable[[Program], AbstractContextManager[Run]]) -> Program:
     """Return a program whose layers compute in float16.
 
     Parameters
     ----------
-    runs : gives what runs a program on the card
+    opened : gives what runs a program on the card
 
     Raises
     ------
@@ -247,7 +266,8 @@ def _halved(exact: Program, runs: Callable[[Program], Run]) -> Program:
     if half.layers == 0 and exact.spec.facts.types[0] != "float16":
         raise ProviderError("precision fast cannot be used: no layer of the model can compute in float16")
     made = replace(exact, data=half.model.SerializeToString())
-    lost = float16.float16_loss(exact, runs(made), Session(exact.data).run)
+    with opened(made) as run:
+        lost = float16.float16_loss(exact, run, Session(exact.data).run)
     loss.require(exact.spec, lost, float16.LIMIT_DB, "float16")
     return made
 
@@ -309,6 +329,13 @@ def forget(setup: Setup) -> None:
     for network in setup.networks:
         if _is_card(network):
             network.forget()
+
+
+def close(setup: Setup) -> None:
+    """Let go of what a setup holds of cards."""
+    for network in setup.networks:
+        if _is_card(network):
+            network.close()
 
 
 def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:

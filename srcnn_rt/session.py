@@ -27,8 +27,12 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(uint8)": np.dtype(np.uint8),
 }
 # What runtimes say where memory did not suffice, or a card broke; they have no types of error for it.
-_NO_MEMORY = re.compile(r"bad.?alloc|failed to allocate|out of memory|alloc_failed|not enough memory", re.I)
-_BROKEN = re.compile(r"(cuda|cudnn|cublas)\w* (failure|error)|cuda_error|device.{0,20} lost", re.I)
+_NO_MEMORY = re.compile(
+    r"bad.?alloc|failed to allocate|out of memory|alloc_failed|not enough memory"
+    r"|smaller than requested bytes|free memory block",  # of an arena that has a limit
+    re.I,
+)
+_BROKEN = re.compile(r"\b(cuda|cudnn|cublas) (failure|error)|cuda_error|device.{0,20} lost", re.I)
 
 
 def runtime() -> ModuleType:

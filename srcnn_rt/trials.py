@@ -16,7 +16,7 @@ from . import geometry
 from .io import ArraySink, ArraySource
 from .job import process
 from .picture import Layout, PictureInfo
-from .runtime import Setup
+from .runtime import Setup, forget
 from .spec import ModelSpec
 
 # What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
@@ -36,7 +36,7 @@ _SMALLER = 256
 class Trial:
     """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s.
 
-    On a card also which graph ran, and whether CUDA graphs were replayed.
+    On a card also which graph ran.
     """
 
     tile: int
@@ -44,7 +44,6 @@ class Trial:
     threads: int
     mpx_per_s: float
     variant: str = ""
-    graphs: bool = False
 
 
 def fastest(
@@ -69,7 +68,7 @@ def fastest(
 
     def measure(setups: list[Setup]) -> None:
         for setup, speed in zip(setups, _speeds(setups, pool), strict=True):
-            trial = Trial(setup.tile, setup.workers, setup.threads, speed, setup.variant, setup.graphs)
+            trial = Trial(setup.tile, setup.workers, setup.threads, speed, setup.variant)
             trials.append((trial, setup))
             if progress is not None:
                 progress(trial)
@@ -109,23 +108,32 @@ def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype
 def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
     """Return HR Mpx/s on a drawn picture of each setup, the best of some rounds.
 
-    They take turns, and the best counts, because what else the machine does only ever slows.
+    On the processor they take turns, and the best counts, because what else the machine does only ever slows.
     """
     channels = setups[0].model.channels
     layout = Layout.of(channels, bands=channels not in (1, 3))
     rng = np.random.default_rng(0)
+
+    def once(setup: Setup) -> float:
+        model = setup.model
+        # Whole windows, as many for every worker.
+        trial = CARD_TRIAL_HR if setup.devices else TRIAL_HR
+        side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
+        picture = rng.integers(0, 256, (side, side, channels), np.uint8)
+        info = PictureInfo((side, side), layout, picture.dtype)
+        source, sink = ArraySource(picture, info), ArraySink(info.scaled(model.scale))
+        start = time.perf_counter()
+        process(source, sink, setup, pool)
+        return (side * model.scale) ** 2 / 1e6 / (time.perf_counter() - start)
+
     best = [0.0] * len(setups)
+    if setups[0].devices:
+        # One after the other: the buffers of all at once would fill a card, which would halve the windows.
+        for k, setup in enumerate(setups):
+            best[k] = max(once(setup) for _ in range(TRIAL_ROUNDS))
+            forget(setup)
+        return best
     for _ in range(TRIAL_ROUNDS):
         for k, setup in enumerate(setups):
-            model = setup.model
-            # Whole windows, as many for every worker.
-            trial = CARD_TRIAL_HR if setup.devices else TRIAL_HR
-            side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
-            picture = rng.integers(0, 256, (side, side, channels), np.uint8)
-            info = PictureInfo((side, side), layout, picture.dtype)
-            source, sink = ArraySource(picture, info), ArraySink(info.scaled(model.scale))
-            start = time.perf_counter()
-            process(source, sink, setup, pool)
-            taken = time.perf_counter() - start
-            best[k] = max(best[k], (side * model.scale) ** 2 / 1e6 / taken)
+            best[k] = max(best[k], once(setup))
     return best

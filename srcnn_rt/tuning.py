@@ -28,14 +28,12 @@ class Choice:
     workers : windows computed at once, of each card where there are cards
     threads : of each
     variant : which graph a card runs
-    graphs : whether it replays CUDA graphs
     """
 
     tile: int
     workers: int
     threads: int
     variant: str = ""
-    graphs: bool = False
 
 
 def folder() -> Path:
@@ -76,7 +74,7 @@ def recall(key: str) -> Choice | None:
         choice = Choice(**found) if isinstance(found, dict) else None
     except TypeError:
         return None
-    if choice is None or type(choice.variant) is not str or type(choice.graphs) is not bool:
+    if choice is None or type(choice.variant) is not str:
         return None
     good = all(type(n) is int and n > 0 for n in (choice.tile, choice.workers, choice.threads))
     return choice if good else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from srcnn_rt import cuda
-from srcnn_rt.cuda import Buffer
+from srcnn_rt.cuda import Buffer, Stream
 from srcnn_rt.errors import DeviceError, OutOfMemoryError
 
 
@@ -40,6 +42,7 @@ class HostCard:
         self.options: list[dict[str, str]] = []
         self._streams = 0
         self._queues: dict[int, list[Any]] = {}
+        self._sessions: dict[int, weakref.ref[Any]] = {}
         self._lock = threading.Lock()
 
     def providers(self, stream: int, options: dict[str, str]) -> list[Any]:
@@ -47,8 +50,9 @@ class HostCard:
         return ["CPUExecutionProvider"]
 
     def check(self, session: Any) -> None:
-        card, run = self, session.run_with_iobinding
-        stream = self._streams
+        card, run = self, type(session).run_with_iobinding
+        stream, own = self._streams, weakref.ref(session)
+        self._sessions[stream] = own
 
         def computing(*words: Any) -> None:
             card.flush(stream)
@@ -57,15 +61,24 @@ class HostCard:
                 if card.computed > card.breaks:
                     raise RuntimeError("CUDA failure 719: unspecified launch failure")
             card.log.append(("compute", stream))
-            run(*words)
+            run(own(), *words)
 
         session.run_with_iobinding = computing
 
-    def stream(self) -> int:
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        yield
+
+    def stream(self) -> Stream:
         with self._lock:
             self._streams += 1
             self._queues[self._streams] = []
-            return self._streams
+            return Stream(self._streams, self._end)
+
+    def _end(self, stream: int) -> None:
+        """A stream may go only after the sessions that use it, with nothing queued."""
+        assert not self._queues.pop(stream)
+        assert stream not in self._sessions or self._sessions.pop(stream)() is None
 
     def pinned(self, size: int) -> np.ndarray:
         return np.zeros(size, np.uint8)

@@ -127,6 +127,7 @@ def test_a_card_that_is_not_there(wheel: None, monkeypatch: pytest.MonkeyPatch) 
 def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A card is there, and something is missing: silence would hide a fault."""
     monkeypatch.setattr(cuda, "_driver", lambda: Driver(version=12080))
+    monkeypatch.setattr(cuda, "present", lambda: True)
     session_cuda.say_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="running on the CPU: .* install a newer driver"):
         assert Engine("bicubic-x2").provider == "cpu"
@@ -151,7 +152,7 @@ def test_cuda_that_silently_falls_back_is_noticed(
 
     monkeypatch.setattr(cards[0], "check", check)
     monkeypatch.setattr(cuda, "why_not_active", lambda ort: "libcudnn.so.9 is missing")
-    monkeypatch.setattr(cuda, "_driver", lambda: Driver())
+    monkeypatch.setattr(cuda, "present", lambda: True)
     session_cuda.say_once.cache_clear()
     with pytest.raises(ProviderError, match=r"provider cuda does not load: libcudnn\.so\.9 is missing"):
         Engine("bicubic-x2", provider="cuda")
@@ -184,7 +185,7 @@ def test_part_of_a_model_on_the_processor_is_said(
     session_cuda.say_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="part of the model cannot run on the card"):
         Engine("bicubic-x2", provider="cuda")
-    assert strict == [{"session.disable_cpu_ep_fallback": "1"}, {}]
+    assert strict == [{"session.disable_cpu_ep_fallback": "1"}, {}] * 2
 
 
 def test_a_device_is_a_card(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +218,7 @@ class Bindings:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.errors: dict[str, int] = {}
+        self.device, self.devices = 5, []
         self._held: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -226,6 +228,12 @@ class Bindings:
                 return 0, b"unspecified launch failure" if words[0] == 719 else b"out of memory"
             if name in self.errors:
                 return (self.errors[name], None)
+            if name == "cudaGetDevice":
+                return 0, self.device
+            if name == "cudaSetDevice":
+                self.device = words[0]
+                return (0,)
+            self.devices.append(self.device)
             if name in ("cudaHostAlloc", "cudaMalloc"):
                 self._held.append((ctypes.c_uint8 * words[0])())
                 return 0, ctypes.addressof(self._held[-1])
@@ -245,13 +253,14 @@ def bindings(wheel: None, monkeypatch: pytest.MonkeyPatch) -> Bindings:
 def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
     card = CudaCard(1)
     assert card.processors == 132
-    stream = card.stream()
+    held = card.stream()
+    stream = held.handle
     host, there = card.pinned(12), card.memory(12)
     card.send(there.pointer, host, stream)
     card.fetch(host, there.pointer, stream)
     card.move(1000, 64, 2000, 32, (5, 16), stream)
     card.wait(stream)
-    made = [c for c in bindings.calls if c[0] not in ("cudaSetDevice",)]
+    made = [c for c in bindings.calls if c[0] not in ("cudaGetDevice", "cudaSetDevice")]
     assert made == [
         ("cudaStreamCreateWithFlags", 1),
         ("cudaHostAlloc", 12, 1),
@@ -261,8 +270,11 @@ def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
         ("cudaMemcpy2DAsync", 1000, 64, 2000, 32, 16, 5, 3, 77),
         ("cudaStreamSynchronize", 77),
     ]
-    # Threads start on card 0: every call says which one it means.
-    assert all(c == ("cudaSetDevice", 1) for c in bindings.calls[1::2])
+    # Every call is made on the card it means, and leaves the thread on the one it was on, here 5.
+    assert bindings.device == 5
+    assert all(device == 1 for device in bindings.devices)
+    del held
+    assert bindings.calls[-1] == ("cudaStreamDestroy", 77)
     ((name, options),) = card.providers(stream, {"use_tf32": "0"})
     assert name == "CUDAExecutionProvider"
     assert options == {
@@ -308,6 +320,8 @@ def test_cudas_errors(bindings: Bindings) -> None:
         ("CUDA failure 719: unspecified launch failure ; GPU=0", DeviceError),
         ("CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED", DeviceError),
         ("CUBLAS error: 13", DeviceError),
+        ("Available memory of 512 is smaller than requested bytes of 1024", OutOfMemoryError),
+        ("CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED", ModelError),
     ],
 )
 def test_what_runtimes_say_is_told_apart(text: str, kind: type[Exception]) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def tune(models: tuple[str, ...], runs: Runs, as_json: bool) -> None:
     """Measure which tile and threads are fastest on this machine, and keep it for --tile auto.
 
-    On a card also which graph of the model, how many windows at once, and whether CUDA graphs are.
+    On a card also which graph of the model, and how many windows at once.
 
     Without a name, the default model. Run it while nothing else does. The measurement is kept in the
     user's cache folder, or where SRCNN_RT_CACHE says; it changes speed only.
@@ -63,7 +63,7 @@ def tune(models: tuple[str, ...], runs: Runs, as_json: bool) -> None:
 
 
 def _line(trial: Trial, scale: int) -> str:
-    graph = (f", {trial.variant}" if trial.variant else "") + (", CUDA graphs" if trial.graphs else "")
+    graph = f", {trial.variant}" if trial.variant else ""
     return (
         f"  tile {trial.tile:>4} ({trial.tile * scale} HR pixels), {trial.workers} at once, "
         f"{trial.threads} threads each{graph}: {trial.mpx_per_s:6.1f} Mpx/s"

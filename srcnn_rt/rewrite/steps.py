@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onnx import NodeProto
 
 OLDEST, NEWEST = 13, 25  # operator sets in which the nodes mean the same
+_VELTKAMP = 2.0**13 + 1  # leaves 24 - 13 bits
 _BEYOND = -(2**31)  # an end before the first sample, for slices that run backward
 
 
@@ -28,10 +29,15 @@ class Steps:
     ----------
     edit : takes weights and gives out names
     nodes : what was written
+
+    Parameters
+    ----------
+    prefix : of the nodes' names
+    split : write convolutions that stay exact where a card rounds what they multiply to eleven bits (TF32)
     """
 
-    def __init__(self, edit: Edit, prefix: str) -> None:
-        self.edit, self._prefix = edit, prefix
+    def __init__(self, edit: Edit, prefix: str, *, split: bool = False) -> None:
+        self.edit, self._prefix, self._split = edit, prefix, split
         self.nodes: list[NodeProto] = []
         self._whole: dict[tuple[int, ...], str] = {}
 
@@ -76,15 +82,37 @@ class Steps:
         self, x: str, weight: NDArray[Any], bias: NDArray[np.float64] | None = None, group: int = 1
     ) -> str:
         """Convolve without padding, (out, in / group, kh, kw)."""
+        if not self._split:
+            return self._conv(x, weight, bias, group)
+        # Halves of numbers are short: their products are exact, and what is left out is of the order of
+        # float32's own rounding.
+        high, low = self._halves(x)
+        weight = np.asarray(weight, np.float32)
+        coarse = short(weight)
+        sums = self.op(
+            "Add", self._conv(low, coarse, None, group), self._conv(high, weight - coarse, None, group)
+        )
+        return self.op("Add", self._conv(high, coarse, bias, group), sums)
+
+    def _conv(self, x: str, weight: NDArray[Any], bias: NDArray[np.float64] | None, group: int) -> str:
         weights = [self.edit.weight(f"{self._prefix}.weight", np.asarray(weight, np.float32))]
         if bias is not None and bias.any():
             weights.append(self.edit.weight(f"{self._prefix}.bias", bias))
         return self.op("Conv", x, *weights, kernel_shape=list(weight.shape[2:]), group=group)
 
+    def _halves(self, x: str) -> tuple[str, str]:
+        """Return eleven bits of every number, and the rest (Dekker 1971, Veltkamp's splitting)."""
+        large = self.op("Mul", x, self.number(_VELTKAMP))
+        high = self.op("Sub", large, self.op("Sub", large, x))
+        return high, self.op("Sub", x, high)
+
     def enlarge(self, x: str, scale: int, channels: int) -> str:
         """Enlarge by bicubic: two LR pixels are lost on each side."""
         if scale == 1:  # the middle tap alone
             return self.crop(x, bicubic.REACH)
+        if self._split:
+            phases = self.conv(x, bicubic.weights(scale, channels), group=channels)
+            return self.op("DepthToSpace", phases, blocksize=scale, mode="CRD")
         from onnx import numpy_helper
 
         name = self.edit.fresh(f"{self._prefix}.bicubic")
@@ -147,6 +175,12 @@ class Steps:
             if wide >= width:  # from a picture of one sample
                 return strip
             strip, wide = self.op("Concat", strip, strip, axis=axis), 2 * wide
+
+
+def short(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the nearest numbers of eleven bits."""
+    large = weight * np.float32(_VELTKAMP)
+    return np.asarray(large - (large - weight), np.float32)
 
 
 def _one(values: ArrayLike) -> NDArray[np.float64]:

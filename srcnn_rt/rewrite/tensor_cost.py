@@ -123,3 +123,17 @@ def tensor_work(model: ModelProto) -> TensorWork:
             samples += copied(count) * math.prod(flows[0].shape) // count
         moved += samples
     return TensorWork(useful, sum(layers.values()), BYTES * moved / pixels, layers)
+
+
+def widest(model: ModelProto) -> float:
+    """Return how many samples an output pixel the largest activation of a model has.
+
+    Raises
+    ------
+    ModelError
+        If the graph cannot be traced.
+    """
+    face = Interface.of(model)
+    trace = Trace(model, face, computed(model, constants(model)), face.height or SIDE, face.width or SIDE)
+    pixels = math.prod(trace.output.spatial) * trace.output.shape[0]
+    return max(math.prod(s.shape) for s in trace.states.values() if isinstance(s, Flow)) / pixels
