@@ -43,7 +43,16 @@ def texture(rows: int, cols: int, start: int) -> np.ndarray:
 
 
 def make_picture(path: Path, side: int, layout: str) -> None:
-    """Write a side x side TIFF, tiled or in strips of 16 rows."""
+    """Write a side x side TIFF, tiled or in strips of 16 rows, or one of which only two corners are stored."""
+    if layout == "sparse":
+        corner = min(STRIP, side)
+        with rasterio.open(
+            path, "w", driver="GTiff", width=side, height=side, count=1, dtype="uint8", compress="deflate",
+            tiled=True, sparse_ok=True, bigtiff="yes", transform=rasterio.Affine.scale(10),
+        ) as file:  # fmt: skip
+            for at in (0, side - corner):
+                file.write(texture(corner, corner, at)[None], window=Window(at, at, corner, corner))
+        return
     options = {"tiled": True, "blockxsize": 256, "blockysize": 256}
     if layout == "striped":
         options = {"blockysize": 16}
@@ -133,7 +142,7 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[500, 5000, 15811], help="LR pixels")
     parser.add_argument("--model", default="srcnn-915-x2")
     parser.add_argument("--tile", default="auto")
-    parser.add_argument("--layout", choices=["tiled", "striped"], default="tiled")
+    parser.add_argument("--layout", choices=["tiled", "striped", "sparse"], default="tiled")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
     args = parser.parse_args()
     document: dict[str, Any] = {
