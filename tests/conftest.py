@@ -14,7 +14,7 @@ from tests import models
 from tests.reference import quantise
 
 # A failure there shows its values too.
-pytest.register_assert_rewrite("tests.hostile", "tests.rewriting")
+pytest.register_assert_rewrite("tests.hostile", "tests.picturegraphs", "tests.rewriting")
 
 TEST_MODEL = "srcnn-915-x2"
 FAST = [name for name in bundled() if "deblur" not in name]  # which amplifies noise, and is refused
