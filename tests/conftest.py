@@ -13,7 +13,8 @@ from srcnn_rt.models import bundled
 from tests import models
 from tests.reference import quantise
 
-pytest.register_assert_rewrite("tests.rewriting")  # a failure there shows its values too
+# A failure there shows its values too.
+pytest.register_assert_rewrite("tests.hostile", "tests.picturegraphs", "tests.rewriting")
 
 TEST_MODEL = "srcnn-915-x2"
 FAST = [name for name in bundled() if "deblur" not in name]  # which amplifies noise, and is refused

@@ -237,3 +237,21 @@ def disk_of(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        small_chunks(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    with Engine("bicubic-x2", "cpu", 8, threads=1) as made:
+        yield made
+
+
+@pytest.fixture
+def gray(engine: Engine, tmp_path: Path) -> Bench:
+    return Bench(tmp_path, KINDS["gray"], engine)

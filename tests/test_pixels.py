@@ -2,91 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
-from srcnn_rt import (
-    ArgumentError,
-    Engine,
-    ModelError,
-    OutputError,
-    PictureError,
-    geometry,
-    pixelfile,
-    pixels,
-    program,
-    spec,
-)
-from srcnn_rt.cli import main
-from srcnn_rt.margins import margin_for, rules_for
+from srcnn_rt import ArgumentError, Engine, ModelError, PictureError, pixels, program, spec
 from srcnn_rt.picture import Layout
 from srcnn_rt.runtime import load_whole
 from srcnn_rt.spec import ModelSpec, ValueRange
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
 from tests.models import layers_of, normal, save, value
+from tests.picturegraphs import Graph, assert_same, colour, picture_of
 
 Maker = Callable[..., tuple[Path, dict[str, object]]]
 node = helper.make_node
 TYPES = (np.uint8, np.uint16, np.float32)
 SIZES = ((1, 1), (2, 7), (21, 26))
-
-
-@dataclass
-class Graph:
-    """A picture graph, its session on the CPU, and what it was made of."""
-
-    proto: onnx.ModelProto
-    spec: ModelSpec
-    layout: Layout
-
-    def __post_init__(self) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
-        self._session = onnxruntime.InferenceSession(
-            self.proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-
-    def run(self, **inputs: np.ndarray) -> np.ndarray:
-        return self._session.run(None, inputs)[0]
-
-    def tiled(self, picture: np.ndarray, tile: int, spoil: Callable[[np.ndarray], None] | None = None):
-        """Upscale by windows, all of them in one batch, or gathered one by one."""
-        margin, s = margin_for(self.spec, self.layout), self.spec.scale
-        plan = geometry.plan(picture.shape[:2], tile, margin=margin, rules=rules_for(self.spec))
-        out = np.zeros((picture.shape[0] * s, picture.shape[1] * s, picture.shape[2]), picture.dtype)
-        pieces = [t for chunk in plan for t in chunk.tiles]
-        at = [
-            [
-                np.array([reference.mirrored(i + p.origin - margin, n) for i in range(size)])
-                for p, n, size in zip((t.y, t.x), picture.shape, plan.window, strict=False)
-            ]
-            for t in pieces
-        ]
-        if len(self.proto.graph.input) == 3:
-            results: Iterable[np.ndarray] = (self.run(picture=picture, rows=y, columns=x) for y, x in at)
-        else:
-            windows = np.stack([picture[y][:, x] for y, x in at])
-            if spoil is not None:
-                spoil(windows)
-            results = self.run(picture=windows)
-        for t, result in zip(pieces, results, strict=True):
-            (y0, y1), (x0, x1) = ((p.core.start, p.core.stop) for p in (t.y, t.x))
-            inside = result[(y0 - t.y.origin) * s :, (x0 - t.x.origin) * s :]
-            out[y0 * s : y1 * s, x0 * s : x1 * s] = inside[: (y1 - y0) * s, : (x1 - x0) * s]
-        return out
 
 
 @cache
@@ -134,25 +72,6 @@ def check_operators(proto: onnx.ModelProto) -> None:
             assert kind in pixels.OPERATORS[n.op_type], (n.name, kind)
 
 
-def picture_of(shape: tuple[int, int], channels: int, dtype: type, seed: int = 0) -> np.ndarray:
-    picture = drawing(*shape, channels, seed)
-    return picture.astype(np.float32) if dtype is np.float32 else reference.quantise(picture, dtype)
-
-
-def assert_same(got: np.ndarray, expected: np.ndarray, layout: Layout, *, least: float = 0.999) -> None:
-    """One code value or 1e-5; colour that was divided by an alpha counts in its measure."""
-    assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
-    white = 1.0 if got.dtype.kind == "f" else float(np.iinfo(got.dtype).max)
-    apart = np.abs(got.astype(np.float64) - expected)
-    if layout.alpha:
-        apart[..., :-1] *= np.clip(expected[..., -1:] / white, 0, 1)
-    if got.dtype.kind == "f":
-        assert apart.max() <= 1e-5
-    else:
-        assert apart.max() <= 1
-        assert (got == expected).mean() >= least or (got != expected).sum() <= 2
-
-
 def luminance(path: Path, **more: object) -> Path:
     """A padded luminance model, x2."""
     rng = np.random.default_rng(1)
@@ -162,13 +81,6 @@ def luminance(path: Path, **more: object) -> Path:
         node("Conv", ["b", "v"], ["c"], pads=[1] * 4), node("DepthToSpace", ["c"], ["hr"], blocksize=2),
     ]  # fmt: skip
     return save(path, nodes, weights, **more)
-
-
-def colour(path: Path, channels: int = 3, **more: object) -> Path:
-    """A padded model of several channels that mixes them, x1."""
-    weight = normal(np.random.default_rng(channels), channels, channels, 5, 5)
-    conv = node("Conv", ["lr", "w"], ["hr"], pads=[2] * 4)
-    return save(path, [conv], {"w": weight}, channels=channels, **more)
 
 
 def blocks(path: Path) -> Path:
@@ -535,105 +447,3 @@ def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
     proto.graph.node[at + 1].input[0] = "up"
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
     assert (Graph(proto, graph.spec, graph.layout).run(picture=picture[None])[0] != np.rint(exact)).any()
-
-
-# --- files for other runtimes --------------------------------------------------------------
-
-
-def run(*words: str | Path) -> tuple[int, str]:
-    result = CliRunner().invoke(main, [str(w) for w in words], catch_exceptions=False)
-    return result.exit_code, result.output
-
-
-@pytest.mark.parametrize("layout", pixelfile.LAYOUTS)
-@pytest.mark.parametrize("io", pixelfile.TYPES)
-def test_export_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, io: str, layout: str) -> None:
-    monkeypatch.setitem(sys.modules, "srcnn_rt.train.export", None)
-    monkeypatch.chdir(tmp_path)
-    code, text = run("export", TEST_MODEL, "--io", io, "--layout", layout)
-    assert code == 0, text
-    name = f"{TEST_MODEL}-{layout}-{io}.onnx"
-    assert text.startswith(f"{name}: {layout} pictures in {io}, 9-1-5, scale 2, margin 5 LR pixels, ")
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-    proto = onnx.load(name)
-    meta = {p.key.removeprefix(spec.PREFIX): p.value for p in proto.metadata_props}
-    assert (meta["io"], meta["layout"], meta["model"], meta["scale"]) == (io, layout, TEST_MODEL, "2")
-    assert json.loads(meta["check"])["largest"] <= 1 / 255
-    assert "range" not in meta
-    described = pixelfile.LAYOUTS[layout]
-    picture = picture_of((10, 13), described.channels, pixelfile.TYPES[io].type)
-    with Engine(TEST_MODEL, "cpu") as engine:
-        got = Graph(proto, engine.spec, described).run(picture=picture[None])[0]
-        assert_same(got, engine.upscale(picture), described, least=0.99)
-
-
-def test_export_of_a_file_and_what_is_wrong_usage(tmp_path: Path) -> None:
-    model = colour(tmp_path / "my.onnx")
-    code, text = run("export", model, "--io", "u8", "--range", "0..255")
-    assert code == 0, text
-    assert (tmp_path / "my-rgb-u8.onnx").exists()
-    code, text = run("export", model, "--io", "u8")
-    assert code == 1
-    assert "my-rgb-u8.onnx: exists already" in text
-    assert run("export", model, "--io", "u8", "--overwrite")[0] == 0
-    code, text = run("export", model)
-    assert code == 2
-    assert "my.onnx is an ONNX model already; --io u8 puts the picture path into it" in text
-    assert run("export", "a.pt", "--layout", "rgb")[0] == 2
-    assert run("export", model, "--io", "u8", "--scale", "2")[0] == 2
-    code, text = run("export", colour(tmp_path / "five.onnx", 5), "--io", "u8")
-    assert code == 1
-    assert "takes pictures of 5 channels, got rgb" in text
-    code, text = run("export", tmp_path / "gone.onnx", "--io", "u8")
-    assert code == 1
-    assert "gone.onnx: no such file" in text
-
-
-def test_such_a_file_is_no_model_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    pixelfile.export("bicubic-x2", Path("b.onnx"), "u8", "gray")
-    line = (
-        "b.onnx: was written by srcnn-rt export --io u8 for other runtimes, and takes gray pictures itself; "
-        "here use the model inside, bicubic-x2"
-    )
-    for whole in (False, True):
-        with pytest.raises(ModelError) as caught:
-            Engine("b.onnx", "cpu", whole=whole)
-        assert str(caught.value) == line
-    for words in (["inspect", "b.onnx"], ["export", "b.onnx", "--io", "u16"]):
-        code, text = run(*words)
-        assert code == 1
-        assert text == f"error: {line}\n"
-    from PIL import Image
-
-    Image.fromarray(picture_of((5, 5), 3, np.uint8)).save("a.png")
-    code, text = run("upscale", "a.png", "--model", "b.onnx")
-    assert code == 1
-    assert line in text
-
-
-def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = pixels.picture_graph
-
-    def another(model: onnx.ModelProto, found: ModelSpec, *rest: object, **more: object) -> onnx.ModelProto:
-        for tensor in model.graph.initializer:
-            array = numpy_helper.to_array(tensor)
-            if array.dtype == np.float32:
-                tensor.CopyFrom(numpy_helper.from_array(array * np.float32(1.02), tensor.name))
-        return real(model, found, *rest, **more)
-
-    monkeypatch.setattr(pixels, "picture_graph", another)
-    (tmp_path / "old.onnx").write_text("the old model")
-    for name in ("m.onnx", "old.onnx"):
-        for io in ("u8", "u16", "f32"):
-            with pytest.raises(ModelError, match=r"\.onnx: not written: .* differs from the engine by"):
-                pixelfile.export(TEST_MODEL, tmp_path / name, io, "rgba", overwrite=True)
-    assert [p.name for p in tmp_path.iterdir()] == ["old.onnx"]
-    assert (tmp_path / "old.onnx").read_text() == "the old model"
-    monkeypatch.undo()
-    with pytest.raises(OutputError, match="cannot be written"):
-        pixelfile.export(TEST_MODEL, tmp_path / "no" / "m.onnx", "u8", "gray")
-    with pytest.raises(ArgumentError, match="io must be one of u8, u16, f32, got 'i8'"):
-        pixelfile.export(TEST_MODEL, tmp_path / "m.onnx", "i8", "gray")
-    with pytest.raises(ArgumentError, match="layout must be one of gray, graya, rgb, rgba, got 'bgr'"):
-        pixelfile.export(TEST_MODEL, tmp_path / "m.onnx", "u8", "bgr")

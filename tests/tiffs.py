@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import rasterio
 import tifffile
 from PIL import Image
 
+from srcnn_rt import Engine
 from tests.conftest import drawing
 from tests.reference import quantise
 
@@ -57,3 +59,18 @@ def reads_back(path: Path, expected: np.ndarray, *, pillow: bool = True) -> None
         assert got.shape == expected.shape, read.__name__
         assert got.dtype == expected.dtype, read.__name__
         assert np.array_equal(got, expected, equal_nan=expected.dtype.kind == "f"), read.__name__
+
+
+GRAY, RGB = picture_of(1), picture_of(3)
+both = pytest.mark.parametrize("cog", [False, True], ids=["tiff", "cog"])
+
+
+@pytest.fixture(scope="module", params=[2, 3], ids=["x2", "x3"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return Engine(f"bicubic-x{request.param}", "cpu", 32, threads=2)
+
+
+def upscaled(engine: Engine, source: Path, name: str = "out.tif", **how: object) -> Path:
+    target = source.with_name(name)
+    engine.upscale_file(source, target, overwrite=True, **how)
+    return target

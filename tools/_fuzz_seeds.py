@@ -318,7 +318,7 @@ def _zarr() -> Seeds:
     """Folders, each packed into one tar file."""
     import zarr
 
-    from tests.test_omezarr import ome_zarr
+    from tests.zarrs import ome_zarr
 
     found: Seeds = {}
     with tempfile.TemporaryDirectory() as folder:
