@@ -43,7 +43,7 @@ def texture(rows: int, cols: int, start: int) -> np.ndarray:
 
 
 def make_picture(path: Path, side: int, layout: str) -> None:
-    """Write a side x side TIFF, tiled or in strips of 16 rows, or one of which only two corners are stored."""
+    """Write a side x side TIFF, tiled or in strips of 16 rows, or storing only two corners of it."""
     if layout == "sparse":
         corner = min(STRIP, side)
         with rasterio.open(

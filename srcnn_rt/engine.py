@@ -125,7 +125,7 @@ class Engine(Closing):
         memory = None
         if (device, gpu_memory) != (None, None):
             # Imported with what only some need, as files and arrays on cards are below: start-up counts.
-            from . import cuda
+            from .card import cuda
 
             devices = devices if device is None else cuda.parse_devices(device)
             memory = None if gpu_memory is None else cuda.parse_memory(gpu_memory)
@@ -252,25 +252,25 @@ class Engine(Closing):
         self, image: Any, bands: bool, nodata: float | None, progress: Progress | None
     ) -> Any:
         """Upscale an array of another library, where it lies."""
-        from . import ondevice
+        from .card import arrays
 
         self._check_open()
-        give = ondevice.like(image)
+        give = arrays.like(image)
         card = next((c for c in self._setup.cards if c.holds(image.__dlpack_device__())), None)
         if card is None:
             made = self.upscale(
-                ondevice.on_host(image, self._provider), bands=bands, nodata=nodata, progress=progress
+                arrays.on_host(image, self._provider), bands=bands, nodata=nodata, progress=progress
             )
             return give(made)
         if nodata is not None:
             raise ArgumentError("nodata is not taken for arrays on a card")
-        picture = ondevice.take(image, card, self._setup.arrival(card), bands=bands)
-        sink = ondevice.DeviceSink(card, picture.info.scaled(self.scale))
+        picture = arrays.take(image, card, self._setup.arrival(card), bands=bands)
+        sink = arrays.DeviceSink(card, picture.info.scaled(self.scale))
         setup = self._setup
         if self._asked == "auto":  # one window at a time, so a larger one
             setup = replace(setup, tile=max(setup.tile, _lr(DEVICE_TILE_HR, setup.model)))
         job.process(picture, sink, setup, self._pool, progress)
-        return ondevice.give(sink.array, image, card)
+        return arrays.give(sink.array, image, card)
 
     def upscale_into(
         self,
@@ -519,7 +519,7 @@ class Engine(Closing):
         """Return the names of the cards in use, as a measurement is kept for them."""
         if not setup.devices:
             return ""
-        from . import cuda
+        from .card import cuda
 
         names = {d.index: d.name for d in cuda.devices()}
         return " + ".join(names.get(card.index, card.kind) for card in setup.cards)

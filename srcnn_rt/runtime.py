@@ -26,9 +26,9 @@ from .tuning import Choice
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from . import cuda
+    from .card import cuda
+    from .card.lanes import CardNetwork
     from .precision.loss import Run
-    from .session_cuda import CardNetwork
 
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
 EXACT = 5e-5  # of full scale; float32 in another order is off by 1e-6, TF32 by 1e-3
@@ -128,8 +128,8 @@ class Loader:
         fast = self.precision == "fast"
         if self.provider in ("cuda", "auto"):
             # Imported where a card may be: the processor's way needs none of it.
-            from . import cuda
-            from .session_cuda import say_once
+            from .card import cuda
+            from .card.lanes import say_once
 
             try:
                 return self._on_cards(layout, variant)
@@ -184,8 +184,8 @@ class Loader:
         return program.prepare(self.file.data, self.file.spec) if self._understood else self.file
 
     def _on_cards(self, layout: tuple[int, int] | None, variant: str) -> Setup:
-        from . import cuda
-        from .session_cuda import CardNetwork
+        from .card import cuda
+        from .card.lanes import CardNetwork
 
         try:
             cards = cuda.open_cards(self.devices)
@@ -280,8 +280,8 @@ def renderer(setup: Setup, network: Network | CardNetwork, source: Source, plan:
     """Return what a worker needs on one picture."""
     if not _is_card(network):
         return Renderer(setup.model, cast("Network", network), source.info, plan, batch)
-    from .ondevice import DeviceSource
-    from .render_card import DeviceRenderer, WindowRenderer
+    from .card.arrays import DeviceSource
+    from .card.render import DeviceRenderer, WindowRenderer
 
     if isinstance(source, DeviceSource):
         return DeviceRenderer(setup.model, network, source.info, plan)
@@ -293,12 +293,12 @@ def batch_for(setup: Setup, source: Source, plan: Plan) -> int:
     network = setup.networks[0]
     if not _is_card(network):
         return Renderer.batch_for(setup.model, source.info, plan)
-    from . import render_card
-    from .ondevice import DeviceSource
+    from .card import render
+    from .card.arrays import DeviceSource
 
     if isinstance(source, DeviceSource):
         return 1
-    return render_card.batch_for(setup.model, network, source.info, plan)
+    return render.batch_for(setup.model, network, source.info, plan)
 
 
 def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from srcnn_rt import cuda
-from srcnn_rt.cuda import Buffer, Stream
+from srcnn_rt.card import cuda
+from srcnn_rt.card.cuda import Buffer, Stream
 from srcnn_rt.errors import DeviceError, OutOfMemoryError
 
 
@@ -74,6 +74,11 @@ class HostCard:
             self._streams += 1
             self._queues[self._streams] = []
             return Stream(self._streams, self._end)
+
+    @property
+    def streams(self) -> int:
+        """How many there are."""
+        return len(self._queues)
 
     def _end(self, stream: int) -> None:
         """A stream may go only after the sessions that use it, with nothing queued."""

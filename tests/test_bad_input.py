@@ -215,7 +215,7 @@ def test_a_tile_too_small(tmp_path: Path) -> None:
 
 
 def test_a_provider_that_does_not_load(tmp_path: Path) -> None:
-    from srcnn_rt import cuda
+    from srcnn_rt.card import cuda
 
     if cuda.missing() is None:
         pytest.skip("CUDA works here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from srcnn_rt import ArgumentError, Engine, OutOfMemoryError, ProviderError, program, spec, tiles
-from srcnn_rt.cuda import parse_devices, parse_memory
+from srcnn_rt.card.cuda import parse_devices, parse_memory
 from srcnn_rt.errors import DeviceError
 from srcnn_rt.picture import Layout
 from srcnn_rt.pixels import picture_graph
@@ -88,6 +89,23 @@ def test_lanes_overlap_and_are_kept(cards: list[HostCard], rng: np.random.Genera
         assert len(cards[0].options) == used
     streams = {stream for what, stream in cards[0].log if what == "compute"}
     assert len(streams) >= 2
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_streams_go_after_what_uses_them(
+    cards: list[HostCard], rng: np.random.Generator, closed: bool
+) -> None:
+    """The stand-in refuses another order; an engine that is only forgotten lets go of them, too."""
+    engine = Engine(provider="cuda", tile=64)
+    engine.upscale(drawn(rng, (200, 200, 3), "uint8"))
+    engine.upscale(torch.from_numpy(drawn(rng, (200, 200, 3), "uint8")))
+    if closed:
+        engine.close()
+        engine.close()
+    del engine
+    gc.collect()
+    assert cards[0].streams == 0
+    assert cards[0].used == 0
 
 
 def test_the_options_of_a_session(cards: list[HostCard]) -> None:
@@ -192,16 +210,16 @@ def test_a_broken_card_leaves_a_file_that_can_be_gone_on_with(
 def test_first_the_batch_then_the_window_halves(
     cards: list[HostCard], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srcnn_rt import render_card
+    from srcnn_rt.card import render
 
     seen: list[tuple[int, int]] = []
-    made = render_card.WindowRenderer.__init__
+    made = render.WindowRenderer.__init__
 
     def noted(this: Any, setup: Any, network: Any, info: Any, plan: Any, batch: int) -> None:
         seen.append((batch, plan.tile[0]))
         made(this, setup, network, info, plan, batch)
 
-    monkeypatch.setattr(render_card.WindowRenderer, "__init__", noted)
+    monkeypatch.setattr(render.WindowRenderer, "__init__", noted)
     cards[0].most = 60_000
     picture = drawn(rng, (256, 256), "uint8")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
@@ -232,9 +250,9 @@ def test_a_card_without_memory_says_so(cards: list[HostCard], rng: np.random.Gen
 def test_memory_that_fails_midway_keeps_what_is_done(
     cards: list[HostCard], rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srcnn_rt import session_cuda
+    from srcnn_rt.card import lanes
 
-    real, calls = session_cuda.Lane.compute, []
+    real, calls = lanes.Lane.compute, []
 
     def compute(this: Any) -> None:
         calls.append(1)
@@ -242,7 +260,7 @@ def test_memory_that_fails_midway_keeps_what_is_done(
             raise OutOfMemoryError("Failed to allocate memory for requested buffer")
         real(this)
 
-    monkeypatch.setattr(session_cuda.Lane, "compute", compute)
+    monkeypatch.setattr(lanes.Lane, "compute", compute)
     import tifffile
 
     picture = drawn(rng, (900, 1500), "uint8")
@@ -267,11 +285,11 @@ def test_what_another_picture_left_is_let_go_of_first(
 def test_runs_of_too_many_samples_are_halved(
     cards: list[HostCard], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srcnn_rt import session_cuda
+    from srcnn_rt.card import lanes
 
     picture = drawn(rng, (256, 256), "uint8")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
-        monkeypatch.setattr(session_cuda, "_LONGEST", 40 * 64 * 128 * 128)
+        monkeypatch.setattr(lanes, "_LONGEST", 40 * 64 * 128 * 128)
         agree(engine.upscale(picture), cpu.upscale(picture))
 
 
@@ -332,16 +350,16 @@ def in_tf32(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def test_exact_is_checked(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime may take TF32 unasked."""
-    from srcnn_rt import session_cuda
+    from srcnn_rt.card import lanes
 
-    real = session_cuda.CardNetwork.opened
+    real = lanes.CardNetwork.opened
 
     @contextmanager
     def opened(this: Any) -> Any:
         with real(this) as run:
             yield lambda windows: run(short(windows))
 
-    monkeypatch.setattr(session_cuda.CardNetwork, "opened", opened)
+    monkeypatch.setattr(lanes.CardNetwork, "opened", opened)
     with pytest.raises(ProviderError, match=r"exact cannot be had on the card: it is off by \d\.\de-0\d"):
         Engine(provider="cuda")
     Engine(provider="cuda", precision="fast")

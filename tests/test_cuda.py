@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srcnn_rt import ArgumentError, Engine, ModelError, ProviderError, cuda, session, session_cuda
-from srcnn_rt.cuda import CudaCard
+from srcnn_rt import ArgumentError, Engine, ModelError, ProviderError, session
+from srcnn_rt.card import cuda, lanes
+from srcnn_rt.card.cuda import CudaCard
 from srcnn_rt.errors import DeviceError, OutOfMemoryError
 from tests.cards import HostCard, cards
 
@@ -128,7 +129,7 @@ def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.Monke
     """A card is there, and something is missing: silence would hide a fault."""
     monkeypatch.setattr(cuda, "_driver", lambda: Driver(version=12080))
     monkeypatch.setattr(cuda, "present", lambda: True)
-    session_cuda.say_once.cache_clear()
+    lanes.say_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="running on the CPU: .* install a newer driver"):
         assert Engine("bicubic-x2").provider == "cpu"
     with warnings.catch_warnings():
@@ -138,7 +139,7 @@ def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.Monke
 
 def test_auto_without_a_card_is_silent(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: None)
-    session_cuda.say_once.cache_clear()
+    lanes.say_once.cache_clear()
     assert Engine("bicubic-x2").provider == "cpu"
 
 
@@ -153,7 +154,7 @@ def test_cuda_that_silently_falls_back_is_noticed(
     monkeypatch.setattr(cards[0], "check", check)
     monkeypatch.setattr(cuda, "why_not_active", lambda ort: "libcudnn.so.9 is missing")
     monkeypatch.setattr(cuda, "present", lambda: True)
-    session_cuda.say_once.cache_clear()
+    lanes.say_once.cache_clear()
     with pytest.raises(ProviderError, match=r"provider cuda does not load: libcudnn\.so\.9 is missing"):
         Engine("bicubic-x2", provider="cuda")
     with pytest.warns(RuntimeWarning, match=r"running on the CPU: .*libcudnn\.so\.9 is missing"):
@@ -169,7 +170,7 @@ def test_a_runtime_that_does_not_start(bindings: Bindings) -> None:
 def test_part_of_a_model_on_the_processor_is_said(
     cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, strict = session_cuda.create, []
+    real, strict = lanes.create, []
 
     def create(data: bytes, providers: list[Any], threads: int, config: Any = session.NONE) -> Any:
         strict.append(dict(config))
@@ -180,9 +181,9 @@ def test_part_of_a_model_on_the_processor_is_said(
             )
         return real(data, providers, threads)
 
-    monkeypatch.setattr(session_cuda, "create", create)
+    monkeypatch.setattr(lanes, "create", create)
     monkeypatch.setattr(HostCard, "strict", CudaCard.strict)
-    session_cuda.say_once.cache_clear()
+    lanes.say_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="part of the model cannot run on the card"):
         Engine("bicubic-x2", provider="cuda")
     assert strict == [{"session.disable_cpu_ep_fallback": "1"}, {}] * 2

@@ -200,7 +200,7 @@ def test_enlarge_is_bicubic(shape: tuple[int, int, int, int], scale: int, seed: 
     out = np.full((n, c, (h - 4) * scale, (w - 4) * scale), np.nan, np.float32)
     assert tiles.enlarge(windows, scale, out) is out
     for got, plane in zip(out.reshape(-1, *out.shape[2:]), windows.reshape(-1, h, w), strict=True):
-        # Two sums of four products, weights of 1.3 in all on either axis: 8 roundings of 2^-24, 1.3 x 1.3 times.
+        # Two sums of four products, weights of 1.3 in all on either axis: 8 roundings of 2^-24.
         assert abs(got - bicubic_inside(plane, scale)).max() < 8 * 2**-24 * 1.3**2
     assert (tiles.enlarge(windows, scale) == out).all()
 

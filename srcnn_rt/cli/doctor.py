@@ -94,7 +94,7 @@ def _version(name: str) -> str:
 
 def _cards() -> dict[str, str]:
     """Say what the driver is for, what ONNX Runtime was built for, and which cards there are."""
-    from .. import cuda
+    from ..card import cuda
     from ..errors import SrcnnError
     from ..session import runtime
 

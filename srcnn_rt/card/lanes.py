@@ -13,6 +13,7 @@ whose memory is the host's.
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,14 +24,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DeviceError, ModelError, OutOfMemoryError, SrcnnError
+from ..picture import Layout
+from ..pixels import picture_graph
+from ..program import Program
+from ..rewrite.tensor_cost import widest
+from ..session import create, failure, runtime
+from ..spec import parse
 from .cuda import Buffer, Card, Stream
-from .errors import DeviceError, ModelError, OutOfMemoryError, SrcnnError
-from .picture import Layout
-from .pixels import picture_graph
-from .program import Program
-from .rewrite.tensor_cost import widest
-from .session import create, failure, runtime
-from .spec import parse
 
 Source = Literal["windows", "gather"]
 # What ONNX Runtime says where a node would run on the processor and must not.
@@ -237,7 +238,7 @@ class Lane:
     def __init__(self, network: CardNetwork, key: Key, data: bytes, options: dict[str, str]) -> None:
         self.key, self._network = key, network
         self.card = network.card
-        self._stream = self.card.stream()
+        self._stream: Stream | None = self.card.stream()
         self.stream = self._stream.handle
         self._session = _on(self.card, self.stream, data, options)
         self._inputs = [v.name for v in self._session.get_inputs()]
@@ -301,7 +302,13 @@ class Lane:
             self._binding = self._bound = None
             self._session = None
             self._held.clear()
-            del self._stream
+            self._stream = None
+
+    def __del__(self) -> None:
+        # Of an engine that nobody closed: else the stream could go first.
+        if not sys.is_finalizing() and getattr(self, "_session", None) is not None:
+            with suppress(SrcnnError):
+                self.release()
 
 
 def _on(card: Card, stream: int, data: bytes, options: dict[str, str]) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ArgumentError
+from ..geometry import Span
+from ..io.base import Closing, Record
+from ..picture import Layout, PictureInfo
+from ..session import failure, runtime
 from .cuda import Card
-from .errors import ArgumentError
-from .geometry import Span
-from .io.base import Closing, Record
-from .picture import Layout, PictureInfo
-from .session import failure, runtime
 
 _CPU, _PINNED = 1, 3  # kDLCPU and kDLCUDAHost of dlpack.h
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(float)": np.float32}

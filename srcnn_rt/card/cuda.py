@@ -22,8 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ArgumentError, DeviceError, OutOfMemoryError, ProviderError
-from .session import runtime
+from ..errors import ArgumentError, DeviceError, OutOfMemoryError, ProviderError
+from ..session import runtime
 
 PROVIDER = "CUDAExecutionProvider"
 EXTRA = 'pip uninstall -y onnxruntime && pip install "srcnn-rt[gpu]"'

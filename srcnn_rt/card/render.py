@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import tiles
-from .errors import DeviceError
-from .geometry import Plan, Tile
-from .ondevice import DeviceArray
-from .picture import PictureInfo
-from .session_cuda import CardNetwork, Lane
-from .spec import ModelSpec
+from .. import tiles
+from ..errors import DeviceError
+from ..geometry import Plan, Tile
+from ..picture import PictureInfo
+from ..spec import ModelSpec
+from .arrays import DeviceArray
+from .lanes import CardNetwork, Lane
 
 # HR samples of a run for every multiprocessor of a card: so that launching kernels is little beside
 # computing them. Where the card has no memory for it, the batch is halved (`job.process`).
