@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,10 @@ import pytest
 from srcnn_rt.models import bundled
 from tests import models
 from tests.reference import quantise
+
+# A shell has its background jobs ignore Ctrl-C; here they are asked what they do then.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A failure there shows its values too.
 pytest.register_assert_rewrite("tests.hostile", "tests.picturegraphs", "tests.rewriting")
