@@ -214,8 +214,8 @@ class Engine(Closing):
         """Upscale an array.
 
         An array of another library that speaks DLPack (torch, CuPy, JAX) gives one of the same library on the
-        same device. One on a card must be contiguous; it never leaves the card, `nodata` is not taken, and
-        NaN is not looked for.
+        same device. One on a card never leaves it, and its library puts it in order first; `nodata` is not
+        taken there, and NaN not looked for.
 
         Parameters
         ----------

@@ -105,10 +105,10 @@ def take(image: Any, card: Card, stream: int, *, bands: bool) -> DeviceSource:
     """
     try:
         with card.current():  # torch asks for it
-            value = runtime().OrtValue.from_dlpack(_Ordered(image, stream))
+            value = runtime().OrtValue.from_dlpack(_Ordered(_contiguous(image), stream))
     except Exception as error:  # libraries raise what they like
         raise ArgumentError(
-            f"the array must be contiguous, of uint8, uint16 or float32, without a gradient: {error}"
+            f"the array must be of uint8, uint16 or float32, without a gradient: {error}"
         ) from error
     card.wait(stream)
     shape = tuple(int(n) for n in value.shape())
@@ -119,6 +119,15 @@ def take(image: Any, card: Card, stream: int, *, bands: bool) -> DeviceSource:
     whole = shape if len(shape) == 3 else (*shape, 1)
     array = DeviceArray(value, whole, np.dtype(_TYPES[value.data_type()]))
     return DeviceSource(array, card, Layout.of(whole[2], bands=bands))
+
+
+def _contiguous(image: Any) -> Any:
+    """Return an array, turned or cut out of another, as one that is in order, by its own library."""
+    if hasattr(image, "contiguous"):  # torch; the same tensor where it is so already
+        return image.contiguous()
+    library = sys.modules.get(type(image).__module__.partition(".")[0])
+    ordered = getattr(library, "ascontiguousarray", None)
+    return image if ordered is None else ordered(image)
 
 
 def on_host(image: Any, provider: str) -> NDArray[Any]:
