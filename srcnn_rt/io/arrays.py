@@ -171,7 +171,7 @@ class SlicedSink(Closing):
         if block is None and chunk is not None:
             block = self._axes.of(chunk)
         self.block = _block(block, info, scale)
-        # One is filled while the other is written; see `RasterSink`.
+        # One is filled while the other is written.
         self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
