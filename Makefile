@@ -39,7 +39,7 @@ sanitize: $(VENV)/.test
 	  $(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
 	  tests/test_tiles.py tests/test_tiles_bounds.py
 
-# 200 jobs' worth of SIGKILL at random moments; half an hour. Ends with docs/reliability.md's table.
+# 200 SIGKILLs at random moments; twenty minutes. Ends with docs/reliability.md's table.
 test-kill: $(VENV)/.test
 	$(BIN)/python tools/kill_test.py
 

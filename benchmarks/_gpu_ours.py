@@ -28,7 +28,7 @@ class Ours:
 
         Raises
         ------
-        SrcnnRtError
+        SrcnnError
             If it cannot be had here, each time it is asked for.
         """
         if self._made is None:

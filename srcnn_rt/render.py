@@ -64,14 +64,14 @@ class Renderer:
         self._least_alpha = tiles.least_alpha(info.dtype)
 
     @staticmethod
-    def batch_for(model: ModelSpec, info: PictureInfo, plan: Plan) -> int:
-        """Return how many windows go through the network together."""
+    def batch_for(model: ModelSpec, info: PictureInfo, plan: Plan, samples: int = BATCH_SAMPLES) -> int:
+        """Return how many windows go through the network together, of at most so many HR samples."""
         if model.batch is not None:
             return model.batch
         # Windows of one chunk only go together.
         (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
         count = -(-rows // h) * -(-cols // w)
-        most = min(max(1, BATCH_SAMPLES // (h * w * model.scale**2)), count)
+        most = min(max(1, samples // (h * w * model.scale**2)), count)
         # A batch that is not full costs as much: as few as it takes, of equal size.
         return -(-count // -(-count // most))
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import program, spec
-from .errors import DeviceError, ModelError, ProviderError
+from .errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
 from .geometry import Plan, Tile
 from .io import Source
 from .picture import Layout
@@ -103,6 +103,7 @@ class Loader:
     whole : whether there is only ever one window
     devices : numbers of the cards to run on
     memory : bytes of each card that may be taken, or None
+    made, graphs : what was prepared for the processor and for cards, once
     """
 
     file: Program
@@ -112,6 +113,8 @@ class Loader:
     whole: bool
     devices: tuple[int, ...] = (0,)
     memory: int | None = None
+    made: dict[str, Program] = field(default_factory=dict, repr=False, compare=False)
+    graphs: dict[str, Program] = field(default_factory=dict, repr=False, compare=False)
 
     def open(self, layout: tuple[int, int] | None = None, variant: str = "") -> Setup:
         """Load it; the tile is still open.
@@ -127,16 +130,17 @@ class Loader:
         """
         fast = self.precision == "fast"
         if self.provider in ("cuda", "auto"):
-            # Imported where a card may be: the processor's way needs none of it.
+            # Imported where a card may be: the processor's way needs little of it.
             from .card import cuda
-            from .card.lanes import say_once
 
             try:
                 return self._on_cards(layout, variant)
-            except ProviderError as error:
+            except (ProviderError, ModelError) as error:
                 if self.provider == "cuda":
                     raise
                 if cuda.present():  # silence would hide a fault
+                    from .card.lanes import say_once
+
                     say_once(f"running on the CPU: {error}")
         ready = self._ready
         if self.provider == "openvino" or (fast and self.provider == "auto"):
@@ -181,16 +185,23 @@ class Loader:
     @property
     def _ready(self) -> Program:
         """What runs; a graph that was not understood runs as it is."""
-        return program.prepare(self.file.data, self.file.spec) if self._understood else self.file
+        if not self._understood:
+            return self.file
+        if not self.made:
+            self.made[""] = program.prepare(self.file.data, self.file.spec)
+        return self.made[""]
 
     def _on_cards(self, layout: tuple[int, int] | None, variant: str) -> Setup:
         from .card import cuda
-        from .card.lanes import CardNetwork
 
         try:
-            cards = cuda.open_cards(self.devices)
-        except DeviceError as error:
+            return self._loaded(cuda.open_cards(self.devices), layout, variant)
+        except (DeviceError, OutOfMemoryError) as error:
             raise ProviderError(f"provider cuda does not load: {error}") from error
+
+    def _loaded(self, cards: Sequence[cuda.Card], layout: tuple[int, int] | None, variant: str) -> Setup:
+        from .card.lanes import CardNetwork
+
         lanes = 1 if self.whole else layout[0] if layout else LANES
         variant, ready = self._variant(variant)
         half = self.precision == "fast"
@@ -202,13 +213,11 @@ class Loader:
         for network in networks:
             try:
                 network.lane(kind, np.dtype(np.uint8), "windows").close()
-            except DeviceError as error:
-                raise ProviderError(f"provider cuda does not load: {error}") from error
             except ModelError as error:
                 raise ModelError(f"{self.file.spec.name}: {error}") from error
-        if not half and self._understood:
-            with networks[0].opened() as run:
-                _check_exact(ready, run)
+            if not half and self._understood:
+                with network.opened() as run:
+                    _check_exact(ready, run)
         # Cards take turns in the list, so that the first windows go to all of them.
         return Setup(ready.spec, tuple(networks) * lanes, 1, 0, variant)
 
@@ -221,7 +230,10 @@ class Loader:
     def _candidates(self) -> dict[str, Program]:
         if not self._understood:
             return {"file": self.file}
-        return program.candidates(self.file.data, self.file.spec, half=self.precision == "fast")
+        if not self.graphs:
+            half = self.precision == "fast"
+            self.graphs.update(program.candidates(self.file.data, self.file.spec, half=half))
+        return self.graphs
 
 
 def _check_exact(ready: Program, run: Run) -> None:
@@ -293,12 +305,13 @@ def batch_for(setup: Setup, source: Source, plan: Plan) -> int:
     network = setup.networks[0]
     if not _is_card(network):
         return Renderer.batch_for(setup.model, source.info, plan)
-    from .card import render
     from .card.arrays import DeviceSource
+    from .card.render import BATCH_SAMPLES
 
     if isinstance(source, DeviceSource):
         return 1
-    return render.batch_for(setup.model, network, source.info, plan)
+    samples = BATCH_SAMPLES * network.card.processors
+    return Renderer.batch_for(setup.model, source.info, plan, samples)
 
 
 def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:

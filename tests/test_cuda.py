@@ -189,6 +189,36 @@ def test_part_of_a_model_on_the_processor_is_said(
     assert strict == [{"session.disable_cpu_ep_fallback": "1"}, {}] * 2
 
 
+@pytest.mark.parametrize(
+    "error", [OutOfMemoryError("CUDA device 0: out of memory"), ModelError("not this one")]
+)
+def test_a_card_that_cannot_take_the_model(
+    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def lane(*words: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(lanes.CardNetwork, "lane", lane)
+    monkeypatch.setattr(cuda, "present", lambda: True)
+    lanes.say_once.cache_clear()
+    with pytest.raises((ProviderError, ModelError), match=str(error)):
+        Engine("bicubic-x2", provider="cuda")
+    with pytest.warns(RuntimeWarning, match=f"running on the CPU: .*{error}"):
+        assert Engine("bicubic-x2").provider == "cpu"
+
+
+def test_exact_is_checked_on_every_card(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, real = [], lanes.CardNetwork.opened
+
+    def opened(this: Any) -> Any:
+        checked.append(this.card.index)
+        return real(this)
+
+    monkeypatch.setattr(lanes.CardNetwork, "opened", opened)
+    Engine("bicubic-x2", provider="cuda", device=(2, 0)).close()
+    assert checked == [2, 0]
+
+
 def test_a_device_is_a_card(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: None)
     with pytest.raises(ProviderError, match="no NVIDIA driver"):

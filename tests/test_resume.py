@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from srcnn_rt import (
 )
 from srcnn_rt.io.tiff import source as raster
 from srcnn_rt.io.tiff import target as tiff
+from tests import faults
 from tests.conftest import TEST_MODEL
 from tests.faults import (
     KINDS,
@@ -33,7 +34,6 @@ from tests.faults import (
     Bench,
     Kind,
     adopt,
-    small_chunks,
     states,
     stop_after,
     write_gray,
@@ -42,17 +42,7 @@ from tests.faults import (
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        small_chunks(patch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with Engine("bicubic-x2", "cpu", 8, threads=1) as made:
-        yield made
+small, engine = faults.small, faults.engine
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -27,16 +27,6 @@ from .lanes import CardNetwork, Lane
 BATCH_SAMPLES = 2**15
 
 
-def batch_for(model: ModelSpec, card: CardNetwork, info: PictureInfo, plan: Plan) -> int:
-    """Return how many windows go through the network together."""
-    if model.batch is not None:
-        return model.batch
-    (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
-    count = -(-rows // h) * -(-cols // w)
-    most = min(max(1, BATCH_SAMPLES * card.card.processors // (h * w * model.scale**2)), count)
-    return -(-count // -(-count // most))
-
-
 class WindowRenderer:
     """A lane on one picture in host memory: as `render.Renderer`."""
 
@@ -49,16 +39,11 @@ class WindowRenderer:
         channels, s = info.layout.channels, model.scale
         source = (batch, *plan.window, channels)
         target = (batch, plan.tile[0] * s, plan.tile[1] * s, channels)
-        try:
+        with _noting(network, self._lane):
             network.check_size(math.prod(target[:3]))
             self._there, self._windows = self._lane.room("picture", source, info.dtype)
             self._back, self._results = self._lane.room("result", target, info.dtype)
             self._lane.bind([(info.dtype, source, self._there)], (info.dtype, target, self._back))
-        except BaseException as error:
-            if isinstance(error, DeviceError):
-                network.failed = str(error)
-            self._lane.close()
-            raise
 
     def render(
         self,
@@ -97,18 +82,13 @@ class DeviceRenderer:
         self._lane: Lane = network.lane(info.layout, info.dtype, "gather")
         channels, s = info.layout.channels, model.scale
         self._target = (plan.tile[0] * s, plan.tile[1] * s, channels)
-        try:
+        with _noting(network, self._lane):
             network.check_size(math.prod(self._target[:2]))
             self._rows, self._columns = (
                 self._lane.room(name, (size,), np.int64)
                 for name, size in zip(("rows", "columns"), plan.window, strict=True)
             )
             self._back, _ = self._lane.room("result", self._target, info.dtype)
-        except BaseException as error:
-            if isinstance(error, DeviceError):
-                network.failed = str(error)
-            self._lane.close()
-            raise
 
     def render(
         self,
@@ -156,10 +136,13 @@ class DeviceRenderer:
 
 
 @contextmanager
-def _noting(network: CardNetwork) -> Iterator[None]:
-    """Remember that a card broke."""
+def _noting(network: CardNetwork, opening: Lane | None = None) -> Iterator[None]:
+    """Remember that a card broke, and give back a lane that does not open."""
     try:
         yield
-    except DeviceError as error:
-        network.failed = str(error)
+    except BaseException as error:
+        if isinstance(error, DeviceError):
+            network.failed = str(error)
+        if opening is not None:
+            opening.close()
         raise

@@ -93,9 +93,7 @@ def tensor_work(model: ModelProto) -> TensorWork:
     ModelError
         If the graph cannot be traced.
     """
-    face = Interface.of(model)
-    trace = Trace(model, face, computed(model, constants(model)), face.height or SIDE, face.width or SIDE)
-    pixels = math.prod(trace.output.spatial) * trace.output.shape[0]
+    trace, pixels = _traced(model)
     readers: dict[str, int] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -133,7 +131,12 @@ def widest(model: ModelProto) -> float:
     ModelError
         If the graph cannot be traced.
     """
+    trace, pixels = _traced(model)
+    return max(math.prod(s.shape) for s in trace.states.values() if isinstance(s, Flow)) / pixels
+
+
+def _traced(model: ModelProto) -> tuple[Trace, int]:
+    """Return a run on shapes alone, and how many output pixels it has."""
     face = Interface.of(model)
     trace = Trace(model, face, computed(model, constants(model)), face.height or SIDE, face.width or SIDE)
-    pixels = math.prod(trace.output.spatial) * trace.output.shape[0]
-    return max(math.prod(s.shape) for s in trace.states.values() if isinstance(s, Flow)) / pixels
+    return trace, math.prod(trace.output.spatial) * trace.output.shape[0]
