@@ -65,6 +65,8 @@ cdef extern from "enlarge.h" nogil:
     void srt_spread(const float *src, float *dst, ptrdiff_t n, ptrdiff_t s, const float *taps)
     void srt_blend(const float *a, const float *b, const float *c, const float *d, const float *t,
                    float *dst, ptrdiff_t n)
+    void srt_blend_add(const float *a, const float *b, const float *c, const float *d, const float *t,
+                       const float *detail, float *dst, ptrdiff_t n)
     void srt_blend_color(const float *a, const float *b, const float *c, const float *d, ptrdiff_t plane,
                          const float *t, const float *y, float *dst, ptrdiff_t dst_plane, ptrdiff_t n,
                          float wr, float wg, float wb, float offset, float gain)
@@ -360,3 +362,61 @@ def stitch_color(
                 for c in range(passes):
                     store(&ring[12 + c, 0], 0, pitch, width_of_pass, &out[cores[n, 2] + i, cores[n, 3], c], 0,
                           step, hop, 1, width, gain)
+
+
+def stitch_sum(
+    const float[:, :, :, ::1] windows,
+    const float[:, :, :, ::1] detail,
+    const ptrdiff_t[:, ::1] cores,
+    ptrdiff_t first,
+    ptrdiff_t spare,
+    ptrdiff_t scale,
+    const float[:, ::1] taps,
+    float[:, ::1] ring,
+    float gain,
+    sample[:, :, :] out,
+):
+    """Put bicubic of the windows plus `detail` into each core's place, as `stitch` does.
+
+    Channel c of `out` is that of channel ``first + c`` of the windows and channel c of `detail`, or its only
+    one. ``cores`` are in samples of `detail` and `out`, and multiples of `scale`; the window
+    reaches `spare` LR pixels further than what bicubic reads for the detail's own corner.
+    `ring` is scratch: (5 a channel, at least the widest core), of one HR row at a time.
+    """
+    cdef:
+        ptrdiff_t channels = out.shape[2]
+        ptrdiff_t size = <ptrdiff_t>sizeof(sample)
+        ptrdiff_t step = out.strides[1] // size
+        ptrdiff_t hop = out.strides[2] // size
+        bint together = interleaved(step, hop, channels)
+        ptrdiff_t passes = 1 if together else channels
+        ptrdiff_t width_of_pass = channels if together else 1
+        ptrdiff_t pitch = ring.shape[1]
+        ptrdiff_t own = 1 if detail.shape[1] > 1 else 0
+        ptrdiff_t n, c, i, q, p, have, at, top, left, width
+    with nogil:
+        for n in range(cores.shape[0]):
+            width = cores[n, 5]
+            if width == 0:
+                continue
+            top = cores[n, 0] // scale + spare
+            left = cores[n, 1] // scale + spare
+            have = top
+            for i in range(cores[n, 4]):
+                q = i // scale
+                p = i - q * scale
+                at = top + q + srt_first(p, scale)
+                while have < at + 4:
+                    for c in range(channels):
+                        srt_spread(&windows[n, first + c, have, left], &ring[4 * c + (have & 3), 0],
+                                   width // scale, scale, &taps[0, 0])
+                    have += 1
+                for c in range(channels):
+                    srt_blend_add(
+                        &ring[4 * c + (at & 3), 0], &ring[4 * c + ((at + 1) & 3), 0],
+                        &ring[4 * c + ((at + 2) & 3), 0], &ring[4 * c + ((at + 3) & 3), 0], &taps[p, 0],
+                        &detail[n, own * c, cores[n, 0] + i, cores[n, 1]], &ring[4 * channels + c, 0], width,
+                    )
+                for c in range(passes):
+                    store(&ring[4 * channels + c, 0], 0, pitch, width_of_pass,
+                          &out[cores[n, 2] + i, cores[n, 3], c], 0, step, hop, 1, width, gain)

@@ -46,7 +46,14 @@ SRT_CLONES static void srt_blend(const float *restrict a, const float *restrict 
     for (ptrdiff_t i = 0; i < n; ++i) dst[i] = SRT_BLEND(t, a[i], b[i], c[i], d[i]);
 }
 
-/* The same of R, G and B, `plane` samples apart, given the luminance y as srt_recolor does it. */
+/* The same, and what a network adds to it. */
+SRT_CLONES static void srt_blend_add(const float *restrict a, const float *restrict b, const float *restrict c,
+                                     const float *restrict d, const float *restrict t, const float *restrict detail,
+                                     float *restrict dst, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; ++i) dst[i] = SRT_BLEND(t, a[i], b[i], c[i], d[i]) + detail[i];
+}
+
+/* Bicubic of R, G and B, `plane` samples apart, given the luminance y as srt_recolor does it. */
 SRT_CLONES static void srt_blend_color(const float *restrict a, const float *restrict b,
                                        const float *restrict c, const float *restrict d, ptrdiff_t plane,
                                        const float *restrict t, const float *restrict y,

@@ -40,3 +40,15 @@ def stitch_color(
     gain: float,
     out: NDArray[Any],
 ) -> None: ...
+def stitch_sum(
+    windows: NDArray[Any],
+    detail: NDArray[Any],
+    cores: NDArray[Any],
+    first: int,
+    spare: int,
+    scale: int,
+    taps: NDArray[Any],
+    ring: NDArray[Any],
+    gain: float,
+    out: NDArray[Any],
+) -> None: ...

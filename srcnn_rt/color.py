@@ -3,7 +3,10 @@
 A luminance model changes Y only; chroma is bicubic. With constant chroma a change
 of Y adds equally to R, G and B, so no round trip through YCbCr is needed:
 
-    rgb_hr = bicubic(rgb) + k · (Y_net - luminance(bicubic(rgb)))
+    rgb_hr = bicubic(rgb) + Y_net - luminance(bicubic(rgb))
+
+with luminance in the unit of R, G and B. What a model calls black and white is the affair of its range
+(`spec.ValueRange`). A network that is added to bicubic gives the difference itself.
 
 Alpha is bicubic. The colour beside it is bicubic too, premultiplied before and divided
 after, so that what is transparent does not bleed into what is not; and what a network
@@ -19,15 +22,14 @@ from numpy.typing import NDArray
 
 from . import _tiles
 
-# ITU-R BT.601 studio swing, as MATLAB's rgb2ycbcr: Y = offset + w · rgb for rgb in [0, 1].
-LUMA_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)
-LUMA_OFFSET = 16 / 255
-# d(rgb)/dY at constant chroma: full swing over studio swing.
-LUMA_GAIN = 255 / 219
+# ITU-R BT.601: Y = w · rgb, in the unit of R, G and B; white and gray keep their value.
+LUMA_WEIGHTS = (65.481 / 219, 128.553 / 219, 24.966 / 219)
+# Studio swing, in which the field's networks learnt luminance: MATLAB's rgb2ycbcr of [0, 1].
+STUDIO_BLACK, STUDIO_WHITE = 16 / 255, 235 / 255
 
 
 def luminance(rgb: NDArray[np.floating]) -> NDArray[np.floating]:
-    """MATLAB's luminance of an RGB picture.
+    """MATLAB's luminance of an RGB picture, in studio swing.
 
     Parameters
     ----------
@@ -37,14 +39,14 @@ def luminance(rgb: NDArray[np.floating]) -> NDArray[np.floating]:
     -------
     (...) of the same dtype, in [16/255, 235/255]
     """
-    weights = np.asarray(LUMA_WEIGHTS, dtype=rgb.dtype)
-    return np.asarray(rgb @ weights + rgb.dtype.type(LUMA_OFFSET))
+    weights = np.asarray(LUMA_WEIGHTS) * (STUDIO_WHITE - STUDIO_BLACK)
+    return np.asarray(rgb @ weights.astype(rgb.dtype) + rgb.dtype.type(STUDIO_BLACK))
 
 
 def luma_windows(rgb: NDArray[np.float32], cut: int, out: NDArray[np.float32]) -> None:
     """Fill (N, 1, h, w) `out` with the luminance of (N, 3, h + 2·cut, w + 2·cut) windows."""
     _check_cut(rgb, out, cut)
-    _tiles.luma(rgb, cut, *LUMA_WEIGHTS, LUMA_OFFSET, out)
+    _tiles.luma(rgb, cut, *LUMA_WEIGHTS, 0.0, out)
 
 
 def recolor(rgb: NDArray[np.float32], cut: int, y: NDArray[np.float32]) -> None:
@@ -57,7 +59,7 @@ def recolor(rgb: NDArray[np.float32], cut: int, y: NDArray[np.float32]) -> None:
     y : (N, 1, H - 2·cut, W - 2·cut) float32
     """
     _check_cut(rgb, y, cut)
-    _tiles.recolor(rgb, cut, y, *LUMA_WEIGHTS, LUMA_OFFSET, LUMA_GAIN)
+    _tiles.recolor(rgb, cut, y, *LUMA_WEIGHTS, 0.0, 1.0)
 
 
 def fill(windows: NDArray[np.float32], reach: int) -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
 from .spec import ModelSpec
 from .trials import Trial
+from .values import DataRange
 
 if TYPE_CHECKING:
     from .estimates import Estimate
@@ -50,6 +51,8 @@ CARD_TILE_HR = 1024  # of a card: fewer margins, larger kernels; no cache to sta
 # With tile="auto", a picture of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
 WHOLE = 2**40  # a tile no picture fills
+
+Range = str | tuple[float, float]
 
 
 class Engine(Closing):
@@ -72,9 +75,13 @@ class Engine(Closing):
         picture of over 1,000 Mpx.
     threads : int, optional
         Threads of the network; all available processors if None.
-    value_range : str, optional
+    model_range : str, optional
         What the model calls black and white where its file does not say: ``"0..255"``,
-        ``"-1..1"``, or ``"mean=A,B,C std=D,E,F"``.
+        ``"-1..1"``, or ``"mean=A,B,C std=D,E,F"``. By default luminance is 16/255 to 235/255 and colour 0 to 1.
+    data_range : str or (float, float)
+        Which samples are black and white, for models that need to know (`ModelSpec.equivariant` ones do not):
+        ``"LOW..HIGH"``; ``"dtype"``, the type's range for integers and [0, 1] for floats; ``"auto"``, what the
+        file declares, else the same, but a picture is refused that clearly does not live there.
     whole : bool
         Run the model once on the whole picture, which must then fit into memory; also for
         models whose reach is unbounded, which cannot be tiled. `tile` is ignored.
@@ -108,11 +115,12 @@ class Engine(Closing):
         provider: str = "auto",
         tile: int | Literal["auto"] = 512,
         threads: int | None = None,
-        value_range: str | None = None,
+        model_range: str | None = None,
         whole: bool = False,
         precision: str = "exact",
         device: int | str | Sequence[int] | None = None,
         gpu_memory: int | str | None = None,
+        data_range: Range = "auto",
     ) -> None:
         for name, value, known in (("provider", provider, PROVIDERS), ("precision", precision, PRECISIONS)):
             if value not in known:
@@ -133,13 +141,9 @@ class Engine(Closing):
             raise ArgumentError(f"device goes with provider cuda, got {provider}")
         provider = "cuda" if device is not None else provider
         data, facts = load_whole(model) if whole else spec.load(model)
-        if value_range is not None:
-            values = spec.ValueRange.parse(value_range)
-            if len(values.gain) not in (1, facts.channels):
-                raise ArgumentError(
-                    f"a value range needs 1 or {facts.channels} numbers, got {len(values.gain)}"
-                )
-            facts = replace(facts, range=values)
+        if model_range is not None:
+            facts = spec.with_range(facts, model_range)
+        self._data_range = DataRange.of(data_range)
         if tile != "auto" and tile < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {tile}")
         self._precision, self._whole, self._asked = precision, whole, tile
@@ -209,6 +213,7 @@ class Engine(Closing):
         *,
         bands: bool = False,
         nodata: float | None = None,
+        data_range: Range | None = None,
         progress: Progress | None = None,
     ) -> Any:
         """Upscale an array.
@@ -219,16 +224,17 @@ class Engine(Closing):
 
         Parameters
         ----------
-        image : (H, W) or (H, W, C) uint8, uint16 or float32; in host memory with any strides
+        image : (H, W) or (H, W, C) of a type of `SAMPLE_TYPES`; in host memory with any strides
             C = 1 gray, 2 gray + alpha, 3 R, G, B, 4 R, G, B, A (not premultiplied), other
-            counts are bands. Integers use their full range; float32 is nominally [0, 1]
-            and neither clipped nor rounded.
+            counts are bands. Values are in any unit; integers are clipped to their type and rounded half to
+            even, floats are neither clipped nor rounded. Alpha is 0 to the type's largest value, or 1.0.
         bands : bool
             Upscale each channel on its own whatever C is.
         nodata : float, optional
             Samples of this value are no data (of RGB, pixels whose three samples are): they do not
             enter the network, and each becomes s x s of the same. NaN and infinity are treated so in any
             case.
+        data_range : see `Engine`, whose it is if None
         progress : callable, optional
             Called with (HR pixels done, HR pixels in all).
 
@@ -242,14 +248,19 @@ class Engine(Closing):
             If the shape or dtype is another one, or the array lies on a card that is not this engine's.
         """
         if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack__"):
-            return self._upscale_foreign(image, bands, nodata, progress)
+            return self._upscale_foreign(image, bands, nodata, data_range, progress)
         picture = array_source(image, bands=bands, nodata=nodata)
         sink = ArraySink(picture.info.scaled(self.scale))
-        self._process(picture, sink, progress)
+        self._process(picture, sink, progress, data_range)
         return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
 
     def _upscale_foreign(
-        self, image: Any, bands: bool, nodata: float | None, progress: Progress | None
+        self,
+        image: Any,
+        bands: bool,
+        nodata: float | None,
+        data_range: Range | None,
+        progress: Progress | None,
     ) -> Any:
         """Upscale an array of another library, where it lies."""
         from .card import arrays
@@ -259,7 +270,11 @@ class Engine(Closing):
         card = next((c for c in self._setup.cards if c.holds(image.__dlpack_device__())), None)
         if card is None:
             made = self.upscale(
-                arrays.on_host(image, self._provider), bands=bands, nodata=nodata, progress=progress
+                arrays.on_host(image, self._provider),
+                bands=bands,
+                nodata=nodata,
+                data_range=data_range,
+                progress=progress,
             )
             return give(made)
         if nodata is not None:
@@ -280,6 +295,7 @@ class Engine(Closing):
         axes: str | None = None,
         bands: bool = False,
         nodata: float | None = None,
+        data_range: Range | None = None,
         progress: Progress | None = None,
     ) -> None:
         """Upscale anything that can be sliced into anything that slices can be assigned to.
@@ -289,10 +305,10 @@ class Engine(Closing):
 
         Parameters
         ----------
-        source : has ``shape``, ``dtype`` (uint8, uint16 or float32) and slices that NumPy can take
+        source : has ``shape``, ``dtype`` (one of `SAMPLE_TYPES`) and slices that NumPy can take
         target : has ``shape``, s times the source's, the same ``dtype``, and slice assignment
         axes : the letters y, x and c in the order of the axes of both; None for ``"yx"`` or ``"yxc"``
-        bands, nodata, progress : as in `upscale`
+        bands, nodata, data_range, progress : as in `upscale`
 
         Raises
         ------
@@ -301,7 +317,7 @@ class Engine(Closing):
         """
         picture = SlicedSource(source, axes, bands=bands, nodata=nodata)
         sink = SlicedSink(target, picture.info.scaled(self.scale), self.scale, axes)
-        self._process(picture, sink, progress)
+        self._process(picture, sink, progress, data_range)
 
     def upscale_file(
         self,
@@ -315,6 +331,7 @@ class Engine(Closing):
         cog: bool = False,
         quality: int | None = None,
         max_pixels: int | None = None,
+        data_range: Range | None = None,
         progress: Progress | None = None,
     ) -> Report:
         """Upscale a picture file. TIFF streams in bounded memory; other formats are held whole.
@@ -338,6 +355,7 @@ class Engine(Closing):
         cog : make a Cloud-Optimised GeoTIFF with overviews
         quality : 1 to 100 of a JPEG, WebP, AVIF or JPEG XL; None for 95 of a JPEG and no loss in others
         max_pixels : refuse larger pictures; 2³⁰ if None for formats that are not streamed
+        data_range : see `Engine`, whose it is if None
         progress : called with (HR pixels done, HR pixels in all)
 
         Raises
@@ -352,12 +370,14 @@ class Engine(Closing):
         source, target = Path(source), Path(target)
         start = time.perf_counter()
         output = Output(compress, cog, quality, self._threads)
-        todo = Job(source, target, self.scale, self._identity(), output, overwrite, resume, page, max_pixels)
+        identity = self._identity(data_range)
+        todo = Job(source, target, self.scale, identity, output, overwrite, resume, page, max_pixels)
         preflight.check(todo, self._spec, self._setup)
         with Pages(todo, lambda info: check_layout(self._spec, info.layout)) as pages:
             preflight.check(todo, self._spec, self._setup, pages.infos)
             self._ready_for(sum(info.shape[0] * info.shape[1] for info in pages.infos))
-            filejob.upscale(todo, pages, self._plan_for, self._run, progress)
+            run = partial(self._run, data_range=self._range(data_range))
+            filejob.upscale(todo, pages, self._plan_for, run, progress)
         infos = pages.infos
         seconds = time.perf_counter() - start
         (h, w), s = infos[0].shape, self.scale
@@ -413,6 +433,7 @@ class Engine(Closing):
         cog: bool = False,
         quality: int | None = None,
         max_pixels: int | None = None,
+        data_range: Range | None = None,
     ) -> Job:
         """Return what `upscale_file` would do with the same arguments, without doing it.
 
@@ -425,7 +446,7 @@ class Engine(Closing):
             Path(source),
             Path(target),
             self.scale,
-            self._identity(),
+            self._identity(data_range),
             output,
             overwrite,
             resume,
@@ -440,6 +461,7 @@ class Engine(Closing):
         region: tuple[slice, slice] | None = None,
         page: int = 1,
         max_pixels: int | None = None,
+        data_range: Range | None = None,
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
         """Upscale a picture and hand out its parts as they are finished, in bounded memory.
 
@@ -449,7 +471,7 @@ class Engine(Closing):
         region : (rows, columns) of the source, without steps; only this part is read and upscaled,
             and is, pixel for pixel, that part of the whole result
         page : of a TIFF, from 1
-        max_pixels : as in `upscale_file`
+        max_pixels, data_range : as in `upscale_file`
 
         Yields
         ------
@@ -472,7 +494,7 @@ class Engine(Closing):
                 picture = SlicedSource(source)
             check_layout(self._spec, picture.info.layout)
             spans = stream.spans_of(region, picture.info.shape)
-            run = partial(self._process, picture, progress=None, region=spans)
+            run = partial(self._process, picture, progress=None, data_range=data_range, region=spans)
             yield from stream.parts(picture.info.scaled(self.scale), run, spans, self.scale)
 
     def tune(self, progress: Callable[[Trial], None] | None = None) -> list[Trial]:
@@ -524,7 +546,10 @@ class Engine(Closing):
         names = {d.index: d.name for d in cuda.devices()}
         return " + ".join(names.get(card.index, card.kind) for card in setup.cards)
 
-    def _identity(self) -> dict[str, Any]:
+    def _range(self, asked: Range | None) -> DataRange:
+        return self._data_range if asked is None else DataRange.of(asked)
+
+    def _identity(self, data_range: Range | None) -> dict[str, Any]:
         """Return what a result depends on beside its source, as a journal keeps it."""
         return {
             "version": __version__,
@@ -533,6 +558,7 @@ class Engine(Closing):
             "precision": self._precision,
             "tile": "whole" if self._whole else self._asked,
             "range": [*self._spec.range.gain, *self._spec.range.offset],
+            "data range": "any" if self._spec.equivariant else str(self._range(data_range)),
         }
 
     def _process(
@@ -540,11 +566,15 @@ class Engine(Closing):
         source: Source,
         sink: Sink,
         progress: Progress | None,
+        data_range: Range | None,
         region: tuple[Span, Span] | None = None,
     ) -> None:
         h, w = source.info.shape if region is None else (span.size for span in region)
         self._ready_for(h * w)
-        job.process(source, sink, self._setup, self._pool, progress, region=region)
+        job.process(
+            source, sink, self._setup, self._pool, progress,
+            region=region, data_range=self._range(data_range),
+        )  # fmt: skip
 
     def _plan_for(self, info: PictureInfo, sink: Sink) -> Plan:
         return job.plan_for(self._setup, info, sink)
@@ -557,10 +587,11 @@ class Engine(Closing):
         first: int,
         written: Callable[[int, Record], None],
         progress: Progress | None,
+        data_range: DataRange,
     ) -> None:
         job.process(
             source, sink, self._setup, self._pool, progress,
-            plan=plan, first=first, written=written,
+            plan=plan, first=first, written=written, data_range=data_range,
         )  # fmt: skip
 
     def _check_open(self) -> None:

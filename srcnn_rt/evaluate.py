@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import metrics, spec
-from .color import luminance
+from .color import STUDIO_BLACK, STUDIO_WHITE, luminance
 from .engine import Engine
 from .errors import ArgumentError, PictureError
 from .protocol import BICUBIC, Channels, Degradation, Picture, list_pictures, modcrop, read_picture, shave
@@ -129,8 +130,14 @@ class Result:
 
 
 def model_method(model: str | Path, provider: str = "auto", **options: Any) -> Method:
-    """Return a method that runs an exported model through `Engine`, which gets the options."""
+    """Return a method that runs an exported model through `Engine`, which gets the options.
+
+    A model that needs a range of values is told that luminance comes as the protocol has it, in studio swing.
+    """
     engine = Engine(model, provider, "auto", **options)
+    if engine.spec.channels == 1 and not engine.spec.equivariant:
+        upscale = partial(engine.upscale, data_range=(STUDIO_BLACK, STUDIO_WHITE))
+        return Method(engine.spec.name, upscale, closing=engine)
     return Method(engine.spec.name, engine.upscale, engine.spec.channels == 3, engine)
 
 

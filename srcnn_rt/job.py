@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, pipeline, validity
+from . import geometry, pipeline, validity, values
 from .errors import DeviceError, OutOfMemoryError
 from .geometry import Chunk, Plan, Span, Tile
 from .io import Record, Sink, Source
@@ -24,10 +24,13 @@ from .io.base import StripCache
 from .margins import check_layout, margin_for, rules_for
 from .picture import PictureInfo
 from .runtime import Setup, Work, batch_for, forget, networks_for, renderer
+from .values import DataRange, Values
 
 CHUNK_TILES = 8  # of every worker in a chunk, at least
 CHUNK_MACS = 5e11  # of every worker in a chunk, about: some ten seconds
 LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
+
+AUTO = DataRange()
 
 Progress = Callable[[int, int], None]
 Written = Callable[[int, Record], None]
@@ -55,6 +58,7 @@ def process(
     plan: Plan | None = None,
     first: int = 0,
     region: tuple[Span, Span] | None = None,
+    data_range: DataRange = AUTO,
     written: Written = lambda chunk, record: None,
 ) -> None:
     """Upscale a picture from `source` into `sink`.
@@ -69,6 +73,7 @@ def process(
     plan : as `plan_for` gives it
     first : chunks of the plan before this one are done already
     region : (y, x), LR: only chunks that have a part in it are done; `first` counts those
+    data_range : which samples are black and white, where the model needs to know
     written : called with each chunk's number and the sink's record of it, in order, in another thread
 
     Raises
@@ -77,6 +82,7 @@ def process(
     """
     model = setup.model
     check_layout(model, source.info.layout)
+    mapped = values.for_picture(source, model, data_range)
     plan = plan or plan_for(setup, source.info, sink)
     following = first
 
@@ -88,7 +94,7 @@ def process(
     batch, again = batch_for(setup, source, plan), setup.devices > 0
     while True:
         try:
-            _Run(source, sink, setup, plan, batch, region, progress, note).go(pool, following)
+            _Run(source, mapped, sink, setup, plan, batch, region, progress, note).go(pool, following)
             return
         except MemoryError as error:
             fewer = 1 if model.batch is None else batch
@@ -115,6 +121,7 @@ class _Run:
     def __init__(
         self,
         source: Source,
+        mapped: Values,
         sink: Sink,
         setup: Setup,
         plan: Plan,
@@ -123,7 +130,7 @@ class _Run:
         progress: Progress | None,
         note: Callable[[Record], None],
     ) -> None:
-        self._source, self._sink, self._setup = source, sink, setup
+        self._source, self._values, self._sink, self._setup = source, mapped, sink, setup
         self._plan, self._batch, self._progress, self._note = plan, batch, progress, note
         self._info, self._s = source.info, setup.model.scale
         h, w = source.info.shape
@@ -143,7 +150,9 @@ class _Run:
             broken: DeviceError | None = None
             for network in networks:
                 try:
-                    work = renderer(self._setup, network, self._source, self._plan, self._batch)
+                    work = renderer(
+                        self._setup, network, self._source, self._values.info, self._plan, self._batch
+                    )
                 except DeviceError as error:
                     broken = error  # the others do it
                     continue
@@ -164,7 +173,7 @@ class _Run:
             self._seen += chunk.y.size * chunk.x.size * self._s**2
 
         def start(chunk: Chunk, part: Part) -> tuple[tuple[Part, NDArray[Any]], Sequence[Future[int]]]:
-            out = self._sink.buffer(self._hr(chunk.y), self._hr(chunk.x))
+            out = self._buffer(chunk)
             if part.invalid is not None and part.invalid.all():
                 return (part, out), [_done(chunk.y.size * chunk.x.size * self._s**2)]
             futures: list[Future[int]] = []
@@ -196,6 +205,7 @@ class _Run:
         )
         part = Part(self._read(y, x), (y.start, x.start))
         if not self._careful:
+            part.samples = self._values.encode(part.samples)
             return part
         inner = np.s_[
             chunk.y.start - y.start : chunk.y.stop - y.start, chunk.x.start - x.start : chunk.x.stop - x.start
@@ -204,10 +214,11 @@ class _Run:
         invalid = validity.invalid(part.samples, info, mask)
         if mask is not None:
             part.mask = mask[inner].copy()
+        if invalid is not None and invalid[inner].any():
+            part.original, part.invalid = part.samples[inner].copy(), invalid[inner].copy()
+        part.samples = self._values.encode(part.samples)
         if invalid is not None:
-            if invalid[inner].any():
-                part.original, part.invalid = part.samples[inner].copy(), invalid[inner].copy()
-            part.samples = validity.fill(part.samples, invalid, info, reach)
+            part.samples = validity.fill(part.samples, invalid, self._values.info, reach)
         return part
 
     def _compute(self, chunk: Chunk, batch: tuple[Tile, ...], part: Part, out: NDArray[Any]) -> int:
@@ -234,12 +245,22 @@ class _Run:
             return sum(t.y.core.size * t.x.core.size for t in batch) * self._s**2
 
     def _write(self, chunk: Chunk, result: tuple[Part, NDArray[Any]]) -> None:
-        part, out = result
+        part, made = result
+        out = made if self._values.native else self._sink.buffer(self._hr(chunk.y), self._hr(chunk.x))
+        self._values.decode(made, out)
         if self._careful:
             original = part.original if part.original is not None else out[:0, :0]
             validity.put_back(out, original, part.invalid, self._info, self._s)
         mask = validity.enlarge(part.mask, self._s) if part.mask is not None else None
         self._note(self._sink.write(self._hr(chunk.y), self._hr(chunk.x), out, mask))
+
+    def _buffer(self, chunk: Chunk) -> NDArray[Any]:
+        """Return what windows of a chunk are stitched into: the sink's own buffer, where types are the same."""
+        if self._values.native:
+            return self._sink.buffer(self._hr(chunk.y), self._hr(chunk.x))
+        shape = (self._hr(chunk.y).size, self._hr(chunk.x).size, self._info.layout.channels)
+        # Zeros where no window is stitched: what is no data is put back afterwards.
+        return np.zeros(shape, np.float32)
 
     def _advance(self, pixels: int) -> None:
         self._seen += pixels

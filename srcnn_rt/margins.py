@@ -62,7 +62,7 @@ def lead(model: ModelSpec) -> int:
 
 def spare(model: ModelSpec, layout: Layout) -> int:
     """Return what bicubic reads beyond that, where the picture wants bicubic too."""
-    plain = has_plain_alpha(model, layout) or recolors(model, layout)
+    plain = has_plain_alpha(model, layout) or recolors(model, layout) or model.adds_bicubic
     return max(0, bicubic.REACH - lead(model)) if plain else 0
 
 

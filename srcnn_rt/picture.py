@@ -10,6 +10,9 @@ import numpy as np
 
 from .errors import ArgumentError
 
+SAMPLE_TYPES = (
+    "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64",
+)  # fmt: skip
 Color = Literal["gray", "rgb", "bands"]
 _USUAL: dict[int, tuple[Color, bool]] = {
     1: ("gray", False),
@@ -76,10 +79,11 @@ class PictureInfo:
     ----------
     shape : (H, W)
     layout : what the channels mean
-    dtype : uint8, uint16 or float32
+    dtype : one of `SAMPLE_TYPES`, in native byte order
     metadata : what travels along
     nodata : samples of this value are not data (NaN and infinity never are); None if all are
     masked : whether the picture has a mask beside its samples that says which are data
+    top : the largest value that the file declares for its integers, where that is less than their type's
     """
 
     shape: tuple[int, int]
@@ -88,6 +92,7 @@ class PictureInfo:
     metadata: Metadata = field(default_factory=Metadata)
     nodata: float | None = None
     masked: bool = False
+    top: float | None = None
 
     def scaled(self, scale: int) -> Self:
         """Return the info of the picture `scale` times larger (metadata as they are)."""

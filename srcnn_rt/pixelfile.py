@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ def export(
     io: str,
     layout: str,
     *,
-    value_range: str | None = None,
+    model_range: str | None = None,
     overwrite: bool = False,
 ) -> Written:
     """Write a model that takes pictures (N, h, w, C) of any size and gives (N, s·h, s·w, C).
@@ -72,7 +72,7 @@ def export(
     target : written as a whole or not at all
     io : "u8", "u16" or "f32", the type of samples
     layout : "gray", "graya", "rgb" or "rgba"
-    value_range : as for `Engine`
+    model_range : as for `Engine`
 
     Raises
     ------
@@ -86,11 +86,13 @@ def export(
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already; overwriting must be asked for")
     data, found = load_whole(model)
-    with Engine(model, "cpu", whole=True, value_range=value_range) as engine:
+    with Engine(model, "cpu", whole=True, model_range=model_range) as engine:
+        inside = engine.spec
         if not math.isnan(found.facts.macs):
-            data = program.prepare(data, found).data
+            ready = program.prepare(data, found)
+            data, inside = ready.data, replace(ready.spec, range=engine.spec.range)
         proto = pixels.picture_graph(
-            spec.parse(data), engine.spec, LAYOUTS[layout], TYPES[io], source="whole"
+            spec.parse(data), inside, LAYOUTS[layout], TYPES[io], source="whole"
         )
         _describe(proto, engine.spec, io, layout)
         try:

@@ -5,9 +5,10 @@ bytes and sends bytes back, and nothing of a picture is computed on this side of
 of the table in `render`; the samples stay in code values (0 … 255 of uint8), so that no step only divides
 or multiplies by white.
 
-With luminance Y, gain k and the network f, ``bicubic(rgb) + k·(f(Y) - luminance(bicubic(rgb)))`` is
-``bicubic(rgb - k·Y) + k·f(Y)``, because bicubic weights sum to 1: the difference is made on the LR side, and
-one multiplication and one addition are left on the HR side.
+With luminance Y and the network f, ``bicubic(rgb) + f(Y) - luminance(bicubic(rgb))`` is
+``bicubic(rgb - Y) + f(Y)``, because bicubic weights sum to 1: the difference is made on the LR side, and
+one multiplication and one addition are left on the HR side. Of a network that is added to bicubic the sum is made
+here: ``bicubic(rgb) + f(Y)``.
 """
 
 from __future__ import annotations
@@ -298,13 +299,22 @@ class _Path:
     def _render(self, planes: str) -> str:
         """Go from planes (N, C, h + 2m, w + 2m) to (N, C, s·h, s·w), both in code values."""
         spec, layout = self._spec, self._layout
-        if spec.channels == layout.channels:
-            return self._network(planes)
         if has_plain_alpha(spec, layout):
             return self._with_alpha(planes)
+        if spec.adds_bicubic:
+            smooth = self._steps.enlarge(self._steps.crop(planes, self._cut), spec.scale, layout.channels)
+            return self._steps.op("Add", smooth, self._detail(planes))
         if recolors(spec, layout):
             return self._recolored(planes)
         return self._sharp(planes, layout.channels)
+
+    def _detail(self, planes: str) -> str:
+        """Return what the network adds to bicubic: of each colour channel, or one for all of them."""
+        if recolors(self._spec, self._layout):
+            y, gain = self._luminance(planes)
+            return self._steps.times(y, gain)
+        inner = self._steps.crop(planes, spare(self._spec, self._layout))
+        return self._sharp(inner, self._layout.channels - self._layout.alpha)
 
     def _network(self, planes: str) -> str:
         """Run the network on planes of its own channels, in its own range of values."""
@@ -334,18 +344,18 @@ class _Path:
         """Return the network's luminance of RGB, and what makes it the share that it adds to colour."""
         gain, offset = self._gain[0], self._offset[0]
         weight = np.array([color.LUMA_WEIGHTS]) * gain / self._white
-        bias = np.array([color.LUMA_OFFSET]) * gain + offset
+        bias = np.array([offset])
         inner = self._steps.crop(planes, spare(self._spec, self._layout))
         y = self._net.write(self._steps, self._steps.mix(inner, weight, bias))
-        return y, color.LUMA_GAIN * self._white / gain
+        return y, self._white / gain
 
     def _less_luminance(self, colors: NDArray[np.float64], planes: str) -> str:
         """Return combinations of R, G, B less the share of their own luminance that the network's replaces.
 
-        Its offsets too: those of luminance, and of the network's range.
+        The offset of the network's range too.
         """
-        share = color.LUMA_GAIN * np.array(color.LUMA_WEIGHTS)
-        constant = color.LUMA_GAIN * self._white * (color.LUMA_OFFSET + self._offset[0] / self._gain[0])
+        share = np.array(color.LUMA_WEIGHTS)
+        constant = self._white * self._offset[0] / self._gain[0]
         bias = np.full(len(colors), -constant)
         return self._steps.mix(self._steps.crop(planes, self._cut), colors - share, bias)
 
@@ -371,7 +381,10 @@ class _Path:
             weighted = steps.crop(plain, reach)
         smooth = [steps.crop(weighted, self._cut)]
         # What the network adds to bicubic: its own less what is enlarged with the premultiplied colour.
-        if recolors(spec, self._layout):
+        sharp, less = "", 0
+        if spec.adds_bicubic:
+            detail = self._detail(filled)
+        elif recolors(spec, self._layout):
             y, gain = self._luminance(filled)
             sharp, less = steps.times(y, gain), 1
             smooth.append(self._less_luminance(np.zeros((1, 3)), filled))
@@ -379,7 +392,8 @@ class _Path:
             sharp, less = self._sharp(steps.crop(filled, spare(spec, self._layout)), count), count
             smooth.append(steps.times(steps.crop(filled, self._cut), -1))
         large = steps.enlarge(steps.concat(*smooth), scale, count + 1 + less)
-        detail = steps.op("Add", sharp, steps.channels(large, count + 1, count + 1 + less))
+        if not spec.adds_bicubic:
+            detail = steps.op("Add", sharp, steps.channels(large, count + 1, count + 1 + less))
         alpha = steps.channels(large, count, count + 1)
         divided = steps.op("Add", steps.op("Div", steps.channels(large, 0, count), alpha), detail)
         visible = steps.op("GreaterOrEqual", alpha, steps.number(tiles.least_alpha(self._dtype)))

@@ -2,7 +2,7 @@
 
 The file is what a model is; this is what a session is given. The facts are those of the
 rewritten graph, derived from it like any other's, so that windows fit it; scale and kind must be
-those of the file.
+those of the file. Of a model that is a network added to bicubic, the network runs, and the tiler adds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Program:
     Attributes
     ----------
     data : ONNX bytes for a session
-    spec : the model's, with period and margins of `data`
+    spec : the model's, with period and margins of `data`, and whether that gives what is added to bicubic
     rewritten : whether `data` is another graph than the file's
     """
 
@@ -48,7 +48,19 @@ def prepare(data: bytes, spec: ModelSpec) -> Program:
     model = parse(data)
     if len(model.graph.node) > MOST_NODES:
         return Program(data, spec, False)
-    return _program(data, spec, model, rewrite.optimise(model))
+    inner = _inner(model, spec)
+    return _program(data, spec, inner or model, rewrite.optimise(inner or model), adds=inner is not None)
+
+
+def _inner(model: ModelProto, spec: ModelSpec) -> ModelProto | None:
+    """Return the network that a model adds to bicubic; None if it does not, or is not tiled that way."""
+    return rewrite.without_bicubic(model, spec.scale) if spec.equivariant and not spec.padded else None
+
+
+def network(data: bytes, spec: ModelSpec) -> bytes:
+    """Return the model that `prepare` rewrites: the file's, or the network that it adds to bicubic."""
+    inner = _inner(parse(data), spec)
+    return data if inner is None else bytes(inner.SerializeToString())
 
 
 def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, Program]:
@@ -58,17 +70,21 @@ def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, 
     """
     model = parse(data)
     many = len(model.graph.node) > MOST_NODES
-    graphs = {} if many else rewrite.variants(model, half=half)
-    found = {name: _program(data, spec, model, made) for name, made in graphs.items()}
+    inner = None if many else _inner(model, spec)
+    base = inner or model
+    graphs = {} if many else rewrite.variants(base, half=half)
+    found = {
+        name: _program(data, spec, base, made, adds=inner is not None) for name, made in graphs.items()
+    }
     kept = {name: ready for name, ready in found.items() if ready.rewritten or name == "file"}
     return kept or {"file": Program(data, spec, False)}
 
 
-def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto) -> Program:
-    """Return what is run for the graph that was made of a file's."""
+def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto, *, adds: bool) -> Program:
+    """Return what is run for the graph that was made of `model`, which is the file's or, `adds`, its network."""
     from .graph import analyse  # when a model is there, so that importing the package is lean
 
-    if list(better.graph.node) == list(model.graph.node) or not _finite(better):
+    if (list(better.graph.node) == list(model.graph.node) and not adds) or not _finite(better):
         return Program(data, spec, False)
     facts = analyse(better)
     if (facts.kind, facts.scale, facts.channels) != (spec.facts.kind, spec.facts.scale, spec.channels):
@@ -76,7 +92,8 @@ def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto
             "internal error: a rewrite changed what the model is"
         )  # the proof of each forbids it
     facts = replace(facts, parameters=spec.parameters, macs=spec.facts.macs)
-    return Program(better.SerializeToString(), replace(spec, facts=facts, margin=facts.margin), True)
+    run = replace(spec, facts=facts, margin=facts.margin, adds_bicubic=adds)
+    return Program(better.SerializeToString(), run, True)
 
 
 def _finite(model: ModelProto) -> bool:

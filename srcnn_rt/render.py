@@ -10,7 +10,8 @@ RGB            luminance, then recolor  as it is
 alpha          bicubic; the colour beside it as `color.fill` says
 ============== ======================== =================================
 
-A model of another number of channels takes pictures of just as many, as they are.
+A model of another number of channels takes pictures of just as many, as they are. Of a network that is added
+to bicubic (`ModelSpec.adds_bicubic`) the sum is made here, too: of luminance it is the same for R, G and B.
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ class Renderer:
             origin=at,
         )
         s = self._model.scale
-        if self._direct:
+        if self._model.adds_bicubic and not has_plain_alpha(self._model, self._layout):
+            self._sum(batch, out, origin)
+        elif self._direct:
             tiles.stitch(self._network(), batch, s, out, origin=origin)
         elif has_plain_alpha(self._model, self._layout):
             tiles.stitch(self._with_alpha(), batch, s, out, origin=origin)
@@ -118,6 +121,18 @@ class Renderer:
         else:
             gray = self._sharpen(self._windows)
             tiles.stitch(gray, batch, s, out, origin=origin)
+
+    def _sum(self, batch: tuple[Tile, ...], out: NDArray[Any], origin: tuple[int, int]) -> None:
+        """Stitch bicubic and what the network adds to it."""
+        s, margin, count = self._model.scale, self._margin, self._layout.channels
+        if self._model.channels == 1 and count > 1 and not self._recolors:
+            for c in range(count):  # one at a time: activations of one channel only
+                np.copyto(self._bound.input[:, 0], _trim(self._windows, self._spare)[:, c])
+                made, part = self._network(), out[:, :, c : c + 1]
+                tiles.stitch_sum(self._windows, made, batch, s, part, margin=margin, first=c, origin=origin)
+            return
+        detail = self._network() if self._direct else self._detail(self._windows)
+        tiles.stitch_sum(self._windows, detail, batch, s, out, margin=margin, origin=origin)
 
     def close(self) -> None:
         """Nothing is shared; the buffers go with this object."""
@@ -155,14 +170,21 @@ class Renderer:
 
     def _sharpen(self, windows: Windows) -> Windows:
         """Return HR tiles of all colour channels; a new array where the network has another count."""
-        count, channels = windows.shape[1], self._model.channels
-        inner = _trim(windows, self._spare)
+        if self._model.adds_bicubic:
+            bicubic_ = _trim(tiles.enlarge(windows, self._model.scale), self._cut)
+            return np.ascontiguousarray(bicubic_ + self._detail(windows))
         if self._recolors:
             y = self._luminance(windows)
             out = _trim(tiles.enlarge(windows, self._model.scale), self._cut)
             out = np.ascontiguousarray(out)
             color.recolor(out, 0, y)
             return out
+        return self._each(windows)
+
+    def _each(self, windows: Windows) -> Windows:
+        """Run the network on all colour channels, together or one by one, and return what it gives."""
+        count, channels = windows.shape[1], self._model.channels
+        inner = _trim(windows, self._spare)
         if channels == count or (channels == 3 and count == 1):  # a gray picture is its three channels
             np.copyto(self._bound.input, inner)
             out = self._network()
@@ -172,6 +194,12 @@ class Renderer:
             np.copyto(self._bound.input[:, 0], inner[:, c])
             out[:, c] = self._network()[:, 0]
         return out
+
+    def _detail(self, windows: Windows) -> Windows:
+        """Return what the network adds to bicubic: of each colour channel, or one for all of them."""
+        if not self._model.adds_bicubic:
+            return self._sharpen(windows) - _trim(tiles.enlarge(windows, self._model.scale), self._cut)
+        return self._luminance(windows) if self._recolors else self._each(windows)
 
     def _with_alpha(self) -> Windows:
         """Return HR tiles of colour and alpha.
@@ -186,8 +214,7 @@ class Renderer:
             sharp = self._sharpen(np.ascontiguousarray(inner[:, :-1]))
             return np.concatenate([sharp, np.ones_like(sharp[:, :1])], axis=1)
         filled = color.fill(windows, reach)
-        sharp = self._sharpen(filled)
-        detail = sharp - _trim(tiles.enlarge(filled, s), self._cut)
+        detail = self._detail(filled)
         inner[:, :-1] *= alpha
         plain = np.ascontiguousarray(_trim(tiles.enlarge(inner, s), self._cut))
         color.unpremultiply(plain[:, :-1], plain[:, -1:], detail, self._least_alpha)

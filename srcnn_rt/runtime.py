@@ -16,7 +16,7 @@ from . import program, spec
 from .errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
 from .geometry import Plan, Tile
 from .io import Source
-from .picture import Layout
+from .picture import Layout, PictureInfo
 from .program import Program
 from .render import Renderer
 from .session import Network, Session
@@ -288,16 +288,18 @@ def _is_card(network: Network | CardNetwork) -> TypeGuard[CardNetwork]:
     return network.provider == "cuda"
 
 
-def renderer(setup: Setup, network: Network | CardNetwork, source: Source, plan: Plan, batch: int) -> Work:
-    """Return what a worker needs on one picture."""
+def renderer(
+    setup: Setup, network: Network | CardNetwork, source: Source, info: PictureInfo, plan: Plan, batch: int
+) -> Work:
+    """Return what a worker needs on one picture, of which windows are cut as `info` says."""
     if not _is_card(network):
-        return Renderer(setup.model, cast("Network", network), source.info, plan, batch)
+        return Renderer(setup.model, cast("Network", network), info, plan, batch)
     from .card.arrays import DeviceSource
     from .card.render import DeviceRenderer, WindowRenderer
 
     if isinstance(source, DeviceSource):
-        return DeviceRenderer(setup.model, network, source.info, plan)
-    return WindowRenderer(setup.model, network, source.info, plan, batch)
+        return DeviceRenderer(setup.model, network, info, plan)
+    return WindowRenderer(setup.model, network, info, plan, batch)
 
 
 def batch_for(setup: Setup, source: Source, plan: Plan) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from . import bicubic
+from .color import STUDIO_BLACK, STUDIO_WHITE
 from .errors import ArgumentError, ModelError, SourceMissingError
 from .models import SUFFIX, bundled
 
@@ -25,6 +26,9 @@ _LOOK = 2**24  # bytes; a larger file is looked at before it is read
 DEFAULT_SCALE = 2
 MOST_SCALE = 16
 _LEAST, _MOST = 1e-30, 1e30  # of a value range, so that float32 holds it and its inverse
+# What networks of luminance learnt, the field's (MATLAB's) 16 to 235 of 255.
+STUDIO = f"{STUDIO_BLACK!r}..{STUDIO_WHITE!r}"
+ANY_RANGE = "any"  # of a model that is equivariant
 _BICUBIC = re.compile(r"bicubic-x([2-8])")
 
 
@@ -89,7 +93,11 @@ class ModelSpec:
     margin : LR pixels a core needs around it, derived from the graph
     facts : all that the graph says: kind, margins per side, period, sizes, types
     channels : 1 (luminance or any band), 3 (RGB), 4 (RGBA), or a number of bands
-    range : what it calls black and white, from its metadata or its types
+    range : what it calls black and white: as its metadata say (`range_told`) or its types; else luminance is
+        16/255 to 235/255, as the field has it, and colour 0 to 1
+    equivariant : whether ``f(a·x + b) = a·f(x) + b`` for all a > 0 and b, so that no range of values matters
+    adds_bicubic : whether the graph that runs gives what is added to the bicubic picture (`program.prepare`);
+        False of every file as it is
     batch : windows a run takes, None for any number
     parameters : numbers in the weights
     size : bytes of the file
@@ -104,11 +112,14 @@ class ModelSpec:
     facts: GraphFacts
     channels: int
     range: ValueRange
+    equivariant: bool
     batch: int | None
     parameters: int
     size: int
     training: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
+    range_told: bool = False
+    adds_bicubic: bool = False
 
     def summary(self) -> dict[str, Any]:
         """Return the analysis as plain values, in LR pixels where nothing else is said."""
@@ -127,6 +138,7 @@ class ModelSpec:
                 for k, a in axes.items()
             },
             "channels": facts.channels,
+            "equivariant": self.equivariant,
             "batch": facts.batch or "any",
             "types": list(facts.types),
             "parameters": facts.parameters,
@@ -233,6 +245,25 @@ def read(model: str | Path) -> tuple[bytes, str]:
         raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
 
 
+def with_range(model: ModelSpec, told: str) -> ModelSpec:
+    """Return a model's spec with the range of values that somebody says it has.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not readable, has numbers for other channels, or contradicts the model.
+    """
+    values = ValueRange.parse(told)
+    if len(values.gain) not in (1, model.channels):
+        raise ArgumentError(f"a value range needs 1 or {model.channels} numbers, got {len(values.gain)}")
+    if model.equivariant:
+        raise ArgumentError(f"{model.name} needs no range of values: it is equivariant; leave {told} away")
+    if model.range_told and values != model.range:
+        known = ", ".join(f"{b:g}..{b + a:g}" for a, b in zip(model.range.gain, model.range.offset, strict=True))
+        raise ArgumentError(f"{model.name}: its file says that black and white are {known}, got {told}")
+    return replace(model, range=values)
+
+
 def interface(data: bytes) -> Interface:
     """Return what a model's bytes declare of its input and output."""
     from .graph import Interface, check_sizes  # when a model is there: importing the package is lean
@@ -260,6 +291,8 @@ def describe(data: bytes, name: str) -> ModelSpec:
 
 
 def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> ModelSpec:
+    from .graph import is_equivariant
+
     meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
     if facts.channels != facts.channels_out:
         raise ModelError(f"gives {facts.channels_out} channels for {facts.channels}: as many are needed")
@@ -275,6 +308,7 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
         raise ModelError(
             f"metadata format must be {FORMAT}, got {meta['format']}: written by a newer version"
         )
+    equivariant = facts.types == ("float32", "float32") and is_equivariant(proto)
     return ModelSpec(
         name=name,
         architecture=meta.get("architecture", "unknown"),
@@ -282,7 +316,9 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
         margin=facts.margin,
         facts=facts,
         channels=facts.channels,
-        range=_range(meta, facts),
+        range=ValueRange() if equivariant else _range(meta, facts),
+        range_told="range" in meta,
+        equivariant=equivariant,
         batch=facts.batch,
         parameters=facts.parameters,
         size=len(data),
@@ -300,14 +336,17 @@ def set_metadata(
     training: Mapping[str, Any] | None = None,
     check: Mapping[str, Any] | None = None,
 ) -> None:
-    """Replace the ``srcnn_rt.*`` keys of a model; values are [0, 1] in and out."""
+    """Replace the ``srcnn_rt.*`` keys of a model; its values are luminance in studio swing, or RGB in [0, 1]."""
+    from .graph import is_equivariant
+
+    plain = STUDIO if channels == 1 else "0..1"
     values = {
         "format": FORMAT,
         "architecture": architecture,
         "scale": str(scale),
         "channels": str(channels),
         "color": "y" if channels == 1 else "rgb",
-        "range": "0..1",
+        "range": ANY_RANGE if is_equivariant(proto) else plain,
         "training": json.dumps(dict(training or {})),
         "check": json.dumps(dict(check or {})),
     }
@@ -365,10 +404,11 @@ def _begins_like_onnx(head: bytes) -> bool:
 
 
 def _range(meta: Mapping[str, str], facts: GraphFacts) -> ValueRange:
+    usual = STUDIO if facts.channels == 1 else "0..1"
     if facts.types[0] == "uint8":
-        return ValueRange.parse("0..255")
+        usual = "16..235" if facts.channels == 1 else "0..255"
     try:
-        values = ValueRange.parse(meta.get("range", "0..1"))
+        values = ValueRange.parse(meta.get("range", usual))
     except ArgumentError as error:
         raise ModelError(f"metadata {PREFIX}range: {error}") from error
     if len(values.gain) not in (1, facts.channels):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from . import _tiles
 from .bicubic import REACH, taps
-from .color import LUMA_GAIN, LUMA_OFFSET, LUMA_WEIGHTS
+from .color import LUMA_WEIGHTS
 from .errors import ArgumentError
 from .geometry import Span, Tile, ceil_to, mirrored_reach
 
@@ -309,9 +309,76 @@ def stitch_color(
             scale,
             weights,
             *LUMA_WEIGHTS,
-            LUMA_OFFSET,
-            LUMA_GAIN,
+            0.0,
+            1.0,
             _rows(15, shape[2]),
+            white(out.dtype),
+            out,
+        )
+
+
+def stitch_sum(
+    windows: NDArray[np.float32],
+    detail: NDArray[np.float32],
+    tiles: Sequence[Tile],
+    scale: int,
+    out: NDArray[Any],
+    *,
+    margin: int,
+    first: int = 0,
+    origin: tuple[int, int] = (0, 0),
+) -> None:
+    """Enlarge windows by bicubic, add what a network adds to that, and stitch the cores.
+
+    The same as `enlarge`, a sum and `stitch`, one HR row at a time.
+
+    Parameters
+    ----------
+    windows : (N, K, h, w) float32, C-contiguous, LR, of `tiles`, in order, as `extract` fills them
+    detail : (N, C or 1, s·(h - 2·margin), s·(w - 2·margin)) float32, C-contiguous, HR
+        What the network returned for `tiles`: each window is one tile, without a border. One channel is
+        added to all of them.
+    scale : HR pixels an LR pixel
+    out : (h, w, C) uint8, uint16 or float32
+        The picture, or the part of it that the cores lie in.
+    margin : LR pixels of each window around its tile, at least 2
+    first : the channel of the windows that the first of `out` is made of; the others follow it
+    origin : (y, x) of the part in the whole picture, LR pixels
+
+    Raises
+    ------
+    ArgumentError
+        If a shape or type is wrong, or a core lies outside its window or `out`.
+    """
+    _check_picture(out)
+    _check_windows(windows)
+    _check_windows(detail)
+    weights = _phases(scale)
+    (n, k, h, w), c = windows.shape, out.shape[2]
+    if not 0 <= first <= k - c or detail.shape[1] not in (1, c) or len(tiles) > min(n, len(detail)):
+        raise ArgumentError(
+            f"windows {windows.shape} from channel {first} and detail {detail.shape} "
+            f"do not make {len(tiles)} tiles of {c} channels"
+        )
+    if margin < REACH:
+        raise ArgumentError(f"margin must be at least {REACH} LR pixels for bicubic, got {margin}")
+    shape = ((h - 2 * margin) * scale, (w - 2 * margin) * scale)
+    if detail.shape[2:] != shape:
+        raise ArgumentError(
+            f"windows {windows.shape} with a margin of {margin} go with detail (N, C, {shape[0]}, {shape[1]}) "
+            f"at x{scale}, not with {detail.shape}"
+        )
+    cores = cores_of(tiles, scale, shape, out.shape, origin)
+    if tiles:
+        _tiles.stitch_sum(
+            windows,
+            detail,
+            cores,
+            first,
+            margin - REACH,
+            scale,
+            weights,
+            _rows(5 * c, shape[1]),
             white(out.dtype),
             out,
         )

@@ -109,13 +109,13 @@ def test_value_ranges(tmp_path: Path) -> None:
     )
     picture = np.full((9, 9, 3), 0.5, np.float32)
     for text, step in (("0..255", 10 / 255), ("-1..1", 5), ("mean=0.5,0.5,0.5 std=0.1,0.2,0.4", (1, 2, 4))):
-        with Engine(path, "cpu", value_range=text) as e:
+        with Engine(path, "cpu", model_range=text) as e:
             assert np.allclose(e.upscale(picture), 0.5 + np.array(step), atol=1e-5)
     for text in ("255", "1..0", "mean=1", "mean=1,2 std=1", "mean=0,0 std=0,1", "a..b", "mean=1 std=1 x=2"):
         with pytest.raises(ArgumentError, match="a value range is"):
             ValueRange.parse(text)
     with pytest.raises(ArgumentError, match="needs 1 or 3 numbers, got 2"):
-        Engine(path, "cpu", value_range="mean=0,0 std=1,1")
+        Engine(path, "cpu", model_range="mean=0,0 std=1,1")
     known = save(
         tmp_path / "k.onnx", [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)},
         metadata={"srcnn_rt.range": "0..255"},

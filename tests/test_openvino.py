@@ -131,7 +131,7 @@ def test_a_model_of_another_range_is_judged_in_it(rng: np.random.Generator) -> N
         if t.name.endswith(".bias"):
             t.CopyFrom(numpy_helper.from_array(255 * numpy_helper.to_array(t), t.name))
     picture = drawing(60, 50, 1)[..., 0].astype(np.float32)
-    options = {"tile": 32, "value_range": "0..255"}
+    options = {"tile": 32, "model_range": "0..255"}
     data = proto.SerializeToString()
     with Engine(data, "cpu", **options) as exact, Engine(TEST_MODEL, "cpu", 32) as plain:
         expected = exact.upscale(picture)

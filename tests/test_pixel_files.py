@@ -48,7 +48,7 @@ def test_export_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, i
 
 def test_export_of_a_file_and_what_is_wrong_usage(tmp_path: Path) -> None:
     model = colour(tmp_path / "my.onnx")
-    code, text = run("export", model, "--io", "u8", "--range", "0..255")
+    code, text = run("export", model, "--io", "u8", "--model-range", "0..255")
     assert code == 0, text
     assert (tmp_path / "my-rgb-u8.onnx").exists()
     code, text = run("export", model, "--io", "u8")

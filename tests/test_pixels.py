@@ -28,10 +28,10 @@ SIZES = ((1, 1), (2, 7), (21, 26))
 
 
 @cache
-def program_for(model: str | Path, value_range: str | None = None) -> tuple[bytes, ModelSpec]:
+def program_for(model: str | Path, model_range: str | None = None) -> tuple[bytes, ModelSpec]:
     data, found = load_whole(model)
-    if value_range:
-        found = replace(found, range=ValueRange.parse(value_range))
+    if model_range:
+        found = replace(found, range=ValueRange.parse(model_range))
     if np.isnan(found.facts.macs):
         return data, found
     ready = program.prepare(data, found)
@@ -44,10 +44,10 @@ def build(
     dtype: type,
     source: pixels.Source = "whole",
     *,
-    value_range: str | None = None,
+    model_range: str | None = None,
     bands: bool = False,
 ) -> Graph:
-    data, found = program_for(model, value_range)
+    data, found = program_for(model, model_range)
     layout = Layout.of(channels, bands=bands)
     proto = pixels.picture_graph(spec.parse(data), found, layout, np.dtype(dtype), source=source)
     onnx.checker.check_model(proto, full_check=True)
@@ -167,9 +167,9 @@ def test_bands_are_each_a_gray_picture(channels: int) -> None:
 )
 def test_value_ranges(models: dict[str, str | Path], text: str) -> None:
     for name in ("padded-rgb",) if text.count(",") else ("padded-rgb", "padded"):
-        with Engine(models[name], "cpu", whole=True, value_range=text) as engine:
+        with Engine(models[name], "cpu", whole=True, model_range=text) as engine:
             for channels, dtype in ((1, np.uint8), (2, np.float32), (3, np.float32), (4, np.uint8)):
-                graph = build(models[name], channels, dtype, value_range=text)
+                graph = build(models[name], channels, dtype, model_range=text)
                 picture = picture_of((12, 15), channels, dtype)
                 assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout)
 

@@ -341,7 +341,7 @@ DIFFERENT: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "compress": lambda bench: {"compress": "zstd"},
     "cog": lambda bench: {"cog": True},
     "page": lambda bench: {"page": 1},
-    "range": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 8, threads=1, value_range="0..255")},
+    "range": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 8, threads=1, model_range="0..255")},
     "version": lambda bench: {},
     "changed of the source": lambda bench: os.utime(bench.source, ns=(1, 1)) or {},
     "hash of the source": lambda bench: (bench.folder / "a.tif.msk").write_bytes(b"") or {},

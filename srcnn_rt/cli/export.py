@@ -32,7 +32,7 @@ LAYOUTS = ("gray", "graya", "rgb", "rgba")
 )  # fmt: skip
 @click.option("--layout", type=click.Choice(LAYOUTS), help="With --io: what the channels mean (rgb).")
 @click.option(
-    "--range", "value_range", metavar="LOW..HIGH", help="With --io: the model's range, as for upscale."
+    "--model-range", "model_range", metavar="LOW..HIGH", help="With --io: the model's range, as for upscale."
 )
 def export(
     source: Path,
@@ -41,7 +41,7 @@ def export(
     overwrite: bool,
     io: str | None,
     layout: str | None,
-    value_range: str | None,
+    model_range: str | None,
 ) -> None:
     """Turn a torch checkpoint into an ONNX model, checked against torch.
 
@@ -60,7 +60,7 @@ def export(
     from .. import pixelfile, spec
 
     ready = spec.is_model(str(source))
-    if io is None and (layout or value_range):
+    if io is None and (layout or model_range):
         raise click.UsageError("--layout and --range go with --io")
     if ready and scale is not None:
         raise click.UsageError(f"--scale goes with checkpoints; {source} has its own")
@@ -83,7 +83,7 @@ def export(
                 model = Path(folder) / f"{source.stem}.onnx"
                 _checkpoint(source, model, scale, overwrite=False)
             done = pixelfile.export(
-                str(model), target, io, layout, value_range=value_range, overwrite=overwrite
+                str(model), target, io, layout, model_range=model_range, overwrite=overwrite
             )
         click.echo(
             f"{target}: {layout} pictures in {io}, {_what(done.spec)}, {done.size} bytes; "

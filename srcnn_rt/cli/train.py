@@ -39,6 +39,10 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
 @click.option(
     "--recipe", type=click.Choice(["best", "paper"]), help="Where the rest of the values come from."
 )
+@click.option(
+    "--form", type=click.Choice(["equivariant", "paper"]),
+    help="equivariant: right in every unit; paper: with biases, and nothing added.",
+)  # fmt: skip
 @click.option("--channels", type=click.Choice(["y", "rgb"]), help="Luminance, or three channels at once.")
 @click.option("--loss", type=click.Choice(["mse", "l1", "charbonnier"]), help="What is made small.")
 @click.option(

@@ -53,8 +53,12 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--tile", type=TileType(), default="auto", show_default=True, help="Tile side, input pixels.")
 @run_options
 @click.option(
-    "--range", "value_range", metavar="LOW..HIGH",
-    help="What the model calls black and white, e.g. 0..255 or 'mean=A,B,C std=D,E,F'.",
+    "--data-range", metavar="LOW..HIGH", default="auto", show_default=True,
+    help="Samples that are black and white, for models that need to know; dtype: the type's range.",
+)  # fmt: skip
+@click.option(
+    "--model-range", metavar="LOW..HIGH",
+    help="What the model calls so, e.g. 0..255 or 'mean=A,B,C std=D,E,F', where its file does not say.",
 )  # fmt: skip
 @click.option(
     "--compress", type=click.Choice(["deflate", "zstd", "lzw", "none"]), default="deflate", show_default=True,
@@ -89,7 +93,8 @@ def upscale(
     best: bool,
     tile: Any,
     runs: Runs,
-    value_range: str | None,
+    data_range: str,
+    model_range: str | None,
     compress: str,
     cog: bool,
     format_: str | None,
@@ -137,7 +142,8 @@ def upscale(
             Engine(
                 model or spec.default_model(scale, best=best),
                 tile=tile,
-                value_range=value_range,
+                data_range=data_range,
+                model_range=model_range,
                 whole=whole,
                 **runs.words(),
             ) as engine,

@@ -35,6 +35,13 @@ def passes() -> tuple[Pass, ...]:
     )
 
 
+def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
+    """Return the network that a model adds to bicubic, see `residual`."""
+    from . import residual
+
+    return residual.without_bicubic(model, scale)
+
+
 def optimise(model: ModelProto) -> ModelProto:
     """Apply all rewrites; `model` itself is not changed.
 

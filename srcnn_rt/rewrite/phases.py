@@ -134,7 +134,7 @@ def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
     at, cut = shuffle.output[0], (0, 0, 0, 0)
     user = edit.only_user(at)
     if user is not None and user.op_type == "Slice":
-        found = _cut(edit, user)
+        found = cut_of(edit, user)
         if found is None:
             return None
         cut, at = found, user.output[0]
@@ -177,7 +177,7 @@ def _find(edit: Edit, shuffle: NodeProto) -> _Head | None:
     return None if any(head.lost(axis) % head.scale for axis in (0, 1)) else head
 
 
-def _cut(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
+def cut_of(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
     """Return (top, left, bottom, right) of a Slice that only cuts constant borders off."""
     arrays = [edit.array(n) for n in node.input[1:]]
     if len(arrays) < 2 or any(a is None for a in arrays):

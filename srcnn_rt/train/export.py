@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import bicubic, spec
@@ -23,7 +24,8 @@ from .model import SRCNN
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
-EXPECTED = tuple(f"conv{k}.{part}" for k in (1, 2, 3) for part in ("weight", "bias"))
+WEIGHTS = tuple(f"conv{k}.weight" for k in (1, 2, 3))
+EXPECTED = tuple(f"conv{k}.{part}" for k in (1, 2, 3) for part in ("weight", "bias"))  # of the paper's form
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "net")
 _PREFIXES = ("module.", "model.", "net.")
 # Core sizes (h, w) and batches on which the file must agree with torch: one pixel, odd, long.
@@ -40,11 +42,12 @@ class Checkpoint:
     channels: int
     filters: tuple[int, int]
     scale: int | None
+    form: str
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def network(self) -> SRCNN:
         """Return the torch module with these weights."""
-        net = SRCNN(self.arch, self.channels, init="paper", filters=self.filters)
+        net = SRCNN(self.arch, self.channels, "paper", self.filters, self.form)
         net.load_state_dict(dict(self.weights))
         return net.eval()
 
@@ -172,24 +175,49 @@ def read_checkpoint(path: Path, loaded: object = None) -> Checkpoint:
     """
     loaded = _load(path) if loaded is None else loaded
     weights = _unwrap(loaded)
-    if sorted(weights) != sorted(EXPECTED):
+    extra = loaded if isinstance(loaded, dict) else {}
+    form = "equivariant" if extra.get("form") == "equivariant" else "paper"
+    expected = WEIGHTS if form == "equivariant" else EXPECTED
+    if sorted(weights) != sorted(expected):
         names = ", ".join(sorted(map(str, weights))[:12]) or "none"
         known = "; ".join(f"{f.name}: {f.keys}" for f in families.FAMILIES)
         raise ModelError(
-            f"{path}: not a known network: expected the keys {', '.join(EXPECTED)} (SRCNN; or {known}); "
+            f"{path}: not a known network: expected the keys {', '.join(expected)} (SRCNN; or {known}); "
             f"found {names}"
         )
-    arch, channels, filters = _shape(path, weights)
-    extra = loaded if isinstance(loaded, dict) else {}
     known_scale = extra.get("scale")
-    return Checkpoint(
-        weights={k: weights[k].float() for k in EXPECTED},
-        arch=arch,
-        channels=channels,
-        filters=filters,
-        scale=known_scale if isinstance(known_scale, int) else None,
-        training=extra.get("training") or {},
+    return _checkpoint(
+        path,
+        {k: weights[k].float() for k in expected},
+        form,
+        known_scale if isinstance(known_scale, int) else None,
+        extra.get("training") or {},
     )
+
+
+def read_model(name: str) -> Checkpoint:
+    """Read the weights of an SRCNN that `build` wrote: a bundled one, or a file.
+
+    Raises
+    ------
+    SourceMissingError, ModelError
+    """
+    from onnx import numpy_helper
+
+    proto = spec.parse(spec.read(name)[0])
+    found = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in proto.graph.initializer}
+    form = "paper" if EXPECTED[1] in found else "equivariant"
+    expected = WEIGHTS if form == "equivariant" else EXPECTED
+    if not set(expected) <= set(found):
+        raise ModelError(f"{name}: not an SRCNN of this package: no {', '.join(expected)} in it")
+    return _checkpoint(Path(name), {k: found[k] for k in expected}, form, None, {})
+
+
+def _checkpoint(
+    path: Path, weights: Mapping[str, Tensor], form: str, scale: int | None, training: Mapping[str, Any]
+) -> Checkpoint:
+    arch, channels, filters = _shape(path, weights)
+    return Checkpoint(weights, arch, channels, filters, scale, form, training)
 
 
 def trace(network: nn.Module, channels: int) -> ModelProto:
@@ -218,38 +246,42 @@ def build(network: SRCNN, scale: int) -> ModelProto:
     """Write the network as a valid ONNX graph with the bicubic inside, LR in and HR out.
 
     What the mirrored edge's bicubic adds beyond the network's shrink is cut off before
-    the first convolution, where it is one channel, not after the last.
+    the first convolution, where it is one channel, not after the last. The equivariant form adds the
+    same bicubic, less the shrink, to what the last convolution gives.
     """
     from onnx import helper, numpy_helper
 
-    channels = network.channels
+    channels, equivariant = network.channels, network.form == "equivariant"
     body: list[NodeProto] = []
     initialisers: list[TensorProto] = []
-    if scale == 1:
-        last, spare = "lr", 0
-    else:
+
+    def crop(source: str, name: str, cut: int) -> str:
+        for key, values in (("starts", [cut] * 2), ("ends", [-cut] * 2), ("axes", [2, 3])):
+            initialisers.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}.{key}"))
+        inputs = [source, *(f"{name}.{key}" for key in ("starts", "ends", "axes"))]
+        body.append(helper.make_node("Slice", inputs, [f"{name}.out"], name))
+        return f"{name}.out"
+
+    last, spare = "lr", 0
+    if scale > 1:
         body, initialisers = bicubic.nodes("lr", "bicubic", scale, channels)
         spare = (bicubic.margin_for(network.shrink, scale) - bicubic.REACH) * scale - network.shrink
         last = "bicubic"
     if spare:
-        for name, values in (("starts", [spare] * 2), ("ends", [-spare] * 2), ("axes", [2, 3])):
-            initialisers.append(numpy_helper.from_array(np.array(values, np.int64), f"crop.{name}"))
-        body.append(
-            helper.make_node("Slice", [last, "crop.starts", "crop.ends", "crop.axes"], ["cropped"], "crop")
-        )
-        last = "cropped"
-    for k, conv in enumerate((network.conv1, network.conv2, network.conv3), start=1):
-        inputs = [last]
-        for part in ("weight", "bias"):
-            array = getattr(conv, part).detach().numpy()
-            initialisers.append(numpy_helper.from_array(array, f"conv{k}.{part}"))
-            inputs.append(f"conv{k}.{part}")
-        last = "hr" if k == 3 else f"conv{k}.out"
+        last = crop(last, "crop", spare)
+    picture = last
+    for k, (conv, weight) in enumerate(_layers(network), start=1):
+        arrays = {"weight": weight} if conv.bias is None else {"weight": weight, "bias": _array(conv.bias)}
+        initialisers += [numpy_helper.from_array(array, f"conv{k}.{part}") for part, array in arrays.items()]
+        inputs = [last, *(f"conv{k}.{part}" for part in arrays)]
+        last = "hr" if k == 3 and not equivariant else f"conv{k}.out"
         kernel = list(conv.kernel_size)
         body.append(helper.make_node("Conv", inputs, [last], f"conv{k}", kernel_shape=kernel))
         if k < 3:
             body.append(helper.make_node("Relu", [last], [f"relu{k}.out"], f"relu{k}"))
             last = f"relu{k}.out"
+    if equivariant:
+        body.append(helper.make_node("Add", [last, crop(picture, "inner", network.shrink)], ["hr"], "sum"))
     graph = helper.make_graph(
         body,
         f"srcnn-{network.arch}-x{scale}",
@@ -258,6 +290,40 @@ def build(network: SRCNN, scale: int) -> ModelProto:
         initialisers,
     )
     return bicubic.make_model(graph)
+
+
+def _layers(network: SRCNN) -> list[tuple[nn.Conv2d, NDArray[np.float32]]]:
+    """Return the convolutions with the weights that are applied."""
+    first = _array(network.first_filters)
+    if network.form == "equivariant":
+        first = exactly_zero_sum(first)
+    return [
+        (network.conv1, first),
+        (network.conv2, _array(network.conv2.weight)),
+        (network.conv3, _array(network.conv3.weight)),
+    ]
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return np.asarray(tensor.detach().numpy(), np.float32)
+
+
+def exactly_zero_sum(weight: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Round filters (n, C, f, f) so that the taps of every channel sum to zero without any rounding.
+
+    Every filter is rounded to whole multiples of 2^-22 of its largest tap's power of two; what is left of
+    the sum goes, one such step each, to the taps that were rounded farthest the other way.
+    """
+    flat = np.asarray(weight, np.float64).reshape(-1, weight.shape[2] * weight.shape[3])
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    _, power = np.frexp(np.abs(flat).max(axis=1, keepdims=True))
+    step = np.ldexp(1.0, power - 22)
+    whole = np.rint(flat / step)
+    for row, exact in zip(whole, flat / step, strict=True):
+        left = int(row.sum())
+        order = np.argsort((exact - row) * np.sign(left))[: abs(left)]
+        row[order] -= np.sign(left)
+    return np.asarray(whole * step, np.float32).reshape(weight.shape)
 
 
 def check_against_torch(model: Path, oracle: nn.Module, scale: int) -> dict[str, Any]:
@@ -324,7 +390,8 @@ def _shape(path: Path, weights: Mapping[str, Tensor]) -> tuple[str, int, tuple[i
         and all(shapes[k][1] == shapes[k - 1][0] for k in (1, 2))
         and shapes[2][0] == shapes[0][1]
     )
-    biased = all(tuple(weights[f"conv{k}.bias"].shape) == shapes[k - 1][:1] for k in (1, 2, 3))
+    biases = [(weights.get(f"conv{k}.bias"), shapes[k - 1][:1]) for k in (1, 2, 3)]
+    biased = all(b is None or tuple(b.shape) == shape for b, shape in biases)
     if not chained or not biased or shapes[0][1] not in (1, 3):
         text = ", ".join("x".join(map(str, s)) for s in shapes)
         raise ModelError(f"{path}: not an SRCNN: square odd kernels, 1 or 3 channels wanted, got {text}")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .. import metrics
+from .. import metrics, spec
 from ..errors import ArgumentError, TrainingError
 from ..protocol import Degradation, list_pictures, shave
 from . import data
@@ -108,9 +108,9 @@ def train(
     device = _device(config.device)
     channels = 1 if config.channels == "y" else 3
     torch.manual_seed(config.seed)
-    model = SRCNN(config.arch, channels, config.init)
+    model = SRCNN(config.arch, channels, config.init, form=config.form)
     if config.start:
-        model.load_state_dict(dict(starting_weights(Path(config.start), config)))
+        model.load_state_dict(dict(starting_weights(config.start, model)))
     loaded, held = _pictures(config, log)
     patches = Patches(
         loaded.pairs,
@@ -138,7 +138,8 @@ def train(
             "sha256": loaded.digest,
         }
         if config.start:
-            record["start_sha256"] = hashlib.sha256(Path(config.start).read_bytes()).hexdigest()
+            data_of_start = spec.read(config.start)[0] if spec.is_model(config.start) else Path(config.start).read_bytes()
+            record["start_sha256"] = hashlib.sha256(data_of_start).hexdigest()
         folder.create(config, record)
     del loaded
     return run.go(patches, progress, stop)
@@ -270,6 +271,7 @@ class _Run:
             {
                 "state_dict": {k: v.cpu().contiguous() for k, v in weights.state_dict().items()},
                 "arch": config.arch,
+                "form": config.form,
                 "scale": config.scale,
                 "channels": 1 if config.channels == "y" else 3,
                 "training": {

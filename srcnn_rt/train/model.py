@@ -1,11 +1,18 @@
-"""SRCNN as the paper draws it (Dong et al., arXiv 1501.00092, §3).
+"""SRCNN (Dong et al., arXiv 1501.00092, §3) in two forms.
 
 Three convolutions on the bicubic-upscaled picture, none of them padded:
 patch extraction (f1 x f1, 64 filters, ReLU), non-linear mapping (f2 x f2,
 32 filters, ReLU), reconstruction (f3 x f3, linear).
+
+The paper's form has biases and gives the picture itself. The equivariant form has none, its first
+filters sum to zero, and what it gives is added to the bicubic picture. ReLU and convolutions without
+biases are homogeneous and a filter that sums to zero does not see an offset, so
+``f(a·x + b) = a·f(x) + b`` for every a > 0 and b: reflectances, metres and kelvins need no range.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +20,7 @@ from torch import Tensor, nn
 FILTERS = (64, 32)  # n1, n2 of the paper's basic setting, §4.1
 ARCHITECTURES = ("9-1-5", "9-3-5", "9-5-5")
 INITS = ("identity", "paper")
+FORMS = ("equivariant", "paper")
 _FIRST_GAIN = 0.5  # of the first layer's start, found by trial: 0.1 to 12 (docs/evaluation.md)
 
 
@@ -31,6 +39,11 @@ def kernel_sizes(arch: str) -> tuple[int, int, int]:
     return f1, f2, f3
 
 
+def zero_sum(weight: Tensor) -> Tensor:
+    """Return filters (n, C, f, f) less their mean over the taps of each channel: blind to an offset."""
+    return weight - weight.mean(dim=(2, 3), keepdim=True)
+
+
 class SRCNN(nn.Module):
     """The network on its own: bicubic-upscaled picture in, sharpened picture out.
 
@@ -42,11 +55,15 @@ class SRCNN(nn.Module):
         1 (luminance) or 3 (colour), in and out.
     init : {"identity", "paper"}
         ``"paper"``: Gaussian with σ = 0.001, zero bias (§4.1). ``"identity"``: the
-        first filter path passes the picture through unchanged and the others start
-        small, so training begins at bicubic's PSNR rather than at a black picture; and
-        they start blind to the mean, so that no ReLU is always on or always off.
+        network starts near silence beside the picture, which the equivariant form adds and
+        the paper's form passes through its first filter. So training begins at bicubic's
+        PSNR rather than at a black picture; and all other filters start
+        blind to the mean, so that no ReLU is always on or always off.
     filters : tuple of int
         Filters of the first and the second layer, (64, 32) in the paper.
+    form : {"equivariant", "paper"}
+        See the module. The constraint is part of the parametrisation: whatever an optimiser
+        makes of ``conv1.weight``, `first_filters` is what is computed with.
     """
 
     def __init__(
@@ -55,21 +72,24 @@ class SRCNN(nn.Module):
         channels: int = 1,
         init: str = "identity",
         filters: tuple[int, int] = FILTERS,
+        form: str = "equivariant",
     ) -> None:
         super().__init__()
         if init not in INITS:
             raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
+        if form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {channels}")
         f1, f2, f3 = kernel_sizes(arch)
         n1, n2 = filters
         if init == "identity" and min(n1, n2) < channels:
             raise ValueError(f"an identity start needs at least {channels} filters a layer, got {filters}")
-        self.arch = arch
-        self.channels = channels
-        self.conv1 = nn.Conv2d(channels, n1, f1)
-        self.conv2 = nn.Conv2d(n1, n2, f2)
-        self.conv3 = nn.Conv2d(n2, channels, f3)
+        self.arch, self.channels, self.form = arch, channels, form
+        biased = form == "paper"
+        self.conv1 = nn.Conv2d(channels, n1, f1, bias=biased)
+        self.conv2 = nn.Conv2d(n1, n2, f2, bias=biased)
+        self.conv3 = nn.Conv2d(n2, channels, f3, bias=biased)
         if init == "paper":
             self._init_paper()
         else:
@@ -80,31 +100,70 @@ class SRCNN(nn.Module):
         """HR pixels the unpadded convolutions take off each side: 6 for 9-1-5, 8 for 9-5-5."""
         return sum(k // 2 for k in kernel_sizes(self.arch))
 
+    @property
+    def first_filters(self) -> Tensor:
+        """The first layer's filters (n1, C, f1, f1) as they are applied."""
+        return zero_sum(self.conv1.weight) if self.form == "equivariant" else self.conv1.weight
+
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H - 2·shrink, W - 2·shrink)
-        x = torch.relu(self.conv1(x))  # (N, 64, H - f1 + 1, W - f1 + 1)
-        x = torch.relu(self.conv2(x))  # (N, 32, ...)
-        out: Tensor = self.conv3(x)  # (N, C, ...)
+        y = torch.relu(nn.functional.conv2d(x, self.first_filters, self.conv1.bias))  # (N, 64, H - f1 + 1, ...)
+        y = torch.relu(self.conv2(y))  # (N, 32, ...)
+        out: Tensor = self.conv3(y)  # (N, C, ...)
+        if self.form == "equivariant":
+            n = self.shrink
+            # In the picture's own precision: autocast would round what is only passed on.
+            out = out.to(x.dtype) + x[..., n : x.shape[-2] - n, n : x.shape[-1] - n]
         return out
 
     def _init_paper(self) -> None:
         for conv in (self.conv1, self.conv2, self.conv3):
             nn.init.normal_(conv.weight, std=0.001)
-            nn.init.constant_(conv.bias, 0.0)  # type: ignore[arg-type]
+            self._init_bias(conv)
 
     def _init_identity(self) -> None:
-        # The picture is never negative, so a delta filter survives both ReLUs.
         convs = (self.conv1, self.conv2, self.conv3)
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            nn.init.constant_(conv.bias, 0.0)  # type: ignore[arg-type]
+            self._init_bias(conv)
         with torch.no_grad():
             # A filter that sees the mean answers to it alone, ten times stronger than to detail:
             # its ReLU is then on or off everywhere, and most of the second layer dies.
             self.conv1.weight -= self.conv1.weight.mean(dim=(1, 2, 3), keepdim=True)
             self.conv1.weight *= _FIRST_GAIN
+            self.conv3.weight *= 0.01  # the paths start near silence
+            if self.form == "equivariant":
+                return
             self.conv2.weight[:, : self.channels] = 0.0  # the picture passes through beside them
-            self.conv3.weight *= 0.01  # the other paths start near silence
+            # The picture is never negative, so a delta filter survives both ReLUs.
             for c in range(self.channels):
                 for conv in convs:
                     conv.weight[c] = 0.0
                     conv.weight[c, c, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1.0
+
+    @staticmethod
+    def _init_bias(conv: nn.Conv2d) -> None:
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)
+
+
+def adapt(weights: Mapping[str, Tensor], network: SRCNN) -> dict[str, Tensor]:
+    """Return weights of another SRCNN of the same form as a start for `network`.
+
+    Smaller kernels are centred in larger ones, which is the same function of the picture.
+
+    Raises
+    ------
+    ValueError
+        If forms, channels or filters differ, or kernels are larger than those of `network`.
+    """
+    fresh = network.state_dict()
+    if weights.keys() != fresh.keys():
+        raise ValueError(f"its form is not the {network.form} one")
+    found = {}
+    for name, new in fresh.items():
+        old = weights[name]
+        grow = [n - o for n, o in zip(new.shape[2:], old.shape[2:], strict=True)]
+        if new.shape[:2] != old.shape[:2] or any(g < 0 or g % 2 for g in grow):
+            raise ValueError(f"{name} of {tuple(old.shape)} does not fit into {tuple(new.shape)}")
+        found[name] = nn.functional.pad(old, [g // 2 for g in reversed(grow) for _ in (0, 1)])
+    return found

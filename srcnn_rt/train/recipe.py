@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from ..errors import ArgumentError
 from ..protocol import Channels, Degradation
 from .data import Sampling
-from .model import INITS, kernel_sizes
+from .model import FORMS, INITS, kernel_sizes
 
 LOSSES = ("mse", "l1", "charbonnier")
 OPTIMISERS = ("sgd", "adam", "soap")
@@ -29,7 +29,7 @@ class TrainConfig:
         times as often
     out : run folder, made by the run
     scale : 1 for restoration without enlargement
-    arch, channels : see `SRCNN`
+    arch, channels, form : see `SRCNN`
     degrade : how an LR picture is made, see `protocol.Degradation`
     recipe : where the values below came from, for the record
     init : see `SRCNN`
@@ -61,6 +61,7 @@ class TrainConfig:
     scale: int
     arch: str = "9-1-5"
     channels: Channels = "y"
+    form: str = "equivariant"
     degrade: str = "bicubic"
     recipe: str = "best"
     init: str = "identity"
@@ -96,6 +97,7 @@ class TrainConfig:
         Degradation.parse(self.degrade)
         for name, allowed in (
             ("channels", ("y", "rgb")),
+            ("form", FORMS),
             ("init", INITS),
             ("optimiser", OPTIMISERS),
             ("loss", LOSSES),
@@ -174,6 +176,7 @@ class TrainConfig:
 PAPER: Mapping[str, Any] = MappingProxyType(
     {
         "recipe": "paper",
+        "form": "paper",
         "init": "paper",
         "optimiser": "sgd",
         "rate": 1e-4,

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from .. import spec
 from .._version import __version__
 from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
+from .model import SRCNN, adapt
 from .recipe import TrainConfig
 
 CHECKPOINT = "last.pt"
@@ -139,25 +141,22 @@ class RunFolder:
         return found
 
 
-def starting_weights(path: Path, config: TrainConfig) -> Mapping[str, torch.Tensor]:
-    """Return the weights of a checkpoint to start from.
+def starting_weights(start: str, network: SRCNN) -> Mapping[str, torch.Tensor]:
+    """Return the weights of a checkpoint, or of a model of this package, to start from.
 
     Raises
     ------
     SourceMissingError, ModelError
     ArgumentError
-        If it is of another architecture.
+        If they do not fit, see `model.adapt`.
     """
-    from .export import read_checkpoint
+    from .export import read_checkpoint, read_model
 
-    found = read_checkpoint(path)
-    wanted = (config.arch, 1 if config.channels == "y" else 3)
-    if (found.arch, found.channels) != wanted:
-        raise ArgumentError(
-            f"{path}: is {found.arch} with {found.channels} channels; "
-            f"this run is {wanted[0]} with {wanted[1]}"
-        )
-    return found.weights
+    found = read_model(start) if spec.is_model(start) else read_checkpoint(Path(start))
+    try:
+        return adapt(found.weights, network)
+    except ValueError as error:
+        raise ArgumentError(f"{start}: is {found.arch} with {found.channels} channels: {error}") from error
 
 
 def _processor() -> str:

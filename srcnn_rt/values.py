@@ -1,0 +1,257 @@
+"""What the samples of a picture mean: how they become float32 for a network, and samples again.
+
+A network that is equivariant to gain and offset needs no range. Samples of types that float32 holds go in as they
+stand. Those of 32 bits and more, and all floats, are taken less an offset of the picture: ``median`` of
+samples from all over it. So what float32 rounds is the distance from the middle, not the value; a count of
+10⁹ + 3 keeps its last digit, and a constant picture comes back as that constant. The offset belongs to the
+picture, never to a window, and windows agree.
+
+Any other network is fed from 0 to 1: black and white of the picture's range (`DataRange`), which the model's own range
+(`spec.ValueRange`) maps to what it learnt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import validity
+from .errors import ArgumentError, PictureError
+from .geometry import Span
+from .io import Source
+from .picture import PictureInfo
+from .spec import ModelSpec
+from .tiles import DTYPES, white
+
+Floats = NDArray[np.float64]
+
+# Of a picture that is looked at: windows a side, and LR pixels a side of each.
+_PLACES, _SIDE = 4, 64
+_EXPONENT = 60  # of float64 samples: beyond 2 to the power of this, or below minus this, they are divided first
+# Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats how far
+# the first and the last hundredth lie below black and above white.
+_FILLED = 1 / 16
+_BELOW, _ABOVE = 0.25, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class DataRange:
+    """Which samples are black and white to a model that needs to know.
+
+    Attributes
+    ----------
+    kind : ``"auto"``: what the file declares, else the type's range for integers and [0, 1] for floats, unless
+        the samples clearly do not live there; ``"dtype"``: the same, whatever the samples are;
+        ``"given"``
+    low, high : of ``"given"``
+    """
+
+    kind: str = "auto"
+    low: float = 0.0
+    high: float = 1.0
+
+    @classmethod
+    def of(cls, value: str | tuple[float, float] | DataRange) -> Self:
+        """Read ``"auto"``, ``"dtype"``, ``"LOW..HIGH"`` or (low, high).
+
+        Raises
+        ------
+        ArgumentError
+            If it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if value in ("auto", "dtype"):
+            return cls(str(value))
+        try:
+            low, high = (float(v) for v in (value.split("..") if isinstance(value, str) else value))  # type: ignore[union-attr]
+        except (TypeError, ValueError):
+            low = high = math.nan
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ArgumentError(f"a data range is LOW..HIGH, auto or dtype, got {value!r}")
+        return cls("given", low, high)
+
+    def __str__(self) -> str:
+        return self.kind if self.kind != "given" else f"{self.low!r}..{self.high!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """The map between the samples of one picture and what windows are cut from.
+
+    Attributes
+    ----------
+    info : of the picture, in the type that windows are cut from: uint8 and uint16 as they stand, else float32
+    dtype : of the samples
+    gain, offset : of each channel: a sample v is fed as ``gain · (v - offset)``
+    top : largest integer that may come out; None for floats
+    """
+
+    info: PictureInfo
+    dtype: np.dtype[Any]
+    gain: Floats
+    offset: Floats
+    top: float | None
+
+    @property
+    def native(self) -> bool:
+        """Whether samples are what windows are cut from."""
+        return self.info.dtype == self.dtype and not self.offset.any() and bool((self.gain == 1).all())
+
+    def encode(self, part: NDArray[Any]) -> NDArray[Any]:
+        """Return (h, w, C) samples as windows are cut from them; those that are no data may be anything."""
+        if self.native:
+            return part
+        with np.errstate(over="ignore", invalid="ignore"):
+            if part.dtype == np.float32 and (self.gain == 1).all():
+                return part - self.offset.astype(np.float32)
+            return np.asarray((part - self.offset) * self.gain, np.float32)
+
+    def decode(self, block: NDArray[Any], out: NDArray[Any]) -> None:
+        """Fill the samples of a result from what the network made; `out` may be `block`."""
+        if self.native:
+            if self.top is not None and self.top < np.iinfo(self.dtype).max:
+                np.minimum(block, self.dtype.type(self.top), out=out)
+            elif out is not block:
+                np.copyto(out, block)
+            return
+        # What is put back afterwards, where there are no data, may be anything here.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.dtype == np.float32 and (self.gain == 1).all():
+                np.add(block, self.offset.astype(np.float32), out=out)
+                return
+            made = block.astype(np.float64) / self.gain + self.offset
+            if self.dtype.kind == "f":
+                if self.dtype.itemsize < 8:
+                    most = float(np.finfo(self.dtype).max)
+                    np.clip(made, -most, most, out=made)
+            else:
+                low, high = float(np.iinfo(self.dtype).min), self.top
+                made = np.clip(np.rint(made), low, high)
+                made = np.where(np.isnan(made), 0, made)
+            np.copyto(out, made, casting="unsafe")
+
+
+def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Values:
+    """Return how a picture's samples are mapped for a model.
+
+    Raises
+    ------
+    PictureError
+        If the model needs a range, and the samples clearly do not live in that of their type.
+    """
+    info = source.info
+    dtype, count = info.dtype, info.layout.channels
+    colors = count - info.layout.alpha
+    top = None if dtype.kind == "f" else min(info.top or math.inf, float(np.iinfo(dtype).max))
+    gain, offset = np.ones(count), np.zeros(count)
+    plain = Values(info, dtype, gain, offset, top)
+    if hasattr(source, "card"):  # nothing of it is looked at on this side of the bus
+        return plain
+    if model.equivariant:
+        if dtype in DTYPES and dtype.kind != "f":
+            return plain
+        if not info.layout.alpha and (dtype.kind == "f" or dtype.itemsize > 2):
+            offset = _middles(source)
+            if dtype.kind == "f" and dtype.itemsize > 4:
+                gain[:] = _power(source, offset)
+    else:
+        low, high = _black_and_white(source, data_range)
+        if dtype in DTYPES and (low, high) == (0, white(dtype)):
+            return plain
+        gain[:colors], offset[:colors] = 1 / (high - low), low
+    if info.layout.alpha:
+        gain[-1], offset[-1] = 1 / white(dtype), 0.0
+        if model.equivariant and dtype.kind != "f":  # one scale, so that alpha is 0 to 1 and colour keeps its unit
+            gain[:-1] = 1.0
+    return Values(replace(info, dtype=np.dtype(np.float32)), dtype, gain, offset, top)
+
+
+def _black_and_white(source: Source, asked: DataRange) -> tuple[float, float]:
+    """Return the samples that a model is to take for black and white.
+
+    Raises
+    ------
+    PictureError
+    """
+    info = source.info
+    if asked.kind == "given":
+        return asked.low, asked.high
+    integer = info.dtype.kind != "f"
+    low = 0.0
+    high = float(info.top or np.iinfo(info.dtype).max) if integer else 1.0
+    declared = info.top is not None
+    if asked.kind == "dtype" or declared or (integer and info.dtype.itemsize == 1):
+        return low, high
+    seen = np.concatenate([part[good] for part, good in _looked_at(source)] or [np.empty(0)])
+    if not seen.size or seen.min() == seen.max():
+        return low, high
+    first, last = np.percentile(seen, (1, 99)) if not integer else (seen.min(), seen.max())
+    span = high - low
+    if integer:
+        wrong = last - first < _FILLED * span or first < low
+    else:
+        wrong = first < low - _BELOW * span or last > high + (_ABOVE - 1) * span
+    if wrong:
+        raise PictureError(
+            f"samples from {first:g} to {last:g} are not what this model takes {info.dtype} for, {low:g} to "
+            f"{high:g}; give --data-range LOW..HIGH (dtype for that range), or take a model that needs none, such "
+            f"as srcnn-915-x2"
+        )
+    return low, high
+
+
+def _middles(source: Source) -> Floats:
+    """Return the offset of every channel: of bands each its own, of a colour one for all."""
+    count = source.info.layout.channels
+    seen: list[list[NDArray[Any]]] = [[] for _ in range(count)]
+    for part, good in _looked_at(source):
+        for c in range(count):
+            seen[c].append(part[:, :, c][good[:, :, c]])
+    if source.info.layout.color != "bands":
+        seen = [[a for channel in seen for a in channel]] * count
+    found = np.zeros(count)
+    for c, arrays in enumerate(seen):
+        all_ = np.concatenate(arrays) if arrays else np.empty(0)
+        if all_.size:
+            # A sample itself, so that a constant picture is the offset, to the last bit.
+            found[c] = float(np.sort(all_, axis=None)[all_.size // 2])
+    return found
+
+
+def _power(source: Source, offset: Floats) -> float:
+    """Return the power of two by which float64 samples are multiplied, so that float32 holds them."""
+    most = 0.0
+    for part, good in _looked_at(source):
+        part = np.where(good, part, offset)
+        most = max(most, float(np.abs(part - offset).max(initial=0)))
+    exponent = math.frexp(most)[1] if most > 0 and math.isfinite(most) else 0
+    return 1.0 if abs(exponent) <= _EXPONENT else math.ldexp(1.0, -exponent)
+
+
+def _looked_at(source: Source) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
+    """Yield samples from all over a picture, and which of them are data: (h, w, C) each."""
+    info = source.info
+    width = Span(0, info.shape[1])
+    for y in _places(info.shape[0]):
+        # Rows that are decoded whole are read once;
+        for x in [width] if source.by_rows else _places(info.shape[1]):
+            part = source.read(y, x)
+            mask = source.read_mask(y, x) if info.masked else None
+            bad = validity.invalid(part, info, mask) if validity.concerns(info) else None
+            yield part, np.ones(part.shape, np.bool_) if bad is None else ~bad
+
+
+def _places(length: int) -> Iterator[Span]:
+    """Yield spans spread evenly over an axis; all of a short one."""
+    if length <= _PLACES * _SIDE:
+        yield Span(0, length)
+        return
+    for k in range(_PLACES):
+        start = k * (length - _SIDE) // (_PLACES - 1)
+        yield Span(start, start + _SIDE)
