@@ -566,7 +566,7 @@ class Engine(Closing):
         source: Source,
         sink: Sink,
         progress: Progress | None,
-        data_range: Range | None,
+        data_range: Range | None = None,
         region: tuple[Span, Span] | None = None,
     ) -> None:
         h, w = source.info.shape if region is None else (span.size for span in region)

@@ -91,9 +91,7 @@ def export(
         if not math.isnan(found.facts.macs):
             ready = program.prepare(data, found)
             data, inside = ready.data, replace(ready.spec, range=engine.spec.range)
-        proto = pixels.picture_graph(
-            spec.parse(data), inside, LAYOUTS[layout], TYPES[io], source="whole"
-        )
+        proto = pixels.picture_graph(spec.parse(data), inside, LAYOUTS[layout], TYPES[io], source="whole")
         _describe(proto, engine.spec, io, layout)
         try:
             largest = _compare(proto.SerializeToString(), engine, io, layout)

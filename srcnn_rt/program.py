@@ -73,9 +73,7 @@ def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, 
     inner = None if many else _inner(model, spec)
     base = inner or model
     graphs = {} if many else rewrite.variants(base, half=half)
-    found = {
-        name: _program(data, spec, base, made, adds=inner is not None) for name, made in graphs.items()
-    }
+    found = {name: _program(data, spec, base, made, adds=inner is not None) for name, made in graphs.items()}
     kept = {name: ready for name, ready in found.items() if ready.rewritten or name == "file"}
     return kept or {"file": Program(data, spec, False)}
 

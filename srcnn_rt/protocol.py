@@ -23,8 +23,8 @@ Picture = NDArray[np.float64]  # (H, W) or (H, W, 3), nominally in [0, 1]
 
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 _CUBIC = 2  # samples the cubic kernel reaches on each side, before it is widened
-_PART = re.compile(r"(blur|noise|jpeg):([0-9.]+)")
-_RULE = "a degradation is bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY, or several joined by +"
+_PART = re.compile(r"(blur|noise|jpeg):([0-9.]+?)(?:\.\.([0-9]+))?")
+_RULE = "a degradation is bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, or several joined by +"
 
 
 def list_pictures(folder: str | Path) -> list[Path]:
@@ -157,11 +157,13 @@ class Degradation:
     blur : σ of a Gaussian before shrinking, in HR pixels; 0 is none
     noise : σ of white Gaussian noise after shrinking, in code values of 8 bits; 0 is none
     jpeg : quality 1 to 100 of a JPEG the LR picture went through; 0 is none
+    best_jpeg : where qualities are drawn, from `jpeg` to this one; 0 is that one quality
     """
 
     blur: float = 0.0
     noise: float = 0.0
     jpeg: int = 0
+    best_jpeg: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -173,6 +175,7 @@ class Degradation:
             Giving the rule and the text.
         """
         values: dict[str, float] = {}
+        best = 0
         for part in re.split(r"[+,]", text.replace(" ", "")):
             if part == "bicubic":
                 continue
@@ -181,6 +184,10 @@ class Degradation:
                 raise ArgumentError(f"{_RULE}; got {text!r}")
             try:
                 values[match[1]] = float(match[2])
+                if match[3] is not None:
+                    if match[1] != "jpeg" or not values["jpeg"] < int(match[3]) <= 100:
+                        raise ValueError
+                    best = int(match[3])
             except ValueError as error:
                 raise ArgumentError(f"{_RULE}; got {text!r}") from error
         limits = {"blur": (0.1, 20.0), "noise": (0.1, 100.0), "jpeg": (1.0, 100.0)}
@@ -189,10 +196,12 @@ class Degradation:
             if not low <= value <= high or (name == "jpeg" and value % 1):
                 kind = "a whole number, " if name == "jpeg" else ""
                 raise ArgumentError(f"{name} must be {kind}{low:g} to {high:g}, got {value:g}")
-        return cls(values.get("blur", 0.0), values.get("noise", 0.0), int(values.get("jpeg", 0)))
+        return cls(values.get("blur", 0.0), values.get("noise", 0.0), int(values.get("jpeg", 0)), best)
 
     def __str__(self) -> str:
         parts = [f"{name}:{value:g}" for name, value in self._values() if value]
+        if self.best_jpeg:
+            parts[-1] += f"..{self.best_jpeg}"
         return "+".join(parts) or "bicubic"
 
     def _values(self) -> Sequence[tuple[str, float]]:
@@ -201,7 +210,7 @@ class Degradation:
     @property
     def random(self) -> bool:
         """Whether two calls of `apply` with other generators differ."""
-        return self.noise > 0
+        return self.noise > 0 or self.best_jpeg > 0
 
     def apply(self, truth: Picture, scale: int, rng: np.random.Generator) -> Picture:
         """Make the LR picture of `truth`.
@@ -214,7 +223,7 @@ class Degradation:
         ----------
         truth : (H, W) or (H, W, 3) in [0, 1], sides multiples of `scale`
         scale : 1 does not shrink
-        rng : where the noise comes from
+        rng : where noise and drawn qualities come from
         """
         import cv2
 
@@ -232,9 +241,10 @@ class Degradation:
         if self.noise or self.blur:
             image = _eight_bits(image)
         if self.jpeg:
+            quality = int(rng.integers(self.jpeg, self.best_jpeg + 1)) if self.best_jpeg else self.jpeg
             codes = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
             done, data = cv2.imencode(
-                ".jpg", codes if codes.ndim == 2 else codes[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, self.jpeg]
+                ".jpg", codes if codes.ndim == 2 else codes[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]
             )
             assert done
             decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)

@@ -259,7 +259,9 @@ def with_range(model: ModelSpec, told: str) -> ModelSpec:
     if model.equivariant:
         raise ArgumentError(f"{model.name} needs no range of values: it is equivariant; leave {told} away")
     if model.range_told and values != model.range:
-        known = ", ".join(f"{b:g}..{b + a:g}" for a, b in zip(model.range.gain, model.range.offset, strict=True))
+        known = ", ".join(
+            f"{b:g}..{b + a:g}" for a, b in zip(model.range.gain, model.range.offset, strict=True)
+        )
         raise ArgumentError(f"{model.name}: its file says that black and white are {known}, got {told}")
     return replace(model, range=values)
 

@@ -32,7 +32,9 @@ Floats = NDArray[np.float64]
 
 # Of a picture that is looked at: windows a side, and LR pixels a side of each.
 _PLACES, _SIDE = 4, 64
-_EXPONENT = 60  # of float64 samples: beyond 2 to the power of this, or below minus this, they are divided first
+_EXPONENT = (
+    60  # of float64 samples: beyond 2 to the power of this, or below minus this, they are divided first
+)
 # Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats how far
 # the first and the last hundredth lie below black and above white.
 _FILLED = 1 / 16
@@ -167,7 +169,9 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
         gain[:colors], offset[:colors] = 1 / (high - low), low
     if info.layout.alpha:
         gain[-1], offset[-1] = 1 / white(dtype), 0.0
-        if model.equivariant and dtype.kind != "f":  # one scale, so that alpha is 0 to 1 and colour keeps its unit
+        if (
+            model.equivariant and dtype.kind != "f"
+        ):  # one scale, so that alpha is 0 to 1 and colour keeps its unit
             gain[:-1] = 1.0
     return Values(replace(info, dtype=np.dtype(np.float32)), dtype, gain, offset, top)
 

@@ -9,6 +9,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+# Fed as they stand: whole numbers stay whole.
+PLAIN = {"srcnn_rt.range": "0..1"}
+
 Layers = list[tuple[np.ndarray, np.ndarray]]
 Weights = dict[str, np.ndarray]
 node = helper.make_node
@@ -41,7 +44,8 @@ def save(
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     proto.ir_version = 8
-    helper.set_model_props(proto, metadata or {})
+    bytes_in = inputs is not None and inputs[0].type.tensor_type.elem_type == TensorProto.UINT8
+    helper.set_model_props(proto, ({} if bytes_in else PLAIN) | (metadata or {}))
     onnx.save(proto, path)
     return path
 
@@ -64,7 +68,9 @@ def model(
         [value(name, ["n", out if out else f"c_{name}", f"h_{name}", f"w_{name}"]) for name in outputs],
         [numpy_helper.from_array(np.asarray(v), k) for k, v in weights.items()],
     )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    proto = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    helper.set_model_props(proto, PLAIN)
+    return proto
 
 
 def run_all(

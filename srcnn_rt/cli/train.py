@@ -47,13 +47,14 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
 @click.option("--loss", type=click.Choice(["mse", "l1", "charbonnier"]), help="What is made small.")
 @click.option(
     "--degrade", metavar="HOW",
-    help="How an LR picture is made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY, or several joined by +.",
+    help="How an LR picture is made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, or several joined by +.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length of the run.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Length in time instead.")
 @click.option("--batch", type=click.IntRange(1), help="Crops a step.")
 @click.option("--patch", type=click.IntRange(1), help="Side of a crop, HR pixels.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate at the start.")
+@click.option("--decay", type=click.FloatRange(0), help="Weight decay of the first layer; 0 by default.")
 @click.option(
     "--sampling", type=click.Choice(["uniform", "detail", "grid"]),
     help="Where crops come from: anywhere, where bicubic loses most, or the paper's grid.",

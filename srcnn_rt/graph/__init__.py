@@ -13,4 +13,13 @@ from .guard import check
 from .trace import Interface
 from .untraced import check_sizes
 
-__all__ = ["AxisFacts", "GraphFacts", "Interface", "analyse", "check", "check_sizes", "is_equivariant", "unbounded"]
+__all__ = [
+    "AxisFacts",
+    "GraphFacts",
+    "Interface",
+    "analyse",
+    "check",
+    "check_sizes",
+    "is_equivariant",
+    "unbounded",
+]

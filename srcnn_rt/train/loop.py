@@ -138,7 +138,9 @@ def train(
             "sha256": loaded.digest,
         }
         if config.start:
-            data_of_start = spec.read(config.start)[0] if spec.is_model(config.start) else Path(config.start).read_bytes()
+            data_of_start = (
+                spec.read(config.start)[0] if spec.is_model(config.start) else Path(config.start).read_bytes()
+            )
             record["start_sha256"] = hashlib.sha256(data_of_start).hexdigest()
         folder.create(config, record)
     del loaded
@@ -321,7 +323,15 @@ def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
         # SOAP's merge_dims fails on vectors (pytorch-optimizer 4.1).
         for parameter in layer.parameters():
             part = 1 if parameter.ndim > 1 else config.bias_rate
-            groups.append({"params": [parameter], "lr": rate * part, "merge_dims": parameter.ndim > 1})
+            decay = config.decay if parameter is model.conv1.weight else 0.0
+            groups.append(
+                {
+                    "params": [parameter],
+                    "lr": rate * part,
+                    "weight_decay": decay,
+                    "merge_dims": parameter.ndim > 1,
+                }
+            )
     if config.optimiser == "soap":
         from pytorch_optimizer import SOAP
 
@@ -330,13 +340,14 @@ def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
         return SOAP(
             groups,
             betas=(0.95, 0.95),
-            weight_decay=0.0,
             precondition_frequency=10,
             max_precondition_dim=_SOAP_BASIS,
         )
     for group in groups:
         del group["merge_dims"]
-    return torch.optim.SGD(groups, momentum=0.9) if config.optimiser == "sgd" else torch.optim.Adam(groups)
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9)
+    return torch.optim.AdamW(groups) if config.decay else torch.optim.Adam(groups)
 
 
 def distance(out: Tensor, target: Tensor, config: TrainConfig) -> Tensor:

@@ -106,7 +106,9 @@ class SRCNN(nn.Module):
         return zero_sum(self.conv1.weight) if self.form == "equivariant" else self.conv1.weight
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H - 2·shrink, W - 2·shrink)
-        y = torch.relu(nn.functional.conv2d(x, self.first_filters, self.conv1.bias))  # (N, 64, H - f1 + 1, ...)
+        y = torch.relu(
+            nn.functional.conv2d(x, self.first_filters, self.conv1.bias)
+        )  # (N, 64, H - f1 + 1, ...)
         y = torch.relu(self.conv2(y))  # (N, 32, ...)
         out: Tensor = self.conv3(y)  # (N, C, ...)
         if self.form == "equivariant":

@@ -35,6 +35,8 @@ class TrainConfig:
     init : see `SRCNN`
     start : checkpoint whose weights to start from instead
     optimiser, rate : and its learning rate at the start
+    decay : weight decay of the first layer, decoupled from the gradient (Loshchilov and Hutter, arXiv 1711.05101):
+        what its filters hold in directions that no enlarged picture has is left over from the start
     last_rate : learning rate of the last layer as a part of `rate`
     bias_rate : learning rate of biases as a part of their layer's; the authors' Caffe files have
         0.1, and at 1 they run ahead of the weights and switch filters off for good
@@ -68,6 +70,7 @@ class TrainConfig:
     start: str = ""
     optimiser: Literal["sgd", "adam", "soap"] = "soap"
     rate: float = 3e-3
+    decay: float = 0.0
     last_rate: float = 1.0
     bias_rate: float = 0.1
     loss: str = "mse"
@@ -115,6 +118,7 @@ class TrainConfig:
             ("steps", 1, 10**12),
             ("rate", 1e-12, 1e3),
             ("minutes", 0, 10**7),
+            ("decay", 0, 100),
             ("stride", 1, 4096),
             ("hold", 0, 1),
             ("ema", 0, 0.999999),
