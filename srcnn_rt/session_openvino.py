@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError, OutOfMemoryError, ProviderError
-from .precision.bfloat16 import ACCUMULATOR, LIMIT_DB, Reduced, for_bfloat16
+from .precision.bfloat16 import LIMIT_DB, for_bfloat16, halve
 from .precision.loss import errors, lost, require, trial_shapes
 from .session import Bound, Session, available_threads, failure
 
@@ -72,15 +72,13 @@ class OpenVinoSession:
             raise ProviderError(f"provider openvino takes float32 models, got {program.spec.facts.types[0]}")
         self.threads = threads or available_threads()
         self._precision = "bf16" if fast else "f32"
-        self._reduced: Reduced | None = None
+        self._halved = False
         data = program.data
         if fast:
             from .spec import parse
 
-            values = program.spec.range
-            white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
-            self._reduced = for_bfloat16(parse(data), min(values.offset), white)
-            data = self._reduced.model.SerializeToString()
+            reduced = for_bfloat16(parse(data))
+            self._halved, data = reduced.halved, reduced.model.SerializeToString()
         try:
             self._model = _core().read_model(data)
         except RuntimeError as error:
@@ -89,17 +87,16 @@ class OpenVinoSession:
         self._lock = threading.Lock()
         self._stopping, self._adding = threading.Event(), threading.Lock()
         self._requests: WeakSet[_Request] = WeakSet()
-        self._constant = np.zeros(self._reduced.channels if self._reduced else 0, np.float32)
-        if self._reduced is not None:
-            self._calibrate(program)
+        if fast:
+            self._require(program)
 
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
         """As `Session.bind`."""
         with self._lock:
             if (source, target) not in self._compiled:
-                self._compiled[source, target] = self._compile(source, target)
+                self._compiled[source, target] = self._compile(source)
             request = self._compiled[source, target].create_infer_request()
-        made = _Request(request, self._reduced, self._constant, self._stopping, source, target)
+        made = _Request(request, self._halved, self._stopping, source, target)
         with self._adding:
             self._requests.add(made)
         return made
@@ -117,11 +114,9 @@ class OpenVinoSession:
         finally:
             self._stopping.clear()
 
-    def _compile(self, source: tuple[int, ...], target: tuple[int, ...]) -> Any:
+    def _compile(self, source: tuple[int, ...]) -> Any:
         model = self._model.clone()
-        shapes = {model.inputs[0].get_any_name(): list(source)}
-        if self._reduced is not None and self._reduced.channels:
-            shapes[ACCUMULATOR] = _blocks(self._reduced, target)
+        shapes = {model.inputs[0].get_any_name(): list(_fed(source, self._halved))}
         options = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "INFERENCE_NUM_THREADS": self.threads,
@@ -137,13 +132,13 @@ class OpenVinoSession:
                 raise found from error
             raise ModelError(f"OpenVINO cannot run the model on {source}: {error}") from error
 
-    def _calibrate(self, program: Program) -> None:
-        """Measure what bfloat16 changes in drawn pictures: correct the mean, judge the rest.
+    def _require(self, program: Program) -> None:
+        """Measure on drawn pictures what bfloat16 costs.
 
         Raises
         ------
         ProviderError
-            If the rest would cost more than `LIMIT_DB` of PSNR.
+            If that is more than `LIMIT_DB` of PSNR.
         """
         bound = self.bind(*trial_shapes(program))
 
@@ -153,11 +148,6 @@ class OpenVinoSession:
             return bound.output.copy()
 
         error = errors(program, run, Session(program.data, self.threads).run)
-        if self._reduced is not None and self._reduced.channels:
-            # One constant for all pixels of a channel, given to each place of a block.
-            mean = error.mean(axis=(0, 1, 3, 4))
-            self._constant[:] = self._reduced.spread(-mean)
-            error = error - mean[:, None, None]
         require(program.spec, lost(program.spec, error), LIMIT_DB, "bfloat16")
 
 
@@ -167,8 +157,7 @@ class _Request(Bound):
     def __init__(
         self,
         request: Any,
-        reduced: Reduced | None,
-        constant: NDArray[np.float32],
+        halved: bool,
         stopping: threading.Event,
         source: tuple[int, ...],
         target: tuple[int, ...],
@@ -176,21 +165,14 @@ class _Request(Bound):
         import openvino
 
         super().__init__(lambda windows: windows, source, target)
-        self._request, self._reduced, self._stopping = request, reduced, stopping
-        # Not in place: what a caller does not fill again must not be scaled again.
-        self._fed = self.input if reduced is None else np.empty(source, np.float32)
+        self._request, self._halved, self._stopping = request, halved, stopping
+        self._fed = np.zeros(_fed(source, halved), np.float32) if halved else self.input
         request.set_input_tensor(0, openvino.Tensor(self._fed, shared_memory=True))
         request.set_output_tensor(0, openvino.Tensor(self.output, shared_memory=True))
-        if reduced is not None and reduced.channels:
-            blocks = np.empty(_blocks(reduced, target), np.float32)
-            blocks[...] = constant[:, None, None]
-            self._blocks = blocks  # the tensor only borrows it
-            request.set_input_tensor(1, openvino.Tensor(blocks, shared_memory=True))
 
     def run(self) -> None:
-        if self._reduced is not None:
-            np.multiply(self.input, np.float32(self._reduced.gain), out=self._fed)
-            np.add(self._fed, np.float32(self._reduced.offset), out=self._fed)
+        if self._halved:
+            halve(self.input, self._fed)
         if self._stopping.is_set():
             raise ModelError("OpenVINO was interrupted")
         try:
@@ -205,8 +187,9 @@ class _Request(Bound):
         self._request.cancel()
 
 
-def _blocks(reduced: Reduced, target: tuple[int, ...]) -> list[int]:
-    return [target[0], reduced.channels, target[2] // reduced.block, target[3] // reduced.block]
+def _fed(source: tuple[int, ...], halved: bool) -> tuple[int, ...]:
+    """Return the shape of what a graph is fed for windows of a shape."""
+    return (source[0], (1 + halved) * source[1], *source[2:])
 
 
 _kept: list[Any] = []

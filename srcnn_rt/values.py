@@ -13,7 +13,7 @@ Any other network is fed from 0 to 1: black and white of the picture's range (`D
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -29,9 +29,12 @@ from .spec import ModelSpec
 from .tiles import DTYPES, white
 
 Floats = NDArray[np.float64]
+Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 
 # Of a picture that is looked at: windows a side, and LR pixels a side of each.
 _PLACES, _SIDE = 4, 64
+_ROWS = 16  # of those, where rows are decoded whole
+_EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
 _EXPONENT = (
     60  # of float64 samples: beyond 2 to the power of this, or below minus this, they are divided first
 )
@@ -110,8 +113,10 @@ class Values:
         if self.native:
             return part
         with np.errstate(over="ignore", invalid="ignore"):
-            if part.dtype == np.float32 and (self.gain == 1).all():
-                return part - self.offset.astype(np.float32)
+            if part.dtype == np.float32:
+                made = part - self.offset.astype(np.float32)
+                made *= self.gain.astype(np.float32)
+                return made
             return np.asarray((part - self.offset) * self.gain, np.float32)
 
     def decode(self, block: NDArray[Any], out: NDArray[Any]) -> None:
@@ -124,8 +129,9 @@ class Values:
             return
         # What is put back afterwards, where there are no data, may be anything here.
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.dtype == np.float32 and (self.gain == 1).all():
-                np.add(block, self.offset.astype(np.float32), out=out)
+            if self.dtype == np.float32:
+                np.multiply(block, (1 / self.gain).astype(np.float32), out=out)
+                out += self.offset.astype(np.float32)
                 return
             made = block.astype(np.float64) / self.gain + self.offset
             if self.dtype.kind == "f":
@@ -159,9 +165,9 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
         if dtype in DTYPES and dtype.kind != "f":
             return plain
         if not info.layout.alpha and (dtype.kind == "f" or dtype.itemsize > 2):
-            offset = _middles(source)
-            if dtype.kind == "f" and dtype.itemsize > 4:
-                gain[:] = _power(source, offset)
+            looked_at = _look_at(source)
+            offset = _middles(looked_at, info)
+            gain[:] = _power(looked_at, offset, dtype)
     else:
         low, high = _black_and_white(source, data_range)
         if dtype in DTYPES and (low, high) == (0, white(dtype)):
@@ -192,7 +198,7 @@ def _black_and_white(source: Source, asked: DataRange) -> tuple[float, float]:
     declared = info.top is not None
     if asked.kind == "dtype" or declared or (integer and info.dtype.itemsize == 1):
         return low, high
-    seen = np.concatenate([part[good] for part, good in _looked_at(source)] or [np.empty(0)])
+    seen = np.concatenate([part[good] for part, good in _look_at(source)])
     if not seen.size or seen.min() == seen.max():
         return low, high
     first, last = np.percentile(seen, (1, 99)) if not integer else (seen.min(), seen.max())
@@ -210,52 +216,51 @@ def _black_and_white(source: Source, asked: DataRange) -> tuple[float, float]:
     return low, high
 
 
-def _middles(source: Source) -> Floats:
+def _middles(looked_at: Sequence[Seen], info: PictureInfo) -> Floats:
     """Return the offset of every channel: of bands each its own, of a colour one for all."""
-    count = source.info.layout.channels
-    seen: list[list[NDArray[Any]]] = [[] for _ in range(count)]
-    for part, good in _looked_at(source):
-        for c in range(count):
-            seen[c].append(part[:, :, c][good[:, :, c]])
-    if source.info.layout.color != "bands":
-        seen = [[a for channel in seen for a in channel]] * count
-    found = np.zeros(count)
-    for c, arrays in enumerate(seen):
-        all_ = np.concatenate(arrays) if arrays else np.empty(0)
-        if all_.size:
-            # A sample itself, so that a constant picture is the offset, to the last bit.
-            found[c] = float(np.sort(all_, axis=None)[all_.size // 2])
-    return found
+    count = info.layout.channels
+    seen = [np.concatenate([part[:, :, c][good[:, :, c]] for part, good in looked_at]) for c in range(count)]
+    if info.layout.color != "bands":
+        seen = [np.concatenate(seen)] * count
+    # A sample itself, so that a constant picture is the offset, to the last bit.
+    return np.array([float(np.sort(samples)[samples.size // 2]) if samples.size else 0.0 for samples in seen])
 
 
-def _power(source: Source, offset: Floats) -> float:
-    """Return the power of two by which float64 samples are multiplied, so that float32 holds them."""
+def _power(looked_at: Sequence[Seen], offset: Floats, dtype: np.dtype[Any]) -> float:
+    """Return the power of two that brings samples to 1 and less, about.
+
+    What float16 and float32 hold is then enough for any unit, and nothing is rounded by it.
+    """
     most = 0.0
-    for part, good in _looked_at(source):
-        part = np.where(good, part, offset)
-        most = max(most, float(np.abs(part - offset).max(initial=0)))
+    for part, good in looked_at:
+        distance = np.abs(np.where(good, part, offset) - offset)
+        most = max(most, float(distance.max(initial=0)))
     exponent = math.frexp(most)[1] if most > 0 and math.isfinite(most) else 0
-    return 1.0 if abs(exponent) <= _EXPONENT else math.ldexp(1.0, -exponent)
+    if dtype.itemsize <= 4:  # multiplied in float32, by this and by its inverse
+        exponent = max(-_EXPONENT, min(_EXPONENT, exponent))
+    return math.ldexp(1.0, -exponent)
 
 
-def _looked_at(source: Source) -> Iterator[tuple[NDArray[Any], NDArray[np.bool_]]]:
-    """Yield samples from all over a picture, and which of them are data: (h, w, C) each."""
-    info = source.info
-    width = Span(0, info.shape[1])
-    for y in _places(info.shape[0]):
-        # Rows that are decoded whole are read once;
-        for x in [width] if source.by_rows else _places(info.shape[1]):
+def _look_at(source: Source) -> list[Seen]:
+    """Return samples from all over a picture, and which of them are data: (h, w, C) each."""
+    info, found = source.info, []
+    rows, columns = _places(info.shape[0]), _places(info.shape[1])
+    for y in rows:
+        # Rows that are decoded whole are read once, and few of them.
+        y = Span(y.start, min(y.stop, y.start + _ROWS)) if source.by_rows else y
+        for x in [Span(0, info.shape[1])] if source.by_rows else columns:
             part = source.read(y, x)
             mask = source.read_mask(y, x) if info.masked else None
             bad = validity.invalid(part, info, mask) if validity.concerns(info) else None
-            yield part, np.ones(part.shape, np.bool_) if bad is None else ~bad
+            good = np.ones(part.shape, np.bool_) if bad is None else ~bad
+            kept = columns if source.by_rows else [Span(0, x.size)]
+            found += [(part[:, k.start : k.stop].copy(), good[:, k.start : k.stop]) for k in kept]
+    return found
 
 
-def _places(length: int) -> Iterator[Span]:
-    """Yield spans spread evenly over an axis; all of a short one."""
+def _places(length: int) -> list[Span]:
+    """Return spans spread evenly over an axis; all of a short one."""
     if length <= _PLACES * _SIDE:
-        yield Span(0, length)
-        return
-    for k in range(_PLACES):
-        start = k * (length - _SIDE) // (_PLACES - 1)
-        yield Span(start, start + _SIDE)
+        return [Span(0, length)]
+    starts = [k * (length - _SIDE) // (_PLACES - 1) for k in range(_PLACES)]
+    return [Span(start, start + _SIDE) for start in starts]

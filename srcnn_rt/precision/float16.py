@@ -1,19 +1,15 @@
 """A graph whose layers compute in float16, for a card's tensor cores: float32 in, float32 out.
 
 float16 keeps eleven bits, eight times finer than bfloat16, but ends at 65,504. Tensor cores multiply it
-exactly and sum in float32, so a layer rounds its input, its weights and, once, its output.
+exactly and sum in float32, so a layer rounds its input, its weights and, once, its output. A network that
+is added to bicubic rounds only what it adds.
 
-- *The picture* is fed as (255·v - 127.5) / 256, in which 8-bit codes are exact. With that power of two first
-  weights are about what they were: float16 has fewer bits below 6e-5, and none beyond 65,504.
-- *Weights* are rounded together (`rounding.round_together`), in every layer: what a channel holds changes
-  slowly, so errors that cancel over a kernel's taps hardly matter.
-- *The output's sums* are centred: what is rounded lies around 0, and the middle of the range is added
-  in float32, with what the rounding of the last bias took away, and what the result is off on average on
-  drawn pictures (1x1 layers have no taps over which errors cancel).
-- *Nothing overflows*: where bounds of every value, for pictures up to a range beyond black and white,
-  or values measured on drawn pictures, come near the largest float16, the picture and all biases are
-  divided by a power of two and the result is multiplied by it. That is exact, for the layers that are
-  common here are homogeneous. Other networks are refused.
+Weights are rounded together (`rounding.round_together`): filters that sum to zero still do.
+
+Nothing overflows: where bounds of every value, for pictures up to a range beyond black and white,
+or values measured on drawn pictures, come near the largest float16, the picture and all biases are
+divided by a power of two and the result is multiplied by it. That is exact, for the layers that are
+common here are homogeneous. Other networks are refused.
 
 Convolutions become float16, and what only moves or maps the samples of those; all else stays as it is.
 """
@@ -31,21 +27,17 @@ from numpy.typing import NDArray
 from ..errors import ModelError, ProviderError
 from ..rewrite.bounds import Bounds
 from ..rewrite.edit import Conv, Edit, channels
-from .feeding import feed_codes
 from .halves import Halves
 from .loss import Run, drawn, errors, lost
 from .rounding import round_together, to_float16
 from .scaling import divide
-from .simulation import simulated
-from .sums import last_sums
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
     from ..program import Program
 
 LIMIT_DB = 0.01  # what fast may lose at most
-_CODES = 255 / 256  # fed from white to black, times a power of two
 _MOST = 2.0**15  # half of the largest float16: rounding makes some values larger
 _BEYOND = 1.0  # ranges beyond black and white for which bounds are taken
 _HEADROOM = 8.0  # of values that were only measured
@@ -53,7 +45,6 @@ _FINE = 10  # power of two by which values may be divided: float16 has full prec
 _SIDE = 64  # LR pixels of the windows on which is measured, and margins
 _DRAWN = 2
 
-Floats = NDArray[np.float64]
 RunModel = Callable[["ModelProto", NDArray[np.float32]], NDArray[np.float32]]
 """Runs a graph in float32 on one window."""
 
@@ -85,8 +76,7 @@ def for_float16(
     ----------
     model : never changed
     black, white : what its input calls so
-    run : runs graphs on the CPU, to measure what the result is off on average, and values that no bound is
-        known for; neither is done without it
+    run : runs graphs on the CPU, to measure values that no bound is known for
 
     Raises
     ------
@@ -95,34 +85,18 @@ def for_float16(
         `run` say how large they are.
     """
     edit = Edit(model)
-    if len(edit.inputs) != 1 or not Halves(model).nodes:
+    halves = Halves(model)
+    if len(edit.inputs) != 1 or not halves.nodes:
         return Half(edit.model(), 0, 0, True)
-    most = _CODES * 2.0 ** round(math.log2(abs(white - black)))  # so that weights stay about what they were
-    gain, offset = feed_codes(edit, black, white, most, to_float16)
-    _round_layers(edit)
-    fed = edit.model()
-    span = (gain * black + offset, gain * white + offset)
-    largest, proven = _largest(fed, Halves(fed).tensors, span, run)
+    largest, proven = _largest(model, halves.tensors, (black, white), run)
     power = max(0, math.ceil(math.log2(largest / _MOST))) if largest > 0 else 0
-    edit = Edit(fed)
     if power > _FINE or (power and not divide(edit, power)):
         raise ProviderError(
             f"precision fast cannot be used: values up to {largest:.3g} are too large for float16"
         )
-    share = 2.0**-power
-    added = _centre(edit, (black + white) / 2 * share)
+    _round_layers(edit)
     halves = Halves(edit.model())
-    inside = halves.convert()
-
-    def framed(added: Floats | None) -> ModelProto:
-        return _framed(inside, gain * share, offset * share, 2.0**power, added)
-
-    made = framed(added)
-    if added is not None and run is not None:
-        off = _mean_error(model, made, (black, white), run)
-        if np.all(np.isfinite(off)):
-            made = framed(added - off * share)
-    return Half(made, len(halves.nodes), power, proven)
+    return Half(_framed(halves.convert(), 2.0**power), len(halves.nodes), power, proven)
 
 
 def float16_loss(program: Program, run: Run, exact: Run) -> float:
@@ -165,17 +139,6 @@ def _largest(
     if not math.isfinite(measured):
         raise ProviderError("precision fast cannot be used: values are no numbers")
     return _HEADROOM * measured, False
-
-
-def _mean_error(model: ModelProto, made: ModelProto, span: tuple[float, float], run: RunModel) -> Floats:
-    """Return by how much each channel of what `made` gives is too high on average; zeros if unknown."""
-    try:
-        pictures = [_in_range(x, span) for x in _pictures(model)[:_DRAWN]]
-    except ModelError:  # a model for whole pictures only
-        return np.zeros(1)
-    rounded = simulated(made)
-    off = [run(rounded, x) - run(model, x) for x in pictures]
-    return np.asarray(np.mean(off, axis=(0, 1, 3, 4)), np.float64)
 
 
 def _in_range(picture: NDArray[np.float32], span: tuple[float, float]) -> NDArray[np.float32]:
@@ -228,42 +191,20 @@ def _probe(model: ModelProto, names: list[str]) -> ModelProto:
     return edit.model()
 
 
-def _centre(edit: Edit, middle: float) -> Floats | None:
-    """Let the output lie around 0; return what is to be added to each channel, None if nothing."""
-    found = last_sums(edit)
-    if found is None or not found.alone:
-        return None
-    conv, places = found.conv, found.block**2
-    bias = to_float16(conv.bias - middle)
-    left = (conv.bias - bias).reshape((places, -1) if found.places_first else (-1, places))
-    edit.replace([conv.node], [conv.make(edit, bias=bias)])
-    return np.asarray(left.mean(axis=0 if found.places_first else 1))
-
-
-def _framed(model: ModelProto, gain: float, offset: float, factor: float, added: Floats | None) -> ModelProto:
-    """Return the graph fed with gain·v + offset, giving factor·(result + added)."""
+def _framed(model: ModelProto, factor: float) -> ModelProto:
+    """Return the graph whose input is divided by `factor` first and whose output is multiplied by it."""
+    if factor == 1:
+        return model
     edit = Edit(model)
     (source,) = edit.inputs
     (target,) = edit.outputs
-    before: list[NodeProto] = []
-    for op, number, neutral in (("Mul", gain, 1.0), ("Add", offset, 0.0)):
-        if number != neutral:
-            at = before[-1].output[0] if before else source
-            before.append(edit.node(op, [at, edit.weight("fed", np.array(number))], f"fed.{op}"))
-    if before:
-        edit.rename(source, before[-1].output[0])
-        edit.nodes = [*before, *edit.nodes]
-    after = [("Mul", np.array(factor))] if factor != 1 else []
-    if added is not None:
-        after.append(("Add", factor * added.reshape(-1, 1, 1)))
-    if after:
-        inside = edit.fresh(f"{target}.inside")
-        for node in edit.nodes:
-            for names in (node.input, node.output):
-                for k, name in enumerate(names):
-                    names[k] = inside if name == target else name
-        for k, (op, value) in enumerate(after):
-            output = target if k + 1 == len(after) else None
-            edit.nodes.append(edit.node(op, [inside, edit.weight("made", value)], f"made.{op}", output))
-            inside = edit.nodes[-1].output[0]
+    divided = edit.node("Mul", [source, edit.weight("share", np.array(1 / factor))], "share")
+    edit.rename(source, divided.output[0])
+    inside = edit.fresh(f"{target}.inside")
+    for node in edit.nodes:
+        for names in (node.input, node.output):
+            for k, name in enumerate(names):
+                names[k] = inside if name == target else name
+    back = edit.node("Mul", [inside, edit.weight("factor", np.array(factor))], "factor", target)
+    edit.nodes = [divided, *edit.nodes, back]
     return edit.model()

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Rounding = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
+_PLACES = 8  # taps, the smallest, among which is shared what is left of a sum
 _ALIKE = 0.95  # correlation of neighbouring samples, as image coding takes it
 
 
@@ -47,4 +48,20 @@ def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16
         made[:, k] = np.where(zero[:, k], 0, rounded)
         error = (left[:, k] - made[:, k]) / share[k, k]
         left[:, k:] -= error[:, None] * share[k, k:]
+    _keep_sums(weight.reshape(made.shape), made, rounding)
     return made.reshape(weight.shape)
+
+
+def _keep_sums(exact: NDArray[np.float64], made: NDArray[np.float64], rounding: Rounding) -> None:
+    """Give the sum of each row of `made` back to it, as far as its smallest numbers can take it, in place.
+
+    A filter that sums to zero must not see how far from zero a picture lies.
+    """
+    size = np.where(exact == 0, np.inf, np.abs(exact))
+    order = np.argsort(size, axis=1)[:, : min(_PLACES, size.shape[1])][:, ::-1]
+    each = np.arange(len(made))
+    for k in range(order.shape[1]):  # the smallest last: it rounds finest
+        at = order[:, k]
+        wanted = made[each, at] + exact.sum(axis=1) - made.sum(axis=1)
+        there = np.isfinite(size[each, at]) & np.isfinite(wanted)
+        made[each, at] = np.where(there, rounding(wanted), made[each, at])
