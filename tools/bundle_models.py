@@ -22,12 +22,12 @@ MODELS = Path(spec.__file__).parent / "models"
 
 CARD = """# {name}
 
-SRCNN {arch} {purpose} (Dong et al., arXiv 1501.00092){inside}.
+SRCNN {arch} {purpose} (Dong et al., arXiv 1501.00092){inside}{form}.
 
 | | |
 |---|---|
 | architecture | {arch}, 64 and 32 filters, {parameters} numbers{taps} |
-| input, output | `lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32 in [0, 1] |
+| input, output | `lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32{values} |
 | margin | {margin} LR pixels, mirrored at the picture's edges |
 | degradation | {degrade} |
 | training data | {sources}: {pictures} pictures ({held} held out to watch the run); nothing of any test set |
@@ -51,12 +51,24 @@ work of Yang et al. (2010), the 80 of sunhays80 with Sun and Hays's super-resolu
 scenes (2012), both for research; they are not part of this repository.
 """
 
+FORMS = {
+    "equivariant": """, in the equivariant form: no biases, first filters
+that sum to zero, and the result added to the picture, so that f(a·x + b) = a·f(x) + b""",
+    "paper": ", in the paper's form: biases, and nothing added",
+}
+VALUES = {
+    "any": " in any unit",
+    "y": ", luminance from 16/255 (black) to 235/255 (white)",
+    "rgb": " in [0, 1]",
+}
+
 # Published PSNR: Table 3 and 4 of the paper and its project page; 9-1-5 was trained on 91
 # pictures, 9-5-5 on ImageNet.
 PAPER = {
     ("9-1-5", 2): {"set5": 36.34, "set14": 32.18},
     ("9-1-5", 3): {"set5": 32.39, "set14": 29.00},
     ("9-1-5", 4): {"set5": 30.09, "set14": 27.20},
+    ("9-3-5", 3): {"set5": 32.66, "set14": 29.11},
     ("9-5-5", 2): {"set5": 36.66, "set14": 32.45},
     ("9-5-5", 3): {"set5": 32.75, "set14": 29.30},
     ("9-5-5", 4): {"set5": 30.49, "set14": 27.50},
@@ -151,6 +163,7 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
     onnx.save(proto, target)
     _, described = spec.load(target)
     s = described.scale
+    equivariant = described.equivariant
     what = "on luminance" if described.channels == 1 else "on red, green and blue at once"
     if config.degrade == "bicubic":
         purpose = f"for ×{s} {what}"
@@ -160,6 +173,8 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         name=name,
         purpose=purpose,
         inside=", bicubic inside" if s > 1 else "",
+        form=FORMS["equivariant" if equivariant else "paper"],
+        values=VALUES["any" if equivariant else "y" if described.channels == 1 else "rgb"],
         arch=described.architecture,
         channels=described.channels,
         up="" if s == 1 else s,
