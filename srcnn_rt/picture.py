@@ -10,7 +10,8 @@ import numpy as np
 
 from .errors import ArgumentError
 
-Color = Literal["gray", "rgb", "bands"]
+Color = Literal["gray", "rgb", "bands", "classes"]
+Nodata = float | Literal["none"] | None
 _USUAL: dict[int, tuple[Color, bool]] = {
     1: ("gray", False),
     2: ("gray", True),
@@ -23,8 +24,9 @@ _USUAL: dict[int, tuple[Color, bool]] = {
 class Layout:
     """What the channels mean: ``color`` channels first, alpha (not premultiplied) last.
 
-    ``"bands"`` are channels without a common meaning (multispectral); each is upscaled
-    on its own.
+    ``"bands"`` are channels without a common meaning (multispectral), or with one in another
+    order; each is upscaled on its own. ``"classes"`` are numbers that name things, such as land
+    cover: there is nothing between two of them, so they are copied and never blended.
     """
 
     color: Color
@@ -32,18 +34,79 @@ class Layout:
     alpha: bool = False
 
     @classmethod
-    def of(cls, channels: int, *, bands: bool = False) -> Self:
-        """Return the usual meaning of a channel count: gray, gray+alpha, RGB, RGBA, bands."""
+    def of(
+        cls, channels: int, *, bands: bool = False, alpha: bool | None = None, classes: bool = False
+    ) -> Self:
+        """Return the usual meaning of a channel count: gray, gray+alpha, RGB, RGBA, bands.
+
+        Parameters
+        ----------
+        bands : no channel has a common meaning
+        alpha : whether the last channel is alpha, beside bands too; None for what the count means, and
+            with `bands` that it is not
+        classes : all channels are numbers of classes
+        """
         if channels < 1:
             raise ArgumentError(f"a picture has at least one channel, got {channels}")
-        if bands or channels not in _USUAL:
-            return cls("bands", channels)
-        color, alpha = _USUAL[channels]
-        return cls(color, channels, alpha)
+        if classes:
+            return cls("classes", channels)
+        if alpha and channels < 2:
+            raise ArgumentError(f"alpha goes with at least one other channel, got {channels} in all")
+        none: tuple[Color, bool] = ("bands", False)
+        color, usual = none if bands else _USUAL.get(channels, none)
+        if alpha is None or alpha == usual:
+            return cls(color, channels, usual)
+        color, more = none if bands else _USUAL.get(channels - alpha, none)
+        return cls("bands" if more else color, channels, alpha)  # two channels or four are bands beside it
+
+    @property
+    def colors(self) -> int:
+        """How many channels there are beside alpha."""
+        return self.channels - self.alpha
 
     def __str__(self) -> str:
-        name = f"{self.channels} bands" if self.color == "bands" else self.color
+        if self.color == "classes":
+            return "classes" if self.channels == 1 else f"{self.channels} channels of classes"
+        name = f"{self.colors} bands" if self.color == "bands" else self.color
         return f"{name} + alpha" if self.alpha else name
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the samples of a file are taken for, where somebody knows better than the file.
+
+    Attributes
+    ----------
+    bands : every channel is a band, whatever it is called
+    nodata : samples of this value are no data, ``"none"`` for no value at all; None for the file's own
+    classes : samples are numbers of classes, enlarged by copying
+    """
+
+    bands: bool = False
+    nodata: Nodata = None
+    classes: bool = False
+
+    def __post_init__(self) -> None:
+        value = self.nodata
+        if isinstance(value, bool) or not (
+            value is None or value == "none" or isinstance(value, int | float)
+        ):
+            raise ArgumentError(f"nodata must be a number, 'none' or None, got {value!r}")
+
+    def meaning(self, found: Layout) -> Layout:
+        """Return what channels mean, of which a file says `found`."""
+        if self.classes:
+            return Layout("classes", found.channels)
+        # One band is gray, which every format holds.
+        return Layout("bands", found.channels) if self.bands and found.channels > 1 else found
+
+    def facts(self) -> dict[str, Any]:
+        """Return all of it as JSON has it, in which NaN would not be equal to itself."""
+        nodata = self.nodata if self.nodata in (None, "none") else repr(self.nodata)
+        return {"bands": self.bands, "nodata": nodata, "classes": self.classes}
+
+
+AS_SAID = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +142,7 @@ class PictureInfo:
     dtype : uint8, uint16 or float32
     metadata : what travels along
     nodata : samples of this value are not data (NaN and infinity never are); None if all are
+    nodata_within : neither are floats so near to it, of which its text does not tell it
     masked : whether the picture has a mask beside its samples that says which are data
     """
 
@@ -88,6 +152,7 @@ class PictureInfo:
     metadata: Metadata = field(default_factory=Metadata)
     nodata: float | None = None
     masked: bool = False
+    nodata_within: float = 0.0
 
     def scaled(self, scale: int) -> Self:
         """Return the info of the picture `scale` times larger (metadata as they are)."""
