@@ -56,7 +56,7 @@ def invalid(part: NDArray[Any], info: PictureInfo, mask: NDArray[np.bool_] | Non
         if info.layout.color == "rgb":
             found &= found.all(axis=2, keepdims=True)
     if info.dtype.kind == "f":
-        least = HUGE if np.finfo(info.dtype).max > HUGE else np.inf
+        least = HUGE if float(np.finfo(info.dtype).max) > HUGE else np.inf
         found |= ~(np.abs(colors) < least)  # NaN is not below it either
         if info.layout.color == "rgb":  # colour is computed from all three
             found |= found.any(axis=2, keepdims=True)
