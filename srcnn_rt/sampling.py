@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from . import tiles
 from .bicubic import REACH
 from .errors import SrcnnError
-from .filejob import Job, Pages
+from .filejob import Job
 from .geometry import Span
+from .io import page_count
 from .io.tiff.head import Directory, Reader
 from .picture import PictureInfo
 
@@ -104,25 +105,28 @@ def doubts(job: Job, infos: Sequence[PictureInfo] | None = None) -> tuple[str, .
         return ()
     found = []
     try:
-        if infos is None:
-            with Pages(job) as pages:
-                infos = pages.infos
-        numbers = [job.page] if job.page is not None else list(range(1, 1 + len(infos)))
+        pages = range(1, 1 + page_count(job.source)) if job.page is None else range(job.page, job.page + 1)
         head = _head(job.source)
-        for page, info in list(zip(numbers, infos, strict=True))[:_PAGES]:
-            raster = info.metadata.raster
-            placed = any(raster.get(key) for key in ("crs", "transform", "gcps", "rpcs"))
-            if not (placed and info.layout.alpha) or _costs(head, info, ALPHA_SIDE) > _SAMPLED_BYTES:
+        for k, page in enumerate(pages[:_PAGES]):
+            if infos is not None and not _has_placed_alpha(infos[k]):
                 continue
             with job.open(page) as source:
+                info = source.info
+                if not _has_placed_alpha(info) or _costs(head, info, ALPHA_SIDE) > _SAMPLED_BYTES:
+                    continue
                 windows = [source.read(y, x)[:, :, -1] for y, x in _places(*info.shape, ALPHA_SIDE)]
             if words := _doubt(windows, tiles.white(info.dtype)):
-                band, where = info.layout.channels, f", page {page}" if len(infos) > 1 else ""
-                line = f"{job.source}{where}: band {band} is called alpha but {words}"
+                where = f", page {page}" if len(pages) > 1 else ""
+                line = f"{job.source}{where}: band {info.layout.channels} is called alpha but {words}"
                 found.append(f"{line}; --bands treats it as a band")
     except SrcnnError:
         return ()  # the job itself will say what is wrong
     return tuple(found)
+
+
+def _has_placed_alpha(info: PictureInfo) -> bool:
+    placed = any(info.metadata.raster.get(key) for key in ("crs", "transform", "gcps", "rpcs"))
+    return placed and info.layout.alpha
 
 
 def _doubt(windows: Sequence[NDArray[Any]], white: float) -> str | None:

@@ -205,6 +205,18 @@ def test_the_path_in_the_graph_is_the_same(dtype: type) -> None:
     assert_same(graph.tiled(picture, 16), expected, layout, least=0.99)
 
 
+def test_alpha_beside_inks(engine: Engine, tmp_path: Path) -> None:
+    picture = cut_out(5, np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", picture, photometric="separated", extrasamples=["unassalpha"], metadata=None
+    )
+    engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), engine.upscale(picture, bands=True, alpha=True))
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.SEPARATED
+        assert file.pages[0].extrasamples == (tifffile.EXTRASAMPLE.UNASSALPHA,)
+
+
 # A band that is called alpha
 
 
@@ -314,6 +326,20 @@ def test_classes_are_copied_with_their_colours(tmp_path: Path, dtype: type, cog:
     with tifffile.TiffFile(source) as a, tifffile.TiffFile(tmp_path / "b.tif") as b:
         assert b.pages[0].photometric == tifffile.PHOTOMETRIC.PALETTE
         assert np.array_equal(a.pages[0].colormap, b.pages[0].colormap)
+
+
+def test_overviews_of_classes_hold_classes(engine: Engine, tmp_path: Path) -> None:
+    picture = land(600, 650)
+    source = land_file(tmp_path / "a.tif", picture)
+    with rasterio.open(source, "r+") as file:
+        file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
+    engine.upscale_file(source, tmp_path / "b.tif", classes=True)
+    for k in (0, 1):
+        with rasterio.open(tmp_path / "b.tif", overview_level=k) as file:
+            made = file.read(1)
+            assert set(np.unique(made)) <= set(np.unique(picture))
+            if k == 0:  # of four copies of a class most are that class
+                assert np.array_equal(made, picture[..., 0])
 
 
 def test_a_palette_on_the_ground_is_refused_without_being_called_classes(

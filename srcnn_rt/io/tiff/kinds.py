@@ -116,7 +116,7 @@ def kind_of(path: Path, file: Any, head: Directory, reading: Reading, *, placed:
     bits = (
         32 if dtype.kind == "f" else int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", dtype.itemsize * 8))
     )
-    photometric = _photometric(head)
+    photometric, extra = _photometric(head), head.get(EXTRA)
     roles: tuple[ColorInterp, ...] = file.colorinterp
     drawn = photometric == PALETTE or (photometric == _BLACK_IS_ZERO and bits == 8)
     indexed = file.count == 1 and roles[0] is ColorInterp.palette and dtype.kind == "u" and drawn
@@ -124,7 +124,9 @@ def kind_of(path: Path, file: Any, head: Directory, reading: Reading, *, placed:
         return _classes(path, file, head, dtype, bits, indexed)
     if photometric in _OTHER_COLOURS:
         signed = slice(1, 3) if photometric == _CIELAB and dtype.kind == "u" else None
-        layout = Layout("bands", file.count)
+        # Inks are not divided by an alpha that was multiplied into them: that one is a band like the others.
+        alpha = file.count > 1 and extra is not None and extra.numbers()[-1:] == (2,)
+        layout = reading.meaning(Layout("bands", file.count, alpha))
         return Kind(layout, dtype, None, bits, signed=signed, fields=_INK_FIELDS)
     if indexed:
         if placed:
@@ -141,7 +143,6 @@ def kind_of(path: Path, file: Any, head: Directory, reading: Reading, *, placed:
     # Bands are a sensor's numbers, so white-is-zero only says how they are shown.
     inverted = photometric == _WHITE_IS_ZERO and layout.color == "gray" and dtype.kind == "u"
     table = _table(dtype, bits, inverted)
-    extra = head.get(EXTRA)
     premultiplied = bool(layout.alpha and extra and extra.numbers()[-1:] == (1,))
     return Kind(
         layout,

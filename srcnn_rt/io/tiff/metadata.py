@@ -111,7 +111,7 @@ def read(
         "photoshop": photoshop.scaled(block.data, 1, turned=turned >= 5) if block else b"",
         "pages": pages,
         # Whether programs that count axes would count others now.
-        "rearranged": turned >= 5 or not same_bands or (planar and kind.layout.color != "bands"),
+        "rearranged": turned >= 5 or not same_bands or (planar and kind.layout.color in ("gray", "rgb")),
     }
     return Metadata(
         icc=icc.data if icc else None,

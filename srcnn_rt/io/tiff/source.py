@@ -177,7 +177,8 @@ class RasterSource(Closing):
             value = None if meant.nodata == "none" else meant.nodata
             text = repr(value)
         found = kind.nodata(value)
-        nodata.check(self._path, meant.nodata, found, kind.dtype)
+        if kind.palette is None:  # of which the value is a colour that is transparent
+            nodata.check(self._path, meant.nodata, found, kind.dtype)
         within = nodata.digits_within(text, kind.dtype)
         return PictureInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within)
 
