@@ -87,6 +87,8 @@ class Reading:
     classes: bool = False
 
     def __post_init__(self) -> None:
+        if isinstance(self.nodata, np.generic):  # a number of NumPy's
+            object.__setattr__(self, "nodata", self.nodata.item())
         value = self.nodata
         if isinstance(value, bool) or not (
             value is None or value == "none" or isinstance(value, int | float)
@@ -101,9 +103,12 @@ class Reading:
         return Layout("bands", found.channels) if self.bands and found.channels > 1 else found
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it as JSON has it, in which NaN would not be equal to itself."""
-        nodata = self.nodata if self.nodata in (None, "none") else repr(self.nodata)
-        return {"bands": self.bands, "nodata": nodata, "classes": self.classes}
+        """Return all of it as JSON has it, in which NaN would not be equal to itself, and 7.0 not to 7."""
+        value = self.nodata
+        if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+            value = int(value)
+        text = value if value is None else str(value)
+        return {"bands": self.bands, "nodata": text, "classes": self.classes}
 
 
 AS_SAID = Reading()

@@ -462,6 +462,8 @@ def test_what_samples_are_taken_for_is_part_of_the_job(
     assert json.loads(json.dumps(facts)) == facts
     nan = engine.job(source, tmp_path / "b.tif", nodata=float("nan")).facts()
     assert nan == engine.job(source, tmp_path / "b.tif", nodata=float("nan")).facts()
+    seven = engine.job(source, tmp_path / "b.tif", nodata=np.float32(7)).facts()
+    assert seven == engine.job(source, tmp_path / "b.tif", nodata=7).facts()
 
 
 def test_a_second_run_with_another_reading_does_it_again(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..picture import Nodata
 
+_MOST_CHARACTERS = 400  # of a text that is a number: the largest float64 without an exponent has 309
 _LEAST_DIGITS = 6  # of a text that may be a rounded one: what C's %g writes
 
 
@@ -39,16 +41,17 @@ def digits_within(text: str, dtype: np.dtype[Any]) -> float:
     seven of the nine digits that it needs. Other texts, and those of fewer digits, mean just what they say.
     """
     try:
-        number = Decimal(text.strip(" \0"))
-    except InvalidOperation:
+        number = Decimal(text[:_MOST_CHARACTERS].strip(" \0"))
+        value = abs(float(number))
+    except (InvalidOperation, ValueError):
         return 0.0
-    if dtype.kind != "f" or not number.is_finite() or not number:
+    if dtype.kind != "f" or not math.isfinite(value):
         return 0.0
-    within = 4 * float(np.finfo(np.float32).eps) * abs(float(number)) if dtype == np.float32 else 0.0
+    within = 4 * float(np.finfo(np.float32).eps) * value if dtype == np.float32 else 0.0
     _, digits, exponent = number.as_tuple()
     if "e" not in text.lower() or len(digits) < _LEAST_DIGITS:
         return within
-    return max(within, float(Decimal(5).scaleb(int(exponent) - 1)))
+    return max(within, float(f"5e{int(exponent) - 1}"))
 
 
 def check(path: Path, value: Nodata, found: float | None, dtype: np.dtype[Any]) -> None:
