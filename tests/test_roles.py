@@ -135,6 +135,7 @@ def test_alpha_beside_bands_in_a_file(
         assert file.colorinterp == roles
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert file.pages[0].extrasamples[-1] == tifffile.EXTRASAMPLE.UNASSALPHA
+        assert set(file.pages[0].extrasamples[:-1]) <= {tifffile.EXTRASAMPLE.UNSPECIFIED}
     report = engine.upscale_file(source, tmp_path / "c.tif")
     assert report.layout == f"{len(roles) - 1} bands + alpha"
     assert report.warnings == ()
@@ -284,11 +285,12 @@ def test_the_command_line_warns_once_and_takes_bands(tmp_path: Path) -> None:
 
 # Classes
 
-COLORS = {k: (37 * k % 256, 91 * k % 256, 255 - k, 255) for k in range(12)}
+# Numbers between which there are others, that no class has.
+COLORS = {20 * k: (37 * k % 256, 91 * k % 256, 255 - k, 255) for k in range(12)}
 
 
 def land(h: int = 300, w: int = 290, dtype: type = np.uint8) -> np.ndarray:
-    return (drawing(h, w, 1) * 11).astype(dtype)
+    return (drawing(h, w, 1) * 11).astype(dtype) * dtype(20)
 
 
 def land_file(path: Path, picture: np.ndarray, **options: object) -> Path:
@@ -390,10 +392,10 @@ def test_names_attributes_and_masks_of_classes_come_along(engine: Engine, tmp_pa
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_classes_of_few_bits_keep_their_numbers(engine: Engine, tmp_path: Path, bits: int) -> None:
-    picture = (land(40, 50) % 2**bits).astype(np.uint8)
+    picture = (land(40, 50) // 20 % 2**bits).astype(np.uint8)
     source = write(tmp_path / "a.tif", picture, nbits=bits, photometric="PALETTE", **PLACE)
     with rasterio.open(source, "r+") as file:
-        file.write_colormap(1, {k: COLORS[k % 12] for k in range(2**bits)})
+        file.write_colormap(1, {k: COLORS[20 * (k % 12)] for k in range(2**bits)})
     engine.upscale_file(source, tmp_path / "b.tif", classes=True)
     assert np.array_equal(by_tifffile(tmp_path / "b.tif"), picture.repeat(2, 0).repeat(2, 1))
     with rasterio.open(source) as a, rasterio.open(tmp_path / "b.tif") as b:
@@ -416,6 +418,18 @@ def test_classes_in_arrays(engine: Engine, dtype: type) -> None:
     for window, part in engine.stream(picture, classes=True):
         out[window] = part
     assert np.array_equal(out, expected)
+
+
+def test_classes_ask_no_model_for_anything(tmp_path: Path) -> None:
+    """Neither for its channels nor for windows that it could take."""
+    picture = land(40, 50)
+    for model in (colour(tmp_path / "four.onnx", 4), "srcnn-955-rgb-x3"):
+        for whole in (False, True):
+            with Engine(model, "cpu", 8, whole=whole) as engine:
+                s = engine.scale
+                assert np.array_equal(
+                    engine.upscale(picture, classes=True), picture.repeat(s, 0).repeat(s, 1)
+                )
 
 
 def test_classes_that_cannot_be(engine: Engine, tmp_path: Path) -> None:

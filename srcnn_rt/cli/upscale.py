@@ -281,9 +281,10 @@ def _is_large(source: Path) -> bool:
 def _line(report: Report) -> str:
     (w, h), (hr_w, hr_h) = report.source_size, report.target_size
     how = report.provider + (", fast" if report.precision == "fast" else "")
+    by = "copied" if report.layout.endswith("classes") else f"{report.model} on {how}"
     return (
         f"{report.target}: {w} x {h} → {hr_w} x {hr_h}, {report.layout} {report.dtype}, "
-        f"{report.model} on {how}, {report.seconds:.1f} s, {report.mpx_per_s:.1f} Mpx/s"
+        f"{by}, {report.seconds:.1f} s, {report.mpx_per_s:.1f} Mpx/s"
     )
 
 
