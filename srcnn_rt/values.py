@@ -159,7 +159,8 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
     top = None if dtype.kind == "f" else min(info.top or math.inf, float(np.iinfo(dtype).max))
     gain, offset = np.ones(count), np.zeros(count)
     plain = Values(info, dtype, gain, offset, top)
-    if hasattr(source, "card"):  # nothing of it is looked at on this side of the bus
+    # Classes are copied, and what lies on a card is not looked at on this side of the bus.
+    if info.layout.color == "classes" or hasattr(source, "card"):
         return plain
     if model.equivariant:
         if dtype in DTYPES and dtype.kind != "f":

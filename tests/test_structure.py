@@ -35,7 +35,7 @@ LAYERS = [
     },
     {"tiles", "color", "session", "session_openvino", "io", "pipeline", "metrics", "filters"},
     {"protocol", "figures"},
-    {"render", "pixels", "runtime", "validity", "card"},
+    {"render", "pixels", "runtime", "validity", "card", "classes"},
     {"job", "trials", "stream"},
     {"filejob"},
     {"sampling"},

@@ -57,7 +57,8 @@ class SlicedSource(Closing):
         ``"yx"``, ``"cyx"``, ``"tzyx"``; ``"yx"`` or ``"yxc"`` if None
     bands : whether channels have no common meaning, so that each is upscaled on its own; else one is
         gray, two gray and alpha, three RGB, four RGB and alpha
-    layout : what the channels mean, in place of `bands`
+    alpha, classes : as in `Layout.of`; classes may be whole numbers of any type
+    layout : what the channels mean, in place of `bands`, `alpha` and `classes`
     at : the index on every other axis, such as ``{"t": 3, "z": 0}``
     metadata, nodata : of the picture's info
     name : what errors call the array
@@ -74,6 +75,8 @@ class SlicedSource(Closing):
         axes: str | None = None,
         *,
         bands: bool = False,
+        alpha: bool | None = None,
+        classes: bool = False,
         layout: Layout | None = None,
         at: Mapping[str, int] | None = None,
         metadata: Metadata | None = None,
@@ -82,11 +85,11 @@ class SlicedSource(Closing):
     ) -> None:
         self._array, self._name = array, name
         self._axes = _Axes(tuple(array.shape), axes, at or {})
-        self._dtype = _sample_type(array)
+        self._dtype = _sample_type(array, classes=classes)
         h, w, channels = self._axes.size
         if min(h, w, channels) < 1:
             raise ArgumentError(f"a picture must not be empty, got an array of {tuple(array.shape)}")
-        layout = layout or Layout.of(channels, bands=bands)
+        layout = layout or Layout.of(channels, bands=bands, alpha=alpha, classes=classes)
         if layout.channels != channels:
             raise ArgumentError(f"the layout has {layout.channels} channels, the array {channels}")
         self.info = PictureInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata)
@@ -159,7 +162,7 @@ class SlicedSink(Closing):
             raise ArgumentError(
                 f"an array for {_size(wanted)} is needed, got {_size(self._axes.size)} {tuple(array.shape)}"
             )
-        if _sample_type(array) != info.dtype:
+        if _sample_type(array, classes=info.layout.color == "classes") != info.dtype:
             raise ArgumentError(f"an array of {info.dtype} is needed, got {np.dtype(array.dtype)}")
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ArgumentError("an array that can be written is needed, got a read-only one")
@@ -265,14 +268,17 @@ class _Axes:
         return (picture if len(self._back) == 3 else picture[:, :, 0]).transpose(self._back)
 
 
-def _sample_type(array: Sliced) -> np.dtype[Any]:
+def _sample_type(array: Sliced, *, classes: bool) -> np.dtype[Any]:
     """Return an array's type in native byte order."""
     dtype: np.dtype[Any] | None
     try:
         dtype = np.dtype(array.dtype)
     except TypeError:
         dtype = None
-    if dtype is None or dtype.name not in DTYPES:
+    if classes and dtype is not None:
+        if dtype.kind not in "iu":
+            raise ArgumentError(f"classes are whole numbers, got {dtype}")
+    elif dtype is None or dtype.name not in DTYPES:
         found = array.dtype if dtype is None else dtype
         raise ArgumentError(f"samples must be uint8, uint16 or float32, got {found}")
     return np.dtype(dtype.name)

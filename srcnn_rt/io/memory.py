@@ -63,7 +63,14 @@ class ArraySink(Closing):
         pass
 
 
-def array_source(image: NDArray[Any], *, bands: bool, nodata: float | None) -> ArraySource:
+def array_source(
+    image: NDArray[Any],
+    *,
+    bands: bool = False,
+    alpha: bool | None = None,
+    classes: bool = False,
+    nodata: float | None = None,
+) -> ArraySource:
     """Take an array for a picture, as `Engine.upscale` describes it.
 
     Raises
@@ -74,9 +81,12 @@ def array_source(image: NDArray[Any], *, bands: bool, nodata: float | None) -> A
     image = np.asarray(image)
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {image.shape}")
-    if image.dtype not in _DTYPES or not image.dtype.isnative:
+    if classes:
+        if image.dtype.kind not in "iu":
+            raise ArgumentError(f"classes are whole numbers, got {image.dtype}")
+    elif image.dtype not in _DTYPES or not image.dtype.isnative:
         raise ArgumentError(f"an image must be uint8, uint16 or float32, got {image.dtype}")
     picture = image if image.ndim == 3 else image[:, :, np.newaxis]
-    layout = Layout.of(picture.shape[2], bands=bands)
+    layout = Layout.of(picture.shape[2], bands=bands, alpha=alpha, classes=classes)
     shape = (picture.shape[0], picture.shape[1])
     return ArraySource(picture, PictureInfo(shape, layout, picture.dtype, nodata=nodata))

@@ -110,7 +110,7 @@ def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | N
     if info.nodata is not None or info.masked:
         kept = "a mask" if info.masked else "a nodata value"
         raise OutputError(f"{path}: {name} does not hold {kept}; write a TIFF instead")
-    if layout.color == "bands":
+    if layout.color not in ("gray", "rgb"):
         raise OutputError(f"{path}: {name} holds gray or RGB, got {layout}; write a TIFF instead")
     depths = (1, 2) if name == "AVIF" and quality is not None else format_.depths
     if info.dtype.kind != "u" or info.dtype.itemsize not in depths:

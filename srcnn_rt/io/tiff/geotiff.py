@@ -62,7 +62,8 @@ def directory(
         "sparse_ok": "TRUE",
         "endianness": "LITTLE",
         "photometric": "RGB" if layout.color == "rgb" or _begins_with_rgb(meta) else "MINISBLACK",
-        "alpha": "NON-PREMULTIPLIED" if layout.alpha else "NO",
+        # GDAL would take the first band beyond gray for it; of bands, their roles say which is alpha.
+        "alpha": "NON-PREMULTIPLIED" if layout.alpha and layout.color != "bands" else "NO",
     }
     if meta.get("crs"):
         options["crs"] = meta["crs"]
@@ -143,7 +144,9 @@ def _set_items(file: Any, info: PictureInfo, scale: int, pages: int) -> None:
     if roles is not None and len(roles) == layout.channels:
         file.colorinterp = roles
     elif layout.alpha:
-        color = [ColorInterp.gray] if layout.color == "gray" else [ColorInterp(k) for k in (3, 4, 5)]
+        color = [ColorInterp(k) for k in (3, 4, 5)]
+        if layout.color != "rgb":
+            color = [ColorInterp.gray, *[ColorInterp.undefined] * (layout.colors - 1)]
         file.colorinterp = [*color, ColorInterp.alpha]
     for k, text in enumerate(meta.get("descriptions") or (), start=1):
         if text and k <= layout.channels:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from ...errors import PictureError
-from ...picture import Layout
-from .head import Directory
+from ...errors import ArgumentError, PictureError
+from ...picture import Layout, Reading
+from .head import SHORT, Directory, Field
 
 DTYPES = ("uint8", "uint16", "float32")
-PHOTOMETRIC, EXTRA = 262, 338
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE, _SEPARATED, _CIELAB, _ICCLAB, _ITULAB = 0, 1, 3, 5, 8, 9, 10
+PHOTOMETRIC, COLOR_MAP, EXTRA = 262, 320, 338
+PALETTE = 3
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _SEPARATED, _CIELAB, _ICCLAB, _ITULAB = 0, 1, 5, 8, 9, 10
 # Colours that neither GDAL's RGB nor ours are: kept as the channels they are.
 _OTHER_COLOURS = (_SEPARATED, _CIELAB, _ICCLAB, _ITULAB)
 # What such channels are called: photometric, inks, their names and number, the range of dots, and what
@@ -38,6 +39,7 @@ class Kind:
     premultiplied : whether colour was multiplied by alpha
     signed : channels whose integers have a sign that their type does not say: a* and b* of CIELab
     fields : tags of the source that say what is kept as it is
+    colormap : colours of classes by their numbers, as a field of the result; None if they have none
     """
 
     layout: Layout
@@ -49,6 +51,7 @@ class Kind:
     premultiplied: bool = False
     signed: slice | None = None
     fields: tuple[int, ...] = ()
+    colormap: Field | None = None
 
     @property
     def values_kept(self) -> bool:
@@ -85,7 +88,7 @@ def needs_raw(head: Directory) -> bool:
     return _photometric(head) in _OTHER_COLOURS
 
 
-def kind_of(path: Path, file: Any, head: Directory) -> Kind:
+def kind_of(path: Path, file: Any, head: Directory, reading: Reading, *, placed: bool) -> Kind:
     """Tell what a page's samples are.
 
     The directory is asked rather than GDAL for what decides about white and black: GDAL gives some such
@@ -95,10 +98,12 @@ def kind_of(path: Path, file: Any, head: Directory) -> Kind:
     ----------
     file : the page, open in rasterio
     head : its directory
+    reading : what its samples are taken for
+    placed : whether it has a place on the ground
 
     Raises
     ------
-    PictureError
+    PictureError, ArgumentError
     """
     if file.count == 0 or file.width < 1 or file.height < 1:
         raise PictureError(
@@ -111,31 +116,75 @@ def kind_of(path: Path, file: Any, head: Directory) -> Kind:
     bits = (
         32 if dtype.kind == "f" else int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", dtype.itemsize * 8))
     )
-    photometric = _photometric(head)
+    photometric, extra = _photometric(head), head.get(EXTRA)
     roles: tuple[ColorInterp, ...] = file.colorinterp
+    drawn = photometric == PALETTE or (photometric == _BLACK_IS_ZERO and bits == 8)
+    indexed = file.count == 1 and roles[0] is ColorInterp.palette and dtype.kind == "u" and drawn
+    if reading.classes:
+        return _classes(path, file, head, dtype, bits, indexed)
     if photometric in _OTHER_COLOURS:
         signed = slice(1, 3) if photometric == _CIELAB and dtype.kind == "u" else None
-        layout = Layout("bands", file.count)
+        # Inks are not divided by an alpha that was multiplied into them: that one is a band like the others.
+        alpha = file.count > 1 and extra is not None and extra.numbers()[-1:] == (2,)
+        layout = reading.meaning(Layout("bands", file.count, alpha))
         return Kind(layout, dtype, None, bits, signed=signed, fields=_INK_FIELDS)
-    drawn = photometric == _PALETTE or (photometric == _BLACK_IS_ZERO and bits == 8)
-    if file.count == 1 and roles[0] is ColorInterp.palette and dtype.kind == "u" and drawn:
-        palette = _palette(file, 2 ** (8 * dtype.itemsize))
+    if indexed:
+        if placed:
+            raise PictureError(
+                f"{path}: a palette with a place on the ground is of classes, which must not be blended; "
+                "--classes enlarges them as they are (a drawn map has to be made RGB first)"
+            )
+        nodata = file.nodata if reading.nodata is None else reading.nodata
+        palette = _palette(file, 2 ** (8 * dtype.itemsize), nodata)
         return Kind(Layout.of(palette.shape[1]), palette.dtype, None, bits, palette=palette)
-    layout = _layout(roles)
+    layout = reading.meaning(_layout(roles))
     if roles[0] is ColorInterp.palette:  # GDAL's way to say that white is zero
         roles = (ColorInterp.gray, *roles[1:])
+    # Bands are a sensor's numbers, so white-is-zero only says how they are shown.
     inverted = photometric == _WHITE_IS_ZERO and layout.color == "gray" and dtype.kind == "u"
     table = _table(dtype, bits, inverted)
-    extra = head.get(EXTRA)
+    premultiplied = bool(layout.alpha and extra and extra.numbers()[-1:] == (1,))
     return Kind(
         layout,
         dtype,
         None if inverted else roles,
         bits,
         table=table,
-        premultiplied=bool(layout.alpha and extra and extra.numbers()[-1:] == (1,)),
-        fields=_kept_fields(photometric, layout, inverted),
+        premultiplied=premultiplied,
+        fields=_kept_fields(photometric, layout, inverted, premultiplied),
     )
+
+
+def _classes(path: Path, file: Any, head: Directory, dtype: np.dtype[Any], bits: int, indexed: bool) -> Kind:
+    """Tell how numbers of classes are kept: as they are, with their colours."""
+    if dtype.kind not in "iu":
+        raise ArgumentError(f"{path}: classes are whole numbers, got {dtype}")
+    photometric, roles = _photometric(head), tuple(file.colorinterp)
+    colormap = _colormap(file, head, bits, dtype) if indexed else None
+    if roles[0] is ColorInterp.palette:  # the field of colours says so, where there is one
+        roles = (ColorInterp.gray, *roles[1:])
+    return Kind(
+        Layout("classes", file.count),
+        dtype,
+        None if indexed else roles,
+        bits,
+        fields=(PHOTOMETRIC, EXTRA) if photometric == _WHITE_IS_ZERO else (EXTRA,),
+        colormap=colormap,
+    )
+
+
+def _colormap(file: Any, head: Directory, bits: int, dtype: np.dtype[Any]) -> Field:
+    """Return a table of colours for all numbers of a type: as it stands, the rest black."""
+    size = 2 ** (8 * dtype.itemsize)
+    table = np.zeros((3, size), "<u2")
+    field = head.get(COLOR_MAP)
+    if field is not None and field.type == SHORT and field.count == 3 * 2**bits:
+        table[:, : 2**bits] = np.frombuffer(field.data, "<u2").reshape(3, -1)
+    else:  # beside the file
+        for index, color in file.colormap(1).items():
+            if index < size:
+                table[:, index] = np.array(color[:3], "<u2") * 257
+    return Field(COLOR_MAP, SHORT, table.tobytes())
 
 
 def straight(samples: NDArray[Any]) -> NDArray[Any]:
@@ -161,9 +210,12 @@ def turn_signs(samples: NDArray[Any], channels: slice) -> None:
     samples[:, :, channels] ^= samples.dtype.type(1 << (samples.dtype.itemsize * 8 - 1))
 
 
-def _kept_fields(photometric: int | None, layout: Layout, inverted: bool) -> tuple[int, ...]:
+def _kept_fields(
+    photometric: int | None, layout: Layout, inverted: bool, premultiplied: bool
+) -> tuple[int, ...]:
     kept = (PHOTOMETRIC,) if photometric == _WHITE_IS_ZERO and not inverted else ()
-    return (*kept, EXTRA) if layout.color == "bands" and photometric in (0, 1, 2) else kept
+    extra = layout.color == "bands" and photometric in (0, 1, 2) and not premultiplied
+    return (*kept, EXTRA) if extra else kept
 
 
 def _photometric(head: Directory) -> int | None:
@@ -171,14 +223,13 @@ def _photometric(head: Directory) -> int | None:
     return field.numbers()[0] if field and field.numbers() else None
 
 
-def _palette(file: Any, size: int) -> NDArray[np.uint8]:
+def _palette(file: Any, size: int, nodata: Any) -> NDArray[np.uint8]:
     """Return a palette's colours as gray, RGB or RGBA, whichever holds them all."""
     table = np.zeros((size, 4), np.uint8)
     table[:, 3] = 255  # entries the file does not define are opaque black
     for index, color in file.colormap(1).items():
         table[index] = color
-    nodata = file.nodata
-    if nodata is not None and 0 <= nodata < size and nodata == int(nodata):
+    if isinstance(nodata, int | float) and 0 <= nodata < size and nodata == int(nodata):
         table[int(nodata), 3] = 0
     opaque = bool((table[:, 3] == 255).all())
     grays = bool((table[:, 0] == table[:, 1]).all() and (table[:, 1] == table[:, 2]).all())
@@ -207,4 +258,4 @@ def _layout(roles: tuple[ColorInterp, ...]) -> Layout:
         return Layout("rgb", len(roles), alpha)
     if len(color) == 1:
         return Layout("gray", len(roles), alpha)
-    return Layout("bands", len(roles))
+    return Layout("bands", len(roles), alpha)

@@ -21,8 +21,8 @@ from rasterio.windows import Window
 
 from ...errors import ArgumentError, PictureError
 from ...geometry import Span
-from ...picture import PictureInfo
-from .. import exif
+from ...picture import AS_SAID, PictureInfo, Reading
+from .. import exif, nodata
 from ..base import Closing
 from ..found import decode_text
 from . import descriptions
@@ -67,16 +67,19 @@ class RasterSource(Closing):
     Parameters
     ----------
     page : from 1
+    meant : what its samples are taken for; classes are given as the numbers that they are
 
     Raises
     ------
     PictureError
         If the file is damaged or of another kind.
+    ArgumentError
+        If it is not what `meant` says.
     """
 
     in_memory = False
 
-    def __init__(self, path: Path, page: int = 1) -> None:
+    def __init__(self, path: Path, page: int = 1, meant: Reading = AS_SAID) -> None:
         self._path = path
         found, alone = _pages(path)
         if not 1 <= page <= len(found):
@@ -92,13 +95,17 @@ class RasterSource(Closing):
         try:
             with reading(path):
                 _check_block(path, self._file)
-                self._kind = tiff_kinds.kind_of(path, self._file, head)
+                self._kind = tiff_kinds.kind_of(
+                    path, self._file, head, meant, placed=tiff_meta.placed(self._file)
+                )
                 if not alone and here.mask is not None:  # of a page of many, GDAL does not look for it
                     self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}", driver="GTiff")
                 self._turned = tiff_meta.orientation(self._file, head)
                 overviews = here.overviews or bool(self._file.overviews(1))
-                metadata = tiff_meta.read(self._file, head, self._kind, self._turned, len(found), overviews)
-                self.info = self._describe(metadata)
+                metadata = tiff_meta.read(
+                    self._file, head, self._kind, meant, self._turned, len(found), overviews
+                )
+                self.info = self._describe(metadata, head, meant)
         except BaseException:
             self.close()
             raise
@@ -153,7 +160,7 @@ class RasterSource(Closing):
                 mask = self._mask.read(1, window=window)
         return np.asarray(mask)[:, :, np.newaxis]
 
-    def _describe(self, metadata: Any) -> PictureInfo:
+    def _describe(self, metadata: Any, head: Directory, meant: Reading) -> PictureInfo:
         f, kind = self._file, self._kind
         shape = (f.width, f.height) if self._turned >= 5 else (f.height, f.width)
         flags = f.mask_flag_enums[0]
@@ -165,7 +172,15 @@ class RasterSource(Closing):
                     f" {self._mask.width} x {self._mask.height}"
                 )
             masked = True
-        return PictureInfo(shape, kind.layout, kind.dtype, metadata, kind.nodata(f.nodata), masked)
+        value, text = f.nodata, tiff_meta.nodata_text(head)
+        if meant.nodata is not None:
+            value = None if meant.nodata == "none" else meant.nodata
+            text = repr(value)
+        found = kind.nodata(value)
+        if kind.palette is None:  # of which the value is a colour that is transparent
+            nodata.check(self._path, meant.nodata, found, kind.dtype)
+        within = nodata.digits_within(text, kind.dtype)
+        return PictureInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within)
 
 
 def open_quietly(path: Path | str, **options: Any) -> Any:

@@ -187,6 +187,7 @@ def layout(omero: dict[str, Any] | None, channels: int, dtype: str) -> Layout:
         return bands
     labels = [str(c.get("label", "")).strip().lower() for c in listed]
     alpha = labels[-1] == _ALPHA
+    bands = Layout("bands", channels, alpha)
     color = listed[: channels - alpha]
     if len(color) == 1:
         return Layout("gray", channels, alpha)
@@ -204,7 +205,9 @@ def plain(meaning: Layout, dtype: str) -> Image:
     if meaning.color == "rgb":
         names = list(zip(("red", "green", "blue"), _PRIMARY, strict=True))
     elif meaning.alpha:
-        names = [("gray", "FFFFFF")]
+        names = [
+            (f"band {k + 1}" if meaning.color == "bands" else "gray", "FFFFFF") for k in range(meaning.colors)
+        ]
     if meaning.alpha:
         names.append((_ALPHA, "FFFFFF"))
     white = _WHITE[dtype]

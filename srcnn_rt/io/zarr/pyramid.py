@@ -25,8 +25,8 @@ def level_sizes(shape: tuple[int, int]) -> list[tuple[int, int]]:
     return sizes
 
 
-def build(above: Any, level: Any, axes: str) -> None:
-    """Fill a level with the means of 2 x 2 pixels of the one above.
+def build(above: Any, level: Any, axes: str, *, classes: bool = False) -> None:
+    """Fill a level with the means of 2 x 2 pixels of the one above; of classes with the first of them.
 
     A chunk is written whole and once, and no more than four chunks of `above` are held for each
     of a few threads.
@@ -53,7 +53,7 @@ def build(above: Any, level: Any, axes: str) -> None:
                 write.append(start)
                 read.append(start)
         plane = np.asarray(above[tuple(read)])
-        level[tuple(write)] = halved(plane)
+        level[tuple(write)] = plane[::2, ::2] if classes else halved(plane)
 
     with ThreadPoolExecutor(THREADS, "srcnn-pyramid") as pool:
         places = itertools.product(*steps)
