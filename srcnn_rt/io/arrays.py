@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import ArgumentError, OutputError, PictureError
 from ..geometry import Span
-from ..picture import Layout, Metadata, PictureInfo
+from ..picture import SAMPLE_TYPES, Layout, Metadata, PictureInfo
 from .base import Closing, Record
 
-DTYPES = ("uint8", "uint16", "float32")
 # What one write holds, about: enough chunks for a store to compress them side by side, and little
 # for the last one, which nothing overlaps.
 WRITE_BYTES = 4 * 2**20
@@ -51,7 +50,7 @@ class SlicedSource(Closing):
 
     Parameters
     ----------
-    array : uint8, uint16 or float32 of either byte order; results that are computed when asked for
+    array : of one of ``SAMPLE_TYPES``, either byte order; results that are computed when asked for
         (dask) are computed window by window
     axes : what each axis of the array is: y, x and at most one c, and the letters in `at`, such as
         ``"yx"``, ``"cyx"``, ``"tzyx"``; ``"yx"`` or ``"yxc"`` if None
@@ -59,7 +58,7 @@ class SlicedSource(Closing):
         gray, two gray and alpha, three RGB, four RGB and alpha
     layout : what the channels mean, in place of `bands`
     at : the index on every other axis, such as ``{"t": 3, "z": 0}``
-    metadata, nodata : of the picture's info
+    metadata, nodata, top : of the picture's info
     name : what errors call the array
 
     Raises
@@ -78,6 +77,7 @@ class SlicedSource(Closing):
         at: Mapping[str, int] | None = None,
         metadata: Metadata | None = None,
         nodata: float | None = None,
+        top: float | None = None,
         name: str = "the array",
     ) -> None:
         self._array, self._name = array, name
@@ -89,7 +89,7 @@ class SlicedSource(Closing):
         layout = layout or Layout.of(channels, bands=bands)
         if layout.channels != channels:
             raise ArgumentError(f"the layout has {layout.channels} channels, the array {channels}")
-        self.info = PictureInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata)
+        self.info = PictureInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata, top=top)
         self.in_memory = _in_memory(array)
         chunk = _chunk(array, ("chunks",))
         self.by_rows = (
@@ -272,9 +272,9 @@ def _sample_type(array: Sliced) -> np.dtype[Any]:
         dtype = np.dtype(array.dtype)
     except TypeError:
         dtype = None
-    if dtype is None or dtype.name not in DTYPES:
+    if dtype is None or dtype.name not in SAMPLE_TYPES:
         found = array.dtype if dtype is None else dtype
-        raise ArgumentError(f"samples must be uint8, uint16 or float32, got {found}")
+        raise ArgumentError(f"samples must be {', '.join(SAMPLE_TYPES)}, got {found}")
     return np.dtype(dtype.name)
 
 
