@@ -131,7 +131,9 @@ def kind_of(path: Path, file: Any, head: Directory, significant: int | None = No
         bits = dtype.itemsize * 8
     formats = head.get(_SAMPLE_FORMAT)
     # GDAL does not tell such numbers from unsigned ones.
-    short_signed = dtype.kind == "u" and bool(formats and formats.numbers()[:1] == (_SIGNED,))
+    short_signed = bool(
+        dtype.kind == "u" and bits < 8 * dtype.itemsize and formats and formats.numbers()[:1] == (_SIGNED,)
+    )
     if short_signed:
         dtype = np.dtype(f"int{8 * dtype.itemsize}")
     photometric = _photometric(head)
