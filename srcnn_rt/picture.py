@@ -10,11 +10,15 @@ import numpy as np
 
 from .errors import ArgumentError
 
-SAMPLE_TYPES = (
-    "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64",
-)  # fmt: skip
 Color = Literal["gray", "rgb", "bands", "classes"]
 Nodata = float | Literal["none"] | None
+SAMPLE_TYPES: tuple[str, ...] = (
+    "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64",
+)  # fmt: skip
+"""The types of samples that are read and written, by NumPy's names.
+
+Integers of 64 bits are none: no float holds them, and so the network could not compute with them.
+"""
 _USUAL: dict[int, tuple[Color, bool]] = {
     1: ("gray", False),
     2: ("gray", True),
@@ -147,12 +151,13 @@ class PictureInfo:
     ----------
     shape : (H, W)
     layout : what the channels mean
-    dtype : one of `SAMPLE_TYPES`, in native byte order
+    dtype : one of ``SAMPLE_TYPES``, in native byte order
     metadata : what travels along
     nodata : samples of this value are not data (NaN and infinity never are); None if all are
     nodata_within : neither are floats so near to it, of which its text does not tell it
     masked : whether the picture has a mask beside its samples that says which are data
-    top : the largest value that the file declares for its integers, where that is less than their type's
+    top : the largest value that the file declares for its integer samples, where that is less than
+        their type's: 4095 of 12 bits in 16. None if it declares nothing
     """
 
     shape: tuple[int, int]
@@ -167,3 +172,22 @@ class PictureInfo:
     def scaled(self, scale: int) -> Self:
         """Return the info of the picture `scale` times larger (metadata as they are)."""
         return replace(self, shape=(self.shape[0] * scale, self.shape[1] * scale))
+
+
+def top_of_bits(bits: int, dtype: np.dtype[Any]) -> float | None:
+    """Return the largest value of so many bits, the sign's among them; None where the type has no more."""
+    if dtype.kind not in "iu":
+        return None
+    value = 2 ** (bits - (dtype.kind == "i")) - 1 if 0 < bits <= 8 * dtype.itemsize else 0
+    return float(value) if 0 < value < np.iinfo(dtype).max else None
+
+
+def top_of_value(value: float, dtype: np.dtype[Any]) -> float | None:
+    """Return a value that files name as their largest, None where it does not tell the range of samples.
+
+    Files name the brightest sample that they happen to hold in the same place (TIFF 6.0 calls
+    MaxSampleValue a statistic). What a sensor gives at most is all ones, of eight bits or more.
+    """
+    if dtype.kind not in "iu" or value != int(value) or not 255 <= value < np.iinfo(dtype).max:
+        return None
+    return float(value) if (int(value) + 1).bit_count() == 1 else None

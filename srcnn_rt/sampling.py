@@ -169,9 +169,11 @@ def _enlarged(samples: NDArray[Any], scale: int, *, classes: bool) -> NDArray[An
     """Return (h, w, C) enlarged by bicubic, of the same type; of classes by copying."""
     if classes:
         return samples.repeat(scale, axis=0).repeat(scale, axis=1)
-    white = 1 if samples.dtype.kind == "f" else np.iinfo(samples.dtype).max
     values = np.pad(samples, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge").transpose(2, 0, 1)
-    made = tiles.enlarge(np.ascontiguousarray(values[np.newaxis], np.float32) / np.float32(white), scale)[0]
-    if samples.dtype.kind != "f":
-        made = np.rint(np.clip(made, 0, 1) * white)
-    return np.ascontiguousarray(made.transpose(1, 2, 0).astype(samples.dtype))
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 or float16 do not hold
+        windows = np.ascontiguousarray(values[np.newaxis], np.float32)
+        made: NDArray[Any] = tiles.enlarge(windows, scale)[0]
+        if samples.dtype.kind != "f":
+            limits = np.iinfo(samples.dtype)
+            made = np.rint(np.clip(made.astype(np.float64), limits.min, limits.max))
+        return np.ascontiguousarray(made.transpose(1, 2, 0).astype(samples.dtype))

@@ -7,6 +7,7 @@ import re
 from email.utils import parsedate
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -22,6 +23,7 @@ from .source import open_quietly
 
 COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "zstd": 50000}
 _XMP, _ICC, _COMPRESSION, _PREDICTOR, _PHOTOMETRIC, _EXTRA = 700, 34675, 259, 317, 262, 338
+_MAX_VALUE, _S_MAX_VALUE = 281, 341
 # Of EXIF's first directory: maker, model, Windows' rating and texts. The others have names of GDAL's.
 _OF_CAMERA = (271, 272, 18246, 18249, *range(40091, 40096))
 _DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
@@ -65,6 +67,8 @@ def directory(
         # GDAL would take the first band beyond gray for it; of bands, their roles say which is alpha.
         "alpha": "NON-PREMULTIPLIED" if layout.alpha and layout.color != "bands" else "NO",
     }
+    if info.dtype == np.float16:  # GDAL knows it as a way to store float32
+        options |= {"dtype": "float32", "nbits": 16}
     if meta.get("crs"):
         options["crs"] = meta["crs"]
     if meta.get("transform"):
@@ -81,6 +85,10 @@ def directory(
     if compress != "none":
         kind = 3 if info.dtype.kind == "f" else 2
         fields.append(tiff_head.numbers(_PREDICTOR, tiff_head.SHORT, kind))
+    if info.top is not None:
+        # The first holds 16 bits, and libtiff refuses files with more there.
+        tag, type_ = (_MAX_VALUE, tiff_head.SHORT) if info.top < 2**16 else (_S_MAX_VALUE, tiff_head.LONG)
+        fields.append(tiff_head.numbers(tag, type_, *[int(info.top)] * layout.channels))
     if info.metadata.icc:
         fields.append(Field(_ICC, tiff_head.UNDEFINED, info.metadata.icc))
     size = (info.shape[1], info.shape[0])

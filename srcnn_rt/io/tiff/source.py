@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from ...errors import ArgumentError, PictureError
 from ...geometry import Span
-from ...picture import AS_SAID, PictureInfo, Reading
+from ...picture import AS_SAID, SAMPLE_TYPES, PictureInfo, Reading
 from .. import exif, nodata
 from ..base import Closing
 from ..found import decode_text
@@ -59,7 +59,7 @@ def pages(path: Path) -> int:
 
 
 class RasterSource(Closing):
-    """One page of a TIFF, of uint8, uint16 or float32 samples.
+    """One page of a TIFF, of samples of ``SAMPLE_TYPES``.
 
     Turned upright as its orientation says, unless it is georeferenced; palettes, fewer than 8 bits
     and white-is-zero expanded; alpha no longer multiplied into the colour.
@@ -96,7 +96,12 @@ class RasterSource(Closing):
             with reading(path):
                 _check_block(path, self._file)
                 self._kind = tiff_kinds.kind_of(
-                    path, self._file, head, meant, placed=tiff_meta.placed(self._file)
+                    path,
+                    self._file,
+                    head,
+                    meant,
+                    placed=tiff_meta.placed(self._file),
+                    significant=_significant(path),
                 )
                 if not alone and here.mask is not None:  # of a page of many, GDAL does not look for it
                     self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}", driver="GTiff")
@@ -180,7 +185,7 @@ class RasterSource(Closing):
         if kind.palette is None:  # of which the value is a colour that is transparent
             nodata.check(self._path, meant.nodata, found, kind.dtype)
         within = nodata.digits_within(text, kind.dtype)
-        return PictureInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within)
+        return PictureInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within, kind.top)
 
 
 def open_quietly(path: Path | str, **options: Any) -> Any:
@@ -219,7 +224,7 @@ def _check_block(path: Path, file: Any) -> None:
 
     A single strip is no such thing where GDAL decodes it row by row.
     """
-    if file.dtypes[0] not in tiff_kinds.DTYPES:
+    if file.dtypes[0] not in SAMPLE_TYPES:
         return  # `kinds` refuses it with the reason, and NumPy need not know the type
     (h, w), planar = file.block_shapes[0], file.interleaving is not None and file.interleaving.name == "band"
     size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
@@ -255,6 +260,22 @@ def _pages_of(path: Path, *identity: int) -> tuple[list[Page], bool]:
         reader = tiff_head.Reader(file)
         found = reader.pages()
         return found, len(found) == 1 and found[0].offset == reader.first
+
+
+def _significant(path: Path) -> int | None:
+    """Return how many bits of a sample the description of a file's first page says to be significant."""
+    try:
+        stat = path.stat()
+        return _significant_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _significant_of(path: Path, *identity: int) -> int | None:
+    with path.open("rb") as file:
+        field = tiff_head.Reader(file).page().get(270)
+    return descriptions.significant_bits(decode_text(field.data)) if field else None
 
 
 def _directory(path: Path, offset: int) -> Directory:

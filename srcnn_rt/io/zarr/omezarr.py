@@ -162,7 +162,7 @@ class _Plan:
         self.fill: Any = None
         if isinstance(like, PictureInfo):
             lr = like
-            self.image: ngff.Image | None = ngff.plain(lr.layout, lr.dtype.name)
+            self.image: ngff.Image | None = ngff.plain(lr.layout, lr.dtype, lr.top)
             self.axes = self.image.letters
             sizes: tuple[int, ...] = (*([] if self.axes == "yx" else [lr.layout.channels]), *lr.shape)
             if lr.nodata is not None and math.isnan(lr.nodata):
