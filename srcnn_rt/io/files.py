@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
+MAX_TIFF_SIDE = 2**31 - 1  # of GDAL, which reads nearly all of them
 CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 ZARR_SUFFIXES = (".zarr",)  # folders
 PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES, *ZARR_SUFFIXES)
@@ -260,6 +261,9 @@ def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> No
             raise OutputError(
                 f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; name one"
             )
+        for h, w in (info.shape for info in infos):
+            if max(h, w) > MAX_TIFF_SIDE:
+                raise OutputError(f"{final}: TIFF sides are at most {MAX_TIFF_SIDE} pixels, got {w} x {h}")
         return
     if final.suffix.lower() in ZARR_SUFFIXES:
         if any(i.layout.color == "classes" and _has_colormap(i) for i in infos):
