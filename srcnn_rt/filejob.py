@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import OutputError, PictureError, SrcnnError
+from .errors import OutputError, PictureError, RangeError, SrcnnError
 from .geometry import Plan
 from .io import (
     Output,
@@ -204,7 +204,10 @@ def upscale(
             with pages.open(k) as source:
                 if (source.info.shape, source.info.layout) != (infos[k].shape, infos[k].layout):
                     keep.discard(_changed(job))
-                run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
+                try:
+                    run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
+                except RangeError as error:
+                    raise RangeError(f"{job.source}: {error}") from error
         # A source that is gone was open to its end, or that would have been an error.
         if job.source.exists() and fingerprint(job.source, beside=True) != facts["source"]:
             keep.discard(_changed(job))
