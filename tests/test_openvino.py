@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from srcnn_rt import Engine, ModelError, ProviderError, session_openvino, spec
-from srcnn_rt.precision.loss import drawn, trial_shapes
+from srcnn_rt.precision.loss import drawn
 from srcnn_rt.program import Program, prepare
-from srcnn_rt.session import Session
 from srcnn_rt.session_openvino import OpenVinoSession, missing
 from tests.conftest import FAST, TEST_MODEL, drawing
 from tests.models import node, normal, save, value
