@@ -31,9 +31,9 @@ from .tiles import DTYPES, white
 Floats = NDArray[np.float64]
 Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 
-# Of a picture that is looked at: windows a side, and LR pixels a side of each.
-_PLACES, _SIDE = 4, 64
-_ROWS = 16  # of those, where rows are decoded whole
+# Of a picture that is looked at: windows a side, and LR pixels of each. Few rows, for strips are decoded whole;
+# the same ones of any file, so that a picture's offset does not depend on how it is stored.
+_PLACES, _ROWS, _COLUMNS = 4, 16, 64
 _EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
 _EXPONENT = (
     60  # of float64 samples: beyond 2 to the power of this, or below minus this, they are divided first
@@ -247,10 +247,8 @@ def _power(looked_at: Sequence[Seen], offset: Floats, dtype: np.dtype[Any]) -> f
 def _look_at(source: Source) -> list[Seen]:
     """Return samples from all over a picture, and which of them are data: (h, w, C) each."""
     info, found = source.info, []
-    rows, columns = _places(info.shape[0]), _places(info.shape[1])
+    rows, columns = _places(info.shape[0], _ROWS), _places(info.shape[1], _COLUMNS)
     for y in rows:
-        # Rows that are decoded whole are read once, and few of them.
-        y = Span(y.start, min(y.stop, y.start + _ROWS)) if source.by_rows else y
         for x in [Span(0, info.shape[1])] if source.by_rows else columns:
             part = source.read(y, x)
             mask = source.read_mask(y, x) if info.masked else None
@@ -261,9 +259,9 @@ def _look_at(source: Source) -> list[Seen]:
     return found
 
 
-def _places(length: int) -> list[Span]:
-    """Return spans spread evenly over an axis; all of a short one."""
-    if length <= _PLACES * _SIDE:
+def _places(length: int, size: int) -> list[Span]:
+    """Return spans of a size spread evenly over an axis; all of a short one."""
+    if length <= _PLACES * size:
         return [Span(0, length)]
-    starts = [k * (length - _SIDE) // (_PLACES - 1) for k in range(_PLACES)]
-    return [Span(start, start + _SIDE) for start in starts]
+    starts = [k * (length - size) // (_PLACES - 1) for k in range(_PLACES)]
+    return [Span(start, start + size) for start in starts]
