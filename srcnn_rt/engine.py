@@ -26,7 +26,7 @@ from .io.base import Closing
 from .job import Progress
 from .margins import check_layout
 from .outcome import Report, peak_memory
-from .picture import PictureInfo
+from .picture import Nodata, PictureInfo, Reading
 from .program import Program
 from .runtime import Loader, Setup, load_whole
 from .session import PRECISIONS, PROVIDERS, available_threads
@@ -212,7 +212,9 @@ class Engine(Closing):
         image: Any,
         *,
         bands: bool = False,
+        alpha: bool | None = None,
         nodata: float | None = None,
+        classes: bool = False,
         data_range: Range | None = None,
         progress: Progress | None = None,
     ) -> Any:
@@ -230,10 +232,16 @@ class Engine(Closing):
             even, floats are neither clipped nor rounded. Alpha is 0 to the type's largest value, or 1.0.
         bands : bool
             Upscale each channel on its own whatever C is.
+        alpha : bool, optional
+            Whether the last channel is alpha, beside bands too; if None, what C says, and with `bands`
+            that it is not. Alpha is bicubic and goes through no network.
         nodata : float, optional
             Samples of this value are no data (of RGB, pixels whose three samples are): they do not
-            enter the network, and each becomes s x s of the same. NaN and infinity are treated so in any
-            case.
+            enter the network, and each becomes s x s of the same. NaN, infinity and floats from 2^120 on
+            are treated so in any case.
+        classes : bool
+            Samples are numbers of classes, of any type of whole numbers: each becomes s x s of the same,
+            and no network runs.
         data_range : see `Engine`, whose it is if None
         progress : callable, optional
             Called with (HR pixels done, HR pixels in all).
@@ -248,8 +256,8 @@ class Engine(Closing):
             If the shape or dtype is another one, or the array lies on a card that is not this engine's.
         """
         if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack__"):
-            return self._upscale_foreign(image, bands, nodata, data_range, progress)
-        picture = array_source(image, bands=bands, nodata=nodata)
+            return self._upscale_foreign(image, bands, alpha, nodata, classes, data_range, progress)
+        picture = array_source(image, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
         sink = ArraySink(picture.info.scaled(self.scale))
         self._process(picture, sink, progress, data_range)
         return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
@@ -258,7 +266,9 @@ class Engine(Closing):
         self,
         image: Any,
         bands: bool,
+        alpha: bool | None,
         nodata: float | None,
+        classes: bool,
         data_range: Range | None,
         progress: Progress | None,
     ) -> Any:
@@ -271,15 +281,13 @@ class Engine(Closing):
         if card is None:
             made = self.upscale(
                 arrays.on_host(image, self._provider),
-                bands=bands,
-                nodata=nodata,
-                data_range=data_range,
-                progress=progress,
-            )
+                bands=bands, alpha=alpha, nodata=nodata, classes=classes,
+                data_range=data_range, progress=progress,
+            )  # fmt: skip
             return give(made)
-        if nodata is not None:
-            raise ArgumentError("nodata is not taken for arrays on a card")
-        picture = arrays.take(image, card, self._setup.arrival(card), bands=bands)
+        if nodata is not None or classes:
+            raise ArgumentError(f"{'classes' if classes else 'nodata'} is not taken for arrays on a card")
+        picture = arrays.take(image, card, self._setup.arrival(card), bands=bands, alpha=alpha)
         sink = arrays.DeviceSink(card, picture.info.scaled(self.scale))
         setup = self._setup
         if self._asked == "auto":  # one window at a time, so a larger one
@@ -294,7 +302,9 @@ class Engine(Closing):
         *,
         axes: str | None = None,
         bands: bool = False,
+        alpha: bool | None = None,
         nodata: float | None = None,
+        classes: bool = False,
         data_range: Range | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -308,14 +318,14 @@ class Engine(Closing):
         source : has ``shape``, ``dtype`` (one of `SAMPLE_TYPES`) and slices that NumPy can take
         target : has ``shape``, s times the source's, the same ``dtype``, and slice assignment
         axes : the letters y, x and c in the order of the axes of both; None for ``"yx"`` or ``"yxc"``
-        bands, nodata, data_range, progress : as in `upscale`
+        bands, alpha, nodata, classes, data_range, progress : as in `upscale`
 
         Raises
         ------
         ArgumentError
             If a shape or dtype is another one.
         """
-        picture = SlicedSource(source, axes, bands=bands, nodata=nodata)
+        picture = SlicedSource(source, axes, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
         sink = SlicedSink(target, picture.info.scaled(self.scale), self.scale, axes)
         self._process(picture, sink, progress, data_range)
 
@@ -331,6 +341,9 @@ class Engine(Closing):
         cog: bool = False,
         quality: int | None = None,
         max_pixels: int | None = None,
+        bands: bool = False,
+        nodata: Nodata = None,
+        classes: bool = False,
         data_range: Range | None = None,
         progress: Progress | None = None,
     ) -> Report:
@@ -355,6 +368,11 @@ class Engine(Closing):
         cog : make a Cloud-Optimised GeoTIFF with overviews
         quality : 1 to 100 of a JPEG, WebP, AVIF or JPEG XL; None for 95 of a JPEG and no loss in others
         max_pixels : refuse larger pictures; 2³⁰ if None for formats that are not streamed
+        bands : upscale each channel on its own, whatever the file calls it; palettes stay colours
+        nodata : samples of this value are no data, in place of the file's own, and the result says so;
+            ``"none"`` if all are data
+        classes : samples are numbers of classes, as those of a georeferenced palette: each becomes s x s of
+            the same, with its colour and name, and no network runs
         data_range : see `Engine`, whose it is if None
         progress : called with (HR pixels done, HR pixels in all)
 
@@ -363,19 +381,23 @@ class Engine(Closing):
         SourceMissingError, PictureError, OutputError
             Naming the file and the rule; also if the result surely does not fit on the disk or into
             memory. Nothing is left under the name `target`.
+        ArgumentError
+            If the file's samples cannot be what `nodata` or `classes` says.
         """
-        from . import filejob, preflight
-        from .filejob import Job, Pages
+        from . import filejob, preflight, sampling
+        from .filejob import Pages
 
-        source, target = Path(source), Path(target)
         start = time.perf_counter()
-        output = Output(compress, cog, quality, self._threads)
-        identity = self._identity(data_range)
-        todo = Job(source, target, self.scale, identity, output, overwrite, resume, page, max_pixels)
+        todo = self.job(
+            source, target, overwrite=overwrite, resume=resume, page=page, compress=compress, cog=cog,
+            quality=quality, max_pixels=max_pixels, bands=bands, nodata=nodata, classes=classes,
+            data_range=data_range,
+        )  # fmt: skip
         preflight.check(todo, self._spec, self._setup)
         with Pages(todo, lambda info: check_layout(self._spec, info.layout)) as pages:
             preflight.check(todo, self._spec, self._setup, pages.infos)
-            self._ready_for(sum(info.shape[0] * info.shape[1] for info in pages.infos))
+            warnings = sampling.doubts(todo, pages.infos)
+            self._ready_for(*pages.infos)
             run = partial(self._run, data_range=self._range(data_range))
             filejob.upscale(todo, pages, self._plan_for, run, progress)
         infos = pages.infos
@@ -398,6 +420,7 @@ class Engine(Closing):
             seconds=round(seconds, 3),
             mpx_per_s=round(pixels / 1e6 / seconds, 3),
             peak_memory=peak_memory(),
+            warnings=warnings,
         )
 
     def estimate(self, source: str | Path, target: str | Path, **options: Any) -> Estimate:
@@ -433,6 +456,9 @@ class Engine(Closing):
         cog: bool = False,
         quality: int | None = None,
         max_pixels: int | None = None,
+        bands: bool = False,
+        nodata: Nodata = None,
+        classes: bool = False,
         data_range: Range | None = None,
     ) -> Job:
         """Return what `upscale_file` would do with the same arguments, without doing it.
@@ -452,6 +478,7 @@ class Engine(Closing):
             resume,
             page,
             max_pixels,
+            Reading(bands, nodata, classes),
         )
 
     def stream(
@@ -461,6 +488,10 @@ class Engine(Closing):
         region: tuple[slice, slice] | None = None,
         page: int = 1,
         max_pixels: int | None = None,
+        bands: bool = False,
+        alpha: bool | None = None,
+        nodata: Nodata = None,
+        classes: bool = False,
         data_range: Range | None = None,
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
         """Upscale a picture and hand out its parts as they are finished, in bounded memory.
@@ -471,7 +502,8 @@ class Engine(Closing):
         region : (rows, columns) of the source, without steps; only this part is read and upscaled,
             and is, pixel for pixel, that part of the whole result
         page : of a TIFF, from 1
-        max_pixels, data_range : as in `upscale_file`
+        max_pixels, bands, nodata, classes, data_range : as in `upscale_file`
+        alpha : as in `upscale`, of arrays; a file says it itself
 
         Yields
         ------
@@ -486,12 +518,16 @@ class Engine(Closing):
         SourceMissingError, PictureError, ArgumentError
         """
         with ExitStack() as stack:
+            value = None if nodata == "none" else nodata
             if isinstance(source, str | Path):
-                picture: Source = stack.enter_context(open_source(Path(source), page, max_pixels))
+                if alpha is not None:
+                    raise ArgumentError(f"{source}: alpha is said of arrays; bands=True overrules a file's")
+                reading = Reading(bands, nodata, classes)
+                picture: Source = stack.enter_context(open_source(Path(source), page, max_pixels, reading))
             elif isinstance(source, np.ndarray):
-                picture = array_source(source, bands=False, nodata=None)
+                picture = array_source(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
             else:
-                picture = SlicedSource(source)
+                picture = SlicedSource(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
             check_layout(self._spec, picture.info.layout)
             spans = stream.spans_of(region, picture.info.shape)
             run = partial(self._process, picture, progress=None, data_range=data_range, region=spans)
@@ -569,8 +605,8 @@ class Engine(Closing):
         data_range: Range | None = None,
         region: tuple[Span, Span] | None = None,
     ) -> None:
-        h, w = source.info.shape if region is None else (span.size for span in region)
-        self._ready_for(h * w)
+        shape = source.info.shape if region is None else (region[0].size, region[1].size)
+        self._ready_for(replace(source.info, shape=shape))
         job.process(
             source, sink, self._setup, self._pool, progress,
             region=region, data_range=self._range(data_range),
@@ -598,9 +634,10 @@ class Engine(Closing):
         if self._closed:
             raise ArgumentError("the engine is closed")
 
-    def _ready_for(self, pixels: int) -> None:
-        """Tune before the first large picture, of so many LR pixels."""
+    def _ready_for(self, *infos: PictureInfo) -> None:
+        """Tune before the first large picture; classes need no model."""
         self._check_open()
+        pixels = sum(i.shape[0] * i.shape[1] for i in infos if i.layout.color != "classes")
         if self._untuned and pixels * self.scale**2 >= TUNE_FROM:
             with self._tuning:
                 if self._untuned:  # not by another thread meanwhile

@@ -6,6 +6,7 @@
     ├── ArgumentError         (ValueError)         a tile, scale, array ... out of its rule
     ├── ModelError            (ValueError)         not a model, or one that cannot be tiled
     ├── PictureError          (ValueError)         not a picture, damaged, or of an unsupported kind
+    │   └── RangeError                             samples that do not live where the model would take them to
     ├── SourceMissingError    (FileNotFoundError)  a picture, model or checkpoint that is not there
     ├── OutputError           (OSError)            exists, not writable, disk full, format too small
     ├── OutOfMemoryError      (MemoryError)        a window is too large for the memory there is
@@ -25,6 +26,7 @@ __all__ = [
     "OutputError",
     "PictureError",
     "ProviderError",
+    "RangeError",
     "RuntimeMissingError",
     "SourceMissingError",
     "SrcnnError",
@@ -61,6 +63,10 @@ class ModelError(SrcnnError, ValueError):
 
 class PictureError(SrcnnError, ValueError):
     """The picture cannot be read as one; the message names the file and the rule."""
+
+
+class RangeError(PictureError):
+    """A model needs to know which samples are black and white, and the usual ones cannot be."""
 
 
 class SourceMissingError(SrcnnError, FileNotFoundError):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .errors import OutputError, PictureError, SrcnnError
+from .errors import OutputError, PictureError, RangeError, SrcnnError
 from .geometry import Plan
 from .io import (
     Output,
@@ -29,11 +29,11 @@ from .io import (
     page_count,
 )
 from .io.base import Closing
-from .io.files import ZARR_SUFFIXES
+from .io.files import TIFF_SUFFIXES, ZARR_SUFFIXES
 from .job import Progress
 from .journal import SUFFIX, Journal, fingerprint
 from .ownfile import clear_workspace, remove_own, workspace
-from .picture import PictureInfo
+from .picture import AS_SAID, PictureInfo, Reading
 
 PARTIAL = ".partial"
 # Seconds of work that a machine that goes down may cost; a killed process costs a chunk or two.
@@ -56,6 +56,7 @@ class Job:
     resume : go on with what an interrupted run left, if there is any
     page : the only one to be done, from 1; None for all
     max_pixels : refuse larger pictures
+    reading : what the samples of the source are taken for
     """
 
     source: Path
@@ -67,6 +68,7 @@ class Job:
     resume: bool = False
     page: int | None = None
     max_pixels: int | None = None
+    reading: Reading = AS_SAID
 
     @property
     def partial(self) -> Path:
@@ -86,7 +88,12 @@ class Job:
             "compress": self.output.compress,
             "cog": self.output.cog,
             "quality": self.output.quality,
+            **self.reading.facts(),
         }
+
+    def open(self, page: int) -> Source:
+        """Return a page of the source, from 1, to be closed; raises as `open_source`."""
+        return open_source(self.source, page, self.max_pixels, self.reading)
 
 
 class Pages(Closing):
@@ -110,7 +117,7 @@ class Pages(Closing):
         self._only: Source | None = None
         self.infos: list[PictureInfo] = []
         for number in self._numbers:
-            source = open_source(job.source, number, job.max_pixels)
+            source = job.open(number)
             try:
                 check(source.info)
             except PictureError as error:
@@ -126,7 +133,7 @@ class Pages(Closing):
         """Return a page's source, to be closed; from 0."""
         if self._only is not None:
             return self._only
-        return open_source(self._job.source, self._numbers[index], self._job.max_pixels)
+        return self._job.open(self._numbers[index])
 
     def close(self) -> None:
         if self._only is not None:
@@ -197,7 +204,10 @@ def upscale(
             with pages.open(k) as source:
                 if (source.info.shape, source.info.layout) != (infos[k].shape, infos[k].layout):
                     keep.discard(_changed(job))
-                run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
+                try:
+                    run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
+                except RangeError as error:
+                    raise RangeError(f"{job.source}: {error}") from error
         # A source that is gone was open to its end, or that would have been an error.
         if job.source.exists() and fingerprint(job.source, beside=True) != facts["source"]:
             keep.discard(_changed(job))
@@ -364,6 +374,7 @@ def _restore(journal: Journal, target: Target, plans: Sequence[Plan], scale: int
 def _publish(made: Path, job: Job) -> None:
     """Give a finished file its name, and take away what it grew with."""
     try:
+        _write_names(job)
         if made.is_dir() and job.target.is_dir() and not job.target.is_symlink():
             # A folder takes no other's place at once. A kill in between leaves all but the name.
             job.target.rename(workspace(job.partial) / "replaced")
@@ -372,6 +383,16 @@ def _publish(made: Path, job: Job) -> None:
         raise OutputError(f"{job.target}: cannot be written: {error.strerror}") from error
     _sync_folder(job.target.parent)
     _tidy(job)
+
+
+def _write_names(job: Job) -> None:
+    """Put beside a raster of classes what they are called."""
+    if not (job.reading.classes and job.target.suffix.lower() in TIFF_SUFFIXES):
+        return
+    from .io.tiff import categories
+
+    if (names := categories.scaled(job.source, job.scale)) is not None:
+        categories.write(job.target, names)
 
 
 def _tidy(job: Job, *, folder: bool = False) -> None:

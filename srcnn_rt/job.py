@@ -289,7 +289,7 @@ def plan_for(setup: Setup, info: PictureInfo, sink: Sink) -> Plan:
         info.shape,
         tile,
         margin=margin_for(model, info.layout),
-        rules=rules_for(model),
+        rules=rules_for(model, info.layout),
         block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
         max_chunk=widest,
     )

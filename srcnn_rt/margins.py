@@ -19,6 +19,8 @@ from .spec import ModelSpec
 
 def margin_for(model: ModelSpec, layout: Layout) -> int:
     """Return the LR margin that pictures of a layout need with a model."""
+    if layout.color == "classes":
+        return 0
     around = lead(model) + spare(model, layout)
     return around + blur(model) if has_plain_alpha(model, layout) else around
 
@@ -31,7 +33,12 @@ def check_layout(model: ModelSpec, layout: Layout) -> None:
     PictureError
         Naming both.
     """
-    if model.channels in (1, layout.channels):
+    if layout.color == "classes" or model.channels == 1:
+        return  # classes go through no model
+    if layout.color == "bands" and layout.alpha:
+        if model.channels == layout.colors:
+            return
+    elif model.channels == layout.channels:
         return
     if model.channels == 3:
         if layout.color == "bands":
@@ -40,8 +47,10 @@ def check_layout(model: ModelSpec, layout: Layout) -> None:
     raise PictureError(f"{model.name} takes pictures of {model.channels} channels, got {layout}")
 
 
-def rules_for(model: ModelSpec) -> tuple[Rules, Rules]:
-    """Return what a model asks of its windows on either axis."""
+def rules_for(model: ModelSpec, layout: Layout | None = None) -> tuple[Rules, Rules]:
+    """Return what a model asks of its windows on either axis: of classes nothing."""
+    if layout is not None and layout.color == "classes":
+        return Rules(), Rules()
     return tuple(  # type: ignore[return-value]
         Rules(
             axis.period,
@@ -72,8 +81,11 @@ def blur(model: ModelSpec) -> int:
 
 
 def has_plain_alpha(model: ModelSpec, layout: Layout) -> bool:
-    """Return whether there is an alpha that is not one of the model's own channels."""
-    return layout.alpha and model.channels != layout.channels
+    """Return whether there is an alpha that is not one of the model's own channels.
+
+    Beside bands it never is: a model of as many channels was made for bands.
+    """
+    return layout.alpha and (layout.color == "bands" or model.channels != layout.channels)
 
 
 def recolors(model: ModelSpec, layout: Layout) -> bool:

@@ -22,6 +22,7 @@ class Report:
     seconds : from opening the source to the finished file
     mpx_per_s : HR megapixels a second
     peak_memory : largest resident size of the process so far, bytes; None where unknown
+    warnings : what may not be as it was meant, a line each
     """
 
     source: str
@@ -39,6 +40,7 @@ class Report:
     seconds: float
     mpx_per_s: float
     peak_memory: int | None
+    warnings: tuple[str, ...] = ()
 
 
 def peak_memory() -> int | None:

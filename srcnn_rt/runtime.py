@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import program, spec
+from .classes import Copier
 from .errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
 from .geometry import Plan, Tile
 from .io import Source
@@ -292,6 +293,8 @@ def renderer(
     setup: Setup, network: Network | CardNetwork, source: Source, info: PictureInfo, plan: Plan, batch: int
 ) -> Work:
     """Return what a worker needs on one picture, of which windows are cut as `info` says."""
+    if source.info.layout.color == "classes":
+        return Copier(setup.model.scale, batch)
     if not _is_card(network):
         return Renderer(setup.model, cast("Network", network), info, plan, batch)
     from .card.arrays import DeviceSource

@@ -17,7 +17,7 @@ from .bicubic import REACH
 from .errors import SrcnnError
 from .filejob import Job
 from .geometry import Span
-from .io import open_source
+from .io import page_count
 from .io.tiff.head import Directory, Reader
 from .picture import PictureInfo
 
@@ -25,6 +25,8 @@ from .picture import PictureInfo
 SAMPLES, SAMPLES_LEAST, SAMPLE_HR = 25, 5, 512
 _SAMPLED_BYTES = 64 * 2**20  # what may be decoded for one of them
 _PAGES = 8  # that are looked at
+# Of an alpha: windows of so many LR pixels, and the largest part of what it shows that it may show in part.
+ALPHA_SIDE, SOFT = 128, 0.5
 _COMPRESSION, _ROWS_PER_STRIP, _TILE_WIDTH = 259, 278, 322
 
 
@@ -76,17 +78,64 @@ def ratio(job: Job, infos: Sequence[PictureInfo], compress: str, seconds: float 
             (h, w) = info.shape
             if head is not None and _costs(head, info, side) > _SAMPLED_BYTES:
                 return None
-            with open_source(job.source, page, job.max_pixels) as source:
+            with job.open(page) as source:
                 for k, (y, x) in enumerate(_places(h, w, side)):
                     late = seconds is not None and time.perf_counter() - start > seconds
                     if late and k >= SAMPLES_LEAST:
                         break
-                    made = _enlarged(source.read(y, x), job.scale)
+                    made = _enlarged(source.read(y, x), job.scale, classes=info.layout.color == "classes")
                     coded += len(_zarr_chunk(made) if compress == "zarr" else coded_tile(made, compress))
                     raw += made.nbytes
     except SrcnnError:
         return None  # the job itself will say what is wrong
     return coded / raw if raw else None
+
+
+def doubts(job: Job, infos: Sequence[PictureInfo] | None = None) -> tuple[str, ...]:
+    """Tell, a line each, what is called alpha in a georeferenced TIFF and does not look it.
+
+    A common writer calls the fourth of four bands alpha, and in aerial pictures that is near-infrared. An
+    alpha is nothing or all at nearly every place; of what is neither, windows all over the picture are asked.
+
+    Parameters
+    ----------
+    infos : of the job's pages; read if None
+    """
+    if not is_tiff(job.source):
+        return ()
+    found = []
+    try:
+        pages = range(1, 1 + page_count(job.source)) if job.page is None else range(job.page, job.page + 1)
+        head = _head(job.source)
+        for k, page in enumerate(pages[:_PAGES]):
+            if infos is not None and not _has_placed_alpha(infos[k]):
+                continue
+            with job.open(page) as source:
+                info = source.info
+                if not _has_placed_alpha(info) or _costs(head, info, ALPHA_SIDE) > _SAMPLED_BYTES:
+                    continue
+                windows = [source.read(y, x)[:, :, -1] for y, x in _places(*info.shape, ALPHA_SIDE)]
+            if words := _doubt(windows, tiles.white(info.dtype)):
+                where = f", page {page}" if len(pages) > 1 else ""
+                line = f"{job.source}{where}: band {info.layout.channels} is called alpha but {words}"
+                found.append(f"{line}; --bands treats it as a band")
+    except SrcnnError:
+        return ()  # the job itself will say what is wrong
+    return tuple(found)
+
+
+def _has_placed_alpha(info: PictureInfo) -> bool:
+    placed = any(info.metadata.raster.get(key) for key in ("crs", "transform", "gcps", "rpcs"))
+    return placed and info.layout.alpha
+
+
+def _doubt(windows: Sequence[NDArray[Any]], white: float) -> str | None:
+    """Return why samples of an alpha, of which `white` hides nothing, are hardly one."""
+    seen = sum(int(np.count_nonzero(w)) for w in windows)
+    whole = sum(int(np.count_nonzero(w == white)) for w in windows)
+    if seen == 0:
+        return "hides all that was looked at"
+    return "looks like data" if seen - whole > SOFT * seen else None
 
 
 def _costs(head: Directory, info: PictureInfo, side: int) -> int:
@@ -116,11 +165,15 @@ def _zarr_chunk(samples: NDArray[Any]) -> bytes:
     return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(samples.transpose(2, 0, 1)).tobytes(), 3))
 
 
-def _enlarged(samples: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Return (h, w, C) enlarged by bicubic, of the same type."""
-    white = 1 if samples.dtype.kind == "f" else np.iinfo(samples.dtype).max
+def _enlarged(samples: NDArray[Any], scale: int, *, classes: bool) -> NDArray[Any]:
+    """Return (h, w, C) enlarged by bicubic, of the same type; of classes by copying."""
+    if classes:
+        return samples.repeat(scale, axis=0).repeat(scale, axis=1)
     values = np.pad(samples, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge").transpose(2, 0, 1)
-    made = tiles.enlarge(np.ascontiguousarray(values[np.newaxis], np.float32) / np.float32(white), scale)[0]
-    if samples.dtype.kind != "f":
-        made = np.rint(np.clip(made, 0, 1) * white)
-    return np.ascontiguousarray(made.transpose(1, 2, 0).astype(samples.dtype))
+    with np.errstate(over="ignore", invalid="ignore"):  # what float32 or float16 do not hold
+        windows = np.ascontiguousarray(values[np.newaxis], np.float32)
+        made: NDArray[Any] = tiles.enlarge(windows, scale)[0]
+        if samples.dtype.kind != "f":
+            limits = np.iinfo(samples.dtype)
+            made = np.rint(np.clip(made.astype(np.float64), limits.min, limits.max))
+        return np.ascontiguousarray(made.transpose(1, 2, 0).astype(samples.dtype))

@@ -311,6 +311,8 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
             f"metadata format must be {FORMAT}, got {meta['format']}: written by a newer version"
         )
     equivariant = facts.types == ("float32", "float32") and is_equivariant(proto)
+    if meta.get("range") == ANY_RANGE and not equivariant:
+        raise ModelError("metadata say that it is right in any range, but its graph is not equivariant")
     return ModelSpec(
         name=name,
         architecture=meta.get("architecture", "unknown"),

@@ -4,6 +4,9 @@ Nodata values, what a mask hides, NaN and infinity would spread over all pixels 
 from. So before a part of a picture goes through it, they take the mean of the data around them, as
 colour does under what is transparent; of the result, the pixels of an LR pixel that is not data are
 copies of it. Pixels further from them than the margin are the same, bit for bit, as without them.
+
+Nor are floats data from 2^120 (1.3e36) on, which writers put where there are none: float32 ends at 2^128, so
+that bicubic, luminance or a layer of gain 256 would make infinity of them.
 """
 
 from __future__ import annotations
@@ -17,10 +20,16 @@ from . import color
 from .picture import PictureInfo
 
 Invalid = NDArray[np.bool_]
+HUGE = 2.0**120
 
 
 def concerns(info: PictureInfo) -> bool:
-    """Return whether a picture can have samples that are not data."""
+    """Return whether a picture can have samples that are not data, and that matters.
+
+    Classes are copied, data or not: only their mask has to come along.
+    """
+    if info.layout.color == "classes":
+        return info.masked
     return info.masked or info.nodata is not None or info.dtype.kind == "f"
 
 
@@ -38,14 +47,17 @@ def invalid(part: NDArray[Any], info: PictureInfo, mask: NDArray[np.bool_] | Non
     -------
     (h, w, C) or None if all are data
     """
+    if info.layout.color == "classes":
+        return None
     colors = part[:, :, : info.layout.channels - info.layout.alpha]
     found = np.zeros(colors.shape, np.bool_)
-    if info.nodata is not None and not np.isnan(info.nodata):
-        found |= colors == _stored(info)
+    if _has_value(info):
+        found |= _is_nodata(colors, info)
         if info.layout.color == "rgb":
             found &= found.all(axis=2, keepdims=True)
     if info.dtype.kind == "f":
-        found |= ~np.isfinite(colors)
+        least = HUGE if float(np.finfo(info.dtype).max) > HUGE else np.inf
+        found |= ~(np.abs(colors) < least)  # NaN is not below it either
         if info.layout.color == "rgb":  # colour is computed from all three
             found |= found.any(axis=2, keepdims=True)
     if mask is not None:
@@ -99,7 +111,7 @@ def put_back(
     out : (s·h, s·w, C), changed in place
     part, invalid : (h, w, C) as they were before `fill`; None if all are data
     """
-    if info.nodata is not None and not np.isnan(info.nodata):
+    if _has_value(info) and info.layout.color != "classes":
         _step_aside(out, info)
     if invalid is None:
         return
@@ -113,27 +125,43 @@ def enlarge(plane: NDArray[Any], scale: int) -> NDArray[Any]:
     return plane.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _stored(info: PictureInfo) -> Any:
-    """Return the nodata value as it stands in the samples: float32 pictures hold the nearest."""
+def _has_value(info: PictureInfo) -> bool:
+    return info.nodata is not None and not np.isnan(info.nodata)
+
+
+def _is_nodata(samples: NDArray[Any], info: PictureInfo) -> Invalid:
+    """Tell which samples have the nodata value."""
+    least, most = _range(info)
+    if least == most:
+        return np.asarray(samples == most)
+    return np.asarray((samples >= least) & (samples <= most))
+
+
+def _range(info: PictureInfo) -> tuple[Any, Any]:
+    """Return the least and the largest sample that is the nodata value; floats hold the nearest."""
+    value = info.nodata or 0
     if info.dtype.kind != "f":
-        return info.nodata
+        whole = int(value) if np.isfinite(value) and value == int(value) else value
+        return whole, whole
     with np.errstate(over="ignore"):
-        return np.float32(info.nodata or 0)
+        least, most = (info.dtype.type(value + way * info.nodata_within) for way in (-1, 1))
+    return least, most
 
 
 def _step_aside(out: NDArray[Any], info: PictureInfo) -> None:
-    """Move computed samples off the nodata value by one step: they are data."""
-    value = _stored(info)
+    """Move computed samples off the nodata value to the next one beside it: they are data."""
+    least, most = _range(info)
     colors = out[:, :, : info.layout.channels - info.layout.alpha]
-    taken = colors == value
+    taken = _is_nodata(colors, info)
     if info.layout.color == "rgb":
-        taken = taken.all(axis=2, keepdims=True)
+        taken = np.asarray(taken.all(axis=2, keepdims=True))
     if not taken.any():
         return
     if info.dtype.kind == "f":
-        step = np.nextafter(value, np.float32(0 if value else 1))
+        near, to = (least, 0) if most > 0 else (most, 0 if most else 1)
+        step = np.nextafter(near, info.dtype.type(to))
     else:
-        step = value + 1 if value < np.iinfo(info.dtype).max else value - 1
+        step = most + 1 if most < np.iinfo(info.dtype).max else most - 1
     np.copyto(colors, info.dtype.type(step), where=taken)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import validity
-from .errors import ArgumentError, PictureError
+from .errors import ArgumentError, RangeError
 from .geometry import Span
 from .io import Source
 from .picture import PictureInfo
@@ -150,7 +150,7 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
 
     Raises
     ------
-    PictureError
+    RangeError
         If the model needs a range, and the samples clearly do not live in that of their type.
     """
     info = source.info
@@ -159,10 +159,13 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
     top = None if dtype.kind == "f" else min(info.top or math.inf, float(np.iinfo(dtype).max))
     gain, offset = np.ones(count), np.zeros(count)
     plain = Values(info, dtype, gain, offset, top)
-    if hasattr(source, "card"):  # nothing of it is looked at on this side of the bus
+    # Classes are copied, and what lies on a card is not looked at on this side of the bus.
+    if info.layout.color == "classes" or hasattr(source, "card"):
         return plain
+    opaque = top if info.top is not None and top is not None else white(dtype)
+    usual = not info.layout.alpha or opaque == white(dtype)
     if model.equivariant:
-        if dtype in DTYPES and dtype.kind != "f":
+        if dtype in DTYPES and dtype.kind != "f" and usual:
             return plain
         if not info.layout.alpha and (dtype.kind == "f" or dtype.itemsize > 2):
             looked_at = _look_at(source)
@@ -170,7 +173,7 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
             gain[:] = _power(looked_at, offset, dtype)
     else:
         low, high = _black_and_white(source, data_range)
-        if dtype in DTYPES and (low, high) == (0, white(dtype)):
+        if dtype in DTYPES and (low, high) == (0, white(dtype)) and usual:
             return plain
         gain[:colors], offset[:colors] = 1 / (high - low), low
     if info.layout.alpha:
@@ -187,7 +190,7 @@ def _black_and_white(source: Source, asked: DataRange) -> tuple[float, float]:
 
     Raises
     ------
-    PictureError
+    RangeError
     """
     info = source.info
     if asked.kind == "given":
@@ -208,7 +211,7 @@ def _black_and_white(source: Source, asked: DataRange) -> tuple[float, float]:
     else:
         wrong = first < low - _BELOW * span or last > high + (_ABOVE - 1) * span
     if wrong:
-        raise PictureError(
+        raise RangeError(
             f"samples from {first:g} to {last:g} are not what this model takes {info.dtype} for, {low:g} to "
             f"{high:g}; give --data-range LOW..HIGH (dtype for that range), or take a model that needs none, such "
             f"as srcnn-915-x2"

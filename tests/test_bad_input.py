@@ -148,17 +148,17 @@ def test_zero_size(engine: Engine, tmp_path: Path) -> None:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
 
 
-@pytest.mark.parametrize("dtype", ["int16", "int32", "uint32", "float64", "complex64"])
+@pytest.mark.parametrize("dtype", ["int64", "uint64", "complex64", "complex128"])
 def test_an_unsupported_depth(tmp_path: Path, engine: Engine, dtype: str) -> None:
     write_raster(tmp_path / "a.tif", dtype)
-    with pytest.raises(PictureError, match=f"samples must be uint8, uint16, float32, got {dtype}"):
+    with pytest.raises(PictureError, match=f"samples must be uint8, int8, .*, float64, got {dtype}"):
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
     assert contents(tmp_path) == ["a.tif"]
 
 
 def test_an_unsupported_depth_on_the_command_line(tmp_path: Path) -> None:
-    write_raster(tmp_path / "a.tif", "int32")
-    fails(command(tmp_path, "upscale", "a.tif"), "a.tif: samples must be", "got int32")
+    write_raster(tmp_path / "a.tif", "int64")
+    fails(command(tmp_path, "upscale", "a.tif"), "a.tif: samples must be", "got int64")
 
 
 def test_another_driver_behind_a_tiff_name(engine: Engine, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def refused(path: Path, rule: str, **options: Any) -> None:
         ('{"zarr_format": 4, "node_type": "array"}', "neither an array nor a group of zarr_format 3"),
         ('{"zarr_format": 3, "node_type": "group", "attributes": 3}', "attributes must be an object"),
         ('{"zarr_format": 3, "node_type": "group"}', "a group without multiscales"),
-        ('{"zarr_format": 3, "node_type": "array"}', "samples must be uint8, uint16 or float32, got None"),
+        ('{"zarr_format": 3, "node_type": "array"}', "samples must be uint8, int8, "),
     ],
 )
 def test_garbage_metadata_are_refused(tmp_path: Path, content: str, rule: str) -> None:
@@ -96,8 +96,8 @@ def test_collections_are_refused(tmp_path: Path, key: str) -> None:
         ({"chunks": [0, 5]}, "sizes of at least 1"),
         ({"chunks": [1, 1], "shape": [10_000, 10_000]}, "chunks must not be tiny"),
         ({"chunks": None}, "chunks must be a list"),
-        ({"dtype": "|O"}, "samples must be uint8, uint16 or float32, got '|O'"),
-        ({"dtype": "<i2"}, "got '<i2'"),
+        ({"dtype": "|O"}, "float32, float64, got '|O'"),
+        ({"dtype": "<i8"}, "got '<i8'"),
         ({"dtype": [["a", "|u1"]]}, "samples must be uint8"),
         ({"filters": [{"id": "pickle"}]}, "the codec 'pickle' is not one of"),
         ({"filters": [{"id": ["pickle"]}]}, "the codec ['pickle'] is not one of"),
@@ -129,7 +129,7 @@ def grid(*chunk: int) -> dict[str, Any]:
         (grid(2**40, 1), "a chunk must hold at most 256 MiB"),
         ({"chunk_grid": {"name": "odd"}}, "the chunk grid must be regular"),
         ({"chunk_grid": {"name": "regular"}}, "chunks must be a list"),
-        ({"data_type": "int16"}, "got 'int16'"),
+        ({"data_type": "int64"}, "got 'int64'"),
         ({"data_type": {"name": "uint8"}}, "samples must be"),
         ({"codecs": [{"name": "numcodecs.pickle"}]}, "the codec 'numcodecs.pickle' is not one of"),
         ({"codecs": None}, "codecs must be a list"),

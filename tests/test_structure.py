@@ -36,7 +36,7 @@ LAYERS = [
     },
     {"tiles", "session", "session_openvino", "io", "pipeline", "metrics", "filters"},
     {"protocol", "figures"},
-    {"render", "pixels", "runtime", "validity", "card"},
+    {"render", "pixels", "runtime", "validity", "card", "classes"},
     {"values"},
     {"job", "trials", "stream"},
     {"filejob"},

@@ -14,12 +14,13 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import Engine, PictureError
+from srcnn_rt import Engine, OutputError, PictureError
 from srcnn_rt.geometry import Span
-from srcnn_rt.io import open_source, page_count
+from srcnn_rt.io import Output, check_holds, open_source, page_count
 from srcnn_rt.io.tiff import descriptions, imagej, photoshop
 from srcnn_rt.io.tiff import head as tiff_head
 from srcnn_rt.io.tiff.head import Directory, Field, Reader
+from srcnn_rt.picture import Layout, PictureInfo
 from tests.tiffs import by_tifffile, picture_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -325,3 +326,10 @@ def test_metadata_that_is_damaged_does_not_stop_the_picture(tmp_path: Path) -> N
     with Engine("bicubic-x2", "cpu", 32) as engine:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
         assert (by_tifffile(tmp_path / "b.tif") == engine.upscale(picture)).all()
+
+
+def test_a_result_with_sides_that_gdal_does_not_count(tmp_path: Path) -> None:
+    """Found by fuzzing: a page of 2^30 rows enlarged."""
+    info = PictureInfo((2**31, 48), Layout.of(1), np.dtype(np.uint8))
+    with pytest.raises(OutputError, match=r"b\.tif: TIFF sides are at most 2147483647 pixels, got 48 x 2147"):
+        check_holds(tmp_path / "b.tif", [info], Output())

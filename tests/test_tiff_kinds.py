@@ -32,12 +32,18 @@ def engine() -> Engine:
 
 
 def doubled(
-    engine: Engine, source: Path, expected: np.ndarray, *, bands: bool = False, **how: object
+    engine: Engine,
+    source: Path,
+    expected: np.ndarray,
+    *,
+    bands: bool = False,
+    alpha: bool | None = None,
+    **how: object,
 ) -> Path:
     """Upscale a file; its result is that of the array which it means. Return where it is."""
     target = source.with_name("out.tif")
     engine.upscale_file(source, target, overwrite=True, **how)
-    assert np.array_equal(by_tifffile(target), engine.upscale(expected, bands=bands))
+    assert np.array_equal(by_tifffile(target), engine.upscale(expected, bands=bands, alpha=alpha))
     return target
 
 
@@ -286,8 +292,10 @@ def colour_tiff(path: Path, kind: str, picture: np.ndarray) -> np.ndarray:
 def test_other_colours_are_kept_as_they_are(engine: Engine, tmp_path: Path, kind: str, cog: bool) -> None:
     picture = picture_of({"cmyk": 4, "cmyk jpeg": 4, "cmyka": 5}.get(kind, 3), np.uint8, 300, 310)
     stored = colour_tiff(tmp_path / "a.tif", kind, picture)
-    target = doubled(engine, tmp_path / "a.tif", stored, bands=True, cog=cog)
-    reads_back(target, engine.upscale(stored, bands=True), pillow=kind.startswith("cmyk j") or kind == "cmyk")
+    alpha = kind == "cmyka"
+    target = doubled(engine, tmp_path / "a.tif", stored, bands=True, alpha=alpha, cog=cog)
+    made = engine.upscale(stored, bands=True, alpha=alpha)
+    reads_back(target, made, pillow=kind.startswith("cmyk j") or kind == "cmyk")
     with tifffile.TiffFile(tmp_path / "a.tif") as a, tifffile.TiffFile(target) as b:
         for page in [b.pages[0], b.pages[-1]]:
             assert page.photometric == a.pages[0].photometric

@@ -15,8 +15,9 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import Engine
+from srcnn_rt import ArgumentError, Engine, OutputError
 from srcnn_rt.io import ArraySink, ArraySource
+from srcnn_rt.io.nodata import digits_within
 from srcnn_rt.job import process
 from srcnn_rt.picture import Layout, PictureInfo
 from tests.conftest import drawing
@@ -191,6 +192,84 @@ def test_no_halo_at_the_edge_of_nodata() -> None:
     assert np.abs(got[:, :40].astype(int) - plain[:, :40]).max() <= 1
 
 
+def test_floats_beyond_what_a_network_can_bear_are_no_data() -> None:
+    """From 2^120 on, of either sign; what is below is data, and what is far from them is as without them."""
+    picture = picture_of(1, np.float32, 40, 50)
+    lowest, most = np.finfo(np.float32).min, np.finfo(np.float32).max
+    for k, value in enumerate((lowest, most, 2.0**120, -(2.0**120), 1e37)):
+        picture[5 + 6 * k, 20:23] = value
+    with Engine("srcnn-915-x2", "cpu", 16) as engine:
+        got = run(engine, picture, Layout("gray", 1), None, None)
+        gone = np.abs(picture) >= 2.0**120
+        big, own = (a[..., 0].repeat(2, 0).repeat(2, 1) for a in (gone, picture))
+        assert np.array_equal(got[big], own[big][:, None])
+        calm = run(engine, np.where(gone, np.float32(0.5), picture), Layout("gray", 1), None, None)
+        far = ~near(gone[..., 0], engine.margin).repeat(2, 0).repeat(2, 1)
+        assert far.any()
+        assert np.abs(got - calm)[far].max() < 1e-5
+        assert np.abs(got[~big]).max() < 2
+        bands = np.concatenate([picture, picture_of(1, np.float32, 40, 50, 3)], axis=2)
+        assert np.array_equal(run(engine, bands, Layout("bands", 2), None, None)[..., :1], got)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64, np.uint8, np.float16, np.float64])
+def test_the_rule_holds_for_samples_of_any_type(dtype: type) -> None:
+    """`validity` alone, of types that a source may give: what is no data, and the value beside it."""
+    from srcnn_rt import validity
+
+    kind = np.dtype(dtype)
+    limits = np.iinfo(kind) if kind.kind in "iu" else np.finfo(kind)
+    for value in (0, 7, limits.min, limits.max):
+        if kind == np.int64 and value == limits.max:
+            continue  # GDAL's texts are doubles, and it is none
+        part = np.full((6, 6, 2), 5, kind)
+        part[2, 3, 0] = value
+        info = PictureInfo((6, 6), Layout("bands", 2), kind, nodata=float(value))
+        found = validity.invalid(part, info)
+        assert found is not None
+        assert np.argwhere(found).tolist() == [[2, 3, 0]]
+        filled = validity.fill(part, found, info, 2)
+        assert filled.dtype == kind
+        assert (filled == 5).all()
+        out = np.full((6, 6, 2), value, kind)
+        validity.put_back(out, part, found, info, 1)
+        assert out[2, 3, 0] == value
+        out[2, 3, 0] = 5
+        assert (out != kind.type(value)).all()
+        assert np.isfinite(out.astype(np.float64)).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "within"),
+    [
+        ("-3.402823e+38", np.float32, 4 * 2.0**-23 * 3.402823e38),
+        ("-3.40282e+38", np.float32, 5e32),
+        ("-3.402823e+38", np.float64, 5e31),
+        ("-9999", np.float32, 4 * 2.0**-23 * 9999),
+        ("-9999.1", np.float64, 0),
+        ("12345.678", np.float64, 0),
+        ("-3.4e+38", np.float64, 0),
+        ("1e20", np.float64, 0),
+        ("-1.79769313486231e+308", np.float64, 5e293),
+        ("-1.79769313486232e+308", np.float64, 0),  # rounded beyond the end, and no data in any case
+        ("-9999", np.int16, 0),
+        ("0", np.float32, 0),
+        ("nan", np.float32, 0),
+        ("-inf", np.float32, 0),
+        ("1e400", np.float32, 0),
+        ("1.234567e-999999999999", np.float32, 0),
+        ("1.234567e9999999999999999999", np.float32, 0),
+        ("9" * 1000, np.float64, 0),
+        ("snan", np.float32, 0),
+        ("", np.float32, 0),
+        ("none of these", np.float32, 0),
+        ("-9999\0", np.float32, 4 * 2.0**-23 * 9999),
+    ],
+)
+def test_how_near_a_text_is_to_what_it_means(text: str, kind: type, within: float) -> None:
+    assert digits_within(text, np.dtype(kind)) == pytest.approx(within, rel=1e-6)
+
+
 # In files
 
 
@@ -332,6 +411,95 @@ def test_nan_and_infinity_stay_where_they_are(engine: Engine, tmp_path: Path) ->
     got = by_tifffile(target)[..., 0]
     assert (~np.isfinite(got) == (~np.isfinite(picture[..., 0])).repeat(2, 0).repeat(2, 1)).all()
     reads_back(target, check(engine, picture, Layout("gray", 1), None, None))
+
+
+def tagged(path: Path, picture: np.ndarray, text: str) -> Path:
+    tifffile.imwrite(path, picture[..., 0], extratags=[(42113, "s", 0, text, True)])
+    return path
+
+
+@pytest.mark.parametrize("text", ["-3.402823e+38", "-3.40282347e+38", "-3.4028234663852886e+38"])
+@pytest.mark.parametrize("value", [np.finfo(np.float32).min, np.float32(1.2345678e30)])
+def test_nodata_within_the_digits_of_its_text(
+    engine: Engine, tmp_path: Path, text: str, value: np.float32
+) -> None:
+    """Samples as the writer had them, a tag of fewer digits: the very samples and the tag are kept."""
+    if value > 0:
+        text = {"-3.402823e+38": "1.234568e+30"}.get(text, "1.23456779e+30")
+    picture = picture_of(1, np.float32)
+    picture[10:20, 15:30] = value
+    picture[30, 5:9] = np.nan
+    target = upscaled(engine, tagged(tmp_path / "a.tif", picture, text))
+    got = by_tifffile(target)
+    gone = ~(np.abs(picture) < 1e29)
+    big = gone[..., 0].repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(got[big], picture.repeat(2, 0).repeat(2, 1)[big], equal_nan=True)
+    assert np.abs(got[~big]).max() < 2
+    calm = engine.upscale(np.where(gone, np.float32(0.5), picture))
+    far = ~near(gone[..., 0], engine.margin).repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(got[far], calm[far])
+    with tifffile.TiffFile(target) as file:
+        assert file.pages[0].tags[42113].value == text
+    with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(target) as b:
+        assert a.nodata == b.nodata
+
+
+def test_float32_nodata_is_as_near_as_gdal_has_it(engine: Engine, tmp_path: Path) -> None:
+    """What GDAL masks in the source is no data, and it masks just that in the result."""
+    rng = np.random.default_rng(0)
+    value = np.float32(-9999.1)
+    picture = (-9999.1 + 0.05 * rng.standard_normal((45, 60, 1))).astype(np.float32)
+    picture[20:25, 20:40] = value
+    for k in range(-6, 7):  # floats beside each other
+        picture[5, 10 + k] = value
+        for _ in range(abs(k)):
+            picture[5, 10 + k] = np.nextafter(picture[5, 10 + k], np.float32(np.sign(k) * np.inf))
+    target = upscaled(engine, tagged(tmp_path / "a.tif", picture, "-9999.1"))
+    with rasterio.open(tmp_path / "a.tif") as file:
+        before = file.read_masks(1) > 0
+    with rasterio.open(target) as file:
+        after = file.read_masks(1) > 0
+    assert 200 < (~before).sum() < 300
+    assert np.array_equal(after, before.repeat(2, 0).repeat(2, 1))
+
+
+def test_nodata_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
+    picture = picture_of(1, np.uint8)
+    picture[picture == 7] = 8
+    picture[10:20, 15:30] = 7
+    source = write(tmp_path / "a.tif", picture, nodata=0)
+    target = upscaled(engine, source, nodata=7)
+    assert np.array_equal(by_tifffile(target), run(engine, picture, Layout("gray", 1), 7.0, None))
+    with rasterio.open(target) as file:
+        assert file.nodata == 7
+    target = upscaled(engine, source, nodata="none")
+    assert np.array_equal(by_tifffile(target), engine.upscale(picture))
+    with rasterio.open(target) as file:
+        assert file.nodata is None
+    for window, part in engine.stream(source, nodata=7):
+        expected = run(engine, picture, Layout("gray", 1), 7.0, None)
+        assert np.array_equal(part, expected[window])
+    with pytest.raises(ArgumentError, match=r"a\.tif: nodata must be a value .* uint8, got -9999"):
+        upscaled(engine, source, nodata=-9999)
+    floats = write(tmp_path / "f.tif", np.where(picture == 7, np.nan, picture / 255).astype(np.float32))
+    target = upscaled(engine, floats, nodata=float("nan"))
+    with rasterio.open(target) as file:
+        assert np.isnan(file.nodata)
+        assert (file.read_masks(1) == 0).sum() == 4 * 150
+
+
+def test_nodata_of_a_coded_picture(engine: Engine, tmp_path: Path) -> None:
+    import cv2
+
+    picture = picture_of(1, np.uint8)
+    picture[10:20, 15:30] = 7
+    cv2.imwrite(str(tmp_path / "a.png"), picture[..., 0])
+    target = upscaled(engine, tmp_path / "a.png", nodata=7)
+    assert np.array_equal(by_tifffile(target), run(engine, picture, Layout("gray", 1), 7.0, None))
+    with rasterio.open(target) as file:
+        assert file.nodata == 7
+    with pytest.raises(OutputError, match="PNG does not hold a nodata value; write a TIFF instead"):
+        engine.upscale_file(tmp_path / "a.png", tmp_path / "b.png", nodata=7)
 
 
 def test_pictures_of_nothing_but_nodata(engine: Engine, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from srcnn_rt.io import PICTURE_SUFFIXES
+from srcnn_rt.picture import SAMPLE_TYPES
 
 ROOT = Path(__file__).parent.parent
 H, W = 20, 24
@@ -106,7 +107,11 @@ def _tiff() -> Seeds:
         resolutionunit="inch",
         description="a text",
     )
-    add("int16", picture(1, np.int16)[..., 0])
+    for name in SAMPLE_TYPES:
+        add(name, picture(1, name)[..., 0], rowsperstrip=8)
+        add(f"{name} predictor", picture(3, name), photometric="rgb", compression="deflate", predictor=True)
+    add("12 bits declared", picture(1, np.uint16)[..., 0] >> 4, extratags=[(281, 3, 1, 4095, True)])
+    add("int64", picture(1, np.int64)[..., 0])
     for kind in ("deflate", "lzw", "zstd", "packbits", "lzma", "webp", "lerc"):
         for form in ({"rowsperstrip": 8}, {"tile": (16, 16)}):
             try:
@@ -211,6 +216,8 @@ def _png() -> Seeds:
         "16-bit rgba": bytes(cv2.imencode(".png", picture(4, np.uint16))[1]),
     }
     found["interlaced"] = _interlaced()
+    bits = found["16-bit"]
+    found["significant bits"] = bits[:33] + _chunk(b"sBIT", b"\x0c") + bits[33:]
     gamma = [(b"gAMA", struct.pack(">I", 45455)), (b"sRGB", b"\0"), (b"cHRM", struct.pack(">8I", *range(8)))]
     found["gamma"] = found["rgb"][:33] + b"".join(_chunk(*c) for c in gamma) + found["rgb"][33:]
     return found
@@ -332,6 +339,11 @@ def _zarr() -> Seeds:
             path = Path(folder) / f"plain{version}.zarr"
             zarr.create_array(path, data=picture(1)[..., 0], chunks=(16, 16), zarr_format=version)
             found[f"plain, format {version}"] = pack(path)
+            for name in ("int16", "float16", "float64"):
+                path = Path(folder) / f"{name}-{version}.zarr"
+                data = picture(1, name)[..., 0]
+                zarr.create_array(path, data=data, chunks=(16, 16), zarr_format=version)
+                found[f"{name}, format {version}"] = pack(path)
     return found
 
 

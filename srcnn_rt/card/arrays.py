@@ -91,12 +91,13 @@ class DeviceSink(Closing):
         pass
 
 
-def take(image: Any, card: Card, stream: int, *, bands: bool) -> DeviceSource:
+def take(image: Any, card: Card, stream: int, *, bands: bool, alpha: bool | None = None) -> DeviceSource:
     """Take an array of another library that lies on `card`, when it is ready.
 
     Parameters
     ----------
     stream : of the card, on which the array's owner is told to have it ready
+    bands, alpha : as in `Layout.of`
 
     Raises
     ------
@@ -118,7 +119,7 @@ def take(image: Any, card: Card, stream: int, *, bands: bool) -> DeviceSource:
         raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {shape}")
     whole = shape if len(shape) == 3 else (*shape, 1)
     array = DeviceArray(value, whole, np.dtype(_TYPES[value.data_type()]))
-    return DeviceSource(array, card, Layout.of(whole[2], bands=bands))
+    return DeviceSource(array, card, Layout.of(whole[2], bands=bands, alpha=alpha))
 
 
 def _contiguous(image: Any) -> Any:

@@ -44,6 +44,20 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is neither a whole number nor 'auto'", param, ctx)
 
 
+class NodataType(click.ParamType):  # type: ignore[type-arg]
+    """A number, or ``none``."""
+
+    name = "VALUE|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from ..io import nodata
+
+        try:
+            return nodata.parse(str(value))
+        except ArgumentError as error:
+            self.fail(str(error), param, ctx)
+
+
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("-o", "--output", metavar="FILE|DIR", help="Where to write; beside the input by default.")
@@ -77,6 +91,16 @@ class TileType(click.ParamType):  # type: ignore[type-arg]
     "--max-pixels", type=click.IntRange(1), metavar="N",
     help="Refuse larger pictures. By default 2^30 where a picture has to be in memory whole.",
 )  # fmt: skip
+@click.option(
+    "--bands", is_flag=True, help="Take every channel for a band of its own, alpha and colours too."
+)
+@click.option(
+    "--nodata", type=NodataType(), metavar="VALUE|none",
+    help="Samples of this value are no data, whatever the file says.",
+)  # fmt: skip
+@click.option(
+    "--classes", is_flag=True, help="Pixels are numbers of classes (land cover): copy them, never blend."
+)
 @click.option("--whole", is_flag=True, help="Run the model once on each whole picture, untiled.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same job ended.")
 @click.option(
@@ -101,6 +125,9 @@ def upscale(
     quality: int | None,
     page: int | None,
     max_pixels: int | None,
+    bands: bool,
+    nodata: Any,
+    classes: bool,
     whole: bool,
     resume: bool,
     dry_run: bool,
@@ -128,7 +155,7 @@ def upscale(
     """
     # Before GDAL is loaded: its block cache would take 5% of the machine's memory.
     os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
-    from .. import spec
+    from .. import sampling, spec
     from ..engine import Engine
     from ..estimates import lines
     from ..io import is_picture, make_folder
@@ -164,6 +191,7 @@ def upscale(
             settings: dict[str, Any] = {
                 "overwrite": overwrite, "resume": resume or (several and not overwrite), "page": page,
                 "compress": compress, "cog": cog, "quality": quality, "max_pixels": max_pixels,
+                "bands": bands, "nodata": nodata, "classes": classes,
             }  # fmt: skip
             failed = len(errors)
             if dry_run:
@@ -174,6 +202,8 @@ def upscale(
                     job = engine.job(source, target, **settings)
                     if queue.is_done(job):
                         continue
+                    for line in () if quiet else sampling.doubts(job):
+                        click.echo(f"warning: {line}", err=True)
                     if not (quiet or as_json) and _is_large(source):
                         expected = engine.estimate(source, target, **settings)
                         if (expected.seconds or 0) >= LONG_SECONDS:
@@ -224,7 +254,7 @@ def _tell(
     engine: Engine, sources: Sequence[Path], targets: Sequence[Path], settings: dict[str, Any], as_json: bool
 ) -> int:
     """Print what pictures will take; return how many cannot be done."""
-    from .. import estimates
+    from .. import estimates, sampling
 
     found, failed = [], 0
     for source, target in zip(sources, targets, strict=True):
@@ -232,6 +262,8 @@ def _tell(
             expected = engine.estimate(source, target, **settings)
             found.append(expected)
             click.echo(json.dumps(asdict(expected)) if as_json else "\n".join(estimates.lines(expected)))
+            for line in sampling.doubts(engine.job(source, target, **settings)):
+                click.echo(f"warning: {line}", err=True)
             estimates.refuse(expected)
         except (SrcnnError, MemoryError) as error:
             failed += 1
@@ -255,9 +287,10 @@ def _is_large(source: Path) -> bool:
 def _line(report: Report) -> str:
     (w, h), (hr_w, hr_h) = report.source_size, report.target_size
     how = report.provider + (", fast" if report.precision == "fast" else "")
+    by = "copied" if report.layout.endswith("classes") else f"{report.model} on {how}"
     return (
         f"{report.target}: {w} x {h} → {hr_w} x {hr_h}, {report.layout} {report.dtype}, "
-        f"{report.model} on {how}, {report.seconds:.1f} s, {report.mpx_per_s:.1f} Mpx/s"
+        f"{by}, {report.seconds:.1f} s, {report.mpx_per_s:.1f} Mpx/s"
     )
 
 

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import ArgumentError, OutputError, PictureError
 from ..geometry import Span
-from ..picture import Layout, Metadata, PictureInfo
+from ..picture import SAMPLE_TYPES, Layout, Metadata, PictureInfo
 from .base import Closing, Record
 
-DTYPES = ("uint8", "uint16", "float32")
 # What one write holds, about: enough chunks for a store to compress them side by side, and little
 # for the last one, which nothing overlaps.
 WRITE_BYTES = 4 * 2**20
@@ -51,15 +50,16 @@ class SlicedSource(Closing):
 
     Parameters
     ----------
-    array : uint8, uint16 or float32 of either byte order; results that are computed when asked for
+    array : of one of ``SAMPLE_TYPES``, either byte order; results that are computed when asked for
         (dask) are computed window by window
     axes : what each axis of the array is: y, x and at most one c, and the letters in `at`, such as
         ``"yx"``, ``"cyx"``, ``"tzyx"``; ``"yx"`` or ``"yxc"`` if None
     bands : whether channels have no common meaning, so that each is upscaled on its own; else one is
         gray, two gray and alpha, three RGB, four RGB and alpha
-    layout : what the channels mean, in place of `bands`
+    alpha, classes : as in `Layout.of`; classes may be whole numbers of any type
+    layout : what the channels mean, in place of `bands`, `alpha` and `classes`
     at : the index on every other axis, such as ``{"t": 3, "z": 0}``
-    metadata, nodata : of the picture's info
+    metadata, nodata, top : of the picture's info
     name : what errors call the array
 
     Raises
@@ -74,22 +74,25 @@ class SlicedSource(Closing):
         axes: str | None = None,
         *,
         bands: bool = False,
+        alpha: bool | None = None,
+        classes: bool = False,
         layout: Layout | None = None,
         at: Mapping[str, int] | None = None,
         metadata: Metadata | None = None,
         nodata: float | None = None,
+        top: float | None = None,
         name: str = "the array",
     ) -> None:
         self._array, self._name = array, name
         self._axes = _Axes(tuple(array.shape), axes, at or {})
-        self._dtype = _sample_type(array)
+        self._dtype = _sample_type(array, classes=classes)
         h, w, channels = self._axes.size
         if min(h, w, channels) < 1:
             raise ArgumentError(f"a picture must not be empty, got an array of {tuple(array.shape)}")
-        layout = layout or Layout.of(channels, bands=bands)
+        layout = layout or Layout.of(channels, bands=bands, alpha=alpha, classes=classes)
         if layout.channels != channels:
             raise ArgumentError(f"the layout has {layout.channels} channels, the array {channels}")
-        self.info = PictureInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata)
+        self.info = PictureInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata, top=top)
         self.in_memory = _in_memory(array)
         chunk = _chunk(array, ("chunks",))
         self.by_rows = (
@@ -159,7 +162,7 @@ class SlicedSink(Closing):
             raise ArgumentError(
                 f"an array for {_size(wanted)} is needed, got {_size(self._axes.size)} {tuple(array.shape)}"
             )
-        if _sample_type(array) != info.dtype:
+        if _sample_type(array, classes=info.layout.color == "classes") != info.dtype:
             raise ArgumentError(f"an array of {info.dtype} is needed, got {np.dtype(array.dtype)}")
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ArgumentError("an array that can be written is needed, got a read-only one")
@@ -265,16 +268,19 @@ class _Axes:
         return (picture if len(self._back) == 3 else picture[:, :, 0]).transpose(self._back)
 
 
-def _sample_type(array: Sliced) -> np.dtype[Any]:
+def _sample_type(array: Sliced, *, classes: bool) -> np.dtype[Any]:
     """Return an array's type in native byte order."""
     dtype: np.dtype[Any] | None
     try:
         dtype = np.dtype(array.dtype)
     except TypeError:
         dtype = None
-    if dtype is None or dtype.name not in DTYPES:
+    if classes and dtype is not None:
+        if dtype.kind not in "iu":
+            raise ArgumentError(f"classes are whole numbers, got {dtype}")
+    elif dtype is None or dtype.name not in SAMPLE_TYPES:
         found = array.dtype if dtype is None else dtype
-        raise ArgumentError(f"samples must be uint8, uint16 or float32, got {found}")
+        raise ArgumentError(f"samples must be {', '.join(SAMPLE_TYPES)}, got {found}")
     return np.dtype(dtype.name)
 
 

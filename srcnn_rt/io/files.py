@@ -6,16 +6,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, OutputError, PictureError, SourceMissingError
-from ..picture import PictureInfo
+from ..picture import AS_SAID, PictureInfo, Reading
+from . import nodata
 from .base import Source, Target
+
+if TYPE_CHECKING:
+    from .arrays import SlicedSource
+    from .memory import ArraySource
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
+MAX_TIFF_SIDE = 2**31 - 1  # of GDAL, which reads nearly all of them
 CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 ZARR_SUFFIXES = (".zarr",)  # folders
 PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES, *ZARR_SUFFIXES)
+_COLOR_MAP = 320  # of a TIFF
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -78,7 +86,12 @@ def is_zarr(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
-def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Source:
+def open_source(
+    path: Path,
+    page: int = 1,
+    max_pixels: int | None = None,
+    reading: Reading = AS_SAID,
+) -> Source:
     """Open a picture by its content, whatever its name says.
 
     Parameters
@@ -86,11 +99,14 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
     page : of a TIFF or Zarr, from 1
     max_pixels : refuse larger pictures; None for the default of formats that are read in one piece,
         and no limit for others
+    reading : what its samples are taken for, where that is not what the file says
 
     Raises
     ------
     SourceMissingError, PictureError
         Naming the file and what is wrong with it.
+    ArgumentError
+        If it is not what `reading` says.
     """
     # Imported when a picture needs them: each costs about 0.1 s.
     if path.is_dir() and is_zarr(path):
@@ -99,12 +115,12 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
         image = open_zarr(path)
         if not 1 <= page <= image.planes:
             raise ArgumentError(f"{path}: has {image.planes} pages, so there is no page {page}")
-        return _bounded(path, image.plane(page - 1), max_pixels)
+        return _bounded(path, _taken(path, image.plane(page - 1), reading), max_pixels)
     head = _head(path)
     if head[:4] in _TIFF_SIGNATURES:
         from .tiff.source import RasterSource
 
-        return _bounded(path, RasterSource(path, page), max_pixels)
+        return _bounded(path, RasterSource(path, page, reading), max_pixels)
     if page != 1:
         raise ArgumentError(f"{path}: has 1 page, so there is no page {page}")
     from .coded.picture import MAX_PIXELS, read_coded, recognise
@@ -112,7 +128,25 @@ def open_source(path: Path, page: int = 1, max_pixels: int | None = None) -> Sou
     format_ = recognise(head)
     if format_ is None:
         raise PictureError(f"{path}: not a picture of a known format ({', '.join(PICTURE_SUFFIXES)})")
-    return read_coded(path, format_, MAX_PIXELS if max_pixels is None else max_pixels)
+    if reading.classes:
+        raise ArgumentError(f"{path}: classes are read from TIFF and Zarr, got a {format_.name}")
+    source = read_coded(path, format_, MAX_PIXELS if max_pixels is None else max_pixels)
+    return _taken(path, source, reading)
+
+
+def _taken(path: Path, source: ArraySource | SlicedSource, reading: Reading) -> Source:
+    """Take the samples of a format that says little about them for what the caller says."""
+    info = source.info
+    if reading.classes and info.dtype.kind not in "iu":
+        raise ArgumentError(f"{path}: classes are whole numbers, got {info.dtype}")
+    info = replace(info, layout=reading.meaning(info.layout))
+    if reading.nodata is not None:
+        value = reading.nodata
+        found = None if value == "none" else nodata.held(value, info.dtype)
+        nodata.check(path, value, found, info.dtype)
+        info = replace(info, nodata=found, nodata_within=0.0)
+    source.info = info
+    return source
 
 
 def _bounded(path: Path, source: Source, max_pixels: int | None) -> Source:
@@ -185,14 +219,15 @@ def create_target(
         from .zarr.omezarr import create, open_zarr, reopen
 
         made = reopen if resume and path.exists() else create
+        classes = infos[0].layout.color == "classes"
         if source is not None and source.is_dir():
-            return made(path, open_zarr(source), scale)
+            return made(path, open_zarr(source), scale, classes=classes)
         if len(infos) > 1:
             raise OutputError(
                 f"{final}: pages of a TIFF are no planes of one image; name one, or write a TIFF"
             )
         h, w = infos[0].shape
-        return made(path, replace(infos[0], shape=(h // scale, w // scale)), scale)
+        return made(path, replace(infos[0], shape=(h // scale, w // scale)), scale, classes=classes)
     if final.suffix.lower() in TIFF_SUFFIXES:
         from .tiff.target import TiffTarget
 
@@ -226,8 +261,13 @@ def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> No
             raise OutputError(
                 f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; name one"
             )
+        for h, w in (info.shape for info in infos):
+            if max(h, w) > MAX_TIFF_SIDE:
+                raise OutputError(f"{final}: TIFF sides are at most {MAX_TIFF_SIDE} pixels, got {w} x {h}")
         return
     if final.suffix.lower() in ZARR_SUFFIXES:
+        if any(i.layout.color == "classes" and _has_colormap(i) for i in infos):
+            raise OutputError(f"{final}: Zarr has no place for the colours of classes; write a TIFF instead")
         if output.quality is not None or output.cog:
             raise OutputError(f"{final}: Zarr is written without loss; quality and cog are of no use to it")
         return
@@ -238,6 +278,10 @@ def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> No
     from .coded.picture import FORMATS, check_coded
 
     check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
+
+
+def _has_colormap(info: PictureInfo) -> bool:
+    return any(field.tag == _COLOR_MAP for field in info.metadata.raster.get("fields", ()))
 
 
 def make_folder(path: Path) -> None:

@@ -41,7 +41,7 @@ class Found:
     dpi : (x, y) pixels an inch, as the container (not EXIF) says
     texts : by PNG's keywords, as the container says
     orientation : 1 … 8 where the container has its own, which then overrules EXIF's
-    color : PNG's color chunks by name; ``cICP`` also stands for AVIF's nclx
+    color : PNG's color chunks by name, ``sBIT`` among them; ``cICP`` also stands for AVIF's nclx
     """
 
     icc: bytes | None = None

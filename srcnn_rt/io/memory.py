@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 from ..errors import ArgumentError
 from ..geometry import Span
-from ..picture import Layout, PictureInfo
+from ..picture import SAMPLE_TYPES, Layout, PictureInfo
 from .base import Closing, Record
-
-_DTYPES = (np.uint8, np.uint16, np.float32)
 
 
 class ArraySource(Closing):
-    """An (H, W, C) array as a source; nothing is copied."""
+    """An (H, W, C) array as a source; nothing is copied, but where its bytes are in the other order."""
 
     by_rows = False
     in_memory = True
@@ -26,7 +24,7 @@ class ArraySource(Closing):
         self._array = array
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
-        return self._array[y.start : y.stop, x.start : x.stop]
+        return self._array[y.start : y.stop, x.start : x.stop].astype(self.info.dtype, copy=False)
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
         return np.ones((y.size, x.size), np.bool_)
@@ -63,7 +61,14 @@ class ArraySink(Closing):
         pass
 
 
-def array_source(image: NDArray[Any], *, bands: bool, nodata: float | None) -> ArraySource:
+def array_source(
+    image: NDArray[Any],
+    *,
+    bands: bool = False,
+    alpha: bool | None = None,
+    classes: bool = False,
+    nodata: float | None = None,
+) -> ArraySource:
     """Take an array for a picture, as `Engine.upscale` describes it.
 
     Raises
@@ -74,9 +79,12 @@ def array_source(image: NDArray[Any], *, bands: bool, nodata: float | None) -> A
     image = np.asarray(image)
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {image.shape}")
-    if image.dtype not in _DTYPES or not image.dtype.isnative:
-        raise ArgumentError(f"an image must be uint8, uint16 or float32, got {image.dtype}")
+    if classes:
+        if image.dtype.kind not in "iu":
+            raise ArgumentError(f"classes are whole numbers, got {image.dtype}")
+    elif image.dtype.name not in SAMPLE_TYPES:
+        raise ArgumentError(f"an image's samples must be {', '.join(SAMPLE_TYPES)}, got {image.dtype}")
     picture = image if image.ndim == 3 else image[:, :, np.newaxis]
-    layout = Layout.of(picture.shape[2], bands=bands)
+    layout = Layout.of(picture.shape[2], bands=bands, alpha=alpha, classes=classes)
     shape = (picture.shape[0], picture.shape[1])
-    return ArraySource(picture, PictureInfo(shape, layout, picture.dtype, nodata=nodata))
+    return ArraySource(picture, PictureInfo(shape, layout, np.dtype(picture.dtype.name), nodata=nodata))

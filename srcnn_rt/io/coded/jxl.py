@@ -29,7 +29,7 @@ def declared(data: bytes) -> Declared:
         raise DamagedError("has channels beside color and alpha; only those are read")
     if info.premultiplied:
         raise DamagedError("its color is multiplied by its alpha; only straight alpha is read")
-    size = 4 if info.float_bits else 2 if info.bits > 8 else 1
+    size = 4 if info.bits > 16 else 2 if info.bits > 8 else 1
     return Declared(info.width, info.height, info.colors + info.extra, size)
 
 

@@ -25,6 +25,7 @@ _BASIC_INFO, _COLOR_ENCODING = 0x40, 0x100  # events of the decoder
 _TARGET_DATA = 1  # the profile of the samples as decoded
 _EFFORT = 0  # an encoder's option
 _UINT8, _UINT16 = 2, 3
+_FROM_CODESTREAM = 1  # how many bits of a sample count
 _D65, _SRGB_PRIMARIES, _SRGB_TRANSFER = 1, 1, 13
 _GROWTH = 2**20
 
@@ -51,6 +52,10 @@ class _ColorEncoding(Structure):
 
 class _PixelFormat(Structure):
     _fields_ = (("channels", c_uint32), ("kind", c_int), ("endianness", c_int), ("align", c_size_t))
+
+
+class _BitDepth(Structure):
+    _fields_ = (("kind", c_int), ("bits", c_uint32), ("exponent_bits", c_uint32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,7 @@ def _library() -> Any:
     lib.JxlEncoderSetColorEncoding.argtypes = [c_void_p, POINTER(_ColorEncoding)]
     lib.JxlEncoderFrameSettingsSetOption.argtypes = [c_void_p, c_int, ctypes.c_int64]
     lib.JxlEncoderSetFrameLossless.argtypes = [c_void_p, c_int]
+    lib.JxlEncoderSetFrameBitDepth.argtypes = [c_void_p, POINTER(_BitDepth)]
     lib.JxlEncoderSetFrameDistance.argtypes = [c_void_p, c_float]
     lib.JxlEncoderSetExtraChannelDistance.argtypes = [c_void_p, c_size_t, c_float]
     lib.JxlEncoderUseBoxes.argtypes = lib.JxlEncoderCloseInput.argtypes = [c_void_p]
@@ -176,7 +182,12 @@ def profile(data: bytes) -> bytes | None:
 
 
 def encode(
-    array: NDArray[Any], icc: bytes | None, named: Mapping[bytes, bytes], distance: float, effort: int
+    array: NDArray[Any],
+    icc: bytes | None,
+    named: Mapping[bytes, bytes],
+    distance: float,
+    effort: int,
+    bits: int,
 ) -> bytes:
     """Encode an (H, W, C) picture of uint8 or uint16 samples, C contiguous, 1 to 4 channels.
 
@@ -187,6 +198,7 @@ def encode(
     named : boxes beside the codestream, by type
     distance : 0 for lossless, 1 for what is visually lossless
     effort : 1 (fast) to 10
+    bits : of a sample: its largest value is all ones
 
     Raises
     ------
@@ -199,7 +211,7 @@ def encode(
     raw, color = _BasicInfo(), _ColorEncoding()
     lib.JxlEncoderInitBasicInfo(byref(raw))
     raw.xsize, raw.ysize, raw.num_color_channels = width, height, colors
-    raw.bits_per_sample = 8 * array.dtype.itemsize
+    raw.bits_per_sample = bits
     raw.num_extra_channels, raw.alpha_bits = int(alpha), raw.bits_per_sample if alpha else 0
     # A lossy picture is coded in libjxl's own space, which it enters by the profile.
     raw.uses_original_profile = int(distance == 0)
@@ -223,6 +235,8 @@ def encode(
             step("JxlEncoderSetColorEncoding", encoder, byref(color))
         settings = lib.JxlEncoderFrameSettingsCreate(encoder, None)
         step("JxlEncoderFrameSettingsSetOption", settings, _EFFORT, effort)
+        depth = _BitDepth(_FROM_CODESTREAM)
+        step("JxlEncoderSetFrameBitDepth", settings, byref(depth))
         if distance == 0:
             step("JxlEncoderSetFrameLossless", settings, 1)
         else:

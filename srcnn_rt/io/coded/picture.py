@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import OutputError, PictureError
-from ...picture import Layout, Metadata, PictureInfo
+from ...picture import SAMPLE_TYPES, Layout, Metadata, PictureInfo
 from .. import exif, xmp
 from ..found import DamagedError
 from ..memory import ArraySource
-from . import bmp, jpeg, samples
+from . import bmp, jpeg, png, samples
 from .formats import AVIF, BMP, FORMATS, PNG, Format, recognise
 from .integrity import MAX_PIXELS, check_declared, declared
 
@@ -73,8 +73,8 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
         array, icc = samples.decode(data, format_, found.icc)
     except DamagedError as error:
         raise PictureError(f"{path}: damaged {format_.name}: {error}") from error
-    if array.dtype.name not in ("uint8", "uint16", "float32"):
-        raise PictureError(f"{path}: samples must be uint8, uint16 or float32, got {array.dtype}")
+    if array.dtype.name not in SAMPLE_TYPES:
+        raise PictureError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {array.dtype}")
     turned = found.orientation or exif.orientation(found.exif)
     picture = exif.turn(array, turned)
     upright = exif.upright(found.exif, turned)
@@ -88,7 +88,11 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
         raster={"color": found.color} if found.color and icc == found.icc else {},
     )
     shape = picture.shape[0], picture.shape[1]
-    return ArraySource(picture, PictureInfo(shape, Layout.of(picture.shape[2]), picture.dtype, metadata))
+    # The others' samples are spread over their type by `samples.decode`, as their formats mean them.
+    top = png.top(found.color.get("sBIT", b""), picture) if format_ is PNG else None
+    return ArraySource(
+        picture, PictureInfo(shape, Layout.of(picture.shape[2]), picture.dtype, metadata, top=top)
+    )
 
 
 def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | None = None) -> None:
@@ -110,13 +114,16 @@ def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | N
     if info.nodata is not None or info.masked:
         kept = "a mask" if info.masked else "a nodata value"
         raise OutputError(f"{path}: {name} does not hold {kept}; write a TIFF instead")
-    if layout.color == "bands":
+    if layout.color not in ("gray", "rgb"):
         raise OutputError(f"{path}: {name} holds gray or RGB, got {layout}; write a TIFF instead")
     depths = (1, 2) if name == "AVIF" and quality is not None else format_.depths
     if info.dtype.kind != "u" or info.dtype.itemsize not in depths:
         names = " or ".join(f"uint{8 * size}" for size in format_.depths)
         more = " (12 bits with a quality)" if name == "AVIF" and info.dtype == np.uint16 else ""
-        raise OutputError(f"{path}: {name} holds {names} samples{more}, got {info.dtype}")
+        others = "TIFF or Zarr" if info.dtype.kind != "u" or info.dtype.itemsize > 2 else "TIFF, Zarr or PNG"
+        raise OutputError(
+            f"{path}: {name} holds {names} samples{more}, got {info.dtype}; write a {others} instead"
+        )
     if layout.alpha and not format_.alpha:
         raise OutputError(f"{path}: {name} holds no alpha; write a PNG, WebP or TIFF instead")
     if max(h, w) > format_.max_side:
@@ -159,7 +166,7 @@ def encode(
     h, w = info.shape
     metadata = outgoing(info.metadata, format_, scale, (w, h), info.layout.color)
     try:
-        return samples.encode(array, format_, metadata, quality)
+        return samples.encode(array, format_, metadata, quality, info.top)
     except DamagedError as error:
         raise OutputError(f"{path}: {format_.name} does not encode: {error}") from error
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
-from ...picture import Metadata
+import numpy as np
+from numpy.typing import NDArray
+
+from ...picture import Metadata, top_of_bits
 from ..found import MAX_BLOCK, MAX_TEXT, MAX_TEXTS, DamagedError, Declared, Found, decode_text, without_prefix
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _COLOR = {"gAMA": 4, "cHRM": 32, "sRGB": 1, "cICP": 4}  # and their sizes
+_BITS = "sBIT"
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # by a decoder of samples
 _XMP = "XML:com.adobe.xmp"
 _RAW = "Raw profile type "  # ImageMagick's way, from before eXIf: hexadecimal in a text
@@ -87,7 +92,8 @@ def read(data: bytes) -> Found:
         if zlib.crc32(data[start - 4 : stop]) != int.from_bytes(data[stop : stop + 4], "big"):
             continue
         name, content = kind.decode("latin-1"), data[start:stop]
-        if name in _COLOR and len(content) == _COLOR[name]:
+        right = len(content) == _COLOR.get(name, -1) or (name == _BITS and 1 <= len(content) <= 4)
+        if right:
             found.color[name] = content
         elif kind == b"iCCP" and found.icc is None:
             _, _, rest = content.partition(b"\0")
@@ -112,13 +118,48 @@ def read(data: bytes) -> Found:
     return found
 
 
-def insert(coded: bytes, metadata: Metadata) -> bytes:
-    """Return a coded picture with its metadata: everything before the samples."""
+def top(bits: bytes, samples: NDArray[Any]) -> float | None:
+    """Return the largest value that samples can have where a file's sBIT chunk tells it, else None.
+
+    PNG wants samples of fewer bits spread over the whole depth, and sBIT to tell how many there were (PNG
+    3, 11.3.2.6 and 12.4). Microscopes and cameras write them as they are, with the same chunk. They are,
+    if none of them is larger than its bits allow and some could not be made by spreading.
+
+    Parameters
+    ----------
+    bits : the chunk's content, one number a channel
+    samples : (H, W, C) uint8 or uint16
+    """
+    found = top_of_bits(bits[0], samples.dtype) if bits and len(set(bits)) == 1 else None
+    if found is None or len(bits) != samples.shape[2] or samples.max() > found:
+        return None
+    most, depth = int(found), 8 * samples.dtype.itemsize
+    values = np.arange(most + 1)
+    full = 2**depth - 1
+    spread = np.zeros(2**depth, np.bool_)
+    spread[(values * full + most // 2) // most] = True
+    spread[values << (depth - bits[0])] = True
+    return None if spread[samples].all() else found
+
+
+def insert(coded: bytes, metadata: Metadata, dtype: np.dtype[Any], top: float | None = None) -> bytes:
+    """Return a coded picture with its metadata: everything before the samples.
+
+    Parameters
+    ----------
+    coded : a file of no chunks but the picture's
+    dtype : of its samples
+    top : the largest value that they may have, None for that of their type
+    """
     parts: list[bytes] = []
     color = metadata.raster.get("color", {})
     for name in _COLOR:  # an embedded profile overrules sRGB, and both must not stand together
         if name in color and not (name == "sRGB" and metadata.icc):
             parts.append(_chunk(name.encode(), color[name]))
+    channels = _CHANNELS[coded[25]]
+    bits = bytes([int(top).bit_length()] * channels) if top is not None else color.get(_BITS, b"")
+    if len(bits) == channels and all(0 < n <= 8 * dtype.itemsize for n in bits):
+        parts.append(_chunk(_BITS.encode(), bits))
     if metadata.icc:
         parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.dpi:

@@ -61,7 +61,7 @@ def _decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[An
     if format_ is JXL:
         array = imagecodecs.jpegxl_decode(data, numthreads=libjxl.threads())
         if array.dtype.kind == "f":
-            return array.astype(np.float32), icc
+            return array, icc
         return _full_range(array, libjxl.basic_info(data).bits), icc
     from PIL.BmpImagePlugin import BmpImageFile
 
@@ -71,7 +71,9 @@ def _decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[An
         return np.asarray(picture if mode == picture.mode else picture.convert(mode)), icc
 
 
-def encode(array: NDArray[Any], format_: Format, metadata: Metadata, quality: int | None) -> bytes:
+def encode(
+    array: NDArray[Any], format_: Format, metadata: Metadata, quality: int | None, top: float | None = None
+) -> bytes:
     """Encode an (H, W, C) picture, 1 to 4 channels, with `metadata` as they are.
 
     Parameters
@@ -80,6 +82,8 @@ def encode(array: NDArray[Any], format_: Format, metadata: Metadata, quality: in
     format_ : to write
     metadata : already those of this picture
     quality : 1 to 100; None for lossless, or ``JPEG_QUALITY``
+    top : the largest value that samples may have, None for that of their type. PNG and JPEG XL say so;
+        AVIF's 12 bits begin below it
 
     Raises
     ------
@@ -87,7 +91,7 @@ def encode(array: NDArray[Any], format_: Format, metadata: Metadata, quality: in
         In one line, if the library refuses.
     """
     try:
-        return _ENCODERS[format_.name](array, metadata, quality)
+        return _ENCODERS[format_.name](array, metadata, quality, top)
     except DamagedError:
         raise
     except MemoryError:
@@ -96,20 +100,21 @@ def encode(array: NDArray[Any], format_: Format, metadata: Metadata, quality: in
         raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def _png(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes:
+def _png(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
     import imagecodecs
 
-    return png.insert(bytes(imagecodecs.png_encode(_flat(array), **_PNG_FAST)), metadata)
+    coded = bytes(imagecodecs.png_encode(_flat(array), **_PNG_FAST))
+    return png.insert(coded, metadata, array.dtype, top)
 
 
-def _jpeg(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes:
+def _jpeg(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
     import imagecodecs
 
     coded = imagecodecs.jpeg8_encode(_flat(array), level=quality or JPEG_QUALITY, subsampling="444")
     return jpeg.insert(bytes(coded), metadata)
 
 
-def _webp(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes:
+def _webp(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
@@ -120,18 +125,20 @@ def _webp(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes
     return webp.insert(out.getvalue(), metadata)
 
 
-def _bmp(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes:
+def _bmp(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
     return bmp.encode(array, metadata)
 
 
-def _avif(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes:
+def _avif(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
     import cv2
 
     color = array if array.shape[2] == 1 else _colored(array)
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[color.shape[2]]
     depth = 8
     if array.dtype == np.uint16:
-        depth, color = 12, ((color.astype(np.uint32) * 4095 + 32767) // 65535).astype(np.uint16)
+        most = int(top or 65535)
+        color = (np.minimum(color, most).astype(np.uint32) * 4095 + most // 2) // most
+        depth, color = 12, color.astype(np.uint16)
     blobs = {
         cv2.IMAGE_METADATA_EXIF: metadata.exif,
         cv2.IMAGE_METADATA_XMP: metadata.xmp,
@@ -148,16 +155,19 @@ def _avif(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes
     return avif.with_color(coded.tobytes(), cicp) if cicp and not metadata.icc else coded.tobytes()
 
 
-def _jxl(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes:
+def _jxl(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
     named: dict[bytes, bytes] = {}
     if metadata.exif:
         named[b"Exif"] = bytes(4) + metadata.exif
     if metadata.xmp:
         named[b"xml "] = metadata.xmp
-    return libjxl.encode(np.ascontiguousarray(array), metadata.icc, named, _distance(quality), _JXL_EFFORT)
+    bits = 8 * array.dtype.itemsize if top is None else int(top).bit_length()
+    return libjxl.encode(
+        np.ascontiguousarray(array), metadata.icc, named, _distance(quality), _JXL_EFFORT, bits
+    )
 
 
-_ENCODERS: Mapping[str, Callable[[NDArray[Any], Metadata, int | None], bytes]] = {
+_ENCODERS: Mapping[str, Callable[[NDArray[Any], Metadata, int | None, float | None], bytes]] = {
     PNG.name: _png, JPEG.name: _jpeg, WEBP.name: _webp, BMP.name: _bmp, AVIF.name: _avif, JXL.name: _jxl,
 }  # fmt: skip
 

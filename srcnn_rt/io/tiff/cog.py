@@ -25,7 +25,7 @@ _PADDING = "SRCNN_RT_PADDING"
 # How samples are stored: GDAL's word counts.
 _STRUCTURE = (254, 256, 257, 258, 259, 277, 284, 317, 322, 323, TILE_OFFSETS, tiff_head.TILE_COUNTS, 339)
 # What samples are: the source's word counts, for overviews too.
-_COLOUR = (262, 332, 333, 334, 336, 338)
+_COLOUR = (262, 320, 332, 333, 334, 336, 338)
 # GDAL notes before the first directory how tiles are ordered, and before each tile its size.
 _NOTE, _LEADER = b"GDAL_STRUCTURAL_METADATA_SIZE=", 4
 
@@ -48,7 +48,6 @@ def make(path: Path, compress: str, resampling: Resampling) -> Path:
         options["level"] = 1
     if compress != "none":
         options["predictor"] = "YES"
-    # The median and the mode of classes would need to be asked for; pictures have a mean.
     copy(f"GTIFF_RAW:{path}", made, driver="COG", overview_resampling=resampling.name.upper(), **options)
     _complete(made, ours)
     return made

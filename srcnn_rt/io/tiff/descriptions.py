@@ -14,6 +14,7 @@ from fractions import Fraction
 # An OME-XML comment's numbers; the text around them stays as it is, byte for byte.
 _OME_SIZE = re.compile(r"""(\bSize[XY]\s{0,9}=\s{0,9})(["'])(\d{1,18})\2""")
 _OME_PHYSICAL = re.compile(r"""(\bPhysicalSize[XY]\s{0,9}=\s{0,9})(["'])([0-9.eE+-]{1,40})\2""")
+_OME_BITS = re.compile(r"""\bSignificantBits\s{0,9}=\s{0,9}["'](\d{1,3})["']""")
 # Regions of interest count in pixels.
 _OME_ROI = re.compile(r"<(/?)(?:\w{1,20}:)?ROI\b")
 _OME_PLACE = re.compile(
@@ -50,6 +51,14 @@ def stack_size(text: str, samples: int) -> int:
     return 1
 
 
+def significant_bits(text: str) -> int | None:
+    """Return how many bits of a sample OME-XML says to be significant; None if it does not, or several."""
+    if not _is_ome(text):
+        return None
+    found = {int(match[1]) for match in _OME_BITS.finditer(text)}
+    return found.pop() if len(found) == 1 else None
+
+
 def scaled(text: str, scale: int, shape: tuple[int, int], *, pages: int, complete: bool) -> str | None:
     """Return a description of the larger picture; None if nothing true is left of it.
 
@@ -63,10 +72,14 @@ def scaled(text: str, scale: int, shape: tuple[int, int], *, pages: int, complet
         return _tifffile(text, scale, shape, complete)
     if text.startswith("ImageJ="):
         return text if stack_size(text, 1) == pages else _STACK.sub("", text)
-    if "<OME" in text[:2000] or ":OME" in text[:2000]:
+    if _is_ome(text):
         # Of a part of the planes, axes and planes would be wrong.
         return _ome(text, scale) if complete else None
     return text
+
+
+def _is_ome(text: str) -> bool:
+    return "<OME" in text[:2000] or ":OME" in text[:2000]
 
 
 def _tifffile(text: str, scale: int, shape: tuple[int, int], complete: bool) -> str | None:

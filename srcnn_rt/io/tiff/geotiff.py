@@ -7,6 +7,7 @@ import re
 from email.utils import parsedate
 from typing import Any
 
+import numpy as np
 import rasterio
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
@@ -22,6 +23,7 @@ from .source import open_quietly
 
 COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "zstd": 50000}
 _XMP, _ICC, _COMPRESSION, _PREDICTOR, _PHOTOMETRIC, _EXTRA = 700, 34675, 259, 317, 262, 338
+_MAX_VALUE, _S_MAX_VALUE = 281, 341
 # Of EXIF's first directory: maker, model, Windows' rating and texts. The others have names of GDAL's.
 _OF_CAMERA = (271, 272, 18246, 18249, *range(40091, 40096))
 _DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
@@ -62,8 +64,11 @@ def directory(
         "sparse_ok": "TRUE",
         "endianness": "LITTLE",
         "photometric": "RGB" if layout.color == "rgb" or _begins_with_rgb(meta) else "MINISBLACK",
-        "alpha": "NON-PREMULTIPLIED" if layout.alpha else "NO",
+        # GDAL would take the first band beyond gray for it; of bands, their roles say which is alpha.
+        "alpha": "NON-PREMULTIPLIED" if layout.alpha and layout.color != "bands" else "NO",
     }
+    if info.dtype == np.float16:  # GDAL knows it as a way to store float32
+        options |= {"dtype": "float32", "nbits": 16}
     if meta.get("crs"):
         options["crs"] = meta["crs"]
     if meta.get("transform"):
@@ -80,6 +85,10 @@ def directory(
     if compress != "none":
         kind = 3 if info.dtype.kind == "f" else 2
         fields.append(tiff_head.numbers(_PREDICTOR, tiff_head.SHORT, kind))
+    if info.top is not None:
+        # The first holds 16 bits, and libtiff refuses files with more there.
+        tag, type_ = (_MAX_VALUE, tiff_head.SHORT) if info.top < 2**16 else (_S_MAX_VALUE, tiff_head.LONG)
+        fields.append(tiff_head.numbers(tag, type_, *[int(info.top)] * layout.channels))
     if info.metadata.icc:
         fields.append(Field(_ICC, tiff_head.UNDEFINED, info.metadata.icc))
     size = (info.shape[1], info.shape[0])
@@ -143,7 +152,9 @@ def _set_items(file: Any, info: PictureInfo, scale: int, pages: int) -> None:
     if roles is not None and len(roles) == layout.channels:
         file.colorinterp = roles
     elif layout.alpha:
-        color = [ColorInterp.gray] if layout.color == "gray" else [ColorInterp(k) for k in (3, 4, 5)]
+        color = [ColorInterp(k) for k in (3, 4, 5)]
+        if layout.color != "rgb":
+            color = [ColorInterp.gray, *[ColorInterp.undefined] * (layout.colors - 1)]
         file.colorinterp = [*color, ColorInterp.alpha]
     for k, text in enumerate(meta.get("descriptions") or (), start=1):
         if text and k <= layout.channels:

@@ -6,13 +6,13 @@ from typing import Any
 
 from rasterio.transform import Affine
 
-from ...picture import Metadata
+from ...picture import Metadata, Reading
 from .. import exif, xmp
 from ..found import decode_text
 from . import head as tiff_head
 from . import imagej, photoshop
 from .head import Directory
-from .kinds import Kind
+from .kinds import PALETTE, PHOTOMETRIC, Kind
 
 # What TIFF's own fields are called among a picture's texts, by GDAL's names for them.
 TEXTS = {
@@ -53,16 +53,19 @@ _CAMERA = (270, 271, 272, 305, 306, 315, 33432)
 def orientation(file: Any, head: Directory) -> int:
     """Return how a page is to be turned: 1, not at all, if it is placed on the ground."""
     value = _stated_orientation(head)
-    return value if 1 <= value <= 8 and not _placed(file) else 1
+    return value if 1 <= value <= 8 and not placed(file) else 1
 
 
-def read(file: Any, head: Directory, kind: Kind, turned: int, pages: int, overviews: bool) -> Metadata:
+def read(
+    file: Any, head: Directory, kind: Kind, reading: Reading, turned: int, pages: int, overviews: bool
+) -> Metadata:
     """Collect a page's metadata, for the upright picture, not yet scaled.
 
     Parameters
     ----------
     file : the page, open in rasterio
     head : its directory
+    reading : what its samples are taken for
     turned : as `orientation` says
     pages : of the whole file
     overviews : whether the page has any
@@ -80,8 +83,11 @@ def read(file: Any, head: Directory, kind: Kind, turned: int, pages: int, overvi
     carried = [field for tag in (*_CARRIED, *kind.fields) if (field := head.get(tag))]
     if _stated_orientation(head) in range(2, 9) and turned == 1:
         carried.append(tiff_head.numbers(_ORIENTATION, tiff_head.SHORT, _stated_orientation(head)))
-    if kind.values_kept and not kind.signed and kind.nodata(file.nodata) is None:
-        carried += [field for field in [head.get(_NODATA)] if field]  # no sample is it, then or now
+    if kind.colormap is not None:
+        carried += [kind.colormap, tiff_head.numbers(PHOTOMETRIC, tiff_head.SHORT, PALETTE)]
+    if kind.values_kept and not kind.signed and reading.nodata is None:
+        # As it was written: GDAL's own digits would be others. It may be a value that no sample can have.
+        carried += [field for field in [head.get(_NODATA)] if field]
     planar = file.interleaving is not None and file.interleaving.name == "band" and file.count > 1
     raster = {
         "crs": file.crs,
@@ -105,7 +111,7 @@ def read(file: Any, head: Directory, kind: Kind, turned: int, pages: int, overvi
         "photoshop": photoshop.scaled(block.data, 1, turned=turned >= 5) if block else b"",
         "pages": pages,
         # Whether programs that count axes would count others now.
-        "rearranged": turned >= 5 or not same_bands or (planar and kind.layout.color != "bands"),
+        "rearranged": turned >= 5 or not same_bands or (planar and kind.layout.color in ("gray", "rgb")),
     }
     return Metadata(
         icc=icc.data if icc else None,
@@ -123,8 +129,15 @@ def _stated_orientation(head: Directory) -> int:
     return field.numbers()[0] if field and field.numbers() else 1
 
 
-def _placed(file: Any) -> bool:
+def placed(file: Any) -> bool:
+    """Return whether a page has a place on the ground."""
     return bool(file.crs or file.gcps[0] or file.rpcs or file.transform != Affine.identity())
+
+
+def nodata_text(head: Directory) -> str:
+    """Return GDAL's text of a nodata value, empty if there is none."""
+    field = head.get(_NODATA)
+    return decode_text(field.data) if field and field.type == tiff_head.ASCII else ""
 
 
 def _descriptions(file: Any) -> tuple[str | None, ...]:

@@ -21,8 +21,8 @@ from rasterio.windows import Window
 
 from ...errors import ArgumentError, PictureError
 from ...geometry import Span
-from ...picture import PictureInfo
-from .. import exif
+from ...picture import AS_SAID, SAMPLE_TYPES, PictureInfo, Reading
+from .. import exif, nodata
 from ..base import Closing
 from ..found import decode_text
 from . import descriptions
@@ -59,7 +59,7 @@ def pages(path: Path) -> int:
 
 
 class RasterSource(Closing):
-    """One page of a TIFF, of uint8, uint16 or float32 samples.
+    """One page of a TIFF, of samples of ``SAMPLE_TYPES``.
 
     Turned upright as its orientation says, unless it is georeferenced; palettes, fewer than 8 bits
     and white-is-zero expanded; alpha no longer multiplied into the colour.
@@ -67,16 +67,19 @@ class RasterSource(Closing):
     Parameters
     ----------
     page : from 1
+    meant : what its samples are taken for; classes are given as the numbers that they are
 
     Raises
     ------
     PictureError
         If the file is damaged or of another kind.
+    ArgumentError
+        If it is not what `meant` says.
     """
 
     in_memory = False
 
-    def __init__(self, path: Path, page: int = 1) -> None:
+    def __init__(self, path: Path, page: int = 1, meant: Reading = AS_SAID) -> None:
         self._path = path
         found, alone = _pages(path)
         if not 1 <= page <= len(found):
@@ -92,13 +95,22 @@ class RasterSource(Closing):
         try:
             with reading(path):
                 _check_block(path, self._file)
-                self._kind = tiff_kinds.kind_of(path, self._file, head)
+                self._kind = tiff_kinds.kind_of(
+                    path,
+                    self._file,
+                    head,
+                    meant,
+                    placed=tiff_meta.placed(self._file),
+                    significant=_significant(path),
+                )
                 if not alone and here.mask is not None:  # of a page of many, GDAL does not look for it
                     self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}", driver="GTiff")
                 self._turned = tiff_meta.orientation(self._file, head)
                 overviews = here.overviews or bool(self._file.overviews(1))
-                metadata = tiff_meta.read(self._file, head, self._kind, self._turned, len(found), overviews)
-                self.info = self._describe(metadata)
+                metadata = tiff_meta.read(
+                    self._file, head, self._kind, meant, self._turned, len(found), overviews
+                )
+                self.info = self._describe(metadata, head, meant)
         except BaseException:
             self.close()
             raise
@@ -153,7 +165,7 @@ class RasterSource(Closing):
                 mask = self._mask.read(1, window=window)
         return np.asarray(mask)[:, :, np.newaxis]
 
-    def _describe(self, metadata: Any) -> PictureInfo:
+    def _describe(self, metadata: Any, head: Directory, meant: Reading) -> PictureInfo:
         f, kind = self._file, self._kind
         shape = (f.width, f.height) if self._turned >= 5 else (f.height, f.width)
         flags = f.mask_flag_enums[0]
@@ -165,7 +177,15 @@ class RasterSource(Closing):
                     f" {self._mask.width} x {self._mask.height}"
                 )
             masked = True
-        return PictureInfo(shape, kind.layout, kind.dtype, metadata, kind.nodata(f.nodata), masked)
+        value, text = f.nodata, tiff_meta.nodata_text(head)
+        if meant.nodata is not None:
+            value = None if meant.nodata == "none" else meant.nodata
+            text = repr(value)
+        found = kind.nodata(value)
+        if kind.palette is None:  # of which the value is a colour that is transparent
+            nodata.check(self._path, meant.nodata, found, kind.dtype)
+        within = nodata.digits_within(text, kind.dtype)
+        return PictureInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within, kind.top)
 
 
 def open_quietly(path: Path | str, **options: Any) -> Any:
@@ -204,7 +224,7 @@ def _check_block(path: Path, file: Any) -> None:
 
     A single strip is no such thing where GDAL decodes it row by row.
     """
-    if file.dtypes[0] not in tiff_kinds.DTYPES:
+    if file.dtypes[0] not in SAMPLE_TYPES:
         return  # `kinds` refuses it with the reason, and NumPy need not know the type
     (h, w), planar = file.block_shapes[0], file.interleaving is not None and file.interleaving.name == "band"
     size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
@@ -240,6 +260,22 @@ def _pages_of(path: Path, *identity: int) -> tuple[list[Page], bool]:
         reader = tiff_head.Reader(file)
         found = reader.pages()
         return found, len(found) == 1 and found[0].offset == reader.first
+
+
+def _significant(path: Path) -> int | None:
+    """Return how many bits of a sample the description of a file's first page says to be significant."""
+    try:
+        stat = path.stat()
+        return _significant_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _significant_of(path: Path, *identity: int) -> int | None:
+    with path.open("rb") as file:
+        field = tiff_head.Reader(file).page().get(270)
+    return descriptions.significant_bits(decode_text(field.data)) if field else None
 
 
 def _directory(path: Path, offset: int) -> Directory:

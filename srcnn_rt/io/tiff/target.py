@@ -219,6 +219,8 @@ class TiffTarget(Closing):
                 self._measured = True
         # An average of samples whose sign stands apart would be none.
         resampling = Resampling.nearest if meta.get("signed") else Resampling.average
+        if self._infos[0].layout.color == "classes":
+            resampling = Resampling.mode  # what most of the pixels are
         if self._cog:
             return cog.make(self._path, self._compress, resampling)
         if meta.get("overviews"):
@@ -251,7 +253,7 @@ class _Page(Closing):
         self.block = (side, side)
         self._grid = tuple(-(-n // side) for n in info.shape)
         size = side * side * info.layout.channels * info.dtype.itemsize
-        planar = bool(info.metadata.raster.get("planar")) and info.layout.color == "bands"
+        planar = bool(info.metadata.raster.get("planar")) and info.layout.color in ("bands", "classes")
         self._planar = info.layout.channels > 1 and (planar or size > _INTERLEAVED_BYTES)
         self._tiles = math.prod(self._grid)
         self.indexes: list[_Index] = []

@@ -67,6 +67,7 @@ class ZarrImage:
         self.fill_value = self._array.fill_value
         self.planes = math.prod(self._others().values())
         self._layout = self._meaning(bands)
+        self._top = ngff.top(self.image.omero if self.image else None, np.dtype(self._array.dtype))
         if self.planes < 1:
             raise PictureError(f"{where}: holds no picture, its shape is {shape}")
         self.info = self.plane(0).info
@@ -92,6 +93,7 @@ class ZarrImage:
                 layout=self._layout,
                 at=self.place(plane),
                 nodata=math.nan if nan else None,
+                top=self._top,
                 name=str(self.path),
             )
         except SrcnnError as error:

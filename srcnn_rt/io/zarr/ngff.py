@@ -15,16 +15,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..._version import __version__
 from ...errors import PictureError
-from ...picture import Layout
+from ...picture import Layout, top_of_value
 
 LETTERS = "tczyx"
 _ALPHA = "alpha"
 _PRIMARY = ("FF0000", "00FF00", "0000FF")
 _RGB_LABELS = (("red", "green", "blue"), ("r", "g", "b"))
 _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
-_WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,7 @@ def layout(omero: dict[str, Any] | None, channels: int, dtype: str) -> Layout:
         return bands
     labels = [str(c.get("label", "")).strip().lower() for c in listed]
     alpha = labels[-1] == _ALPHA
+    bands = Layout("bands", channels, alpha)
     color = listed[: channels - alpha]
     if len(color) == 1:
         return Layout("gray", channels, alpha)
@@ -197,23 +199,52 @@ def layout(omero: dict[str, Any] | None, channels: int, dtype: str) -> Layout:
     return Layout("rgb", channels, alpha) if named or full else bands
 
 
-def plain(meaning: Layout, dtype: str) -> Image:
-    """Return what is said of a picture that comes from no OME-Zarr: pixels of size 1, without a unit."""
+def top(omero: dict[str, Any] | None, dtype: np.dtype[Any]) -> float | None:
+    """Return the largest value that channels may have, where all are said to have the same; else None.
+
+    Of a window, ``min`` and ``max`` are how far it can be moved, ``start`` and ``end`` where it stands.
+    Programs write what the samples can be, or what they happen to be, there: see `picture.top_of_value`.
+    """
+    listed = (omero or {}).get("channels")
+    if not isinstance(listed, list) or not listed:
+        return None
+    found = set()
+    for channel in listed:
+        window = channel.get("window") if isinstance(channel, dict) else None
+        limits = _vector([window.get("min"), window.get("max")], 2) if isinstance(window, dict) else None
+        if limits is None or limits[0] not in (0, -limits[1] - 1):
+            return None
+        found.add(top_of_value(limits[1], dtype))
+    return found.pop() if len(found) == 1 else None
+
+
+def plain(meaning: Layout, dtype: np.dtype[Any], top: float | None = None) -> Image:
+    """Return what is said of a picture that comes from no OME-Zarr: pixels of size 1, without a unit.
+
+    Parameters
+    ----------
+    top : the largest value that its samples may have, None for that of the type, or 1 of floats
+    """
     letters = "yx" if meaning.channels == 1 else "cyx"
     names: list[tuple[str, str]] = []
     if meaning.color == "rgb":
         names = list(zip(("red", "green", "blue"), _PRIMARY, strict=True))
     elif meaning.alpha:
-        names = [("gray", "FFFFFF")]
+        names = [
+            (f"band {k + 1}" if meaning.color == "bands" else "gray", "FFFFFF") for k in range(meaning.colors)
+        ]
     if meaning.alpha:
         names.append((_ALPHA, "FFFFFF"))
-    white = _WHITE[dtype]
+    if top is not None and not names:  # it would stand nowhere else
+        names = [("", "FFFFFF")] * meaning.channels
+    white = int(top if top is not None else 1 if dtype.kind == "f" else np.iinfo(dtype).max)
+    black = -white - 1 if dtype.kind == "i" else 0
     shown = [
         {
             "label": label,
             "color": color,
             "active": label != _ALPHA,
-            "window": {"min": 0, "max": white, "start": 0, "end": white},
+            "window": {"min": black, "max": white, "start": black, "end": white},
         }
         for label, color in names
     ]

@@ -102,7 +102,7 @@ class ZarrWriter:
         """
         with _writing(self._path):
             for above, level in zip(self._levels, self._levels[1:], strict=False):
-                build(above, level, self._plan.axes)
+                build(above, level, self._plan.axes, classes=self._plan.classes)
             flush(self._path)
         return self._path
 
@@ -155,14 +155,14 @@ class PlaneSink(SlicedSink):
 class _Plan:
     """What is written for an image: shapes, chunks and metadata of every level."""
 
-    def __init__(self, like: ZarrImage | PictureInfo, scale: int) -> None:
-        self.scale = scale
+    def __init__(self, like: ZarrImage | PictureInfo, scale: int, classes: bool) -> None:
+        self.scale, self.classes = scale, classes
         self.attributes: Mapping[str, Any] = {}
         self.names: list[str | None] | None = None
         self.fill: Any = None
         if isinstance(like, PictureInfo):
             lr = like
-            self.image: ngff.Image | None = ngff.plain(lr.layout, lr.dtype.name)
+            self.image: ngff.Image | None = ngff.plain(lr.layout, lr.dtype, lr.top)
             self.axes = self.image.letters
             sizes: tuple[int, ...] = (*([] if self.axes == "yx" else [lr.layout.channels]), *lr.shape)
             if lr.nodata is not None and math.isnan(lr.nodata):
@@ -205,7 +205,9 @@ class _Plan:
             )
 
 
-def create(path: str | Path, like: ZarrImage | PictureInfo, scale: int) -> ZarrWriter:
+def create(
+    path: str | Path, like: ZarrImage | PictureInfo, scale: int, *, classes: bool = False
+) -> ZarrWriter:
     """Start writing an enlarged picture.
 
     Parameters
@@ -214,6 +216,7 @@ def create(path: str | Path, like: ZarrImage | PictureInfo, scale: int) -> ZarrW
     like : the LR picture. An OME-Zarr image gives one of 0.5, a plain array a plain array, and another
         picture's info an OME-Zarr image without units.
     scale : HR pixels an LR pixel
+    classes : whether samples are numbers of classes, which smaller levels must not blend
 
     Raises
     ------
@@ -222,7 +225,7 @@ def create(path: str | Path, like: ZarrImage | PictureInfo, scale: int) -> ZarrW
     RuntimeMissingError
         If the package zarr is not installed.
     """
-    path, zarr, plan = Path(path), zarrstore.package(), _Plan(like, scale)
+    path, zarr, plan = Path(path), zarrstore.package(), _Plan(like, scale, classes)
     if plan.info.masked:
         raise OutputError(f"{path}: Zarr has no place for the picture's mask")
     with _writing(path):
@@ -233,7 +236,9 @@ def create(path: str | Path, like: ZarrImage | PictureInfo, scale: int) -> ZarrW
         return ZarrWriter(path, zarr, plan)
 
 
-def reopen(path: str | Path, like: ZarrImage | PictureInfo, scale: int) -> ZarrWriter:
+def reopen(
+    path: str | Path, like: ZarrImage | PictureInfo, scale: int, *, classes: bool = False
+) -> ZarrWriter:
     """Go on with what `create` began in the same way, after a crash; `finish` completes it.
 
     Which chunks are complete the caller knows (`PlaneSink.restore`); writing one again does no harm. What a
@@ -244,7 +249,7 @@ def reopen(path: str | Path, like: ZarrImage | PictureInfo, scale: int) -> ZarrW
     OutputError
         If the folder is not what `create` makes of the same arguments.
     """
-    path, zarr, plan = Path(path), zarrstore.package(), _Plan(like, scale)
+    path, zarr, plan = Path(path), zarrstore.package(), _Plan(like, scale, classes)
     expected: dict[str, Any] = {}
     plan.make(zarr, zarr.storage.MemoryStore(expected))
     for name, data in expected.items():

@@ -25,8 +25,8 @@ def level_sizes(shape: tuple[int, int]) -> list[tuple[int, int]]:
     return sizes
 
 
-def build(above: Any, level: Any, axes: str) -> None:
-    """Fill a level with the means of 2 x 2 pixels of the one above.
+def build(above: Any, level: Any, axes: str, *, classes: bool = False) -> None:
+    """Fill a level with the means of 2 x 2 pixels of the one above; of classes with the first of them.
 
     A chunk is written whole and once, and no more than four chunks of `above` are held for each
     of a few threads.
@@ -53,7 +53,7 @@ def build(above: Any, level: Any, axes: str) -> None:
                 write.append(start)
                 read.append(start)
         plane = np.asarray(above[tuple(read)])
-        level[tuple(write)] = halved(plane)
+        level[tuple(write)] = plane[::2, ::2] if classes else halved(plane)
 
     with ThreadPoolExecutor(THREADS, "srcnn-pyramid") as pool:
         places = itertools.product(*steps)
@@ -74,9 +74,10 @@ def halved(plane: NDArray[Any]) -> NDArray[Any]:
         plane = np.pad(plane, ((0, h % 2), (0, w % 2)), mode="edge")
     corners = [plane[i::2, j::2] for i in (0, 1) for j in (0, 1)]
     if plane.dtype.kind != "f":
-        total = corners[0].astype(np.uint32)
+        # Four of them need two bits more; a float64 then holds the sum and its quarter.
+        total: NDArray[Any] = corners[0].astype(np.int32 if plane.dtype.itemsize < 4 else np.int64)
         for corner in corners[1:]:
-            total += corner
+            np.add(total, corner, out=total, casting="unsafe")
         return np.asarray(np.rint(total * 0.25), plane.dtype)
     with np.errstate(invalid="ignore", over="ignore"):  # infinity less infinity is NaN, as it should be
         mean = np.add.reduce([corner * np.float32(0.25) for corner in corners])

@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...errors import PictureError, RuntimeMissingError, SourceMissingError
-from ..arrays import DTYPES
+from ...picture import SAMPLE_TYPES
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_SIDE = 2**24
@@ -36,7 +36,7 @@ MAX_SHARD_CHUNKS = 2**20
 _SHARDING = "sharding_indexed"
 # A file of a chunk holds what the codec made of it, which is never much more; shards have an index.
 MAX_FILE_BYTES = 2 * MAX_CHUNK_BYTES
-_V2_TYPES = {f"{order}{code}" for order in "<>|" for code in ("u1", "u2", "f4")}
+_V2_TYPES = {order + np.dtype(name).str[1:] for order in "<>|" for name in SAMPLE_TYPES}
 _BYTES = ("blosc", "bz2", "crc32", "crc32c", "adler32", "fletcher32", "gzip", "lz4", "lzma", "zlib", "zstd")
 _V2_CODECS = {*_BYTES, "delta", "shuffle"}
 _V3_CODECS = {
@@ -160,8 +160,8 @@ def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]
     """
     doc = node.document
     dtype = doc.get("dtype" if node.format == 2 else "data_type")
-    if not isinstance(dtype, str) or dtype not in (_V2_TYPES if node.format == 2 else DTYPES):
-        raise PictureError(f"{where}: samples must be uint8, uint16 or float32, got {dtype!r:.80}")
+    if not isinstance(dtype, str) or dtype not in (_V2_TYPES if node.format == 2 else SAMPLE_TYPES):
+        raise PictureError(f"{where}: samples must be {', '.join(SAMPLE_TYPES)}, got {dtype!r:.80}")
     itemsize = int(dtype[-1]) if node.format == 2 else np.dtype(dtype).itemsize
     shape = _sizes(doc.get("shape"), where, "shape")
     limits = {"c": MAX_BANDS, "t": MAX_PLACES, "z": MAX_PLACES}
