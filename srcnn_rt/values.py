@@ -35,9 +35,6 @@ Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 _PLACES, _SIDE = 4, 64
 _ROWS = 16  # of those, where rows are decoded whole
 _EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
-_EXPONENT = (
-    60  # of float64 samples: beyond 2 to the power of this, or below minus this, they are divided first
-)
 # Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats how far
 # the first and the last hundredth lie below black and above white.
 _FILLED = 1 / 16

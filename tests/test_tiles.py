@@ -236,8 +236,8 @@ def test_enlarge_of_a_mirrored_picture_is_mirrored(scale: int, rng: np.random.Ge
 def exact_color(picture: np.ndarray, luminance: np.ndarray, scale: int) -> np.ndarray:
     """Colour reconstruction of a whole (h, w, 3) picture in [0, 1], in float64."""
     rgb = np.stack([reference.bicubic(picture[..., c], scale) for c in range(3)], axis=-1)
-    y = (rgb @ [65.481, 128.553, 24.966] + 16) / 255
-    return rgb + (255 / 219 * (luminance - y))[..., None]
+    y = rgb @ [65.481, 128.553, 24.966] / 219
+    return rgb + (luminance - y)[..., None]
 
 
 def cut_luminance(luminance: np.ndarray, todo: tuple[Tile, ...], p: Plan, scale: int) -> np.ndarray:
@@ -474,10 +474,12 @@ def test_wrong_arguments_of_a_sum_are_refused_before_the_loops() -> None:
         ArgumentError, match=r"go with detail \(N, C, 24, 24\) at x3, not with \(1, 1, 16, 16\)"
     ):
         tiles.stitch_sum(windows, detail, tile, 3, out, margin=2)
-    with pytest.raises(ArgumentError, match="from channel 0 .* do not make 1 tiles of 4 channels"):
+    with pytest.raises(ArgumentError, match=r"from channel 0 .* do not make 1 tiles of 4 channels"):
         tiles.stitch_sum(windows, detail, tile, 2, np.zeros((16, 16, 4), np.uint8), margin=2)
     for first in (-1, 1, 3):
-        with pytest.raises(ArgumentError, match=f"from channel {first} .* do not make 1 tiles of 3 channels"):
+        with pytest.raises(
+            ArgumentError, match=rf"from channel {first} .* do not make 1 tiles of 3 channels"
+        ):
             tiles.stitch_sum(windows, detail, tile, 2, out, margin=2, first=first)
     with pytest.raises(ArgumentError, match="do not make 1 tiles of 3 channels"):
         tiles.stitch_sum(windows, np.repeat(detail, 2, axis=1), tile, 2, out, margin=2)
