@@ -1,8 +1,8 @@
 """One photograph in every unit: python benchmarks/units.py
 
-scikit-image's camera is shrunk by two, put into many ranges and types, enlarged, and compared with the truth in the
-same range. Every row must say what the first one says, to 0.02 dB, or the status is 1; so must constants
-come back as themselves.
+scikit-image's camera is shrunk by two, put into many ranges and types, enlarged, and compared with the truth
+in the same range. Every row must say what the first one says, to 0.02 dB, or the status is 1; so must
+constants come back as themselves.
 """
 
 from __future__ import annotations

@@ -77,11 +77,12 @@ class Engine(Closing):
         Threads of the network; all available processors if None.
     model_range : str, optional
         What the model calls black and white where its file does not say: ``"0..255"``,
-        ``"-1..1"``, or ``"mean=A,B,C std=D,E,F"``. By default luminance is 16/255 to 235/255 and colour 0 to 1.
+        ``"-1..1"``, or ``"mean=A,B,C std=D,E,F"``. By default luminance is 16/255 to 235/255 and colour 0 to
+        1.
     data_range : str or (float, float)
         Which samples are black and white, for models that need to know (`ModelSpec.equivariant` ones do not):
-        ``"LOW..HIGH"``; ``"dtype"``, the type's range for integers and [0, 1] for floats; ``"auto"``, what the
-        file declares, else the same, but a picture is refused that clearly does not live there.
+        ``"LOW..HIGH"``; ``"dtype"``, the type's range for integers and [0, 1] for floats; ``"auto"``, what
+        the file declares, else the same, but a picture is refused that clearly does not live there.
     whole : bool
         Run the model once on the whole picture, which must then fit into memory; also for
         models whose reach is unbounded, which cannot be tiled. `tile` is ignored.

@@ -255,7 +255,7 @@ class _Run:
         self._note(self._sink.write(self._hr(chunk.y), self._hr(chunk.x), out, mask))
 
     def _buffer(self, chunk: Chunk) -> NDArray[Any]:
-        """Return what windows of a chunk are stitched into: the sink's own buffer, where types are the same."""
+        """Return what windows of a chunk are stitched into: the sink's own buffer, if types are the same."""
         if self._values.native:
             return self._sink.buffer(self._hr(chunk.y), self._hr(chunk.x))
         shape = (self._hr(chunk.y).size, self._hr(chunk.x).size, self._info.layout.channels)

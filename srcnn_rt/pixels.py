@@ -7,8 +7,8 @@ or multiplies by white.
 
 With luminance Y and the network f, ``bicubic(rgb) + f(Y) - luminance(bicubic(rgb))`` is
 ``bicubic(rgb - Y) + f(Y)``, because bicubic weights sum to 1: the difference is made on the LR side, and
-one multiplication and one addition are left on the HR side. Of a network that is added to bicubic the sum is made
-here: ``bicubic(rgb) + f(Y)``.
+one multiplication and one addition are left on the HR side. Of a network that is added to bicubic the sum is
+made here: ``bicubic(rgb) + f(Y)``.
 """
 
 from __future__ import annotations

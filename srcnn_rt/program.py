@@ -79,7 +79,7 @@ def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, 
 
 
 def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto, *, adds: bool) -> Program:
-    """Return what is run for the graph that was made of `model`, which is the file's or, `adds`, its network."""
+    """Return what is run for the graph that was made of a file's model or, if it `adds`, of its network."""
     from .graph import analyse  # when a model is there, so that importing the package is lean
 
     if (list(better.graph.node) == list(model.graph.node) and not adds) or not _finite(better):

@@ -24,7 +24,10 @@ Picture = NDArray[np.float64]  # (H, W) or (H, W, 3), nominally in [0, 1]
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 _CUBIC = 2  # samples the cubic kernel reaches on each side, before it is widened
 _PART = re.compile(r"(blur|noise|jpeg):([0-9.]+?)(?:\.\.([0-9]+))?")
-_RULE = "a degradation is bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, or several joined by +"
+_RULE = (
+    "a degradation is bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, "
+    "or several joined by +"
+)
 
 
 def list_pictures(folder: str | Path) -> list[Path]:

@@ -340,7 +340,7 @@ def set_metadata(
     training: Mapping[str, Any] | None = None,
     check: Mapping[str, Any] | None = None,
 ) -> None:
-    """Replace the ``srcnn_rt.*`` keys of a model; its values are luminance in studio swing, or RGB in [0, 1]."""
+    """Replace the ``srcnn_rt.*`` keys of a model for luminance in studio swing, or for RGB in [0, 1]."""
     from .graph import is_equivariant
 
     plain = STUDIO if channels == 1 else "0..1"

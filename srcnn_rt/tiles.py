@@ -365,8 +365,8 @@ def stitch_sum(
     shape = ((h - 2 * margin) * scale, (w - 2 * margin) * scale)
     if detail.shape[2:] != shape:
         raise ArgumentError(
-            f"windows {windows.shape} with a margin of {margin} go with detail (N, C, {shape[0]}, {shape[1]}) "
-            f"at x{scale}, not with {detail.shape}"
+            f"windows {windows.shape} with a margin of {margin} go with detail "
+            f"(N, C, {shape[0]}, {shape[1]}) at x{scale}, not with {detail.shape}"
         )
     cores = cores_of(tiles, scale, shape, out.shape, origin)
     if tiles:

@@ -1,13 +1,13 @@
 """What the samples of a picture mean: how they become float32 for a network, and samples again.
 
-A network that is equivariant to gain and offset needs no range. Samples of types that float32 holds go in as they
-stand. Those of 32 bits and more, and all floats, are taken less an offset of the picture: ``median`` of
+A network that is equivariant to gain and offset needs no range. Samples of types that float32 holds go in as
+they stand. Those of 32 bits and more, and all floats, are taken less an offset of the picture: ``median`` of
 samples from all over it. So what float32 rounds is the distance from the middle, not the value; a count of
 10⁹ + 3 keeps its last digit, and a constant picture comes back as that constant. The offset belongs to the
 picture, never to a window, and windows agree.
 
-Any other network is fed from 0 to 1: black and white of the picture's range (`DataRange`), which the model's own range
-(`spec.ValueRange`) maps to what it learnt.
+Any other network is fed from 0 to 1: black and white of the picture's range (`DataRange`), which the model's
+own range (`spec.ValueRange`) maps to what it learnt.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 _PLACES, _SIDE = 4, 64
 _ROWS = 16  # of those, where rows are decoded whole
 _EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
-# Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats how far
-# the first and the last hundredth lie below black and above white.
+# Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats
+# how far the first and the last hundredth lie below black and above white.
 _FILLED = 1 / 16
 _BELOW, _ABOVE = 0.25, 1.5
 
@@ -47,8 +47,8 @@ class DataRange:
 
     Attributes
     ----------
-    kind : ``"auto"``: what the file declares, else the type's range for integers and [0, 1] for floats, unless
-        the samples clearly do not live there; ``"dtype"``: the same, whatever the samples are;
+    kind : ``"auto"``: what the file declares, else the type's range for integers and [0, 1] for floats,
+        unless the samples clearly do not live there; ``"dtype"``: the same, whatever the samples are;
         ``"given"``
     low, high : of ``"given"``
     """
@@ -210,8 +210,8 @@ def _black_and_white(source: Source, asked: DataRange) -> tuple[float, float]:
     if wrong:
         raise RangeError(
             f"samples from {first:g} to {last:g} are not what this model takes {info.dtype} for, {low:g} to "
-            f"{high:g}; give --data-range LOW..HIGH (dtype for that range), or take a model that needs none, such "
-            f"as srcnn-915-x2"
+            f"{high:g}; give --data-range LOW..HIGH (dtype for that range), or take a model that needs none, "
+            "such as srcnn-915-x2"
         )
     return low, high
 

@@ -112,16 +112,6 @@ def test_rounding_to_float16() -> None:
     assert shared < alone / 4
 
 
-def test_codes_are_exact_as_they_are_fed() -> None:
-    _, half = halved(TEST_MODEL)
-    numbers = {t.name: numpy_helper.to_array(t) for t in half.model.graph.initializer}
-    mul, add, *_ = half.model.graph.node
-    assert (mul.op_type, add.op_type) == ("Mul", "Add")
-    codes = np.arange(256)
-    fed = (codes / 255).astype(np.float32) * numbers[mul.input[1]] + numbers[add.input[1]]
-    assert np.array_equal(to_float16(fed), (codes - 127.5) / 256)
-
-
 # The bundled models.
 
 
@@ -131,7 +121,7 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
     ready = prepare(*spec.load(name))
     assert half.proven
     found = float16_loss(ready, functools.partial(rounding, half.model), functools.partial(on_cpu, proto))
-    assert 0 < found <= (LIMIT_DB if "deblur" in name else LIMIT_DB / 5)
+    assert 0 < found <= (LIMIT_DB if "deblur" in name or "paper" in name else LIMIT_DB / 5)
     # All that is large is float16: what is float32 is a picture.
     types = kinds(half.model)
     layers = [n for n in half.model.graph.node if n.op_type in ("Conv", "Relu", "DepthToSpace")]
@@ -146,7 +136,7 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", [TEST_MODEL, "srcnn-955-rgb-x3"])
 def test_nothing_changes_but_by_rounding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Feeding, weights, centring and factors, in float32."""
+    """Weights and factors, in float32."""
     monkeypatch.setattr(float16, "to_float16", lambda values: np.asarray(values, np.float64))
     monkeypatch.setattr(float16, "Halves", Plain)
     proto = spec.parse(prepare(*spec.load(name)).data)
@@ -165,16 +155,6 @@ class Plain(Halves):
 
     def convert(self) -> onnx.ModelProto:
         return self._edit.model()
-
-
-def test_the_mean_error_is_taken_away() -> None:
-    proto, half = halved(TEST_MODEL)
-    bare = for_float16(proto)
-    ready = prepare(*spec.load(TEST_MODEL))
-    exact = functools.partial(on_cpu, proto)
-    off = [loss.errors(ready, functools.partial(rounding, h.model), exact).mean() for h in (bare, half)]
-    assert abs(off[0]) > 1e-4 > 5e-5 > abs(off[1])
-    assert [n.op_type for n in bare.model.graph.node] == [n.op_type for n in half.model.graph.node]
 
 
 # What is too large.

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto
 
 from srcnn_rt import Engine, ModelError, ProviderError, session_openvino, spec
-from srcnn_rt.precision.loss import drawn, trial_shapes
+from srcnn_rt.precision.loss import drawn
 from srcnn_rt.program import Program, prepare
-from srcnn_rt.session import Session
 from srcnn_rt.session_openvino import OpenVinoSession, missing
 from tests.conftest import FAST, TEST_MODEL, drawing
 from tests.models import node, normal, save, value
@@ -124,20 +123,22 @@ def test_a_model_that_loses_too_much_is_refused(tmp_path: Path, monkeypatch: pyt
 
 
 @needs_bfloat16
-def test_a_model_of_another_range_is_judged_in_it(rng: np.random.Generator) -> None:
-    """The same network for values in 0..255: it loses as little."""
-    proto = spec.parse(spec.load(TEST_MODEL)[0])
-    for t in proto.graph.initializer:
-        if t.name.endswith(".bias"):
-            t.CopyFrom(numpy_helper.from_array(255 * numpy_helper.to_array(t), t.name))
-    picture = drawing(60, 50, 1)[..., 0].astype(np.float32)
-    options = {"tile": 32, "model_range": "0..255"}
-    data = proto.SerializeToString()
-    with Engine(data, "cpu", **options) as exact, Engine(TEST_MODEL, "cpu", 32) as plain:
-        expected = exact.upscale(picture)
-        assert np.abs(expected - plain.upscale(picture)).max() <= 1e-5
-    with Engine(data, precision="fast", **options) as fast:
-        assert np.sqrt(np.mean((fast.upscale(picture) - expected) ** 2)) <= 1.5e-3
+@pytest.mark.parametrize("name", ["srcnn-915-x2", "srcnn-955-x3"])
+def test_fast_is_right_in_every_unit(name: str) -> None:
+    """A DEM that spans 1,000 m: what bfloat16 takes from the detail is a hundred-thousandth of that."""
+    y, x = np.mgrid[0:150, 0:170]
+    rng = np.random.default_rng(0)
+    height = 1500 + 500 * np.sin(x / 40) * np.cos(y / 30) + rng.normal(0, 1, x.shape)
+    with Engine(name, "cpu") as exact, Engine(name, precision="fast") as fast:
+        for picture in (height.astype(np.float32), np.rint(height).astype(np.uint16)):
+            a, b = exact.upscale(picture).astype(float), fast.upscale(picture).astype(float)
+            assert np.sqrt(np.mean((a - b) ** 2)) <= (0.02 if picture.dtype == np.float32 else 0.2)
+
+
+@needs_bfloat16
+def test_the_papers_form_loses_too_much() -> None:
+    with pytest.raises(ProviderError, match="srcnn-955-x2-paper would lose about"):
+        Engine("srcnn-955-x2-paper", precision="fast")
 
 
 @needs_bfloat16
@@ -217,26 +218,6 @@ def test_several_threads_at_once() -> None:
             for _ in range(2):
                 for a, b in zip(pool.map(e.upscale, pictures), expected, strict=True):
                     assert np.array_equal(a, b)
-
-
-@needs_bfloat16
-@pytest.mark.parametrize("name", [TEST_MODEL, "srcnn-955-rgb-x3"])
-def test_what_the_result_is_off_on_average_is_taken_away(name: str) -> None:
-    """Of every channel, in the pictures by which it was measured."""
-    ready = prepare(*spec.load(name))
-    described = ready.spec
-    session, exact = OpenVinoSession(ready, 1, fast=True), Session(ready.data, 1)
-    source, target = trial_shapes(ready)
-    assert target[2] >= 96 * described.scale
-    bound = session.bind(source, target)
-    errors = []
-    for seed in range(2):
-        bound.input[...] = drawn(source[2], seed)
-        expected = exact.run(bound.input)
-        bound.run()
-        errors.append(bound.output - expected)
-    assert np.abs(np.mean(errors, axis=(0, 1, 3, 4))).max() <= 1e-5
-    assert np.sqrt(np.mean(np.square(errors))) <= 1.2e-3
 
 
 @needs_bfloat16

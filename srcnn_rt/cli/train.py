@@ -47,7 +47,8 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
 @click.option("--loss", type=click.Choice(["mse", "l1", "charbonnier"]), help="What is made small.")
 @click.option(
     "--degrade", metavar="HOW",
-    help="How an LR picture is made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, or several joined by +.",
+    help="How an LR picture is made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, or "
+    "several joined by +.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length of the run.")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Length in time instead.")

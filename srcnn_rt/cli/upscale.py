@@ -177,6 +177,8 @@ def upscale(
         ):
             if scale is not None and engine.scale != scale:
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")
+            if data_range != "auto" and engine.spec.equivariant and not quiet:
+                click.echo(f"--data-range changes nothing: {engine.spec.name} needs no range", err=True)
             sources, errors = expand(inputs, engine.scale)
             try:
                 named = targets(sources, output, engine.scale, format_)

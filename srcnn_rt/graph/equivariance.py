@@ -1,9 +1,9 @@
 """Whether a graph is equivariant to gain and offset: ``f(a·x + b) = a·f(x) + b`` for all a > 0 and b.
 
-Every tensor that is computed from the picture is followed as ``t(a·x + b) = a·t(x) + b·g``, with one number g a
-channel: its gain to an offset. Convolutions without biases keep that form, with the sums of their kernels as
-gains; ReLU and its kin only where g is 0, so that an offset does not reach them. The output must have g = 1.
-Whatever is not known here is taken not to be equivariant.
+Every tensor that is computed from the picture is followed as ``t(a·x + b) = a·t(x) + b·g``, with one number
+g a channel: its gain to an offset. Convolutions without biases keep that form, with the sums of their
+kernels as gains; ReLU and its kin only where g is 0, so that an offset does not reach them. The output must
+have g = 1. Whatever is not known here is taken not to be equivariant.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class _Constants:
         self._tensors = {t.name: t for t in model.graph.initializer}
         for node in model.graph.node:
             if node.op_type == "Constant":
-                self._tensors.update({node.output[0]: a.t for a in node.attribute if a.name == "value"})
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        self._tensors[node.output[0]] = attribute.t
 
     def array(self, name: str) -> NDArray[np.float64] | None:
         from onnx import numpy_helper

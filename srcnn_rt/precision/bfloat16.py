@@ -4,10 +4,10 @@ bfloat16 keeps eight bits of a number. Of a network that is added to bicubic (`r
 detail is rounded, and so loses less than 0.01 dB; one that carries the picture itself would lose ten times as
 much, which is measured when a session is made, and refused. Three things are done about the rest:
 
-- *The picture* is fed as two channels, what eight bits hold of a sample and what they leave. Their sum has sixteen
-  bits, so that metres and counts are no worse off than the codes of 8-bit files.
-- *The first layer's weights* are rounded together (`rounding.round_together`): filters that sum to zero still do, and
-  do not see how far from zero a picture lies.
+- *The picture* is fed as two channels, what eight bits hold of a sample and what they leave. Their sum has
+  sixteen bits, so that metres and counts are no worse off than the codes of 8-bit files.
+- *The first layer's weights* are rounded together (`rounding.round_together`): filters that sum to zero still
+  do, and do not see how far from zero a picture lies.
 - *An enlargement* inside is folded into the layer behind it, so that the enlarged picture is never rounded.
 """
 

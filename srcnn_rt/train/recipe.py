@@ -35,8 +35,9 @@ class TrainConfig:
     init : see `SRCNN`
     start : checkpoint whose weights to start from instead
     optimiser, rate : and its learning rate at the start
-    decay : weight decay of the first layer, decoupled from the gradient (Loshchilov and Hutter, arXiv 1711.05101):
-        what its filters hold in directions that no enlarged picture has is left over from the start
+    decay : weight decay of the first layer, decoupled from the gradient (Loshchilov and Hutter, arXiv
+        1711.05101): what its filters hold in directions that no enlarged picture has is left over from the
+        start
     last_rate : learning rate of the last layer as a part of `rate`
     bias_rate : learning rate of biases as a part of their layer's; the authors' Caffe files have
         0.1, and at 1 they run ahead of the weights and switch filters off for good
