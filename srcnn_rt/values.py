@@ -35,9 +35,6 @@ Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 # the same ones of any file, so that a picture's offset does not depend on how it is stored.
 _PLACES, _ROWS, _COLUMNS = 4, 16, 64
 _EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
-_EXPONENT = (
-    60  # of float64 samples: beyond 2 to the power of this, or below minus this, they are divided first
-)
 # Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats
 # how far the first and the last hundredth lie below black and above white.
 _FILLED = 1 / 16

@@ -9,6 +9,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from srcnn_rt.models import bundled
+from tests.reference import Network
+
 # Fed as they stand: whole numbers stay whole.
 PLAIN = {"srcnn_rt.range": "0..1"}
 
@@ -32,9 +35,10 @@ def save(
     *,
     inputs: list[onnx.ValueInfoProto] | None = None,
     outputs: list[onnx.ValueInfoProto] | None = None,
-    metadata: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = PLAIN,
     channels: int = 1,
 ) -> Path:
+    """Write a model, which is fed samples as they are; where `metadata` are None it says nothing of that."""
     graph = helper.make_graph(
         nodes,
         "test",
@@ -45,7 +49,8 @@ def save(
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     proto.ir_version = 8
     bytes_in = inputs is not None and inputs[0].type.tensor_type.elem_type == TensorProto.UINT8
-    helper.set_model_props(proto, ({} if bytes_in else PLAIN) | (metadata or {}))
+    plain = PLAIN if metadata is not None and not bytes_in else {}
+    helper.set_model_props(proto, plain | (metadata or {} if metadata is not PLAIN else {}))
     onnx.save(proto, path)
     return path
 
@@ -151,7 +156,22 @@ def srcnn_like(
 
 
 def layers_of(path: Path | str | bytes) -> Layers:
-    """Read conv1 … conv3 back from a model file, for the oracle."""
+    """Read conv1 … conv3 back from a model file, for the oracle; of the equivariant form biases of 0."""
     proto = onnx.load_model_from_string(path) if isinstance(path, bytes) else onnx.load(path)
     found = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    return [(found[f"conv{k}.weight"], found[f"conv{k}.bias"]) for k in (1, 2, 3)]
+    weights = [found[f"conv{k}.weight"] for k in (1, 2, 3)]
+    if proto.graph.node[-1].op_type == "Add":
+        assert not any(name.endswith("bias") for name in found)
+        return [(w, np.zeros(len(w), np.float32)) for w in weights]
+    return [(w, found[f"conv{k}.bias"]) for k, w in enumerate(weights, start=1)]
+
+
+def network_of(path: Path | str) -> Network:
+    """Return a bundled model, or a file, as the oracle runs it. What it says of itself is not asked."""
+    file = bundled().get(str(path), Path(path))
+    proto, layers = onnx.load(file), layers_of(file)
+    meta = {p.key: p.value for p in proto.metadata_props}
+    added = proto.graph.node[-1].op_type == "Add"
+    studio = not added and layers[0][0].shape[1] == 1
+    black, white = (16 / 255, 235 / 255) if studio else (0.0, 1.0)
+    return Network(layers, int(meta["srcnn_rt.scale"]), added, black, white)

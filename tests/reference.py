@@ -7,6 +7,7 @@ definitions, whole pictures, no tiles, no windows, no shuffles.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -75,6 +76,30 @@ def srcnn(planes: np.ndarray, scale: int, layers: list[tuple[np.ndarray, np.ndar
     return network(np.stack([bicubic(p, scale, border) for p in planes]), layers)
 
 
+@dataclass(frozen=True)
+class Network:
+    """An SRCNN as its file has it: layers, whether bicubic is added to them, and its black and white."""
+
+    layers: list[tuple[np.ndarray, np.ndarray]]
+    scale: int
+    added: bool
+    black: float = 0.0
+    white: float = 1.0
+
+    def __call__(self, planes: np.ndarray) -> np.ndarray:
+        """Upscale (C, H, W) planes in the network's own range."""
+        if self.added:
+            assert not any(bias.any() for _, bias in self.layers)
+            return added_to_bicubic(planes, self.scale, [weight for weight, _ in self.layers])
+        return srcnn(planes, self.scale, self.layers)
+
+    def picture(self, picture: np.ndarray) -> np.ndarray:
+        """Upscale an (H, W, C) picture in [0, 1], one channel at a time or as the network has them."""
+        span = self.white - self.black
+        planes = picture.transpose(2, 0, 1) * span + self.black
+        return (self(planes).transpose(1, 2, 0) - self.black) / span
+
+
 def to_ycbcr(rgb: np.ndarray) -> np.ndarray:
     """(H, W, 3) in [0, 1] to BT.601 studio swing in [0, 1], as MATLAB's rgb2ycbcr."""
     matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
@@ -87,11 +112,11 @@ def from_ycbcr(ycc: np.ndarray) -> np.ndarray:
     return (ycc * 255 - [16, 128, 128]) @ np.linalg.inv(matrix).T
 
 
-def upscale_rgb(rgb: np.ndarray, scale: int, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+def upscale_rgb(rgb: np.ndarray, network: Network) -> np.ndarray:
     """A luminance model on colour the long way: through YCbCr, chroma by bicubic, and back."""
     ycc = to_ycbcr(rgb)
-    y = srcnn(ycc[..., 0][None], scale, layers)[0]
-    cb, cr = (bicubic(ycc[..., k], scale) for k in (1, 2))
+    y = network(ycc[..., 0][None])[0]
+    cb, cr = (bicubic(ycc[..., k], network.scale) for k in (1, 2))
     return from_ycbcr(np.stack([y, cb, cr], axis=-1))
 
 
@@ -117,19 +142,14 @@ def filled_under(picture: np.ndarray, reach: int) -> np.ndarray:
     return out
 
 
-def upscale_with_alpha(
-    picture: np.ndarray, scale: int, layers: list[tuple[np.ndarray, np.ndarray]], reach: int
-) -> np.ndarray:
+def upscale_with_alpha(picture: np.ndarray, network: Network, reach: int) -> np.ndarray:
     """Premultiplied bicubic, divided by bicubic alpha, plus the network's detail of `filled_under`."""
-    color, alpha = picture[..., :-1], picture[..., -1]
+    color, alpha, scale = picture[..., :-1], picture[..., -1], network.scale
     a = bicubic(alpha, scale)
     # Mirroring and filling commute, so the filled picture is a whole one again.
     filled = filled_under(picture, reach)[reach:-reach, reach:-reach]
     plain = np.stack([bicubic(filled[..., k], scale) for k in range(filled.shape[2])], axis=-1)
-    if filled.shape[2] == 3:
-        sharp = upscale_rgb(filled, scale, layers)
-    else:
-        sharp = srcnn(filled.transpose(2, 0, 1), scale, layers).transpose(1, 2, 0)
+    sharp = upscale_rgb(filled, network) if filled.shape[2] == 3 else network.picture(filled)
     premultiplied = color * alpha[..., None]
     c = np.stack([bicubic(premultiplied[..., k], scale) for k in range(filled.shape[2])], axis=-1)
     seen = (a >= 1e-6)[..., None]

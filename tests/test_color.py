@@ -9,6 +9,11 @@ from srcnn_rt import color
 from tests import reference
 
 
+def full_swing(rgb: np.ndarray) -> np.ndarray:
+    """Luminance of (..., 3) in the unit of R, G, B, from MATLAB's."""
+    return (reference.to_ycbcr(rgb)[..., 0] * 255 - 16) / 219
+
+
 def test_luminance_is_matlabs(rng: np.random.Generator) -> None:
     rgb = rng.random((9, 7, 3))
     assert np.allclose(color.luminance(rgb), reference.to_ycbcr(rgb)[..., 0], atol=1e-12)
@@ -24,7 +29,7 @@ def test_recolor_changes_y_and_keeps_chroma(rng: np.random.Generator) -> None:
     inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
     before = reference.to_ycbcr(rgb[inner].transpose(0, 2, 3, 1).astype(np.float64))
     after = reference.to_ycbcr(out[inner].transpose(0, 2, 3, 1).astype(np.float64))
-    assert np.allclose(after[..., 0], y[:, 0], atol=1e-6)
+    assert np.allclose((after[..., 0] * 255 - 16) / 219, y[:, 0], atol=1e-6)
     assert np.allclose(after[..., 1:], before[..., 1:], atol=1e-6)
     out[inner] = rgb[inner]
     assert (out == rgb).all()
@@ -34,8 +39,21 @@ def test_luma_windows_takes_the_inner_part(rng: np.random.Generator) -> None:
     rgba = rng.random((2, 4, 9, 11)).astype(np.float32)
     out = np.empty((len(rgba), 1, rgba.shape[2] - 2, rgba.shape[3] - 2), np.float32)
     color.luma_windows(rgba, 1, out)
-    expected = color.luminance(rgba[:, :3, 1:-1, 1:-1].transpose(0, 2, 3, 1))
+    expected = full_swing(rgba[:, :3, 1:-1, 1:-1].transpose(0, 2, 3, 1).astype(np.float64))
     assert np.allclose(out[:, 0], expected, atol=1e-6)
+
+
+def test_luminance_keeps_the_unit_of_colour(rng: np.random.Generator) -> None:
+    """White and gray are what they were, in reflectances and in metres."""
+    assert sum(color.LUMA_WEIGHTS) == pytest.approx(1, abs=1e-15)
+    rgb = rng.random((1, 3, 5, 6)).astype(np.float32)
+    out, scaled = (np.empty((1, 1, 5, 6), np.float32) for _ in range(2))
+    color.luma_windows(rgb, 0, out)
+    color.luma_windows(np.float32(1024) * rgb, 0, scaled)
+    assert (scaled == 1024 * out).all()
+    gray = np.repeat(rgb[:, :1], 3, axis=1)
+    color.luma_windows(gray, 0, out)
+    assert np.allclose(out[:, 0], gray[:, 0], rtol=2e-7)
 
 
 def test_fill_keeps_what_is_visible_and_continues_it(rng: np.random.Generator) -> None:

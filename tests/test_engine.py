@@ -149,7 +149,7 @@ def test_no_global_state_is_touched(tmp_path: Path) -> None:
 
 def test_a_colour_model_takes_gray_and_refuses_bands(integer_model) -> None:
     path, _ = integer_model(2, (9, 1, 5), 3)
-    with Engine(path, "cpu", 16) as e:
+    with Engine(path, "cpu", 16, data_range="dtype") as e:
         gray = GRAY.astype(np.float32)
         rgb = np.repeat(gray[..., None], 3, axis=2)
         assert np.allclose(e.upscale(gray), e.upscale(rgb).mean(axis=2), atol=1e-3)
@@ -176,7 +176,7 @@ def test_a_model_with_a_fixed_batch_and_a_period(tmp_path: Path) -> None:
     picture = rng.integers(0, 9, (45, 33)).astype(np.float32)
     results = []
     for tile in (9, 14, 512):
-        with Engine(path, "cpu", tile) as e:
+        with Engine(path, "cpu", tile, data_range="dtype") as e:
             assert (e.scale, e.margin, e.spec.period, e.spec.batch) == (1, 2, 2, 3)
             assert e.tile % 2 == 0
             results.append(e.upscale(picture))

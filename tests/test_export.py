@@ -16,41 +16,88 @@ from click.testing import CliRunner  # noqa: E402
 from srcnn_rt import ArgumentError, Engine, ModelError, OutputError, SourceMissingError, spec  # noqa: E402
 from srcnn_rt.cli import main  # noqa: E402
 from srcnn_rt.train import export as exporter  # noqa: E402
-from srcnn_rt.train.model import ARCHITECTURES, SRCNN  # noqa: E402
+from srcnn_rt.train.model import ARCHITECTURES, FORMS, SRCNN  # noqa: E402
 from tests import reference  # noqa: E402
 from tests.conftest import drawing  # noqa: E402
-from tests.models import layers_of  # noqa: E402
+from tests.models import layers_of, network_of  # noqa: E402
 
 
-def checkpoint(path: Path, arch: str = "9-1-5", channels: int = 1, scale: int | None = 3) -> Path:
+def checkpoint(
+    path: Path, arch: str = "9-1-5", channels: int = 1, scale: int | None = 3, form: str = "equivariant"
+) -> Path:
     torch.manual_seed(0)
-    net = SRCNN(arch, channels)
-    torch.save({"state_dict": net.state_dict(), "arch": arch, "scale": scale, "training": {"steps": 1}}, path)
+    net = SRCNN(arch, channels, form=form)
+    with torch.no_grad():
+        if form == "paper":
+            for conv in (net.conv1, net.conv2, net.conv3):
+                conv.bias.normal_(0, 0.02)
+        else:
+            net.conv1.weight += 0.01  # a sum that the network must take away
+            net.conv3.weight *= 30  # so that what is added is seen
+    state = {"state_dict": net.state_dict(), "arch": arch, "scale": scale, "training": {"steps": 1}}
+    torch.save(state | ({"form": form} if form != "paper" else {}), path)
     return path
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_export_agrees_with_torch_and_the_oracle(
-    tmp_path: Path, arch: str, scale: int, channels: int
+    tmp_path: Path, arch: str, scale: int, channels: int, form: str
 ) -> None:
-    described = exporter.export(checkpoint(tmp_path / "c.pt", arch, channels, scale), tmp_path / "m.onnx")
+    source = checkpoint(tmp_path / "c.pt", arch, channels, scale, form)
+    described = exporter.export(source, tmp_path / "m.onnx")
+    assert described.equivariant == (form == "equivariant")
     assert (described.scale, described.architecture, described.channels) == (scale, arch, channels)
     assert described.check["largest"] <= 1e-5
     assert described.training["steps"] == 1
     picture = drawing(11, 14, channels)
     with Engine(tmp_path / "m.onnx", "cpu", 8) as e:
         got = e.upscale(picture.astype(np.float32)).reshape(11 * scale, 14 * scale, channels)
-    layers = layers_of(tmp_path / "m.onnx")
-    planes = picture.transpose(2, 0, 1)
-    if scale == 1:
-        pad = reference.shrink(layers)
-        padded = np.pad(planes, ((0, 0), (pad, pad), (pad, pad)), mode="symmetric")
-        expected = reference.network(padded, layers)
-    else:
-        expected = reference.srcnn(planes, scale, layers)
-    assert np.abs(got - expected.transpose(1, 2, 0)).max() < 1e-4
+    network = network_of(tmp_path / "m.onnx")
+    assert (network.scale, network.added) == (scale, form == "equivariant")
+    expected = network.picture(picture)
+    assert np.abs(got - expected).max() < 1e-4
+    plain = np.stack([reference.bicubic(picture[..., c], scale) for c in range(channels)], axis=-1)
+    assert np.abs(expected - plain).max() > 1e-2  # that is not bicubic alone
+    if scale == 1:  # the oracle's bicubic is the picture itself
+        pad = reference.shrink(network.layers)
+        padded = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric").transpose(2, 0, 1)
+        span = network.white - network.black
+        sharp = reference.network(padded * span + network.black, network.layers).transpose(1, 2, 0)
+        whole = sharp + picture if network.added else (sharp - network.black) / span
+        assert np.abs(got - whole).max() < 1e-4
+
+
+@pytest.mark.parametrize(("form", "channels", "values"), [
+    ("equivariant", 1, "any"), ("equivariant", 3, "any"), ("paper", 1, spec.STUDIO), ("paper", 3, "0..1"),
+])  # fmt: skip
+def test_the_file_says_what_its_values_are(tmp_path: Path, form: str, channels: int, values: str) -> None:
+    import onnx
+
+    exporter.export(checkpoint(tmp_path / "c.pt", channels=channels, form=form), tmp_path / "m.onnx")
+    meta = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert meta["srcnn_rt.range"] == values
+    assert spec.load(tmp_path / "m.onnx")[1].equivariant == (values == "any")
+
+
+def test_the_first_filters_sum_to_zero_without_rounding(tmp_path: Path) -> None:
+    import onnx
+
+    torch.manual_seed(1)
+    weight = (
+        torch.randn(7, 3, 9, 9, dtype=torch.float64).numpy() * 10.0 ** np.arange(-6, 1)[:, None, None, None]
+    )
+    made = exporter.exactly_zero_sum(weight)
+    assert made.dtype == np.float32
+    assert (made.astype(np.float64).sum(axis=(2, 3)) == 0).all()
+    centred = weight - weight.mean(axis=(2, 3), keepdims=True)
+    most = np.abs(centred).max(axis=(2, 3), keepdims=True)
+    assert (np.abs(made - centred) <= 2.0**-21 * most).all()
+    exporter.export(checkpoint(tmp_path / "c.pt"), tmp_path / "m.onnx")
+    found = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "m.onnx").graph.initializer}
+    assert (found["conv1.weight"].astype(np.float64).sum(axis=(2, 3)) == 0).all()
 
 
 def test_the_file_says_what_it_is(tmp_path: Path) -> None:
@@ -77,16 +124,45 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl"])
 def test_state_dicts_people_have(tmp_path: Path, wrap, suffix: str) -> None:
-    net = SRCNN("9-5-5")
+    net = SRCNN("9-5-5", form="paper")
     torch.save(wrap(net.state_dict()), tmp_path / f"srcnn_x2{suffix}")
     described = exporter.export(tmp_path / f"srcnn_x2{suffix}", tmp_path / "m.onnx", scale=2)
     assert (described.architecture, described.scale) == ("9-5-5", 2)
+    assert not described.equivariant
     weight, _ = layers_of(tmp_path / "m.onnx")[0]
     assert (weight == net.conv1.weight.detach().numpy()).all()
 
 
+def test_the_form_is_told_at_the_top_only(tmp_path: Path) -> None:
+    """Weights without biases are not taken for the equivariant form by themselves."""
+    state = SRCNN().state_dict()
+    for loaded in (state, {"state_dict": state}, {"state_dict": {**state, "form": "equivariant"}}):
+        torch.save(loaded, tmp_path / "c.pt")
+        with pytest.raises(ModelError, match=r"expected the keys conv1\.weight, conv1\.bias"):
+            exporter.read_checkpoint(tmp_path / "c.pt")
+    torch.save({"state_dict": state, "form": "equivariant"}, tmp_path / "c.pt")
+    found = exporter.read_checkpoint(tmp_path / "c.pt")
+    assert found.form == found.network().form == "equivariant"
+    torch.save({"state_dict": SRCNN(form="paper").state_dict(), "form": "equivariant"}, tmp_path / "c.pt")
+    with pytest.raises(ModelError, match=r"expected the keys conv1\.weight, conv2\.weight, conv3\.weight"):
+        exporter.read_checkpoint(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_model_is_read_back(tmp_path: Path, form: str) -> None:
+    source = checkpoint(tmp_path / "c.pt", "9-5-5", 3, form=form)
+    exporter.export(source, tmp_path / "m.onnx")
+    asked, found = exporter.read_checkpoint(source), exporter.read_model(str(tmp_path / "m.onnx"))
+    assert (found.arch, found.channels, found.form) == ("9-5-5", 3, form)
+    x = torch.rand(1, 3, 30, 31)
+    with torch.no_grad():
+        assert torch.allclose(found.network()(x), asked.network()(x), atol=1e-5)
+    with pytest.raises(ModelError, match="not an SRCNN of this package"):
+        exporter.read_model("bicubic-x2")
+
+
 def test_other_filter_counts_are_read_off_the_weights(tmp_path: Path) -> None:
-    torch.save(SRCNN("9-1-5", filters=(32, 16)).state_dict(), tmp_path / "c.pt")
+    torch.save(SRCNN("9-1-5", filters=(32, 16), form="paper").state_dict(), tmp_path / "c.pt")
     exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
     assert layers_of(tmp_path / "m.onnx")[1][0].shape == (16, 32, 1, 1)
 
@@ -100,7 +176,7 @@ def test_what_is_not_recognised_lists_the_keys(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "c.pt")
     with pytest.raises(ModelError, match="found none"):
         exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
-    even = SRCNN().state_dict()
+    even = SRCNN(form="paper").state_dict()
     even["conv2.weight"] = torch.zeros(32, 64, 2, 2)
     torch.save(even, tmp_path / "c.pt")
     with pytest.raises(ModelError, match="square odd kernels"):
@@ -136,21 +212,22 @@ def test_the_scale_must_be_known_once(tmp_path: Path) -> None:
         exporter.export(checkpoint(tmp_path / "c.pt", scale=9), tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("fault", ["weight", "margin", "bicubic"])
 def test_a_mismatch_removes_the_file_and_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, form: str
 ) -> None:
     real = exporter.build
 
     def wrong(network: SRCNN, scale: int):
-        torch_net = SRCNN(network.arch, filters=(64, 32))
+        torch_net = SRCNN(network.arch, filters=(64, 32), form=form)
         torch_net.load_state_dict(network.state_dict())
         if fault == "weight":
             with torch.no_grad():
                 torch_net.conv3.weight[0, 0, 2, 2] += 1e-4
             return real(torch_net, scale)
         if fault == "margin":
-            return real(SRCNN("9-5-5"), scale)
+            return real(SRCNN("9-5-5", form=form), scale)
         proto = real(torch_net, scale)
         kernel = next(t for t in proto.graph.initializer if t.name == "bicubic.weight")
         phases = np.frombuffer(kernel.raw_data, np.float32).reshape(scale**2, -1)
@@ -158,7 +235,7 @@ def test_a_mismatch_removes_the_file_and_fails(
         return proto
 
     monkeypatch.setattr(exporter, "build", wrong)
-    source = checkpoint(tmp_path / "c.pt")
+    source = checkpoint(tmp_path / "c.pt", form=form)
     (tmp_path / "old.onnx").write_text("the old model")
     for target in ("m.onnx", "old.onnx"):
         with pytest.raises(ModelError, match=r"differs from torch|scale and margin"):

@@ -101,14 +101,13 @@ def test_uint8_models_are_fed_and_read_in_bytes(tmp_path: Path) -> None:
 
 def test_value_ranges(tmp_path: Path) -> None:
     """A model that adds 10 says at once what range it was fed."""
-    path = save(
-        tmp_path / "m.onnx",
-        [node("Add", ["lr", "ten"], ["hr"])],
-        {"ten": np.array(10, np.float32)},
-        channels=3,
-    )
+    nodes, weights = [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)}
+    path = save(tmp_path / "m.onnx", nodes, weights, channels=3, metadata=None)
     picture = np.full((9, 9, 3), 0.5, np.float32)
-    for text, step in (("0..255", 10 / 255), ("-1..1", 5), ("mean=0.5,0.5,0.5 std=0.1,0.2,0.4", (1, 2, 4))):
+    told = {
+        None: 10, "0..255": 10 / 255, "-1..1": 5, "mean=0.5,0.5,0.5 std=0.1,0.2,0.4": (1, 2, 4),
+    }  # fmt: skip
+    for text, step in told.items():
         with Engine(path, "cpu", model_range=text) as e:
             assert np.allclose(e.upscale(picture), 0.5 + np.array(step), atol=1e-5)
     for text in ("255", "1..0", "mean=1", "mean=1,2 std=1", "mean=0,0 std=0,1", "a..b", "mean=1 std=1 x=2"):
@@ -116,15 +115,43 @@ def test_value_ranges(tmp_path: Path) -> None:
             ValueRange.parse(text)
     with pytest.raises(ArgumentError, match="needs 1 or 3 numbers, got 2"):
         Engine(path, "cpu", model_range="mean=0,0 std=1,1")
-    known = save(
-        tmp_path / "k.onnx", [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)},
-        metadata={"srcnn_rt.range": "0..255"},
-    )  # fmt: skip
-    with Engine(known, "cpu") as e:
-        assert np.allclose(e.upscale(picture[..., 0]), 0.5 + 10 / 255, atol=1e-6)
+    known = save(tmp_path / "k.onnx", nodes, weights, metadata={"srcnn_rt.range": "0..255"})
+    for text in (None, "0..255"):  # a second time is no harm
+        with Engine(known, "cpu", model_range=text) as e:
+            assert np.allclose(e.upscale(picture[..., 0]), 0.5 + 10 / 255, atol=1e-6)
+    with pytest.raises(
+        ArgumentError, match=r"k: its file says that black and white are 0\.\.255, got -1\.\.1"
+    ):
+        Engine(known, "cpu", model_range="-1..1")
     save(tmp_path / "b.onnx", [node("Relu", ["lr"], ["hr"])], {}, metadata={"srcnn_rt.range": "loud"})
     with pytest.raises(ModelError, match=r"b\.onnx: metadata srcnn_rt\.range: a value range is"):
         Engine(tmp_path / "b.onnx")
+
+
+def test_what_a_model_calls_black_and_white_by_itself(tmp_path: Path) -> None:
+    """Luminance as the field has it, colour from 0; bytes are codes. And none where it does not matter."""
+    nodes, weights = [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)}
+    picture = np.full((9, 9), 0.5, np.float32)
+    path = save(tmp_path / "y.onnx", nodes, weights, metadata=None)
+    with Engine(path, "cpu") as e:
+        assert e.spec.range == ValueRange((219 / 255,), (16 / 255,))
+        assert not e.spec.range_told
+        assert np.allclose(e.upscale(picture), 0.5 + 10 * 255 / 219, atol=1e-5)
+    with Engine(path, "cpu", model_range="0..255") as e:
+        assert np.allclose(e.upscale(picture), 0.5 + 10 / 255, atol=1e-6)
+    for channels, expected in ((1, ValueRange((219,), (16,))), (3, ValueRange((255,), (0,)))):
+        ends = [value(n, ["n", channels, "h", "w"], TensorProto.UINT8) for n in ("lr", "hr")]
+        copy = [node("Identity", ["lr"], ["hr"])]
+        path = save(tmp_path / "b.onnx", copy, {}, inputs=ends[:1], outputs=ends[1:], metadata=None)
+        assert spec.load(path)[1].range == expected
+    same = save(tmp_path / "s.onnx", [node("Identity", ["lr"], ["hr"])], {}, metadata=None)
+    assert spec.load(same)[1].equivariant
+    for model in (same, "srcnn-915-x2", "bicubic-x2"):
+        assert Engine(model, "cpu").spec.range == ValueRange()
+        with pytest.raises(
+            ArgumentError, match=r"needs no range of values: it is equivariant; leave 0\.\.1 away"
+        ):
+            Engine(model, "cpu", model_range="0..1")
 
 
 def squeeze_and_excite(path: Path) -> Path:

@@ -47,7 +47,7 @@ def test_export_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, i
 
 
 def test_export_of_a_file_and_what_is_wrong_usage(tmp_path: Path) -> None:
-    model = colour(tmp_path / "my.onnx")
+    model = colour(tmp_path / "my.onnx", metadata=None)
     code, text = run("export", model, "--io", "u8", "--model-range", "0..255")
     assert code == 0, text
     assert (tmp_path / "my-rgb-u8.onnx").exists()
@@ -55,6 +55,13 @@ def test_export_of_a_file_and_what_is_wrong_usage(tmp_path: Path) -> None:
     assert code == 1
     assert "my-rgb-u8.onnx: exists already" in text
     assert run("export", model, "--io", "u8", "--overwrite")[0] == 0
+    told = colour(tmp_path / "told.onnx", metadata={"srcnn_rt.range": "0..1"})
+    code, text = run("export", told, "--io", "u8", "--model-range", "0..255")
+    assert code == 1
+    assert "told: its file says that black and white are 0..1, got 0..255" in text
+    code, text = run("export", TEST_MODEL, "--io", "u8", "--model-range", "0..255")
+    assert code == 1
+    assert f"{TEST_MODEL} needs no range of values: it is equivariant; leave 0..255 away" in text
     code, text = run("export", model)
     assert code == 2
     assert "my.onnx is an ONNX model already; --io u8 puts the picture path into it" in text

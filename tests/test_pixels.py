@@ -18,7 +18,7 @@ from srcnn_rt.runtime import load_whole
 from srcnn_rt.spec import ModelSpec, ValueRange
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
-from tests.models import layers_of, normal, save, value
+from tests.models import network_of, normal, save, value
 from tests.picturegraphs import Graph, assert_same, colour, picture_of
 
 Maker = Callable[..., tuple[Path, dict[str, object]]]
@@ -98,11 +98,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | Path]:
     folder = tmp_path_factory.mktemp("pixels")
     return {
         "915": TEST_MODEL,
+        "915-paper": f"{TEST_MODEL}-paper",
         "955-rgb": "srcnn-955-rgb-x3",
         "bicubic": "bicubic-x3",
         "deblur": "srcnn-955-deblur-x1",
         "padded": luminance(folder / "padded.onnx"),
         "padded-rgb": colour(folder / "rgb.onnx"),
+        "untold": luminance(folder / "untold.onnx", metadata=None),
+        "untold-rgb": colour(folder / "untold-rgb.onnx", metadata=None),
         "five": colour(folder / "five.onnx", 5),
         "blocks": blocks(folder / "blocks.onnx"),
     }
@@ -110,6 +113,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | Path]:
 
 CASES = [
     *(("915", c) for c in (1, 2, 3, 4, 5)),
+    *(("915-paper", c) for c in (1, 2, 3, 4, 5)),
     *(("955-rgb", c) for c in (1, 2, 3, 4)),
     *(("bicubic", c) for c in (1, 3, 4)),
     *(("padded", c) for c in (1, 2, 3, 4)),
@@ -166,12 +170,25 @@ def test_bands_are_each_a_gray_picture(channels: int) -> None:
     "text", ["0..255", "-1..1", "mean=0.4,0.5,0.6 std=0.2,0.3,0.25", "mean=0.5 std=0.25"]
 )
 def test_value_ranges(models: dict[str, str | Path], text: str) -> None:
-    for name in ("padded-rgb",) if text.count(",") else ("padded-rgb", "padded"):
+    for name in ("untold-rgb",) if text.count(",") else ("untold-rgb", "untold"):
         with Engine(models[name], "cpu", whole=True, model_range=text) as engine:
             for channels, dtype in ((1, np.uint8), (2, np.float32), (3, np.float32), (4, np.uint8)):
                 graph = build(models[name], channels, dtype, model_range=text)
                 picture = picture_of((12, 15), channels, dtype)
                 assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout)
+
+
+def test_luminance_of_which_no_range_is_told(models: dict[str, str | Path]) -> None:
+    """It is fed in studio swing, gray and colour, in the graph as in the engine."""
+    swing = ValueRange((219 / 255,), (16 / 255,))
+    assert program_for(models["untold"])[1].range == swing
+    assert program_for(models["untold-rgb"])[1].range == ValueRange()
+    with Engine(models["untold"], "cpu", whole=True) as engine:
+        assert engine.spec.range == swing
+        for channels in (1, 2, 3, 4):
+            graph = build(models["untold"], channels, np.uint8)
+            picture = picture_of((12, 15), channels, np.uint8)
+            assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout)
 
 
 def test_pictures_of_one_batch_are_each_on_their_own() -> None:
@@ -290,7 +307,7 @@ def test_what_is_refused() -> None:
 def test_small_integers_are_bitwise(integer_model: Maker, scale: int, channels: int) -> None:
     path, _ = integer_model(scale, (9, 1, 5), channels)
     rng = np.random.default_rng(scale)
-    with Engine(path, "cpu") as engine:
+    with Engine(path, "cpu", data_range="dtype") as engine:
         for shape in ((1, 1), (3, 20), (26, 31)):
             for count in {1, channels}:
                 if count == 1 and channels == 3:
@@ -302,25 +319,26 @@ def test_small_integers_are_bitwise(integer_model: Maker, scale: int, channels: 
                     assert (build(path, count, np.float32, source).tiled(picture, 8) == expected).all()
 
 
-def oracle(picture: np.ndarray, scale: int) -> np.ndarray:
-    layers = layers_of(spec.load(f"srcnn-915-x{scale}")[0])
-    channels = picture.shape[2]
+def oracle(picture: np.ndarray, name: str) -> np.ndarray:
+    network, channels = network_of(name), picture.shape[2]
     if channels == 1:
-        return reference.srcnn(picture.transpose(2, 0, 1), scale, layers).transpose(1, 2, 0)
+        return network.picture(picture)
     if channels == 3:
-        return reference.upscale_rgb(picture, scale, layers)
-    return reference.upscale_with_alpha(picture, scale, layers, spec.load(f"srcnn-915-x{scale}")[1].margin)
+        return reference.upscale_rgb(picture, network)
+    return reference.upscale_with_alpha(picture, network, spec.load(name)[1].margin)
 
 
+@pytest.mark.parametrize("form", ["", "-paper"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("scale", [2, 3])
-def test_the_oracle(channels: int, scale: int) -> None:
+def test_the_oracle(channels: int, scale: int, form: str) -> None:
+    name = f"srcnn-915-x{scale}{form}"
     picture = drawing(17, 14, channels)
     if channels == 4:
         picture[:6, :, 3] = 1.0
         picture[12:, :, 3] = 0.0
-    expected = oracle(picture, scale)
-    got = build(f"srcnn-915-x{scale}", channels, np.float32).run(picture=picture[None].astype(np.float32))[0]
+    expected = oracle(picture, name)
+    got = build(name, channels, np.float32).run(picture=picture[None].astype(np.float32))[0]
     # Where alpha is small, a float32 rounding is divided by almost nothing.
     solid = expected[..., 3] > 0.05 if channels == 4 else np.ones(expected.shape[:2], bool)
     assert np.abs(got - expected)[solid].max() < 1e-4
@@ -328,8 +346,8 @@ def test_the_oracle(channels: int, scale: int) -> None:
         assert np.abs(got[..., 3] - expected[..., 3]).max() < 1e-5
         assert (got[..., :3][expected[..., 3] < 1e-7] == 0).all()
     eight = reference.quantise(picture, np.uint8)
-    expected8 = reference.quantise(oracle(eight / 255, scale), np.uint8)
-    got8 = build(f"srcnn-915-x{scale}", channels, np.uint8).run(picture=eight[None])[0]
+    expected8 = reference.quantise(oracle(eight / 255, name), np.uint8)
+    got8 = build(name, channels, np.uint8).run(picture=eight[None])[0]
     apart = np.abs(got8.astype(int) - expected8)
     if channels == 4:
         apart = apart[expected8[..., 3] > 0]
@@ -337,7 +355,7 @@ def test_the_oracle(channels: int, scale: int) -> None:
     assert (apart == 0).mean() > 0.999
 
 
-@pytest.mark.parametrize("name", [TEST_MODEL, "srcnn-955-rgb-x3"])
+@pytest.mark.parametrize("name", [TEST_MODEL, f"{TEST_MODEL}-paper", "srcnn-955-rgb-x3"])
 @pytest.mark.parametrize("softness", [255, 15])
 def test_a_cut_out_has_no_fringe(name: str, softness: int) -> None:
     level = (200, 60, 30)
@@ -398,12 +416,40 @@ def test_a_margin_one_short_is_caught(integer_model: Maker, side: str, channels:
     assert (graph.tiled(picture, 8, spoil) != good).any()
 
 
-def test_a_luminance_without_its_offset_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_luminance_without_its_offset_is_caught() -> None:
+    """Fed from 0 to 219/255 in place of studio swing."""
+    name = f"{TEST_MODEL}-paper"
     picture = drawing(15, 12)
-    good = oracle(picture, 2)
-    monkeypatch.setattr(pixels.color, "LUMA_OFFSET", 0.0)
-    got = build(TEST_MODEL, 3, np.float32).run(picture=picture[None].astype(np.float32))[0]
-    assert np.abs(got - good).max() > 1e-4
+    good = oracle(picture, name)
+    data, found = program_for(name)
+    fed = picture[None].astype(np.float32)
+    for values, right in ((found.range, True), (replace(found.range, offset=(0.0,)), False)):
+        described = replace(found, range=values)
+        made = pixels.picture_graph(
+            spec.parse(data), described, Layout.of(3), np.dtype(np.float32), source="whole"
+        )
+        got = Graph(made, described, Layout.of(3)).run(picture=fed)[0]
+        assert (np.abs(got - good).max() <= 1e-4) == right
+
+
+def test_luminance_of_other_weights_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network that is added to bicubic too."""
+    picture = drawing(15, 12)
+    fed = picture[None].astype(np.float32)
+    monkeypatch.setattr(pixels.color, "LUMA_WEIGHTS", (1 / 3, 1 / 3, 1 / 3))
+    for name in (TEST_MODEL, f"{TEST_MODEL}-paper"):
+        assert np.abs(build(name, 3, np.float32).run(picture=fed)[0] - oracle(picture, name)).max() > 1e-4
+
+
+def test_a_sum_without_its_bicubic_is_caught() -> None:
+    data, found = program_for(TEST_MODEL)
+    assert found.adds_bicubic
+    for channels in (1, 3):
+        picture, layout = drawing(15, 12, channels), Layout.of(channels)
+        described = replace(found, adds_bicubic=False)
+        made = pixels.picture_graph(spec.parse(data), described, layout, np.dtype(np.float32), source="whole")
+        got = Graph(made, described, layout).run(picture=picture[None].astype(np.float32))[0]
+        assert np.abs(got - oracle(picture, TEST_MODEL)).max() > 1e-2
 
 
 def test_colour_that_is_not_premultiplied_is_caught() -> None:

@@ -1,4 +1,4 @@
-"""extract, stitch, enlarge and stitch_color against NumPy, for every type, layout and stride."""
+"""extract, stitch, enlarge, stitch_color and stitch_sum against NumPy, for every type, layout and stride."""
 
 from __future__ import annotations
 
@@ -236,8 +236,8 @@ def test_enlarge_of_a_mirrored_picture_is_mirrored(scale: int, rng: np.random.Ge
 def exact_color(picture: np.ndarray, luminance: np.ndarray, scale: int) -> np.ndarray:
     """Colour reconstruction of a whole (h, w, 3) picture in [0, 1], in float64."""
     rgb = np.stack([reference.bicubic(picture[..., c], scale) for c in range(3)], axis=-1)
-    y = (rgb @ [65.481, 128.553, 24.966] + 16) / 255
-    return rgb + (255 / 219 * (luminance - y))[..., None]
+    y = rgb @ [65.481, 128.553, 24.966] / 219
+    return rgb + (luminance - y)[..., None]
 
 
 def cut_luminance(luminance: np.ndarray, todo: tuple[Tile, ...], p: Plan, scale: int) -> np.ndarray:
@@ -380,6 +380,124 @@ def test_stitch_color_reads_two_pixels_around_a_core_and_no_more(
     beside[:, :, : 3 * scale] = beside[:, :, 6 * scale :] = np.nan
     beside[..., : 4 * scale] = beside[..., 5 * scale :] = np.nan
     assert (run(windows, beside) == before).all()
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("own", [True, False])
+def test_stitch_sum_is_enlarge_sum_and_stitch_bit_for_bit(
+    scale: int, channels: int, own: bool, rng: np.random.Generator
+) -> None:
+    windows = rng.random((3, channels, 29, 42), np.float32)
+    detail = rng.normal(0, 0.3, (3, channels if own else 1, 23 * scale, 36 * scale)).astype(np.float32)
+    todo = [one_tile(0, 0, 23, 36), one_tile(0, 36, 23, 36)]  # fewer than there are windows
+    summed = tiles.enlarge(windows, scale)
+    cut = (windows.shape[2] - 4 - 23) // 2 * scale
+    inner = np.ascontiguousarray(summed[:, :, cut : cut + 23 * scale, cut : cut + 36 * scale] + detail)
+    for dtype in DTYPES:
+        expected = np.zeros((23 * scale, 72 * scale, channels), dtype)
+        tiles.stitch(inner, todo, scale, expected)
+        for name, out in views(np.zeros_like(expected)).items():
+            tiles.stitch_sum(windows, detail, todo, scale, out, margin=3)
+            assert np.array_equal(out, expected), (name, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [2, 3])
+def test_stitch_sum_of_one_channel_among_others(scale: int, dtype: type, rng: np.random.Generator) -> None:
+    windows = rng.random((1, 5, 13, 14), np.float32)
+    detail = rng.normal(0, 0.3, (1, 3, 9 * scale, 10 * scale)).astype(np.float32)
+    tile = [one_tile(0, 0, 9, 10)]
+    for first, count in ((0, 3), (1, 3), (2, 3), (4, 1)):
+        part = np.ascontiguousarray(detail[:, :count])
+        expected = np.zeros((9 * scale, 10 * scale, count), dtype)
+        chosen = np.ascontiguousarray(windows[:, first : first + count])
+        tiles.stitch_sum(chosen, part, tile, scale, expected, margin=2)
+        whole = np.zeros((9 * scale, 10 * scale, 5), dtype)
+        out = whole[:, :, first : first + count]
+        tiles.stitch_sum(windows, part, tile, scale, out, margin=2, first=first)
+        assert np.array_equal(out, expected)
+        assert np.count_nonzero(np.delete(whole, range(first, first + count), axis=2)) == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    channels=st.integers(1, 4),
+    tile=st.integers(8, 30),
+    scale=st.sampled_from([1, 2, 3, 4, 8]),
+    margin=st.integers(2, 6),
+    dtype=st.sampled_from(DTYPES),
+    seed=st.integers(0, 99),
+)
+def test_stitch_sum_is_bicubic_and_the_detail_whatever_the_tile(
+    shape: tuple[int, int], channels: int, tile: int, scale: int, margin: int, dtype: type, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    picture = random_picture(rng, (*shape, channels), dtype)
+    detail = rng.normal(0, 0.2, (shape[0] * scale, shape[1] * scale)).astype(np.float32)
+    top = tiles.white(picture.dtype)
+    exact = np.stack([reference.bicubic(picture[..., c] / top, scale) for c in range(channels)], axis=-1)
+    exact += detail[..., None]
+    results = []
+    for side in (tile, 64):
+        out = np.zeros(exact.shape, dtype)
+        p = plan(shape, side, margin=margin, max_chunk=2 * side)
+        for chunk in p:
+            windows = np.full((len(chunk.tiles) + 1, channels, *p.window), np.nan, np.float32)
+            tiles.extract(picture, chunk.tiles, margin, windows)
+            hr = cut_luminance(detail, chunk.tiles, p, scale)
+            y, x = (slice(n.start * scale, n.stop * scale) for n in (chunk.y, chunk.x))
+            origin = (chunk.y.start, chunk.x.start)
+            tiles.stitch_sum(windows, hr, chunk.tiles, scale, out[y, x], margin=margin, origin=origin)
+        results.append(out)
+    assert np.array_equal(*results)
+    if dtype is np.float32:
+        assert np.abs(results[0] - exact).max() <= 2e-6 * max(1, np.abs(picture).max())
+    else:
+        assert np.abs(results[0] - np.clip(exact, 0, 1) * top).max() <= 0.5 + 1e-6 * top
+
+
+def test_wrong_arguments_of_a_sum_are_refused_before_the_loops() -> None:
+    windows = np.zeros((1, 3, 12, 12), np.float32)
+    detail = np.zeros((1, 1, 16, 16), np.float32)
+    tile = [one_tile(0, 0, 8, 8)]
+    out = np.zeros((16, 16, 3), np.uint8)
+    tiles.stitch_sum(windows, detail, tile, 2, out, margin=2)
+    tiles.stitch_sum(windows, detail, [], 2, out, margin=2)
+    for margin in (3, 4):
+        with pytest.raises(ArgumentError, match=f"with a margin of {margin} go with detail"):
+            tiles.stitch_sum(windows, detail, tile, 2, out, margin=margin)
+    with pytest.raises(ArgumentError, match="margin must be at least 2 LR pixels for bicubic, got 1"):
+        tiles.stitch_sum(windows[:, :, 1:-1, 1:-1].copy(), detail, tile, 2, out, margin=1)
+    with pytest.raises(
+        ArgumentError, match=r"go with detail \(N, C, 24, 24\) at x3, not with \(1, 1, 16, 16\)"
+    ):
+        tiles.stitch_sum(windows, detail, tile, 3, out, margin=2)
+    with pytest.raises(ArgumentError, match=r"from channel 0 .* do not make 1 tiles of 4 channels"):
+        tiles.stitch_sum(windows, detail, tile, 2, np.zeros((16, 16, 4), np.uint8), margin=2)
+    for first in (-1, 1, 3):
+        with pytest.raises(
+            ArgumentError, match=rf"from channel {first} .* do not make 1 tiles of 3 channels"
+        ):
+            tiles.stitch_sum(windows, detail, tile, 2, out, margin=2, first=first)
+    with pytest.raises(ArgumentError, match="do not make 1 tiles of 3 channels"):
+        tiles.stitch_sum(windows, np.repeat(detail, 2, axis=1), tile, 2, out, margin=2)
+    for several in (np.repeat(windows, 2, axis=0), windows):
+        with pytest.raises(ArgumentError, match="do not make 2 tiles"):
+            tiles.stitch_sum(several, detail, tile * 2, 2, out, margin=2)
+    for bad in (windows.astype(np.float64), windows.swapaxes(2, 3)):
+        with pytest.raises(ArgumentError, match="C-contiguous"):
+            tiles.stitch_sum(bad, detail, tile, 2, out, margin=2)
+    for bad in (detail.astype(np.float64), np.zeros((1, 1, 16, 32), np.float32)[..., ::2]):
+        with pytest.raises(ArgumentError, match="C-contiguous"):
+            tiles.stitch_sum(windows, bad, tile, 2, out, margin=2)
+    with pytest.raises(ArgumentError, match="got int32"):
+        tiles.stitch_sum(windows, detail, tile, 2, out.astype(np.int32), margin=2)
+    with pytest.raises(ArgumentError, match="a core lies outside its window"):
+        tiles.stitch_sum(windows, detail, [one_tile(0, 0, 8, 9)], 2, out, margin=2)
+    with pytest.raises(ArgumentError, match="a core lies outside the output"):
+        tiles.stitch_sum(windows, detail, tile, 2, out[:-1], margin=2)
 
 
 def test_wrong_colour_arguments_are_refused_before_the_loops() -> None:

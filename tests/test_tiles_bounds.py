@@ -100,13 +100,35 @@ def test_stitch_fills_a_chunk(p: Plan, channels: int, scale: int, cut: int, dtyp
     layout=st.sampled_from(LAYOUTS),
 )
 def test_stitch_color_fills_a_chunk(p: Plan, scale: int, dtype: type, layout: str) -> None:
-    luma = (color.LUMA_OFFSET + sum(color.LUMA_WEIGHTS)) * 1.0  # of white
+    luma = sum(color.LUMA_WEIGHTS) * 1.0  # of white
     for chunk in p:
         out = laid_out(np.zeros((chunk.y.size * scale, chunk.x.size * scale, 3), dtype), layout)
         windows = np.ones((len(chunk.tiles), 3, *p.window), np.float32)
         hr = np.full((len(chunk.tiles), 1, *(n * scale for n in p.tile)), luma, np.float32)
         origin = (chunk.y.start, chunk.x.start)
         tiles.stitch_color(windows, hr, chunk.tiles, scale, out, margin=p.margin, origin=origin)
+        assert np.abs(out - tiles.white(out.dtype)).max() <= 1e-4 * tiles.white(out.dtype)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    p=color_plans,
+    channels=st.integers(1, 5),
+    scale=st.sampled_from([1, 2, 3, 4, 5, 8]),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(LAYOUTS),
+    own=st.booleans(),
+)
+def test_stitch_sum_fills_a_chunk(
+    p: Plan, channels: int, scale: int, dtype: type, layout: str, own: bool
+) -> None:
+    for chunk in p:
+        out = laid_out(np.zeros((chunk.y.size * scale, chunk.x.size * scale, channels), dtype), layout)
+        windows = np.full((len(chunk.tiles), channels, *p.window), 0.5, np.float32)
+        count = channels if own else 1
+        detail = np.full((len(chunk.tiles), count, *(n * scale for n in p.tile)), 0.5, np.float32)
+        origin = (chunk.y.start, chunk.x.start)
+        tiles.stitch_sum(windows, detail, chunk.tiles, scale, out, margin=p.margin, origin=origin)
         assert np.abs(out - tiles.white(out.dtype)).max() <= 1e-4 * tiles.white(out.dtype)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import bicubic
-from .edit import Conv, Edit, attribute
+from .edit import Conv, Edit, attribute, channels
 from .phases import cut_of
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
     total = edit.maker(target)
     if total is None or total.op_type != "Add" or len(edit.users(target)):
         return None
+    counts = channels(model)
     for k in (0, 1):
         inner, picture = total.input[k], total.input[1 - k]
         made = edit.maker(inner)
         if made is None or edit.only_user(inner) is None or not _is_bicubic(edit, picture, scale):
             continue
+        if counts.get(inner) is None or counts[inner] != counts.get(picture):
+            continue  # one channel, say, that is added to three
         edit.replace([total], [])
         edit.rename_output(made, inner, target)
         return edit.model()
