@@ -102,7 +102,10 @@ def check(engine: Engine, picture: np.ndarray, layout: Layout, nodata: float | N
         far = ~near(others, margin).repeat(s, 0).repeat(s, 1)
         value = None if nodata is None else picture.dtype.type(nodata)
         moved = plain[:, :, c] == value if value is not None else np.zeros_like(far)
-        assert np.array_equal(got[:, :, c][far & ~moved], plain[:, :, c][far & ~moved])
+        if picture.dtype.kind == "f":  # the picture's middle is looked for among its data, so it is another
+            assert np.allclose(got[:, :, c][far & ~moved], plain[:, :, c][far & ~moved], rtol=0, atol=3e-6)
+        else:
+            assert np.array_equal(got[:, :, c][far & ~moved], plain[:, :, c][far & ~moved])
         if picture.dtype.kind == "f":
             assert np.isfinite(got[:, :, c][~big]).all()
     if nodata is not None and nodata == nodata:
@@ -437,7 +440,7 @@ def test_nodata_within_the_digits_of_its_text(
     assert np.abs(got[~big]).max() < 2
     calm = engine.upscale(np.where(gone, np.float32(0.5), picture))
     far = ~near(gone[..., 0], engine.margin).repeat(2, 0).repeat(2, 1)
-    assert np.array_equal(got[far], calm[far])
+    assert np.allclose(got[far], calm[far], rtol=0, atol=3e-6)  # the middle is another
     with tifffile.TiffFile(target) as file:
         assert file.pages[0].tags[42113].value == text
     with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(target) as b:
