@@ -244,10 +244,9 @@ def _power(looked_at: Sequence[Seen], offset: Floats, dtype: np.dtype[Any]) -> f
 def _look_at(source: Source) -> list[Seen]:
     """Return samples from all over a picture, and which of them are data: (h, w, C) each."""
     info, found = source.info, []
-    rows, columns = _places(info.shape[0]), _places(info.shape[1])
-    for y in rows:
-        # Rows that are decoded whole are read once, and few of them.
-        y = Span(y.start, min(y.stop, y.start + _ROWS)) if source.by_rows else y
+    columns = _places(info.shape[1], _SIDE)
+    # Rows that are decoded whole are read once, and few of them.
+    for y in _places(info.shape[0], _ROWS if source.by_rows else _SIDE):
         for x in [Span(0, info.shape[1])] if source.by_rows else columns:
             part = source.read(y, x)
             mask = source.read_mask(y, x) if info.masked else None
@@ -258,9 +257,9 @@ def _look_at(source: Source) -> list[Seen]:
     return found
 
 
-def _places(length: int) -> list[Span]:
-    """Return spans spread evenly over an axis; all of a short one."""
-    if length <= _PLACES * _SIDE:
+def _places(length: int, side: int) -> list[Span]:
+    """Return spans of `side` spread evenly over an axis; all of a short one."""
+    if length <= _PLACES * side:
         return [Span(0, length)]
-    starts = [k * (length - _SIDE) // (_PLACES - 1) for k in range(_PLACES)]
-    return [Span(start, start + _SIDE) for start in starts]
+    starts = [k * (length - side) // (_PLACES - 1) for k in range(_PLACES)]
+    return [Span(start, start + side) for start in starts]
