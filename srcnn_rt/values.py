@@ -31,8 +31,8 @@ from .tiles import DTYPES, white
 Floats = NDArray[np.float64]
 Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 
-# Of a picture that is looked at: windows a side, and LR pixels of each. Few rows, for strips are decoded whole;
-# the same ones of any file, so that a picture's offset does not depend on how it is stored.
+# Of a picture that is looked at: windows a side, and LR pixels of each. Few rows, for strips are decoded
+# whole; the same ones of any file, so that a picture's offset does not depend on how it is stored.
 _PLACES, _ROWS, _COLUMNS = 4, 16, 64
 _EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
 # Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats

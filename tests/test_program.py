@@ -26,8 +26,10 @@ def kernel(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def as_exported(data: bytes, picture: np.ndarray) -> np.ndarray:
-    """The file's own graph, run on the whole picture."""
-    return whole(Session(data, 1), spec.load(data)[1], picture)
+    """The file's own graph, run on the whole picture in its range of values."""
+    described = spec.load(data)[1]
+    gain, offset = (np.array(v, np.float32) for v in (described.range.gain, described.range.offset))
+    return (whole(Session(data, 1), described, picture * gain + offset) - offset) / gain
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -40,6 +42,8 @@ def test_a_program_is_the_model_with_another_period(name: str) -> None:
     new = ready.spec
     assert (new.margin, new.period) == (facts.margin, facts.period)
     assert (new.margin, new.facts.kind, new.scale) == (described.margin, "valid", described.scale)
+    assert new.adds_bicubic == described.equivariant
+    assert not described.adds_bicubic
     # All else is said of the file.
     for field in ("name", "architecture", "channels", "range", "parameters", "size", "training", "check"):
         assert getattr(new, field) == getattr(described, field)
@@ -56,23 +60,29 @@ def test_periods_are_those_of_the_blocks() -> None:
         assert periods[name] == block // np.gcd(block, scale)
 
 
-def test_candidates_for_a_card_are_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, described = spec.load(TEST_MODEL)
+@pytest.mark.parametrize("name", [TEST_MODEL, f"{TEST_MODEL}-paper"])
+def test_candidates_for_a_card_are_the_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a network that is added to bicubic each of them is that network."""
+    data, described = spec.load(name)
     found = program.candidates(data, described)
     assert {"file", "phases", "phases+unrolled", "blocks"} < set(found)
-    assert list(found) == list(rewrite.variants(spec.parse(data)))
+    base = rewrite.without_bicubic(spec.parse(data), 2) if described.equivariant else spec.parse(data)
+    assert list(found) == list(rewrite.variants(base))
+    assert program.network(data, described) == (base.SerializeToString() if described.equivariant else data)
+    exact = Session(base.SerializeToString(), 1)
     assert found["phases"] == prepare(data, described)
     for ready in found.values():
         assert ready.spec.margin == described.margin
+        assert ready.spec.adds_bicubic == described.equivariant
         n = 2 * ready.spec.margin + 4 * ready.spec.period
         x = np.random.default_rng(0).random((1, 1, n, n), np.float32)
-        assert np.abs(Session(ready.data, 1).run(x) - Session(data, 1).run(x)).max() <= 1e-5
+        assert np.abs(Session(ready.data, 1).run(x) - exact.run(x)).max() <= 1e-5
     monkeypatch.setattr(program, "MOST_NODES", 3)
     assert program.candidates(data, described) == {"file": program.Program(data, described, False)}
 
 
 def test_a_value_range_stays() -> None:
-    data, described = spec.load(TEST_MODEL)
+    data, described = spec.load(f"{TEST_MODEL}-paper")
     from dataclasses import replace
 
     ranged = replace(described, range=ValueRange.parse("0..255"))

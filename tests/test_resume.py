@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from srcnn_rt import (
 )
 from srcnn_rt.io.tiff import source as raster
 from srcnn_rt.io.tiff import target as tiff
+from srcnn_rt.spec import ValueRange
 from tests import faults
 from tests.conftest import TEST_MODEL
 from tests.faults import (
@@ -335,6 +337,13 @@ def test_every_plan_that_is_made_is_allowed(
         )
 
 
+def said(**facts: Any) -> Engine:
+    """An engine of the same model, of which something else is said."""
+    made = Engine("bicubic-x2", "cpu", 8, threads=1)
+    made._spec = replace(made._spec, **facts)
+    return made
+
+
 DIFFERENT: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "model": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 8, threads=1)},
     "tile": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 16, threads=1)},
@@ -344,7 +353,8 @@ DIFFERENT: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "bands": lambda bench: {"bands": True},
     "nodata": lambda bench: {"nodata": 7},
     "classes": lambda bench: {"classes": True},
-    "range": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 8, threads=1, model_range="0..255")},
+    "range": lambda bench: {"engine": said(range=ValueRange.parse("0..255"))},
+    "data range": lambda bench: {"engine": said(equivariant=False), "data_range": (0, 4095)},
     "version": lambda bench: {},
     "changed of the source": lambda bench: os.utime(bench.source, ns=(1, 1)) or {},
     "hash of the source": lambda bench: (bench.folder / "a.tif.msk").write_bytes(b"") or {},

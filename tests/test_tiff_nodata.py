@@ -6,6 +6,7 @@ no data is itself, enlarged; no sample of data has the nodata value; and none of
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import ArgumentError, Engine, OutputError
+from srcnn_rt import ArgumentError, Engine, OutputError, values
 from srcnn_rt.io import ArraySink, ArraySource
 from srcnn_rt.io.nodata import digits_within
 from srcnn_rt.job import process
 from srcnn_rt.picture import Layout, PictureInfo
+from srcnn_rt.values import DataRange, Values
 from tests.conftest import drawing
 from tests.tiffs import by_tifffile, picture_of, reads_back, write
 
@@ -46,13 +48,29 @@ class Masked(ArraySource):
 
 
 def run(
-    engine: Engine, picture: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None
+    engine: Engine,
+    picture: np.ndarray,
+    layout: Layout,
+    nodata: float | None,
+    mask: np.ndarray | None,
+    mapped: Values | None = None,
 ) -> np.ndarray:
-    info = PictureInfo(picture.shape[:2], layout, picture.dtype, nodata=nodata, masked=mask is not None)
-    sink = ArraySink(info.scaled(engine.scale))
+    """Upscale an array; with the offset and the unit of `mapped`, if it is given."""
+    source = masked(picture, layout, nodata, mask)
+    sink = ArraySink(source.info.scaled(engine.scale))
     sink.array[...] = 77  # what is not written is seen
-    process(Masked(picture, info, mask), sink, engine._setup, engine._pool)
+    with pytest.MonkeyPatch.context() as patch:
+        if mapped is not None:
+            own = values.for_picture(source, engine.spec, DataRange())
+            same = replace(own, gain=mapped.gain, offset=mapped.offset)
+            patch.setattr(values, "for_picture", lambda *_: same)
+        process(source, sink, engine._setup, engine._pool)
     return sink.array
+
+
+def masked(picture: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None) -> Masked:
+    info = PictureInfo(picture.shape[:2], layout, picture.dtype, nodata=nodata, masked=mask is not None)
+    return Masked(picture, info, mask)
 
 
 def holes(picture: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None) -> np.ndarray:
@@ -91,7 +109,9 @@ def check(engine: Engine, picture: np.ndarray, layout: Layout, nodata: float | N
     gone = holes(picture, layout, nodata, mask)
     calm = picture.copy()  # another filling: what is far from the holes cannot depend on it
     calm[gone] = 3
-    plain = run(engine, calm, layout, None, None)
+    # Bit for bit less the same offset, which is that of the samples that are data.
+    mapped = values.for_picture(masked(picture, layout, nodata, mask), engine.spec, DataRange())
+    plain = run(engine, calm, layout, None, None, mapped)
     margin = engine.margin * (2 if layout.alpha else 1)
     colors = picture.shape[2] - layout.alpha
     for c in range(colors):

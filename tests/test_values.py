@@ -195,14 +195,16 @@ def test_what_is_no_data_is_not_looked_at() -> None:
 @pytest.mark.parametrize("by_rows", [False, True])
 def test_large_pictures_are_looked_at_all_over(by_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ArraySource, "by_rows", by_rows, raising=False)
-    picture = np.full((900, 1100, 1), 0.5, np.float32)
-    picture[:8, :8] = 0.25
-    assert mapped(picture).native
-    for corner in (np.s_[:200, :200], np.s_[-200:, :], np.s_[:, -200:]):
-        wrong = picture.copy()
-        wrong[corner] = 300
-        with pytest.raises(RangeError):
-            mapped(wrong)
+    for shape in ((900, 1100), (200, 1100), (70, 90), (40, 30)):
+        picture = np.full((*shape, 1), 0.5, np.float32)
+        picture[:8, :8] = 0.25
+        assert mapped(picture).native
+        h, w = (n // 5 for n in shape)
+        for corner in (np.s_[: 2 * h, : 2 * w], np.s_[-h:, :], np.s_[:, -w:]):
+            wrong = picture.copy()
+            wrong[corner] = 300
+            with pytest.raises(RangeError):
+                mapped(wrong)
 
 
 # There and back.
