@@ -114,14 +114,15 @@ class Rules:
         """
         if not self.clipped:
             return self.fixed or ceil_to(core, self.period)
-        want = self.fixed or core + 2 * self.inset + self.period - 1
+        around = self.inset + ceil_to(self.inset, self.period)
+        want = self.fixed or ceil_to(core, self.period) + around
         if want >= length:
             return length
         if self.fixed is None:
             # As many pixels as the picture modulo the period, or a model that pads to a
             # multiple would pad its windows otherwise than the picture.
             want = length - (length - want) // self.period * self.period
-        if want < 2 * self.inset + self.period:
+        if want < around + self.period:
             raise ArgumentError(
                 f"windows of {want} LR pixels leave no core: the model reaches {self.inset} to each side"
             )
@@ -180,7 +181,7 @@ class Plan:
             elif rule.fixed:
                 legal = side == rule.tile(1, extended)
             else:
-                inner = side >= 2 * rule.inset + rule.period
+                inner = side >= rule.inset + ceil_to(rule.inset, rule.period) + rule.period
                 legal = side == extended or (inner and (extended - side) % rule.period == 0)
             if not legal:
                 return False
@@ -222,7 +223,8 @@ def split(length: int, step: int) -> list[Span]:
 def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -> list[Piece]:
     """Cover `span` with windows of one constant length; each pixel has one owner.
 
-    Origins are multiples of `period`. A window may pass the end of `span`, and is shifted
+    Origins are multiples of `period`, and so are the ends of cores inside the picture: how far a model
+    reaches is known of whole periods. A window may pass the end of `span`, and is shifted
     inward where it would pass the end of the picture (but for the rounding to `period`).
 
     Parameters
@@ -238,7 +240,7 @@ def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -
     at = span.start
     while at < span.stop:
         origin = min(max(0, (at - inset) // period * period), last)
-        reach = length if origin == last else origin + tile - inset
+        reach = length if origin == last else (origin + tile - inset) // period * period
         stop = min(reach, span.stop)
         pieces.append(Piece(origin, Span(at, stop)))
         at = stop

@@ -89,6 +89,14 @@ def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto
         raise ModelError(
             "internal error: a rewrite changed what the model is"
         )  # the proof of each forbids it
+    axes = [(made, file) for made, file in ((facts.y, spec.facts.y), (facts.x, spec.facts.x))]
+    if spec.padded:
+        # Which sizes there are is the file's affair: a graph that takes fewer would have pictures mirrored
+        # that the model takes as they are.
+        if any(file.multiple % made.multiple or made.minimum > file.minimum for made, file in axes):
+            return Program(data, spec, False)
+        y, x = (replace(made, multiple=file.multiple, minimum=file.minimum) for made, file in axes)
+        facts = replace(facts, y=y, x=x)
     facts = replace(facts, parameters=spec.parameters, macs=spec.facts.macs)
     run = replace(spec, facts=facts, margin=facts.margin, adds_bicubic=adds)
     return Program(better.SerializeToString(), run, True)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from . import program, spec
 from .engine import Engine
 from .errors import ModelError
-from .geometry import MIN_TILE, Rules
+from .geometry import MIN_TILE, Rules, ceil_to
 from .margins import rules_for
 from .session import Session
 from .spec import ModelSpec
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5  # of full scale
 EXACT = 2**24  # float32 counts this far
+_CLASSES = 3  # of sizes modulo the period that are tried beside those around tiles
 _TILES = (MIN_TILE, MIN_TILE + 5, 3 * MIN_TILE)
 _WEIGHTED = {"Conv": 1, "ConvTranspose": 1, "MatMul": 1}
 # Operators that keep whole numbers whole; after any other, sums are rounded.
@@ -110,6 +111,11 @@ def _shapes(described: ModelSpec) -> Iterator[tuple[int, int]]:
     yield tile - 1, 2 * tile
     yield 2 * tile + 3, tile + MIN_TILE + 1
     yield 3 * tile + 5, 3 * tile + 2
+    # Sizes that the model takes in every class modulo the period: it may round in each otherwise.
+    y, x = rules
+    for k in range(1, _CLASSES + 1):
+        rows, columns = (ceil_to(2 * tile, r.period) + k * r.multiple for r in (y, x))
+        yield rows, columns
 
 
 def _compare(engines: list[Engine], session: Session, described: ModelSpec, values: str) -> tuple[float, int]:

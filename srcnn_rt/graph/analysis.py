@@ -2,7 +2,10 @@
 
 Nothing is probed and nothing is typed in by a user. The graph is traced on shapes alone at a
 large size (`trace`), then read backward: which LR samples does one output period depend on?
-Every node answers exactly (`ops`, `reach`), and the answer must be the same at another size.
+Every node answers exactly (`ops`, `reach`). A graph may behave otherwise in each class of sizes modulo its
+period: it may pad, round or resize by what is left over. So every class is looked at, at two sizes each.
+Where a tensor is scaled otherwise than at the first size looked at, a size is none that the model takes: a
+picture of it is mirrored up to one that is.
 
 Two kinds of models can be tiled. *Valid* ones give s·(n - 2m) samples for n: nothing pads.
 *Padded* ones give s·n: layers pad, so windows are clipped at the picture's true edges, and
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Kind = Literal["valid", "padded"]
+Rates = dict[str, Fraction]  # samples an LR sample, of every tensor
 # LR samples of a trace: far more than any margin, and a multiple of every usual period.
 _SIZE = 6720
 _MOST_PERIOD = 64
@@ -214,38 +218,63 @@ class _Analysis:
         if missing < 0:
             raise ModelError(f"the output is {-missing} samples larger than {scale} times the input")
         if missing == 0:
-            return "padded", self._padded(axis, scale, period)
-        return "valid", self._valid(axis, scale, period)
+            return "padded", self._padded(axis, rates, scale, period)
+        return "valid", self._valid(axis, rates, scale, period)
 
-    def _padded(self, axis: int, scale: Fraction, period: int) -> AxisFacts:
+    def _padded(self, axis: int, rates: Rates, scale: Fraction, period: int) -> AxisFacts:
         """Find the margins, over all sizes modulo the period that the model takes."""
         fixed = self._fixed[axis]
         if fixed is not None:
             before, after = self._margins(axis, fixed, scale, period)
             return AxisFacts(scale, before, after, period, fixed, fixed, fixed)
-        legal = [r for r in range(period) if self._takes(axis, _SIZE + r, scale)]
-        if len(legal) < period:
-            legal = [0]
-        multiple = 1 if len(legal) == period else period
-        sides = [self._margins(axis, _SIZE + r, scale, period) for r in legal]
-        other = self._margins(axis, 2 * _SIZE, scale, period)
-        if other != sides[0]:
-            raise ModelError(f"its reach depends on the picture's size: {sides[0]} and {other} LR samples")
+
+        def takes(n: int) -> bool:
+            return self._same(axis, n, rates) and self._at(axis, n).output.spatial[axis] == scale * n
+
+        legal = {r for r in range(period) if takes(_SIZE + r) and takes(2 * _SIZE + r)}
+        if 0 not in legal:
+            raise ModelError(self._other_scale(axis, rates))
+        divisors = (d for d in range(1, period + 1) if period % d == 0)
+        multiple = next(d for d in divisors if legal.issuperset(range(0, period, d)))
+        sides = set()
+        for r in range(0, period, multiple):
+            near, far = (self._margins(axis, n + r, scale, period) for n in (_SIZE, 2 * _SIZE))
+            if near != far:
+                raise ModelError(f"its reach depends on the picture's size: {near} and {far} LR samples")
+            sides.add(near)
+        # From there on all of one period are taken; what is smaller may reflect more than there is.
         sizes = range(multiple, _MOST_MINIMUM + 1, multiple)
-        minimum = next((n for n in sizes if self._takes(axis, n, scale)), _MOST_MINIMUM)
+        minimum = next(
+            (n for n in sizes if all(takes(k) for k in range(n, n + period, multiple))), _MOST_MINIMUM
+        )
         before, after = (max(s[k] for s in sides) for k in (0, 1))
         return AxisFacts(scale, before, after, period, multiple, minimum, None)
 
-    def _valid(self, axis: int, scale: Fraction, period: int) -> AxisFacts:
+    def _same(self, axis: int, n: int, rates: Rates) -> bool:
+        """Return whether every tensor has the same samples an LR sample at another size."""
+        try:
+            return self._at(axis, n).rates(axis) == rates
+        except ModelError:
+            return False
+
+    def _other_scale(self, axis: int, rates: Rates) -> str:
+        """Say which tensor is scaled otherwise in a picture twice as large."""
+        try:
+            found = self._at(axis, 2 * _SIZE).rates(axis)
+        except ModelError as error:
+            return str(error)
+        name = next((k for k in rates if found.get(k) != rates[k]), "the output")
+        return f"{name!r} is scaled by a factor that depends on the picture's size"
+
+    def _valid(self, axis: int, rates: Rates, scale: Fraction, period: int) -> AxisFacts:
         """Find the smallest window in excess of its core; it must be the same on both sides."""
         fixed = self._fixed[axis]
         step = int(scale * period)
         found = []
         for n in [fixed] if fixed is not None else range(_SIZE, _SIZE + period):
-            try:
-                out = self._at(axis, n).output.spatial[axis]
-            except ModelError:
+            if not self._same(axis, n, rates) or (fixed is None and not self._same(axis, n + _SIZE, rates)):
                 continue
+            out = self._at(axis, n).output.spatial[axis]
             if out % step == 0:
                 found.append((n - int(out / scale), n, out))
         if not found:
@@ -258,12 +287,6 @@ class _Analysis:
             raise ModelError(f"outputs read LR samples {lo}..{hi} of a window of {n}")
         m = total // 2
         return AxisFacts(scale, m, m, period, 1, fixed or period + total, fixed)
-
-    def _takes(self, axis: int, n: int, scale: Fraction) -> bool:
-        try:
-            return self._at(axis, n).output.spatial[axis] == scale * n
-        except ModelError:
-            return False
 
     def _margins(self, axis: int, n: int, scale: Fraction, period: int) -> tuple[int, int]:
         """Return what one output period in the middle needs before and after its own LR samples."""
