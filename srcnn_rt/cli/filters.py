@@ -18,9 +18,13 @@ from .extras import missing
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The picture, PNG or SVG; NAME_filters.png."
 )
+@click.option("--plain", is_flag=True, help="The weights as they are in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a filter.")
-def filters(model: str, output: Path | None, as_json: bool) -> None:
+def filters(model: str, output: Path | None, plain: bool, as_json: bool) -> None:
     """Draw the first layer's filters, sorted by variance, and say what each looks like.
+
+    They are drawn as pictures see them: of an enlarged picture neighbouring samples are alike, and most of
+    a filter's weights is about what it does not hold. --plain draws the weights.
 
     Gaussian-like (smooths), Laplacian-like (a centre against its ring), an edge and its
     direction, texture, or dead. Needs the extra "plot".
@@ -35,7 +39,7 @@ def filters(model: str, output: Path | None, as_json: bool) -> None:
     from ..filters import first_layer
 
     try:
-        name, found = first_layer(model)
+        name, found = first_layer(model, plain=plain)
         target = output or Path(f"{name}_filters.png")
         draw_filters(name, found, target)
     except SrcnnError as error:
