@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from . import geometry, job, runtime, spec, stream, trials, tuning
 from ._version import __version__
-from .errors import ArgumentError
+from .errors import ArgumentError, ModelError
 from .geometry import Plan, Span
 from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
 from .io.arrays import SlicedSink, SlicedSource
@@ -96,6 +96,9 @@ class Engine(Closing):
     gpu_memory : int or str, optional
         What each card's activations may take: bytes, or ``"8GB"``. All of it if None. Where it does not
         suffice, fewer and then smaller windows go together.
+    trust : bool
+        Do not try a model that did not come with the package on a drawn picture, tiled and whole, the first
+        time it is used on this machine.
 
     Raises
     ------
@@ -122,6 +125,7 @@ class Engine(Closing):
         device: int | str | Sequence[int] | None = None,
         gpu_memory: int | str | None = None,
         data_range: Range = "auto",
+        trust: bool = False,
     ) -> None:
         for name, value, known in (("provider", provider, PROVIDERS), ("precision", precision, PRECISIONS)):
             if value not in known:
@@ -168,6 +172,27 @@ class Engine(Closing):
         self._tuning = threading.Lock()
         self._rates: dict[Any, float] = {}
         self._closed = False
+        if not (trust or whole or spec.is_own(model)):
+            self._try_out(file)
+
+    def _try_out(self, file: Program) -> None:
+        """Compare tiles of a drawn picture with the whole of it, if that was not done before.
+
+        Raises
+        ------
+        ModelError
+        """
+        if tuning.is_checked(self._key):
+            return
+        from . import selfcheck  # what most never need
+
+        try:
+            done = selfcheck.check(file.data, file.spec, self._setup, self._pool)
+        except ModelError as error:
+            self.close()
+            raise ModelError(f"{file.spec.name}: {error}") from error
+        if done:
+            tuning.note_checked(self._key)
 
     @property
     def spec(self) -> ModelSpec:

@@ -386,6 +386,11 @@ def parse(data: bytes) -> ModelProto:
     return proto
 
 
+def is_own(model: str | Path | bytes) -> bool:
+    """Return whether a model came with the package."""
+    return isinstance(model, str) and (model in bundled() or _BICUBIC.fullmatch(model) is not None)
+
+
 def is_model(name: str) -> bool:
     """Return whether a name means an ONNX model, bundled or a file, and not a checkpoint."""
     return name in bundled() or _BICUBIC.fullmatch(name) is not None or name.lower().endswith(SUFFIX)

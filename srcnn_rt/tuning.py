@@ -1,7 +1,8 @@
-"""What was measured to be fastest, kept in the user's cache folder.
+"""What was measured to be fastest, and found to be right, kept in the user's cache folder.
 
-One JSON file, ``tuning.json``, with an entry for every model, provider, precision, number of threads
-and machine. It only ever changes speed: the result does not depend on the tile. A file that cannot
+``tuning.json`` has an entry for every model, provider, precision, number of threads
+and machine. It only ever changes speed: the result does not depend on the tile. ``checked.json`` has one for
+every model whose tiles were compared with a whole picture (`selfcheck`). A file that cannot
 be read is as good as none, and one that cannot be written is left out.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from ._version import __version__
 
 ENVIRONMENT = "SRCNN_RT_CACHE"
+_TUNING, _CHECKED = "tuning.json", "checked.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ def machine() -> str:
 
 def recall(key: str) -> Choice | None:
     """Return what was measured, or None."""
-    found = _read().get(key)
+    found = _read(_TUNING).get(key)
     try:
         choice = Choice(**found) if isinstance(found, dict) else None
     except TypeError:
@@ -82,11 +84,25 @@ def recall(key: str) -> Choice | None:
 
 def remember(key: str, choice: Choice) -> Path | None:
     """Keep what was measured; return the file, or None where it could not be written."""
-    path = folder() / "tuning.json"
+    return _keep(_TUNING, key, asdict(choice))
+
+
+def is_checked(key: str) -> bool:
+    """Return whether a model's tiles were found to be right, by the same program."""
+    return _read(_CHECKED).get(key) is True
+
+
+def note_checked(key: str) -> None:
+    """Keep that they were."""
+    _keep(_CHECKED, key, True)
+
+
+def _keep(name: str, key: str, value: object) -> Path | None:
+    path = folder() / name
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({**_read(), key: asdict(choice)}, indent=1))
+        partial.write_text(json.dumps({**_read(name), key: value}, indent=1))
         partial.replace(path)
     except OSError:
         with suppress(OSError):
@@ -95,9 +111,9 @@ def remember(key: str, choice: Choice) -> Path | None:
     return path
 
 
-def _read() -> dict[str, object]:
+def _read(name: str) -> dict[str, object]:
     try:
-        table = json.loads((folder() / "tuning.json").read_text())
+        table = json.loads((folder() / name).read_text())
     except (OSError, ValueError):
         return {}
     return table if isinstance(table, dict) else {}

@@ -26,6 +26,7 @@ from .engine import Engine
 from .errors import ModelError
 from .geometry import MIN_TILE, Rules, ceil_to
 from .margins import rules_for
+from .selfcheck import whole
 from .session import Session
 from .spec import ModelSpec
 
@@ -81,24 +82,6 @@ def _fed_as_is(data: bytes, name: str) -> tuple[bytes, ModelSpec]:
         proto.metadata_props.add(key=k, value=value)
     data = bytes(proto.SerializeToString())
     return data, spec.describe(data, name)
-
-
-def whole(session: Session, described: ModelSpec, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run a model on a whole (H, W, C) picture, without the tiler: the reference.
-
-    The picture is mirrored by the margin (valid models) or to the sizes that the model takes.
-    """
-    m, s = described.margin, described.scale
-    h, w, _ = picture.shape
-    if described.padded:
-        y, x = rules_for(described)
-        pads = [(0, y.extended(h) - h), (0, x.extended(w) - w), (0, 0)]
-    else:
-        p = described.period
-        pads = [(m, m - n % -p) for n in (h, w)] + [(0, 0)]
-    mirrored = np.pad(picture, pads, mode="symmetric").transpose(2, 0, 1)[None]
-    windows = np.ascontiguousarray(np.repeat(mirrored, described.batch or 1, axis=0))
-    return session.run(windows)[0, :, : h * s, : w * s].transpose(1, 2, 0)
 
 
 def _shapes(described: ModelSpec) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,7 @@ depend on it: each is refused, or tiled as the file runs it, at sizes of every c
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import Engine, ModelError, geometry, program, spec
+from srcnn_rt import Engine, ModelError, geometry, program, selfcheck, spec
 from srcnn_rt.graph import analysis
 from srcnn_rt.margins import rules_for
 from tests.models import model, node, normal, run
@@ -244,3 +245,38 @@ def unaligned(
         pieces.append(geometry.Piece(origin, geometry.Span(at, stop)))
         at = stop
     return pieces
+
+
+def test_a_model_is_tried_out_once(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Before its first picture; what is wrong in tiles is refused, and what was right is remembered."""
+    monkeypatch.setattr(selfcheck, "MOST_MACS", 2e10)
+    monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
+    data = unet(rng, [("floor", 1), ("floor", 1)], ["size", "size"], pad=0, channels=3).SerializeToString()
+    Engine(data, "cpu").close()
+    looked: list[object] = []
+    monkeypatch.setattr(selfcheck, "check", lambda *given: looked.append(given) or True)
+    Engine(data, "cpu").close()
+    assert not looked  # it is known
+    Engine(unshuffled(rng, 2).SerializeToString(), "cpu", trust=True).close()
+    Engine("srcnn-915-x2", "cpu").close()
+    assert not looked
+    Engine(unshuffled(rng, 2).SerializeToString(), "cpu").close()
+    assert len(looked) == 1
+
+
+def test_a_model_that_is_wrong_in_tiles_is_refused(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(selfcheck, "MOST_MACS", 2e10)
+    monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
+    data = unet(rng, [("floor", 3)], ["factor"], pad=0, channels=4).SerializeToString()
+    short = analysis._Analysis._margins
+    monkeypatch.setattr(
+        analysis._Analysis, "_margins", lambda *given: tuple(max(0, n - 7) for n in short(*given))
+    )
+    with pytest.raises(ModelError, match=r"model: tiles of a picture differ .* inspect --verify .* --trust"):
+        Engine(data, "cpu")
+    Engine(data, "cpu", trust=True).close()
+    assert not (tmp_path / "checked.json").exists()

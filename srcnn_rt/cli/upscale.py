@@ -101,6 +101,9 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--classes", is_flag=True, help="Pixels are numbers of classes (land cover): copy them, never blend."
 )
+@click.option(
+    "--trust", is_flag=True, help="Do not try another's model on a drawn picture, tiled and whole, first."
+)
 @click.option("--whole", is_flag=True, help="Run the model once on each whole picture, untiled.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same job ended.")
 @click.option(
@@ -128,6 +131,7 @@ def upscale(
     bands: bool,
     nodata: Any,
     classes: bool,
+    trust: bool,
     whole: bool,
     resume: bool,
     dry_run: bool,
@@ -172,6 +176,7 @@ def upscale(
                 data_range=data_range,
                 model_range=model_range,
                 whole=whole,
+                trust=trust,
                 **runs.words(),
             ) as engine,
         ):
