@@ -395,9 +395,10 @@ def test_decay_is_of_the_first_layer_only(optimiser: Any, pictures: Path, tmp_pa
         found = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
         for name, p in model.named_parameters():
             assert found[id(p)] == (decay if name == "conv1.weight" else 0)
-        before = {n: p.detach().clone() for n, p in model.named_parameters()}
         for p in model.parameters():
             p.grad = torch.zeros_like(p)
+        made.step()  # SOAP's first one prepares
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
         made.step()
         for name, p in model.named_parameters():
             share = 1 - 1e-3 * decay if name == "conv1.weight" else 1  # decoupled: of the weight itself
