@@ -31,9 +31,9 @@ from .tiles import DTYPES, white
 Floats = NDArray[np.float64]
 Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 
-# Of a picture that is looked at: windows a side, and LR pixels a side of each.
-_PLACES, _SIDE = 4, 64
-_ROWS = 16  # of those, where rows are decoded whole
+# Of a picture that is looked at: windows a side, and LR pixels of each. Few rows, for strips are decoded
+# whole; the same ones of any file, so that a picture's offset does not depend on how it is stored.
+_PLACES, _ROWS, _COLUMNS = 4, 16, 64
 _EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
 # Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats
 # how far the first and the last hundredth lie below black and above white.
@@ -244,9 +244,8 @@ def _power(looked_at: Sequence[Seen], offset: Floats, dtype: np.dtype[Any]) -> f
 def _look_at(source: Source) -> list[Seen]:
     """Return samples from all over a picture, and which of them are data: (h, w, C) each."""
     info, found = source.info, []
-    columns = _places(info.shape[1], _SIDE)
-    # Rows that are decoded whole are read once, and few of them.
-    for y in _places(info.shape[0], _ROWS if source.by_rows else _SIDE):
+    rows, columns = _places(info.shape[0], _ROWS), _places(info.shape[1], _COLUMNS)
+    for y in rows:
         for x in [Span(0, info.shape[1])] if source.by_rows else columns:
             part = source.read(y, x)
             mask = source.read_mask(y, x) if info.masked else None
@@ -257,9 +256,9 @@ def _look_at(source: Source) -> list[Seen]:
     return found
 
 
-def _places(length: int, side: int) -> list[Span]:
-    """Return spans of `side` spread evenly over an axis; all of a short one."""
-    if length <= _PLACES * side:
+def _places(length: int, size: int) -> list[Span]:
+    """Return spans of a size spread evenly over an axis; all of a short one."""
+    if length <= _PLACES * size:
         return [Span(0, length)]
-    starts = [k * (length - side) // (_PLACES - 1) for k in range(_PLACES)]
-    return [Span(start, start + side) for start in starts]
+    starts = [k * (length - size) // (_PLACES - 1) for k in range(_PLACES)]
+    return [Span(start, start + size) for start in starts]

@@ -20,7 +20,7 @@ from srcnn_rt.margins import check_layout, margin_for
 from srcnn_rt.picture import Layout, Reading
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
-from tests.models import layers_of
+from tests.models import network_of
 from tests.picturegraphs import Graph, assert_same, colour
 from tests.tiffs import by_tifffile, picture_of, write
 
@@ -67,7 +67,7 @@ def test_alpha_beside_bands_equals_the_oracle(engine: Engine, bands: int, dtype:
     h, w = (8, 10) if bands > 3 else (13, 11)
     picture = cut_out(bands + 1, dtype, h, w)
     white = 1.0 if dtype is np.float32 else float(np.iinfo(dtype).max)
-    layers, values = layers_of(spec.read(TEST_MODEL)[0]), picture / white
+    network, values = network_of(TEST_MODEL), picture / white
     got = engine.upscale(picture, bands=True, alpha=True)
     assert got.dtype == picture.dtype
     alpha = reference.bicubic(values[..., -1], 2)
@@ -76,7 +76,7 @@ def test_alpha_beside_bands_equals_the_oracle(engine: Engine, bands: int, dtype:
     assert np.abs(got[..., -1] / white - expected_alpha).max() <= step * 1.01
     for k in range(bands):
         two = np.stack([values[..., k], values[..., -1]], axis=-1)
-        expected = reference.upscale_with_alpha(two, 2, layers, engine.margin)[..., 0]
+        expected = reference.upscale_with_alpha(two, network, engine.margin)[..., 0]
         seen = np.clip(alpha, 0, 1)  # what is divided by next to nothing counts in that measure
         if dtype is not np.float32:
             expected = np.where(alpha >= 0.5 / white, np.clip(expected, 0, 1), 0)
