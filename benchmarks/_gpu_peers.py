@@ -21,6 +21,8 @@ class Windowed(Contestant):
     def load(self, case: Case) -> None:
         self.start(case)
         self._model = case.model
+        (gain,), (black,) = case.model.range.gain, case.model.range.offset
+        self._gain, self._black = np.float32(gain), np.float32(black)
         self._out = np.zeros([n * case.model.scale for n in case.picture.shape], np.float32)
 
         def take(side: int) -> None:
@@ -31,7 +33,8 @@ class Windowed(Contestant):
 
     def feed(self, picture: NDArray[np.uint8]) -> None:
         """Take a picture of the same size; timed only where it comes from a file."""
-        self._windows = windows(picture, self._model.scale, self._model.margin, self._side)
+        cut_up = windows(picture, self._model.scale, self._model.margin, self._side)
+        self._windows = [(window * self._gain + self._black, place) for window, place in cut_up]
 
     def run(self) -> None:
         for window, place in self._windows:
@@ -39,7 +42,7 @@ class Windowed(Contestant):
             part[...] = self.infer(window).reshape(part.shape)
 
     def result(self) -> NDArray[np.uint8]:
-        return as_codes(self._out)
+        return as_codes((self._out - self._black) / self._gain)
 
     @abstractmethod
     def start(self, case: Case) -> None:

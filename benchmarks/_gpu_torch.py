@@ -22,8 +22,12 @@ MODES = ("max-autotune", "max-autotune-no-cudagraphs", "default")
 _BICUBIC = 2  # LR pixels that the bicubic convolution takes off each side
 
 
-def network(data: bytes, scale: int, margin: int, precision: str) -> Any:
+def network(
+    data: bytes, scale: int, margin: int, precision: str, black: float = 0.0, white: float = 1.0
+) -> Any:
     """Return the file's graph as a torch module, uint8 windows in and uint8 cores out.
+
+    What is added to bicubic is added in float32.
 
     Bicubic is the graph's own convolution to s² channels and a pixel shuffle, which is less work than
     torch's antialiased ``interpolate``.
@@ -32,6 +36,7 @@ def network(data: bytes, scale: int, margin: int, precision: str) -> Any:
     from torch import nn
 
     arrays = initialisers(data)
+    added = "conv1.bias" not in arrays
     kind = getattr(torch, precision)
 
     def layer(name: str) -> nn.Conv2d:
@@ -49,18 +54,22 @@ def network(data: bytes, scale: int, margin: int, precision: str) -> Any:
             self.bicubic = layer("bicubic")
             self.layers = nn.ModuleList(layer(f"conv{k}") for k in (1, 2, 3))
             shrink = sum((conv.kernel_size[0] - 1) // 2 for conv in self.layers)
-            self.spare = (margin - _BICUBIC) * scale - shrink
+            self.spare, self.inner = (margin - _BICUBIC) * scale - shrink, shrink
 
         def forward(self, window: Any) -> Any:
             # Divided in float32: that costs nothing where it is fused.
-            x = (window.float() / 255).to(dtype=kind, memory_format=torch.channels_last)
+            x = window.float() * ((white - black) / 255) + black
+            x = x.to(dtype=kind, memory_format=torch.channels_last)
             x = nn.functional.pixel_shuffle(self.bicubic(x), scale)
             if self.spare:
                 x = x[:, :, self.spare : -self.spare, self.spare : -self.spare]
+            plain = x[:, :, self.inner : -self.inner, self.inner : -self.inner]
             for conv in self.layers[:2]:
                 x = nn.functional.relu(conv(x))
-            y = self.layers[2](x)
-            return (y.float() * 255).round().clamp(0, 255).to(torch.uint8)
+            y = self.layers[2](x).float()
+            if added:
+                y = y + plain.float()
+            return ((y - black) * (255 / (white - black))).round().clamp(0, 255).to(torch.uint8)
 
     return Network().eval().to(dtype=kind, memory_format=torch.channels_last)
 
@@ -88,7 +97,8 @@ class TorchDevice(Contestant):
         torch.backends.cudnn.benchmark = True
         s, margin, place = case.model.scale, case.model.margin, case.place
         self._scale, self._margin = s, margin
-        module = network(case.data, s, margin, self.precision).to(place.device)
+        (gain,), (black,) = case.model.range.gain, case.model.range.offset
+        module = network(case.data, s, margin, self.precision, black, black + gain).to(place.device)
         # (1, 1, H, W), and a copy of its own also on a processor, for the host's route writes into it.
         self.picture = torch.from_numpy(case.picture.copy())[None, None].to(place.device)
         # Mirrored by index, for torch has no symmetric padding.

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from srcnn_rt import Engine, ModelSpec
 
-EXPECTED = tuple(f"conv{k}.{part}" for k in (1, 2, 3) for part in ("weight", "bias"))
+WEIGHTS = tuple(f"conv{k}.weight" for k in (1, 2, 3))
+BIASES = tuple(f"conv{k}.bias" for k in (1, 2, 3))  # of the paper's form
 WINDOW_HR = 512  # side of the peers' windows, HR pixels: srcnn-rt's own tile="auto"
 
 
@@ -68,20 +69,29 @@ class SrcnnRt(Contestant):
 
 
 class Peer(Contestant):
-    """A bare runtime: only its runs on float32 windows and the assembly of their cores are timed."""
+    """A bare runtime: only its runs on float32 windows and the assembly of their cores are timed.
+
+    What a model calls black and white is the windows' affair, and its picture is read back by it.
+    """
 
     def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
         self._scale, self._margin = model.scale, model.margin
+        (self._gain,), (self._offset,) = model.range.gain, model.range.offset
         self.start(data, model, threads)
 
     def prepare(self, picture: NDArray[np.uint8]) -> None:
-        self._windows = windows(picture, self._scale, self._margin)
+        gain, offset = np.float32(self._gain), np.float32(self._offset)
+        cut_up = windows(picture, self._scale, self._margin)
+        self._windows = [(window * gain + offset, place) for window, place in cut_up]
         self._out = np.empty([n * self._scale for n in picture.shape], np.float32)
 
     def upscale(self) -> NDArray[Any]:
         for window, place in self._windows:
             part = self._out[place]
             part[...] = self.run(window).reshape(part.shape)
+        if (self._gain, self._offset) != (1, 0):
+            self._out -= np.float32(self._offset)
+            self._out /= np.float32(self._gain)
         return self._out
 
     @abstractmethod
@@ -248,22 +258,29 @@ def torch_module(data: bytes, model: ModelSpec) -> Any:
     from srcnn_rt.train.model import SRCNN
 
     weights = initialisers(data)
-    network = SRCNN(model.architecture, init="paper")
-    network.load_state_dict({k: torch.tensor(weights[k]) for k in EXPECTED})
+    biased = set(BIASES) <= set(weights)
+    network = SRCNN(model.architecture, init="paper", form="paper" if biased else "equivariant")
+    names = (*WEIGHTS, *BIASES) if biased else WEIGHTS
+    network.load_state_dict({k: torch.tensor(weights[k]) for k in names})
     return Upscaler(network, model.scale).eval()
 
 
 def ncnn_model(data: bytes, model: ModelSpec) -> tuple[str, bytes]:
     """Return ncnn's two files for an SRCNN: the layers as text and the weights."""
     weights, s = initialisers(data), model.scale
+    biased = set(BIASES) <= set(weights)
     lines = ["Input lr 0 1 lr"]
-    blob = b""
+    blob, blobs = b"", 1
     last = "lr"
 
     def add(kind: str, name: str, parameters: str) -> None:
-        nonlocal last
+        nonlocal last, blobs
         lines.append(f"{kind} {name} 1 1 {last} {name} {parameters}")
-        last = name
+        last, blobs = name, blobs + 1
+
+    def crop(name: str, cut: int) -> None:
+        # Arrays are -23300 less their key: starts, ends and axes (the last two of three).
+        add("Crop", name, f"-23309=2,{cut},{cut} -23310=2,{-cut},{-cut} -23311=2,1,2")
 
     def convolve(name: str, kernel: str, bias: str | None, relu: bool) -> None:
         nonlocal blob
@@ -279,12 +296,18 @@ def ncnn_model(data: bytes, model: ModelSpec) -> tuple[str, bytes]:
     convolve("bicubic", "bicubic.weight", None, relu=False)
     add("PixelShuffle", "up", f"0={s}")
     if "crop.starts" in weights:
-        spare = int(weights["crop.starts"][0])
-        # Arrays are -23300 less their key: starts, ends and axes (the last two of three).
-        add("Crop", "crop", f"-23309=2,{spare},{spare} -23310=2,{-spare},{-spare} -23311=2,1,2")
-    for k, name in enumerate(("conv1", "conv2", "hr"), start=1):
-        convolve(name, f"conv{k}.weight", f"conv{k}.bias", relu=k < 3)
-    header = f"7767517\n{len(lines)} {len(lines)}\n"  # a magic number; layers, blobs
+        crop("crop", int(weights["crop.starts"][0]))
+    if not biased:  # the picture goes past the layers
+        lines.append(f"Split both 1 2 {last} fed picture")
+        last, blobs = "fed", blobs + 2
+    for k, name in enumerate(("conv1", "conv2", "hr" if biased else "conv3"), start=1):
+        convolve(name, f"conv{k}.weight", f"conv{k}.bias" if biased else None, relu=k < 3)
+    if not biased:
+        detail, last = last, "picture"
+        crop("inner", int(weights["inner.starts"][0]))
+        lines.append(f"BinaryOp hr 2 1 {detail} {last} hr 0=0")
+        blobs += 1
+    header = f"7767517\n{len(lines)} {blobs}\n"  # a magic number; layers, blobs
     return header + "\n".join(lines) + "\n", blob
 
 

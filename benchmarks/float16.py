@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto
+from onnx import ModelProto, helper, numpy_helper
 
-from srcnn_rt import Engine, evaluate, program, spec
+from srcnn_rt import Engine, bicubic, evaluate, program, spec
 from srcnn_rt.models import bundled
 from srcnn_rt.precision.float16 import LIMIT_DB, float16_loss, for_float16
 from srcnn_rt.precision.halves import Halves
@@ -28,6 +28,32 @@ from srcnn_rt.session import Session
 def run(model: ModelProto, picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run a graph once on the CPU."""
     return Session(model.SerializeToString()).run(picture)
+
+
+def added(graph: ModelProto, model: spec.ModelSpec) -> ModelProto:
+    """Return a graph with the bicubic that the tiler adds; it is fed what the protocol gives, as it is."""
+    made = ModelProto()
+    made.CopyFrom(graph)
+    helper.set_model_props(made, {f"{spec.PREFIX}range": "0..1"})
+    if not model.adds_bicubic:
+        return made
+    (target,) = (o.name for o in made.graph.output)
+    for node in made.graph.node:
+        for k, name in enumerate(node.output):
+            node.output[k] = "detail" if name == target else name
+    plain = made.graph.input[0].name
+    if model.scale > 1:
+        body, tensors = bicubic.nodes(plain, "plain", model.scale, model.channels, "again")
+        made.graph.node.extend(body)
+        made.graph.initializer.extend(tensors)
+        plain = "plain"
+    cut = (model.margin - (bicubic.REACH if model.scale > 1 else 0)) * model.scale
+    for name, values in (("from", [cut] * 2), ("to", [-cut] * 2), ("axes", [2, 3])):
+        made.graph.initializer.append(numpy_helper.from_array(np.array(values), f"again.{name}"))
+    inner = [plain, "again.from", "again.to", "again.axes"]
+    made.graph.node.append(helper.make_node("Slice", inner, ["inner"], "again.cut"))
+    made.graph.node.append(helper.make_node("Add", ["detail", "inner"], [target], "again.sum"))
+    return made
 
 
 def main() -> None:
@@ -42,6 +68,7 @@ def main() -> None:
         graph = spec.parse(ready.data)
         values = ready.spec.range
         white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
+        # Of a network that is added to bicubic, the network; bicubic is float32 on a card, too.
         graphs = {
             "exact": graph,
             "cast": simulated(Halves(graph).convert()),
@@ -53,7 +80,8 @@ def main() -> None:
         with ExitStack() as stack:
             methods = []
             for key, proto in graphs.items():
-                engine = stack.enter_context(Engine(proto.SerializeToString(), "cpu"))
+                whole = added(proto, ready.spec).SerializeToString()
+                engine = stack.enter_context(Engine(whole, "cpu", data_range="dtype"))
                 methods.append(evaluate.Method(key, engine.upscale, ready.spec.channels == 3))
             for folder in args.data:
                 result = evaluate.evaluate(folder, methods, protocol)

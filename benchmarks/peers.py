@@ -46,7 +46,7 @@ from typing import Any
 import numpy as np
 from _drawing import photo_like
 from _machine import machine, save
-from _peers_contestants import EXPECTED, Contestant, OnnxRuntime, contestants, initialisers
+from _peers_contestants import WEIGHTS, Contestant, OnnxRuntime, contestants, initialisers
 from _peers_report import judge, render, table, targets_table
 from numpy.typing import NDArray
 
@@ -236,7 +236,7 @@ def load_model(name: str) -> tuple[bytes, ModelSpec]:
         If it is another.
     """
     data, model = spec.load(name)
-    if model.channels != 1 or model.scale < 2 or not {"bicubic.weight", *EXPECTED} <= set(initialisers(data)):
+    if model.channels != 1 or model.scale < 2 or not {"bicubic.weight", *WEIGHTS} <= set(initialisers(data)):
         raise SystemExit(f"{name}: only gray SRCNN models that enlarge can be compared")
     return data, model
 

@@ -318,7 +318,7 @@ class Engine(Closing):
         setup = self._setup
         if self._asked == "auto":  # one window at a time, so a larger one
             setup = replace(setup, tile=max(setup.tile, _lr(DEVICE_TILE_HR, setup.model)))
-        job.process(picture, sink, setup, self._pool, progress)
+        job.process(picture, sink, setup, self._pool, progress, data_range=self._range(data_range))
         return arrays.give(sink.array, image, card)
 
     def upscale_into(

@@ -148,7 +148,8 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
     Raises
     ------
     RangeError
-        If the model needs a range, and the samples clearly do not live in that of their type.
+        If the model needs a range, and the samples clearly do not live in that of their type; or another
+        one is given for a picture that lies on a card.
     """
     info = source.info
     dtype, count = info.dtype, info.layout.channels
@@ -157,7 +158,17 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
     gain, offset = np.ones(count), np.zeros(count)
     plain = Values(info, dtype, gain, offset, top)
     # Classes are copied, and what lies on a card is not looked at on this side of the bus.
-    if info.layout.color == "classes" or hasattr(source, "card"):
+    if info.layout.color == "classes":
+        return plain
+    if hasattr(source, "card"):
+        if not model.equivariant and data_range.kind == "given":
+            asked = (data_range.low, data_range.high)
+            if asked != (0, white(dtype)):
+                raise RangeError(
+                    f"a picture that lies on a card is taken from 0 to {white(dtype):g} by this model, "
+                    f"not from {asked[0]:g} to {asked[1]:g}; bring it into host memory, or take a model "
+                    f"that needs no range, such as srcnn-915-x2"
+                )
         return plain
     opaque = top if info.top is not None and top is not None else white(dtype)
     usual = not info.layout.alpha or opaque == white(dtype)

@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from srcnn_rt import ArgumentError, Engine, OutOfMemoryError, ProviderError, program, spec, tiles
 from srcnn_rt.card.cuda import parse_devices, parse_memory
-from srcnn_rt.errors import DeviceError
+from srcnn_rt.errors import DeviceError, RangeError
 from srcnn_rt.picture import Layout
 from srcnn_rt.pixels import picture_graph
 from srcnn_rt.precision import float16
@@ -26,8 +26,12 @@ from srcnn_rt.rewrite.tensor_cost import widest
 from srcnn_rt.session import create
 from tests import models
 from tests.cards import HostCard, cards
+from tests.conftest import TEST_MODEL
 
 __all__ = ["cards"]
+
+
+FORMS = [TEST_MODEL, f"{TEST_MODEL}-paper"]
 
 
 def drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
@@ -46,13 +50,14 @@ def agree(a: np.ndarray, b: np.ndarray) -> None:
     assert (difference > 0).mean() <= (1e-3 if a.dtype == np.uint8 else 1e-2)
 
 
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 5])
 def test_a_card_gives_the_processors_picture(
-    cards: list[HostCard], rng: np.random.Generator, channels: int, dtype: str
+    cards: list[HostCard], rng: np.random.Generator, channels: int, dtype: str, name: str
 ) -> None:
     picture = drawn(rng, (70, 90, channels) if channels else (70, 90), dtype)
-    with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
+    with Engine(name, "cuda", tile=32) as card, Engine(name, "cpu", tile=32) as cpu:
         assert (card.provider, cpu.provider) == ("cuda", "cpu")
         agree(card.upscale(picture), cpu.upscale(picture))
     sent = {what for what, _ in cards[0].log}
@@ -72,10 +77,10 @@ def test_whole_numbers_are_the_same_bit_for_bit(
 ) -> None:
     path, _ = integer_model(2, (9, 1, 5))
     picture = rng.integers(0, 4, (90, 70)).astype(np.float32)
-    with Engine(path, "cpu", 512) as cpu:
+    with Engine(path, "cpu", 512, data_range="dtype") as cpu:
         expected = cpu.upscale(picture)
     for tile in (16, 31, 64):
-        with Engine(path, "cuda", tile, device=(0, 1)) as card:
+        with Engine(path, "cuda", tile, device=(0, 1), data_range="dtype") as card:
             np.testing.assert_array_equal(card.upscale(picture), expected)
 
 
@@ -368,17 +373,39 @@ def test_exact_is_checked(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
 # Arrays of other libraries
 
 
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("shape", [(70, 90), (70, 90, 1), (70, 90, 3), (70, 90, 4)])
 def test_a_tensor_on_the_card_never_leaves_it(
-    cards: list[HostCard], rng: np.random.Generator, shape: tuple[int, ...], dtype: str
+    cards: list[HostCard], rng: np.random.Generator, shape: tuple[int, ...], dtype: str, name: str
 ) -> None:
     picture = drawn(rng, shape, dtype)
-    with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
+    with Engine(name, "cuda", tile=32) as card, Engine(name, "cpu", tile=32) as cpu:
         made = card.upscale(torch.from_numpy(picture))
         assert isinstance(made, torch.Tensor)
         agree(made.numpy(), cpu.upscale(picture))
     assert {what for what, _ in cards[0].log} == {"send", "compute", "move", "wait"}  # send: places only
+
+
+def test_a_range_of_a_tensor_on_the_card_is_not_passed_over(
+    cards: list[HostCard], rng: np.random.Generator
+) -> None:
+    """Nothing is mapped there, so another range than the type's is refused, where it matters."""
+    picture = torch.from_numpy(drawn(rng, (50, 60), "float32"))
+    kelvins = 270 + 40 * picture
+    plain, paper = FORMS
+    with Engine(paper, "cuda", tile=32) as card, Engine(paper, "cpu", tile=32) as cpu:
+        with pytest.raises(
+            RangeError, match="lies on a card is taken from 0 to 1 by this model, not from 270 to"
+        ):
+            card.upscale(kelvins, data_range=(270, 310))
+        for asked in ("auto", "dtype", (0, 1)):
+            made = card.upscale(picture, data_range=asked).numpy()
+            agree(made, cpu.upscale(picture.numpy(), data_range=asked))
+        there = card.upscale(kelvins.numpy(), data_range=(270, 310))
+        agree(there, cpu.upscale(kelvins.numpy(), data_range=(270, 310)))
+    with Engine(plain, "cuda", tile=32) as card:
+        assert torch.equal(card.upscale(kelvins, data_range=(270, 310)), card.upscale(kelvins))
 
 
 def test_a_tensor_that_is_turned_or_cut_out(cards: list[HostCard], rng: np.random.Generator) -> None:

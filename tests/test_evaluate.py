@@ -20,6 +20,7 @@ from srcnn_rt.models import bundled
 from srcnn_rt.protocol import Degradation, imresize, list_pictures, modcrop, read_picture
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
+from tests.models import network_of
 from tests.reference import quantise
 
 SET5 = Path(__file__).parents[2] / "shared" / "data" / "eval" / "set5"
@@ -78,12 +79,23 @@ def test_a_perfect_method_is_perfect_and_the_border_is_shaved(folder: Path) -> N
     assert result.mean("oracle") == Score(math.inf, pytest.approx(1), None)
 
 
-def test_the_exported_model_runs_through_engine(folder: Path) -> None:
+@pytest.mark.parametrize("name", [TEST_MODEL, f"{TEST_MODEL}-paper"])
+def test_the_exported_model_runs_through_engine(name: str, folder: Path) -> None:
     protocol = Protocol(2)
-    method = evaluate.model_method(TEST_MODEL, "cpu")
+    method = evaluate.model_method(name, "cpu")
     with method.closing:
         result = evaluate.evaluate(folder, [*evaluate.baselines(protocol), method], protocol)
-    assert result.mean(TEST_MODEL).psnr > result.mean("bicubic").psnr + 0.3
+    assert result.mean(name).psnr > result.mean("bicubic").psnr + 0.3
+
+
+@pytest.mark.parametrize("name", [TEST_MODEL, f"{TEST_MODEL}-paper"])
+def test_models_see_luminance_as_the_protocol_has_it(name: str) -> None:
+    """In studio swing, which is what the networks learnt: nothing is mapped a second time."""
+    y = (16 + 219 * drawing(23, 31, 1)[..., 0]) / 255
+    expected = network_of(name)(y[None])[0]
+    method = evaluate.model_method(name, "cpu")
+    with method.closing:
+        assert np.abs(method.upscale(y.astype(np.float32)) - expected).max() < 2e-5
 
 
 def test_noise_is_the_same_in_every_run_and_for_every_method(folder: Path) -> None:

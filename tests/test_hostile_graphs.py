@@ -64,7 +64,7 @@ def test_a_bound_may_be_infinite(tmp_path: Path) -> None:
         nodes = [node("Clip", ["lr", "low", "high"], ["hr"], "clip")]
         made = proto(nodes, {"low": np.float32(0), "high": np.float32(value)})
         if fine:
-            with Engine(made.SerializeToString(), "cpu") as engine:
+            with Engine(made.SerializeToString(), "cpu", model_range="0..1") as engine:
                 assert engine.upscale(np.full((9, 9), 7, np.float32)).max() == 7
         else:
             refused(tmp_path / "m.onnx", made, "weights must be finite")

@@ -17,8 +17,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner, Result
+from onnx import numpy_helper
 
 torch = pytest.importorskip("torch", reason="the extra 'train' is not installed")
 
@@ -32,15 +34,16 @@ from srcnn_rt.errors import (  # noqa: E402
     SourceMissingError,
     TrainingError,
 )
+from srcnn_rt.models import bundled  # noqa: E402
 from srcnn_rt.protocol import Degradation, imresize, list_pictures, modcrop, read_picture  # noqa: E402
 from srcnn_rt.train import data, loop  # noqa: E402
 from srcnn_rt.train.data import Pair, Patches  # noqa: E402
 from srcnn_rt.train.export import export  # noqa: E402
 from srcnn_rt.train.loop import train  # noqa: E402
-from srcnn_rt.train.model import ARCHITECTURES, SRCNN, kernel_sizes  # noqa: E402
+from srcnn_rt.train.model import ARCHITECTURES, FORMS, SRCNN, adapt, kernel_sizes  # noqa: E402
 from srcnn_rt.train.recipe import BEST, PAPER, TrainConfig  # noqa: E402
 from srcnn_rt.train.run import RunFolder  # noqa: E402
-from tests.conftest import drawing  # noqa: E402
+from tests.conftest import TEST_MODEL, drawing  # noqa: E402
 
 QUICK: dict[str, Any] = {"batch": 4, "patch": 24, "hold_out": 0, "threads": 1}
 
@@ -65,28 +68,73 @@ def same(a: Path, b: Path) -> bool:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_network_shrinks_as_the_paper_says(arch: str, channels: int) -> None:
-    net = SRCNN(arch, channels)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_network_shrinks_as_the_paper_says(arch: str, channels: int, form: str) -> None:
+    net = SRCNN(arch, channels, form=form)
     f1, f2, f3 = kernel_sizes(arch)
     assert net.shrink == (f1 + f2 + f3 - 3) // 2
     out = net(torch.zeros(2, channels, 33, 40))
     assert out.shape == (2, channels, 33 - 2 * net.shrink, 40 - 2 * net.shrink)
     if channels == 1 and arch == "9-1-5":
         # 8,032 weights in the paper's §4.3, and a bias a filter.
-        assert sum(p.numel() for p in net.parameters()) == 8032 + 64 + 32 + 1
+        biases = 64 + 32 + 1 if form == "paper" else 0
+        assert sum(p.numel() for p in net.parameters()) == 8032 + biases
 
 
-def test_the_papers_start() -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_the_papers_start(form: str) -> None:
     torch.manual_seed(0)
-    net = SRCNN("9-5-5", init="paper")
+    net = SRCNN("9-5-5", init="paper", form=form)
     assert float(net.conv2.weight.detach().std()) == pytest.approx(0.001, rel=0.02)
-    assert all((c.bias == 0).all() for c in (net.conv1, net.conv2, net.conv3))
+    biases = [c.bias for c in (net.conv1, net.conv2, net.conv3)]
+    if form == "paper":
+        assert all((b == 0).all() for b in biases)
+    else:
+        assert biases == [None] * 3
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_identity_start_is_close_to_the_identity(channels: int) -> None:
+def test_the_equivariant_form_is_that_by_construction(channels: int) -> None:
+    """Whatever the weights are, and the paper's form is not."""
+    for form in FORMS:
+        torch.manual_seed(0)
+        net = SRCNN("9-5-5", channels, form=form, filters=(6, 4)).double()
+        with torch.no_grad():
+            for p in net.parameters():
+                p.copy_(torch.randn_like(p) / p[0].numel() ** 0.5 if p.ndim > 1 else torch.randn_like(p))
+            x = torch.rand(1, channels, 30, 31, dtype=torch.float64)
+            apart = float((net(7.5 * x - 300) - (7.5 * net(x) - 300)).abs().max())
+        assert (apart < 1e-9) == (form == "equivariant"), (form, apart)
+
+
+def test_weights_of_smaller_kernels_are_the_same_function() -> None:
+    """Centred in larger ones, also where an optimiser has left the first filters with a sum."""
     torch.manual_seed(0)
-    net = SRCNN("9-1-5", channels)
+    x = torch.rand(1, 1, 40, 41, dtype=torch.float64)
+    for form in FORMS:
+        for small, large in (("9-1-5", "9-5-5"), ("9-1-5", "11-3-7"), ("9-5-5", "9-5-5")):
+            a, b = (SRCNN(arch, form=form).double() for arch in (small, large))
+            with torch.no_grad():
+                a.conv1.weight += 0.05
+                a.conv3.weight *= 30
+                b.load_state_dict(adapt(a.state_dict(), b))
+                n, cut = b.shrink, b.shrink - a.shrink
+                expected = a(x)[:, :, cut : x.shape[2] - 2 * n + cut, cut : x.shape[3] - 2 * n + cut]
+                assert torch.allclose(b(x), expected, atol=1e-12)
+        with pytest.raises(ValueError, match=r"conv2\.weight of \(32, 64, 5, 5\) does not fit into"):
+            adapt(SRCNN("9-5-5", form=form).state_dict(), SRCNN("9-1-5", form=form))
+        with pytest.raises(ValueError, match="does not fit into"):
+            adapt(SRCNN("9-1-5", 3, form=form).state_dict(), SRCNN("9-1-5", form=form))
+    for form, other in (FORMS, FORMS[::-1]):
+        with pytest.raises(ValueError, match=f"its form is not the {form} one"):
+            adapt(SRCNN(form=other).state_dict(), SRCNN(form=form))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_identity_start_is_close_to_the_identity(channels: int, form: str) -> None:
+    torch.manual_seed(0)
+    net = SRCNN("9-1-5", channels, form=form)
     x = torch.rand(1, channels, 40, 40)
     cut = net.shrink
     out = net(x).detach()
@@ -281,15 +329,25 @@ def test_a_short_training_beats_its_start_and_exports(
 
 
 @pytest.mark.parametrize(
-    ("degrade", "scale", "channels"), [("blur:1.2", 1, "y"), ("noise:15+jpeg:60", 2, "rgb")]
+    ("degrade", "scale", "channels", "form", "steps"),
+    [
+        ("blur:1.2", 1, "y", "equivariant", 80),
+        ("blur:1.2", 1, "y", "paper", 80),
+        ("noise:15+jpeg:60", 2, "rgb", "equivariant", 120),
+        ("noise:15+jpeg:60", 2, "rgb", "paper", 80),
+    ],
 )
 def test_restoration_is_trained_and_measured(
-    degrade: str, scale: int, channels: Any, pictures: Path, tmp_path: Path
+    degrade: str, scale: int, channels: Any, form: Any, steps: int, pictures: Path, tmp_path: Path
 ) -> None:
-    run = config(pictures, tmp_path / "run", scale=scale, degrade=degrade, channels=channels, steps=80)
+    run = config(
+        pictures, tmp_path / "run",
+        scale=scale, degrade=degrade, channels=channels, steps=steps, form=form,
+    )  # fmt: skip
     outcome = train(run)
     described = export(outcome.checkpoint, tmp_path / "m.onnx")
     assert (described.scale, described.channels) == (scale, 1 if channels == "y" else 3)
+    assert described.equivariant == (form == "equivariant")
     protocol = evaluate.protocol_for(described, channels, None)
     assert str(protocol.degradation) == degrade
     method = evaluate.model_method(tmp_path / "m.onnx", "cpu")
@@ -309,27 +367,42 @@ def test_losses_by_hand(loss: str, pictures: Path, tmp_path: Path) -> None:
     assert float(loop.distance(out, target, summed)) == pytest.approx(expected * 2 / 2)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "soap"])
 def test_the_last_layer_and_biases_have_their_own_rates(
-    optimiser: Any, pictures: Path, tmp_path: Path
+    optimiser: Any, form: Any, pictures: Path, tmp_path: Path
 ) -> None:
-    run = config(pictures, tmp_path, optimiser=optimiser, rate=1e-3, last_rate=0.1)
-    model = SRCNN()
+    run = config(pictures, tmp_path, optimiser=optimiser, rate=1e-3, last_rate=0.1, form=form)
+    model = SRCNN(form=form)
     rates = {}
     for group in loop.make_optimiser(model, run).param_groups:
         for p in group["params"]:
             rates[next(n for n, q in model.named_parameters() if q is p)] = group["lr"]
     assert set(rates) == {n for n, _ in model.named_parameters()}
-    assert rates == pytest.approx(
-        {
-            "conv1.weight": 1e-3,
-            "conv1.bias": 1e-4,
-            "conv2.weight": 1e-3,
-            "conv2.bias": 1e-4,
-            "conv3.weight": 1e-4,
-            "conv3.bias": 1e-5,
-        }
-    )
+    expected = {"conv1.weight": 1e-3, "conv2.weight": 1e-3, "conv3.weight": 1e-4}
+    if form == "paper":
+        expected |= {"conv1.bias": 1e-4, "conv2.bias": 1e-4, "conv3.bias": 1e-5}
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "soap"])
+def test_decay_is_of_the_first_layer_only(optimiser: Any, pictures: Path, tmp_path: Path) -> None:
+    for decay in (0.0, 0.5):
+        run = config(pictures, tmp_path, optimiser=optimiser, rate=1e-3, decay=decay, form="paper")
+        torch.manual_seed(0)
+        model = SRCNN(form="paper")
+        made = loop.make_optimiser(model, run)
+        found = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+        for name, p in model.named_parameters():
+            assert found[id(p)] == (decay if name == "conv1.weight" else 0)
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        made.step()  # SOAP's first one prepares
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        made.step()
+        for name, p in model.named_parameters():
+            share = 1 - 1e-3 * decay if name == "conv1.weight" else 1  # decoupled: of the weight itself
+            assert torch.allclose(p.detach(), before[name] * share, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
@@ -455,9 +528,27 @@ def test_a_run_starts_from_other_weights(pictures: Path, tmp_path: Path) -> None
     assert record["data"]["start_sha256"] == digest
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
-    with pytest.raises(ArgumentError, match="is 9-1-5 with 1 channels; this run is 9-5-5 with 1"):
-        train(replace(run, arch="9-5-5", out=str(tmp_path / "c")))
-    assert not (tmp_path / "c").exists()
+    # Larger kernels start from the same function, from a file of this package too.
+    train(replace(run, arch="9-5-5", out=str(tmp_path / "c")))
+    grown = weights(tmp_path / "c")["conv2.weight"]
+    assert torch.allclose(grown[:, :, 2:3, 2:3], a["conv2.weight"], atol=1e-6)
+    assert float(grown.abs().sum()) == pytest.approx(float(a["conv2.weight"].abs().sum()), rel=1e-4)
+    train(replace(run, start=TEST_MODEL, out=str(tmp_path / "d")))
+    record = json.loads((tmp_path / "d" / "run.json").read_text())
+    data = bundled()[TEST_MODEL].read_bytes()
+    assert record["data"]["start_sha256"] == hashlib.sha256(data).hexdigest()
+    kept = {t.name: numpy_helper.to_array(t) for t in onnx.load_model_from_string(data).graph.initializer}
+    assert np.allclose(weights(tmp_path / "d")["conv3.weight"].numpy(), kept["conv3.weight"], atol=1e-6)
+    wide = replace(run, arch="9-5-5", out=str(tmp_path / "e"))
+    for other, rule in (
+        ({"arch": "9-1-3"}, r"is 9-1-5 with 1 channels: conv3\.weight of .* does not fit into"),
+        ({"channels": "rgb"}, r"is 9-1-5 with 1 channels: conv1\.weight of .* does not fit into"),
+        ({"form": "paper"}, "is 9-1-5 with 1 channels: its form is not the paper one"),
+        ({"start": f"{TEST_MODEL}-paper"}, "is 9-1-5 with 1 channels: its form is not the equivariant one"),
+    ):
+        with pytest.raises(ArgumentError, match=rule):
+            train(replace(wide, **other))
+        assert not (tmp_path / "e").exists()
 
 
 def test_run_folders_are_not_mixed_up(pictures: Path, tmp_path: Path) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError, Engine, PictureError, RangeError, spec, tiles
+from srcnn_rt.cli import main
 from srcnn_rt.io import ArraySource
 from srcnn_rt.models import bundled
 from srcnn_rt.picture import SAMPLE_TYPES, Layout, PictureInfo
@@ -297,3 +301,33 @@ def test_a_range_of_a_call_is_that_calls() -> None:
     with Engine(TEST_MODEL, "cpu", 16) as engine:
         made = engine.upscale(picture)
         assert np.array_equal(engine.upscale(picture, data_range="0..7"), made)
+
+
+def test_ranges_on_the_command_line(tmp_path: Path) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        source, target = tmp_path / "a.tif", tmp_path / "b.tif"
+        words = ("upscale", str(source), "-o", str(target), "--overwrite", "--provider", "cpu", *words)
+        result = CliRunner().invoke(main, list(words))
+        return result.exit_code, result.output
+
+    picture = (270 + 40 * drawing(20, 30, 1)[..., 0]).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", picture)
+    code, text = run("--model", PAPER)
+    assert code == 1
+    assert "a.tif" in text
+    assert "--data-range LOW..HIGH" in text
+    assert not (tmp_path / "b.tif").exists()
+    for words in (("--model", PAPER, "--data-range", "270..310"), ("--model", TEST_MODEL), ()):
+        code, text = run(*words)
+        assert code == 0, text
+        assert np.abs(tifffile.imread(tmp_path / "b.tif")[::2, ::2] - picture).mean() < 5
+    code, text = run("--model", PAPER, "--data-range", "310..270")
+    assert code == 1
+    assert "a data range is LOW..HIGH, auto or dtype, got '310..270'" in text
+    for words, rule in (
+        (("--model", TEST_MODEL, "--model-range", "0..1"), "needs no range of values: it is equivariant"),
+        (("--model", PAPER, "--model-range", "0..1"), "its file says that black and white are 0.06"),
+    ):
+        code, text = run(*words)
+        assert code == 1
+        assert rule in text

@@ -167,5 +167,7 @@ def adapt(weights: Mapping[str, Tensor], network: SRCNN) -> dict[str, Tensor]:
         grow = [n - o for n, o in zip(new.shape[2:], old.shape[2:], strict=True)]
         if new.shape[:2] != old.shape[:2] or any(g < 0 or g % 2 for g in grow):
             raise ValueError(f"{name} of {tuple(old.shape)} does not fit into {tuple(new.shape)}")
+        if grow[:1] != [0] and name == "conv1.weight" and network.form == "equivariant":
+            old = zero_sum(old)  # as it is applied: over more taps the mean is another
         found[name] = nn.functional.pad(old, [g // 2 for g in reversed(grow) for _ in (0, 1)])
     return found
