@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -21,14 +22,17 @@ if TYPE_CHECKING:
 
 PREFIX = "srcnn_rt."
 FORMAT = "1"
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors")
 LARGEST = 2**31 - 1  # bytes, protobuf's own limit
 _LOOK = 2**24  # bytes; a larger file is looked at before it is read
 DEFAULT_SCALE = 2
 MOST_SCALE = 16
+_ALIKE = 0.8  # of two names, from which one is taken for the other misspelt
 _LEAST, _MOST = 1e-30, 1e30  # of a value range, so that float32 holds it and its inverse
 # What networks of luminance learnt, the field's (MATLAB's) 16 to 235 of 255.
 STUDIO = f"{STUDIO_BLACK!r}..{STUDIO_WHITE!r}"
 ANY_RANGE = "any"  # of a model that is equivariant
+_IR_FREE = 4  # the version of ONNX's format from which weights need not be among the inputs
 _BICUBIC = re.compile(r"bicubic-x([2-8])")
 
 
@@ -225,8 +229,10 @@ def read(model: str | Path) -> tuple[bytes, str]:
     except (OSError, ValueError):  # a name too long, or with a zero in it
         there = False
     if not there:
-        known = "" if path.suffix == SUFFIX else f", nor a bundled model ({', '.join(bundled())})"
-        raise SourceMissingError(f"{text}: no such file{known}")
+        names = [*bundled(), *(f"bicubic-x{s}" for s in range(2, 9))]
+        close = difflib.get_close_matches(text, names, 1, _ALIKE)
+        known = f"; did you mean {close[0]}?" if close else f", nor a bundled model ({', '.join(bundled())})"
+        raise SourceMissingError(f"{text}: no such file{'' if path.suffix == SUFFIX else known}")
     if path.is_dir():
         raise ModelError(f"{text}: a folder, not an ONNX file")
     if not path.is_file():  # a pipe or a device, which may never end
@@ -240,9 +246,31 @@ def read(model: str | Path) -> tuple[bytes, str]:
             if size > _LOOK and not _begins_like_onnx(file.read(1)):
                 raise ModelError(f"{text}: not an ONNX model")
             file.seek(0)
-            return file.read(size), path.stem
+            data = file.read(size)
     except OSError as error:
         raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
+    if path.suffix.lower() in CHECKPOINTS and not data[:1] == b"\x08":
+        raise ModelError(f"{text}: a checkpoint, not an ONNX model; srcnn-rt export makes one of it")
+    try:
+        return _with_weights(data, path.parent), path.stem
+    except ModelError as error:
+        raise ModelError(f"{text}: {error}") from error
+
+
+def _with_weights(data: bytes, folder: Path) -> bytes:
+    """Return a model's bytes with the weights that it keeps in files beside it."""
+    if b"location" not in data:
+        return data
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from .graph import inline
+
+    try:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, UnicodeDecodeError):
+        return data  # `parse` says so
+    return bytes(proto.SerializeToString()) if inline(proto, folder, LARGEST - len(data)) else data
 
 
 def with_range(model: ModelSpec, told: str) -> ModelSpec:
@@ -381,6 +409,10 @@ def parse(data: bytes) -> ModelProto:
         raise ModelError("not an ONNX model") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError("not an ONNX model: no graph in it")
+    if proto.ir_version < _IR_FREE and len(proto.graph.input) <= 1 and proto.graph.initializer:
+        # Before it weights had to be among the inputs, and every runtime runs them without.
+        proto.ir_version = _IR_FREE
+        data = proto.SerializeToString()
     check(proto, data)
     _refuse_picture_path(proto)
     return proto

@@ -204,7 +204,16 @@ def test_a_model_that_cannot_be_used(tmp_path: Path, kind: str) -> None:
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     fails(
         command(tmp_path, "upscale", "a.png", "--model", "srcnn-995-x2"),
-        "srcnn-995-x2: no such file, nor a bundled model (srcnn-915-x2, ",
+        "srcnn-995-x2: no such file; did you mean srcnn-955-x2?",
+    )
+    fails(
+        command(tmp_path, "upscale", "a.png", "--model", "esrgan"),
+        "esrgan: no such file, nor a bundled model (srcnn-915-x2, ",
+    )
+    (tmp_path / "c.pth").write_bytes(b"PK\x03\x04")
+    fails(
+        command(tmp_path, "upscale", "a.png", "--model", "c.pth"),
+        "c.pth: a checkpoint, not an ONNX model; srcnn-rt export makes one of it",
     )
     fails(command(tmp_path, "upscale", "a.png", "--model", "gone.onnx"), "gone.onnx: no such file")
     fails(command(tmp_path, "upscale", "a.png", "--model", "."), "a folder, not an ONNX file")

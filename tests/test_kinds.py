@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -221,9 +222,14 @@ def test_a_truncated_model_is_refused(tmp_path: Path, cut: int) -> None:
         Engine(tmp_path / "m.onnx", "cpu")
 
 
-def test_external_data_is_refused_wherever_it_points(tmp_path: Path) -> None:
+def test_external_data_is_refused_where_it_points_elsewhere(tmp_path: Path) -> None:
     path = blur(tmp_path / "m.onnx", 1)
-    for location in ("w.bin", "../secret.bin", "/etc/passwd"):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/w.bin").write_bytes(bytes(100_000))
+    (tmp_path / "link.bin").symlink_to("sub/w.bin")
+    os.mkfifo(tmp_path / "pipe.bin")
+    elsewhere = ("../secret.bin", "/etc/passwd", "sub/w.bin", "sub\\w.bin", "link.bin", "pipe.bin")
+    for location in (*elsewhere, "sub", ".", "", "a\0b"):
         proto = onnx.load(path, load_external_data=False)
         tensor = proto.graph.initializer[0]
         tensor.ClearField("raw_data")

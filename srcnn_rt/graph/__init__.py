@@ -9,6 +9,7 @@ need no range of values.
 
 from .analysis import AxisFacts, GraphFacts, analyse, unbounded
 from .equivariance import is_equivariant
+from .external import inline
 from .guard import check
 from .trace import Interface
 from .untraced import check_sizes
@@ -20,6 +21,7 @@ __all__ = [
     "analyse",
     "check",
     "check_sizes",
+    "inline",
     "is_equivariant",
     "unbounded",
 ]
