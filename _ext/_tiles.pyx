@@ -56,8 +56,6 @@ cdef extern from "rows.h" nogil:
                         ptrdiff_t h, ptrdiff_t w, float gain)
     void srt_luma(const float *r, const float *g, const float *b, float *y, ptrdiff_t n,
                   float wr, float wg, float wb, float offset)
-    void srt_recolor(float *r, float *g, float *b, const float *y, ptrdiff_t n,
-                     float wr, float wg, float wb, float offset, float gain)
 
 
 cdef extern from "enlarge.h" nogil:
@@ -67,9 +65,6 @@ cdef extern from "enlarge.h" nogil:
                    float *dst, ptrdiff_t n)
     void srt_blend_add(const float *a, const float *b, const float *c, const float *d, const float *t,
                        const float *detail, float *dst, ptrdiff_t n)
-    void srt_blend_color(const float *a, const float *b, const float *c, const float *d, ptrdiff_t plane,
-                         const float *t, const float *y, float *dst, ptrdiff_t dst_plane, ptrdiff_t n,
-                         float wr, float wg, float wb, float offset, float gain)
 
 
 cdef inline bint interleaved(ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels) noexcept nogil:
@@ -254,28 +249,6 @@ def luma(
                 )
 
 
-def recolor(
-    float[:, :, :, ::1] rgb,
-    ptrdiff_t cut,
-    const float[:, :, :, ::1] y,
-    float wr, float wg, float wb, float offset, float gain,
-):
-    """Add ``gain * (y - offset - w · rgb)`` to R, G and B, in place.
-
-    `y` is `cut` samples smaller on each side; what it does not cover stays as it is.
-    """
-    cdef:
-        ptrdiff_t n, i
-        ptrdiff_t w = y.shape[3]
-    with nogil:
-        for n in range(y.shape[0]):
-            for i in range(y.shape[2]):
-                srt_recolor(
-                    &rgb[n, 0, i + cut, cut], &rgb[n, 1, i + cut, cut], &rgb[n, 2, i + cut, cut],
-                    &y[n, 0, i, 0], w, wr, wg, wb, offset, gain,
-                )
-
-
 # Both keep the last four LR rows, spread to HR columns, in a ring: row r in slot r % 4.
 
 def enlarge(
@@ -307,61 +280,6 @@ def enlarge(
                         &ring[at & 3, 0], &ring[(at + 1) & 3, 0], &ring[(at + 2) & 3, 0], &ring[(at + 3) & 3, 0],
                         &taps[p, 0], &out[n, c, i, 0], width,
                     )
-
-
-def stitch_color(
-    const float[:, :, :, ::1] windows,
-    const float[:, :, :, ::1] luminance,
-    const ptrdiff_t[:, ::1] cores,
-    ptrdiff_t spare,
-    ptrdiff_t scale,
-    const float[:, ::1] taps,
-    float wr, float wg, float wb, float offset, float k,
-    float[:, ::1] ring,
-    float gain,
-    sample[:, :, :] out,
-):
-    """Put bicubic colour with the network's luminance into each core's place, as `stitch` does.
-
-    ``cores`` are in samples of `luminance` and `out`, and multiples of `scale`; the window
-    reaches `spare` LR pixels further than what bicubic reads for the luminance's own corner.
-    `ring` is scratch: (15, at least the widest core), of one HR row at a time.
-    """
-    cdef:
-        ptrdiff_t size = <ptrdiff_t>sizeof(sample)
-        ptrdiff_t step = out.strides[1] // size
-        ptrdiff_t hop = out.strides[2] // size
-        bint together = interleaved(step, hop, 3)
-        ptrdiff_t passes = 1 if together else 3
-        ptrdiff_t width_of_pass = 3 if together else 1
-        ptrdiff_t pitch = ring.shape[1]
-        ptrdiff_t n, c, i, q, p, have, at, top, left, width
-    with nogil:
-        for n in range(cores.shape[0]):
-            width = cores[n, 5]
-            if width == 0:
-                continue
-            top = cores[n, 0] // scale + spare
-            left = cores[n, 1] // scale + spare
-            have = top
-            for i in range(cores[n, 4]):
-                q = i // scale
-                p = i - q * scale
-                at = top + q + srt_first(p, scale)
-                while have < at + 4:
-                    for c in range(3):
-                        srt_spread(&windows[n, c, have, left], &ring[3 * (have & 3) + c, 0], width // scale, scale,
-                                   &taps[0, 0])
-                    have += 1
-                srt_blend_color(
-                    &ring[3 * (at & 3), 0], &ring[3 * ((at + 1) & 3), 0], &ring[3 * ((at + 2) & 3), 0],
-                    &ring[3 * ((at + 3) & 3), 0], pitch, &taps[p, 0],
-                    &luminance[n, 0, cores[n, 0] + i, cores[n, 1]], &ring[12, 0], pitch, width,
-                    wr, wg, wb, offset, k,
-                )
-                for c in range(passes):
-                    store(&ring[12 + c, 0], 0, pitch, width_of_pass, &out[cores[n, 2] + i, cores[n, 3], c], 0,
-                          step, hop, 1, width, gain)
 
 
 def stitch_sum(

@@ -53,23 +53,4 @@ SRT_CLONES static void srt_blend_add(const float *restrict a, const float *restr
     for (ptrdiff_t i = 0; i < n; ++i) dst[i] = SRT_BLEND(t, a[i], b[i], c[i], d[i]) + detail[i];
 }
 
-/* Bicubic of R, G and B, `plane` samples apart, given the luminance y as srt_recolor does it. */
-SRT_CLONES static void srt_blend_color(const float *restrict a, const float *restrict b,
-                                       const float *restrict c, const float *restrict d, ptrdiff_t plane,
-                                       const float *restrict t, const float *restrict y,
-                                       float *restrict dst, ptrdiff_t dst_plane, ptrdiff_t n, float wr,
-                                       float wg, float wb, float offset, float gain) {
-    float *restrict red = dst, *restrict green = dst + dst_plane, *restrict blue = dst + 2 * dst_plane;
-    for (ptrdiff_t i = 0; i < n; ++i) {
-        const ptrdiff_t j = i + plane, k = j + plane;
-        const float r = SRT_BLEND(t, a[i], b[i], c[i], d[i]);
-        const float g = SRT_BLEND(t, a[j], b[j], c[j], d[j]);
-        const float l = SRT_BLEND(t, a[k], b[k], c[k], d[k]);
-        const float e = gain * (y[i] - (offset + wr * r + wg * g + wb * l));
-        red[i] = r + e;
-        green[i] = g + e;
-        blue[i] = l + e;
-    }
-}
-
 #endif

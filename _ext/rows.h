@@ -144,17 +144,6 @@ SRT_CLONES static void srt_luma(const float *restrict r, const float *restrict g
     for (ptrdiff_t i = 0; i < n; ++i) y[i] = offset + wr * r[i] + wg * g[i] + wb * b[i];
 }
 
-SRT_CLONES static void srt_recolor(float *restrict r, float *restrict g, float *restrict b,
-                                   const float *restrict y, ptrdiff_t n, float wr, float wg, float wb,
-                                   float offset, float gain) {
-    for (ptrdiff_t i = 0; i < n; ++i) {
-        const float d = gain * (y[i] - (offset + wr * r[i] + wg * g[i] + wb * b[i]));
-        r[i] += d;
-        g[i] += d;
-        b[i] += d;
-    }
-}
-
 /* Where position i of the endlessly mirrored axis [0, n) comes from; the edge repeats. */
 static inline ptrdiff_t srt_mirror(ptrdiff_t i, ptrdiff_t n) {
     if (i >= 0 && i < n) return i; /* nearly always: divisions are slow */

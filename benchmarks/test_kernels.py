@@ -10,8 +10,8 @@ tiler can be since a window is a rectangle, stands beside it, of the loops alone
 5 µs of checks in Python, a quarter of the time of the smallest windows here. All are timed in turn,
 so that a noisy machine is noisy for all; the ratio of the medians to the first is asserted.
 
-`enlarge` and `stitch_color` are held against what they replace: bicubic by ONNX Runtime on all
-processors (and on one, as the kernels run), then `recolor` and `stitch`.
+`enlarge` and `stitch_sum` are held against what they replace: bicubic by ONNX Runtime on all
+processors (and on one, as the kernels run), then a sum and `stitch`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from srcnn_rt import _tiles, bicubic, color, tiles
+from srcnn_rt import _tiles, bicubic, tiles
 from srcnn_rt.geometry import Piece, Span, Tile, plan
 from srcnn_rt.session import Session
 
@@ -157,20 +157,6 @@ def test_stitch(benchmark, rng, dtype: type, channels: int, planar: bool) -> Non
     report(benchmark, work, (channels * TILE, TILE * (4 + out.itemsize) // 2), len(every), False, loops)
 
 
-def test_recolor(benchmark, rng) -> None:
-    rgb = rng.random((1, 3, TILE, TILE), dtype=np.float32)
-    y = color.luminance(rgb.transpose(0, 2, 3, 1))[:, None].copy()
-    before = rgb.copy()
-
-    def work() -> None:
-        color.recolor(rgb, 0, y)
-
-    work()
-    assert np.allclose(rgb, before, atol=1e-5)
-    # Reads four planes and writes three.
-    report(benchmark, work, (TILE, TILE * 4 * 7 // 2), 1, gather=True)
-
-
 def report_route(
     benchmark, work: Callable[[], None], routes: tuple[Callable[[], None], Callable[[], None]], size: float
 ) -> None:
@@ -206,7 +192,7 @@ def test_enlarge(benchmark, rng, scale: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_stitch_color(benchmark, rng, scale: int, dtype: type) -> None:
+def test_stitch_sum(benchmark, rng, scale: int, dtype: type) -> None:
     side = TILE // scale
     hr = side * scale
     windows = rng.random((1, 3, side + 4, side + 4), dtype=np.float32)
@@ -217,13 +203,13 @@ def test_stitch_color(benchmark, rng, scale: int, dtype: type) -> None:
 
     def work() -> None:
         for tile in places:
-            tiles.stitch_color(windows, y, [tile], scale, out, margin=2)
+            tiles.stitch_sum(windows, y, [tile], scale, out, margin=2)
 
     def by(session: Session) -> Callable[[], None]:
         def route() -> None:
             for tile in places:
                 rgb = session.run(windows.reshape(3, 1, side + 4, side + 4)).reshape(1, 3, hr, hr)
-                color.recolor(rgb, 0, y)
+                rgb += y
                 tiles.stitch(rgb, [tile], scale, out)
 
         return route

@@ -18,27 +18,8 @@ def stitch(windows: NDArray[Any], cores: NDArray[Any], gain: float, out: NDArray
 def luma(
     rgb: NDArray[Any], cut: int, wr: float, wg: float, wb: float, offset: float, out: NDArray[Any]
 ) -> None: ...
-def recolor(
-    rgb: NDArray[Any], cut: int, y: NDArray[Any], wr: float, wg: float, wb: float, offset: float, gain: float
-) -> None: ...
 def enlarge(
     windows: NDArray[Any], scale: int, taps: NDArray[Any], ring: NDArray[Any], out: NDArray[Any]
-) -> None: ...
-def stitch_color(
-    windows: NDArray[Any],
-    luminance: NDArray[Any],
-    cores: NDArray[Any],
-    spare: int,
-    scale: int,
-    taps: NDArray[Any],
-    wr: float,
-    wg: float,
-    wb: float,
-    offset: float,
-    k: float,
-    ring: NDArray[Any],
-    gain: float,
-    out: NDArray[Any],
 ) -> None: ...
 def stitch_sum(
     windows: NDArray[Any],

@@ -3,7 +3,7 @@
 A luminance model changes Y only; chroma is bicubic. With constant chroma a change
 of Y adds equally to R, G and B, so no round trip through YCbCr is needed:
 
-    rgb_hr = bicubic(rgb) + Y_net - luminance(bicubic(rgb))
+    rgb_hr = bicubic(rgb) + Y_net - bicubic(Y)
 
 with luminance in the unit of R, G and B. What a model calls black and white is the affair of its range
 (`spec.ValueRange`). A network that is added to bicubic gives the difference itself.
@@ -47,19 +47,6 @@ def luma_windows(rgb: NDArray[np.float32], cut: int, out: NDArray[np.float32]) -
     """Fill (N, 1, h, w) `out` with the luminance of (N, 3, h + 2·cut, w + 2·cut) windows."""
     _check_cut(rgb, out, cut)
     _tiles.luma(rgb, cut, *LUMA_WEIGHTS, 0.0, out)
-
-
-def recolor(rgb: NDArray[np.float32], cut: int, y: NDArray[np.float32]) -> None:
-    """Give the bicubic windows `rgb` the network's luminance `y`, in place.
-
-    Parameters
-    ----------
-    rgb : (N, ≥3, H, W) float32, bicubic
-    cut : what `y` is smaller on each side, in samples; that border stays as it is
-    y : (N, 1, H - 2·cut, W - 2·cut) float32
-    """
-    _check_cut(rgb, y, cut)
-    _tiles.recolor(rgb, cut, y, *LUMA_WEIGHTS, 0.0, 1.0)
 
 
 def fill(windows: NDArray[np.float32], reach: int) -> NDArray[np.float32]:

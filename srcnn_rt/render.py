@@ -6,7 +6,7 @@ The layout of the picture and the channels of the model decide the steps:
 picture        luminance model          colour model
 ============== ======================== =================================
 gray, bands    each channel             gray as R = G = B, then the mean
-RGB            luminance, then recolor  as it is
+RGB            luminance, see `color`    as it is
 alpha          bicubic; the colour beside it as `color.fill` says
 ============== ======================== =================================
 
@@ -104,15 +104,12 @@ class Renderer:
             origin=at,
         )
         s = self._model.scale
-        if self._model.adds_bicubic and not has_plain_alpha(self._model, self._layout):
+        if has_plain_alpha(self._model, self._layout):
+            tiles.stitch(self._with_alpha(), batch, s, out, origin=origin)
+        elif self._model.adds_bicubic or self._recolors:
             self._sum(batch, out, origin)
         elif self._direct:
             tiles.stitch(self._network(), batch, s, out, origin=origin)
-        elif has_plain_alpha(self._model, self._layout):
-            tiles.stitch(self._with_alpha(), batch, s, out, origin=origin)
-        elif self._recolors:
-            y = self._luminance(self._windows)
-            tiles.stitch_color(self._windows, y, batch, s, out, margin=self._margin, origin=origin)
         elif self._model.channels == 1:
             # One channel at a time: activations of one channel only.
             for c in range(self._windows.shape[1]):
@@ -164,21 +161,20 @@ class Renderer:
         return self._bound.output
 
     def _luminance(self, windows: Windows) -> Windows:
-        """Return the network's luminance of RGB windows."""
-        color.luma_windows(windows, self._spare, out=self._bound.input)
-        return self._network()
+        """Return what the network adds to bicubic luminance of RGB windows: to R, G and B alike."""
+        if self._model.adds_bicubic:
+            color.luma_windows(windows, self._spare, out=self._bound.input)
+            return self._network()
+        luma = np.empty((len(windows), 1, *windows.shape[2:]), np.float32)
+        color.luma_windows(windows, 0, out=luma)
+        np.copyto(self._bound.input, _trim(luma, self._spare))
+        return self._network() - _trim(tiles.enlarge(luma, self._model.scale), self._cut)
 
     def _sharpen(self, windows: Windows) -> Windows:
         """Return HR tiles of all colour channels; a new array where the network has another count."""
-        if self._model.adds_bicubic:
-            bicubic_ = _trim(tiles.enlarge(windows, self._model.scale), self._cut)
-            return np.ascontiguousarray(bicubic_ + self._detail(windows))
-        if self._recolors:
-            y = self._luminance(windows)
-            out = _trim(tiles.enlarge(windows, self._model.scale), self._cut)
-            out = np.ascontiguousarray(out)
-            color.recolor(out, 0, y)
-            return out
+        if self._model.adds_bicubic or self._recolors:
+            smooth = _trim(tiles.enlarge(windows, self._model.scale), self._cut)
+            return np.ascontiguousarray(smooth + self._detail(windows))
         return self._each(windows)
 
     def _each(self, windows: Windows) -> Windows:
@@ -197,9 +193,12 @@ class Renderer:
 
     def _detail(self, windows: Windows) -> Windows:
         """Return what the network adds to bicubic: of each colour channel, or one for all of them."""
-        if not self._model.adds_bicubic:
-            return self._sharpen(windows) - _trim(tiles.enlarge(windows, self._model.scale), self._cut)
-        return self._luminance(windows) if self._recolors else self._each(windows)
+        if self._recolors:
+            return self._luminance(windows)
+        made = self._each(windows)
+        if self._model.adds_bicubic:
+            return made
+        return made - _trim(tiles.enlarge(windows, self._model.scale), self._cut)
 
     def _with_alpha(self) -> Windows:
         """Return HR tiles of colour and alpha.

@@ -4,7 +4,7 @@ Pictures are (H, W, C) arrays of uint8, uint16 or float32 with any strides, so g
 interleaved and planar data (a transposed view) come in without a copy. Windows are
 (N, C, h, w) float32; integer samples are mapped to [0, 1].
 
-`enlarge` and `stitch_color` are MATLAB's bicubic (`bicubic.taps`), one axis after the other in
+`enlarge` and `stitch_sum` are MATLAB's bicubic (`bicubic.taps`), one axis after the other in
 float32 and in one order, so that a sample does not depend on the window it was made from.
 """
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from . import _tiles
 from .bicubic import REACH, taps
-from .color import LUMA_WEIGHTS
 from .errors import ArgumentError
 from .geometry import Span, Tile, ceil_to, mirrored_reach
 
@@ -247,74 +246,6 @@ def enlarge(
         raise ArgumentError(f"windows {windows.shape} enlarge to {shape} at x{scale}, not to {out.shape}")
     _tiles.enlarge(windows, scale, weights, _rows(4, shape[3]), out)
     return out
-
-
-def stitch_color(
-    windows: NDArray[np.float32],
-    luminance: NDArray[np.float32],
-    tiles: Sequence[Tile],
-    scale: int,
-    out: NDArray[Any],
-    *,
-    margin: int,
-    origin: tuple[int, int] = (0, 0),
-) -> None:
-    """Enlarge colour by bicubic, give it the network's luminance, and stitch the cores.
-
-    The same as `enlarge`, `color.recolor` and `stitch`, one HR row at a time: the enlarged
-    colour never leaves the first-level cache, and what lies outside the cores is not computed.
-
-    Parameters
-    ----------
-    windows : (N, 3, h, w) float32, C-contiguous, LR
-        R, G and B in [0, 1] of `tiles`, in order, as `extract` fills them.
-    luminance : (N, 1, s·(h - 2·margin), s·(w - 2·margin)) float32, C-contiguous, HR
-        What the network returned for `tiles`: each window is one tile, without a border.
-    scale : HR pixels an LR pixel
-    out : (h, w, 3) uint8, uint16 or float32
-        The picture, or the part of it that the cores lie in.
-    margin : LR pixels of each colour window around its tile, at least 2
-    origin : (y, x) of the part in the whole picture, LR pixels
-
-    Raises
-    ------
-    ArgumentError
-        If a shape or type is wrong, or a core lies outside its window or `out`.
-    """
-    _check_picture(out)
-    _check_windows(windows)
-    _check_windows(luminance)
-    weights = _phases(scale)
-    n, c, h, w = windows.shape
-    if (c, out.shape[2]) != (3, 3) or len(tiles) > min(n, len(luminance)):
-        raise ArgumentError(
-            f"colour {windows.shape} and luminance {luminance.shape} "
-            f"do not make {len(tiles)} tiles of {out.shape[2]} channels"
-        )
-    if margin < REACH:
-        raise ArgumentError(f"margin must be at least {REACH} LR pixels for bicubic, got {margin}")
-    shape = (1, (h - 2 * margin) * scale, (w - 2 * margin) * scale)
-    if luminance.shape[1:] != shape:
-        raise ArgumentError(
-            f"colour {windows.shape} with a margin of {margin} goes with luminance (N, "
-            f"{', '.join(map(str, shape))}) at x{scale}, not with {luminance.shape}"
-        )
-    cores = cores_of(tiles, scale, luminance.shape[2:], out.shape, origin)
-    if tiles:
-        _tiles.stitch_color(
-            windows,
-            luminance,
-            cores,
-            margin - REACH,
-            scale,
-            weights,
-            *LUMA_WEIGHTS,
-            0.0,
-            1.0,
-            _rows(15, shape[2]),
-            white(out.dtype),
-            out,
-        )
 
 
 def stitch_sum(

@@ -21,20 +21,6 @@ def test_luminance_is_matlabs(rng: np.random.Generator) -> None:
     assert color.luminance(np.ones((1, 3)))[0] == pytest.approx(235 / 255)
 
 
-def test_recolor_changes_y_and_keeps_chroma(rng: np.random.Generator) -> None:
-    rgb = rng.random((2, 3, 12, 14)).astype(np.float32)
-    y = rng.random((2, 1, 8, 10)).astype(np.float32)
-    out = rgb.copy()
-    color.recolor(out, 2, y)
-    inner = (slice(None), slice(None), slice(2, -2), slice(2, -2))
-    before = reference.to_ycbcr(rgb[inner].transpose(0, 2, 3, 1).astype(np.float64))
-    after = reference.to_ycbcr(out[inner].transpose(0, 2, 3, 1).astype(np.float64))
-    assert np.allclose((after[..., 0] * 255 - 16) / 219, y[:, 0], atol=1e-6)
-    assert np.allclose(after[..., 1:], before[..., 1:], atol=1e-6)
-    out[inner] = rgb[inner]
-    assert (out == rgb).all()
-
-
 def test_luma_windows_takes_the_inner_part(rng: np.random.Generator) -> None:
     rgba = rng.random((2, 4, 9, 11)).astype(np.float32)
     out = np.empty((len(rgba), 1, rgba.shape[2] - 2, rgba.shape[3] - 2), np.float32)
@@ -83,6 +69,6 @@ def test_fill_is_a_weighted_mean(rng: np.random.Generator) -> None:
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="does not fit"):
-        color.recolor(np.zeros((1, 3, 8, 8), np.float32), 1, np.zeros((1, 1, 8, 8), np.float32))
+        color.luma_windows(np.zeros((1, 3, 8, 8), np.float32), 1, np.zeros((1, 1, 8, 8), np.float32))
     with pytest.raises(ValueError, match="does not fit"):
         color.luma_windows(np.zeros((1, 2, 8, 8), np.float32), 0, np.zeros((1, 1, 8, 8), np.float32))

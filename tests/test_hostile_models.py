@@ -107,7 +107,7 @@ def test_no_tensor_makes_us_open_another_file(
 
     calls = [lambda: spec.load("m.onnx"), lambda: Engine("m.onnx", whole=True), lambda: Engine(data)]
     if location == "secret.bin" and place is in_a_weight:
-        # A file of a plain name beside the model, of the right length, is what exporters write; bytes have none.
+        # A file of a plain name beside the model is what exporters write; bytes have no folder.
         calls = calls[2:]
         opened.append("m.onnx")
     watching.append(watch)

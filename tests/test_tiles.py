@@ -1,4 +1,4 @@
-"""extract, stitch, enlarge, stitch_color and stitch_sum against NumPy, for every type, layout and stride."""
+"""extract, stitch, enlarge and stitch_sum against NumPy, for every type, layout and stride."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from srcnn_rt import ArgumentError, bicubic, color, tiles
+from srcnn_rt import ArgumentError, bicubic, tiles
 from srcnn_rt.geometry import Piece, Plan, Span, Tile, plan
 from srcnn_rt.session import Session
 from tests import reference
@@ -233,13 +233,6 @@ def test_enlarge_of_a_mirrored_picture_is_mirrored(scale: int, rng: np.random.Ge
         assert (np.flip(flipped, flip) == expected).all()
 
 
-def exact_color(picture: np.ndarray, luminance: np.ndarray, scale: int) -> np.ndarray:
-    """Colour reconstruction of a whole (h, w, 3) picture in [0, 1], in float64."""
-    rgb = np.stack([reference.bicubic(picture[..., c], scale) for c in range(3)], axis=-1)
-    y = rgb @ [65.481, 128.553, 24.966] / 219
-    return rgb + (luminance - y)[..., None]
-
-
 def cut_luminance(luminance: np.ndarray, todo: tuple[Tile, ...], p: Plan, scale: int) -> np.ndarray:
     """What a network would have returned for tiles, from an (H, W) luminance; one window too many."""
     h, w = (n * scale for n in p.tile)
@@ -251,89 +244,19 @@ def cut_luminance(luminance: np.ndarray, todo: tuple[Tile, ...], p: Plan, scale:
     return out
 
 
-def color_by_tiles(
-    picture: np.ndarray, luminance: np.ndarray, tile: int, scale: int, margin: int, out: np.ndarray
-) -> None:
-    shape = (picture.shape[0], picture.shape[1])
-    p = plan(shape, tile, margin=margin, max_chunk=2 * tile)
-    for chunk in p:
-        windows = np.full((len(chunk.tiles) + 1, 3, *p.window), np.nan, np.float32)
-        tiles.extract(picture, chunk.tiles, margin, windows)
-        hr = cut_luminance(luminance, chunk.tiles, p, scale)
-        part = out[chunk.y.start * scale : chunk.y.stop * scale, chunk.x.start * scale : chunk.x.stop * scale]
-        origin = (chunk.y.start, chunk.x.start)
-        tiles.stitch_color(windows, hr, chunk.tiles, scale, part, margin=margin, origin=origin)
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    tile=st.integers(8, 30),
-    scale=st.sampled_from([1, 2, 3, 4, 8]),
-    margin=st.integers(2, 6),
-    dtype=st.sampled_from(DTYPES),
-    seed=st.integers(0, 99),
-)
-def test_stitch_color_is_bicubic_with_the_networks_luminance(
-    shape: tuple[int, int], tile: int, scale: int, margin: int, dtype: type, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    picture = (rng.random((*shape, 3)) * (1 if dtype is np.float32 else np.iinfo(dtype).max)).astype(dtype)
-    # Beyond [0, 1] too, so that clipping is met.
-    luminance = rng.uniform(-0.1, 1.1, (shape[0] * scale, shape[1] * scale)).astype(np.float32)
-    top = tiles.white(picture.dtype)
-    exact = exact_color(picture / top, luminance, scale)
-    blank = np.zeros((*luminance.shape, 3), dtype)
-    for name, out in views(blank).items():
-        color_by_tiles(picture, luminance, tile, scale, margin, out)
-        if dtype is np.float32:
-            assert abs(out - exact).max() < 1e-6, name
-        else:  # rounded to the nearest code, but where float32 cannot tell which it is
-            assert abs(out - np.clip(exact, 0, 1) * top).max() <= 0.5 + 1e-6 * top, name
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_stitch_color_does_not_depend_on_the_tile(scale: int, dtype: type, rng: np.random.Generator) -> None:
-    picture = random_picture(rng, (61, 83, 3), dtype)
-    luminance = rng.uniform(0, 1, (61 * scale, 83 * scale)).astype(np.float32)
-    results = []
-    for tile, margin in [(100, 2), (8, 2), (17, 5), (31, 3)]:
-        out = np.zeros((*luminance.shape, 3), dtype)
-        color_by_tiles(picture, luminance, tile, scale, margin, out)
-        results.append(out)
-    for out in results[1:]:
-        assert np.array_equal(out, results[0])
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
-def test_stitch_color_is_enlarge_recolor_and_stitch_bit_for_bit(scale: int, rng: np.random.Generator) -> None:
-    windows = rng.random((2, 3, 29, 42), np.float32)
-    luminance = rng.random((2, 1, 23 * scale, 36 * scale), np.float32)
-    todo = [one_tile(0, 0, 23, 36), one_tile(0, 36, 23, 36)]
-    enlarged = tiles.enlarge(windows, scale)
-    color.recolor(enlarged, scale, luminance)
-    for dtype in DTYPES:
-        expected = np.zeros((23 * scale, 72 * scale, 3), dtype)
-        tiles.stitch(enlarged, todo, scale, expected, cut=scale)
-        out = np.zeros_like(expected)
-        tiles.stitch_color(windows, luminance, todo, scale, out, margin=3)
-        assert (out == expected).all()
-
-
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_stitch_color_agrees_with_onnx_runtimes_bicubic(scale: int, rng: np.random.Generator) -> None:
+def test_stitch_sum_agrees_with_onnx_runtimes_bicubic(scale: int, rng: np.random.Generator) -> None:
     windows = rng.random((1, 3, 84, 104), np.float32)
     luminance = rng.random((1, 1, 80 * scale, 100 * scale), np.float32)
     todo = [one_tile(0, 0, 80, 100)]
     session = Session(bicubic.model(scale).SerializeToString(), 1)
     rgb = session.run(windows.reshape(3, 1, 84, 104)).reshape(1, 3, 80 * scale, 100 * scale)
-    color.recolor(rgb, 0, luminance)
+    rgb += luminance
     for dtype, same in ((np.uint8, 0.9999), (np.uint16, 0.98), (np.float32, 0)):
         expected = np.zeros((80 * scale, 100 * scale, 3), dtype)
         tiles.stitch(rgb, todo, scale, expected)
         out = np.zeros_like(expected)
-        tiles.stitch_color(windows, luminance, todo, scale, out, margin=2)
+        tiles.stitch_sum(windows, luminance, todo, scale, out, margin=2)
         assert abs(out.astype(np.float64) - expected).max() <= (1e-6 if dtype is np.float32 else 1)
         assert (out == expected).mean() >= same
 
@@ -344,12 +267,12 @@ def test_cores_of_one_pixel(scale: int, margin: int, rng: np.random.Generator) -
     windows = rng.random((1, 3, 8 + 2 * margin, 9 + 2 * margin), np.float32)
     luminance = rng.random((1, 1, 8 * scale, 9 * scale), np.float32)
     whole = np.zeros((8 * scale, 9 * scale, 3), np.float32)
-    tiles.stitch_color(windows, luminance, [one_tile(0, 0, 8, 9)], scale, whole, margin=margin)
+    tiles.stitch_sum(windows, luminance, [one_tile(0, 0, 8, 9)], scale, whole, margin=margin)
     for y in range(8):
         for x in range(9):
             tile = Tile(Piece(0, Span(y, y + 1)), Piece(0, Span(x, x + 1)))
             out = np.full_like(whole, np.nan)
-            tiles.stitch_color(windows, luminance, [tile], scale, out, margin=margin)
+            tiles.stitch_sum(windows, luminance, [tile], scale, out, margin=margin)
             here = np.s_[y * scale : (y + 1) * scale, x * scale : (x + 1) * scale]
             assert (out[here] == whole[here]).all()
             assert np.isfinite(out).sum() == 3 * scale * scale  # nothing else is written
@@ -357,7 +280,7 @@ def test_cores_of_one_pixel(scale: int, margin: int, rng: np.random.Generator) -
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("margin", [2, 4])
-def test_stitch_color_reads_two_pixels_around_a_core_and_no_more(
+def test_stitch_sum_reads_two_pixels_around_a_core_and_no_more(
     scale: int, margin: int, rng: np.random.Generator
 ) -> None:
     windows = rng.random((1, 3, 9 + 2 * margin, 9 + 2 * margin), np.float32)
@@ -366,7 +289,7 @@ def test_stitch_color_reads_two_pixels_around_a_core_and_no_more(
 
     def run(colors: np.ndarray, y: np.ndarray) -> np.ndarray:
         out = np.zeros((9 * scale, 9 * scale, 3), np.float32)
-        tiles.stitch_color(colors, y, tile, scale, out, margin=margin)
+        tiles.stitch_sum(colors, y, tile, scale, out, margin=margin)
         return out
 
     before = run(windows, luminance)
@@ -498,40 +421,3 @@ def test_wrong_arguments_of_a_sum_are_refused_before_the_loops() -> None:
         tiles.stitch_sum(windows, detail, [one_tile(0, 0, 8, 9)], 2, out, margin=2)
     with pytest.raises(ArgumentError, match="a core lies outside the output"):
         tiles.stitch_sum(windows, detail, tile, 2, out[:-1], margin=2)
-
-
-def test_wrong_colour_arguments_are_refused_before_the_loops() -> None:
-    windows = np.zeros((1, 3, 12, 12), np.float32)
-    y = np.zeros((1, 1, 16, 16), np.float32)
-    tile = [one_tile(0, 0, 8, 8)]
-    out = np.zeros((16, 16, 3), np.uint8)
-    tiles.stitch_color(windows, y, tile, 2, out, margin=2)
-    for margin in (3, 4):
-        with pytest.raises(ArgumentError, match=f"a margin of {margin} goes with luminance"):
-            tiles.stitch_color(windows, y, tile, 2, out, margin=margin)
-    with pytest.raises(ArgumentError, match="margin must be at least 2 LR pixels for bicubic, got 1"):
-        tiles.stitch_color(windows[:, :, 1:-1, 1:-1].copy(), y, tile, 2, out, margin=1)
-    with pytest.raises(ArgumentError, match="goes with luminance"):
-        tiles.stitch_color(windows, y, tile, 3, out, margin=2)
-    with pytest.raises(ArgumentError, match="do not make 1 tiles of 4 channels"):
-        tiles.stitch_color(windows, y, tile, 2, np.zeros((16, 16, 4), np.uint8), margin=2)
-    with pytest.raises(ArgumentError, match="do not make 2 tiles"):
-        tiles.stitch_color(np.repeat(windows, 2, 0), y, tile * 2, 2, out, margin=2)
-    with pytest.raises(ArgumentError, match="C-contiguous"):
-        tiles.stitch_color(windows, y.astype(np.float64), tile, 2, out, margin=2)
-    with pytest.raises(ArgumentError, match="C-contiguous"):
-        tiles.stitch_color(windows.swapaxes(2, 3), y, tile, 2, out, margin=2)
-    with pytest.raises(ArgumentError, match="got int32"):
-        tiles.stitch_color(windows, y, tile, 2, out.astype(np.int32), margin=2)
-    with pytest.raises(ArgumentError, match="a core lies outside its window"):
-        tiles.stitch_color(windows, y, [one_tile(0, 0, 8, 9)], 2, out, margin=2)
-    with pytest.raises(ArgumentError, match="a core lies outside the output"):
-        tiles.stitch_color(windows, y, tile, 2, out[:-1], margin=2)
-    with pytest.raises(ArgumentError, match="scale must be a positive whole number, got 0"):
-        tiles.enlarge(windows, 0)
-    with pytest.raises(ArgumentError, match="at least 5 x 5 LR pixels, got 4 x 12"):
-        tiles.enlarge(windows[:, :, :4].copy(), 2)
-    with pytest.raises(ArgumentError, match=r"enlarge to \(1, 3, 16, 16\) at x2, not to \(1, 1, 16, 16\)"):
-        tiles.enlarge(windows, 2, y)
-    with pytest.raises(ArgumentError, match="C-contiguous"):
-        tiles.enlarge(windows[..., ::2], 2)

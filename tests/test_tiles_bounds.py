@@ -8,11 +8,10 @@ first sample read or written beside one.
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import ArgumentError, color, tiles
+from srcnn_rt import color, tiles
 from srcnn_rt.geometry import Plan, plan
 from tests.reference import mirrored
 
@@ -95,24 +94,6 @@ def test_stitch_fills_a_chunk(p: Plan, channels: int, scale: int, cut: int, dtyp
 @settings(deadline=None, max_examples=80)
 @given(
     p=color_plans,
-    scale=st.sampled_from([1, 2, 3, 4, 5, 8]),
-    dtype=st.sampled_from(DTYPES),
-    layout=st.sampled_from(LAYOUTS),
-)
-def test_stitch_color_fills_a_chunk(p: Plan, scale: int, dtype: type, layout: str) -> None:
-    luma = sum(color.LUMA_WEIGHTS) * 1.0  # of white
-    for chunk in p:
-        out = laid_out(np.zeros((chunk.y.size * scale, chunk.x.size * scale, 3), dtype), layout)
-        windows = np.ones((len(chunk.tiles), 3, *p.window), np.float32)
-        hr = np.full((len(chunk.tiles), 1, *(n * scale for n in p.tile)), luma, np.float32)
-        origin = (chunk.y.start, chunk.x.start)
-        tiles.stitch_color(windows, hr, chunk.tiles, scale, out, margin=p.margin, origin=origin)
-        assert np.abs(out - tiles.white(out.dtype)).max() <= 1e-4 * tiles.white(out.dtype)
-
-
-@settings(deadline=None, max_examples=80)
-@given(
-    p=color_plans,
     channels=st.integers(1, 5),
     scale=st.sampled_from([1, 2, 3, 4, 5, 8]),
     dtype=st.sampled_from(DTYPES),
@@ -149,32 +130,9 @@ def test_enlarge_fills_its_output(shape: tuple[int, int, int, int], scale: int) 
     size=st.tuples(st.integers(1, 3), st.integers(3, 4), st.integers(1, 20), st.integers(1, 40)),
     cut=st.integers(0, 4),
 )
-def test_luminance_of_windows_and_back(size: tuple[int, int, int, int], cut: int) -> None:
-    n, channels, h, w = size
-    rgb = np.random.default_rng(0).random((n, channels, h + 2 * cut, w + 2 * cut), np.float32)
-    before = rgb.copy()
+def test_luminance_of_windows(size: tuple[int, int, int, int], cut: int) -> None:
+    n, _, h, w = size
+    rgb = np.random.default_rng(0).random((n, 3, h + 2 * cut, w + 2 * cut), np.float32)
     y = np.full((n, 1, h, w), np.nan, np.float32)
-    if channels == 3:
-        color.luma_windows(rgb, cut, y)
-    else:
-        y[:] = 0.5
-    color.recolor(rgb, cut, y)
-    assert np.isfinite(rgb).all()
-    if channels == 3:  # its own luminance changes nothing
-        assert np.abs(rgb - before).max() < 1e-6
-
-
-@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
-def test_samples_between_addresses_are_refused(dtype: type) -> None:
-    """A view that begins at an odd byte: loops that count on whole samples may not be given one."""
-    data = np.zeros(20 * 30 * np.dtype(dtype).itemsize + 1, np.uint8)
-    picture = data[1:].view(dtype).reshape(20, 30, 1)
-    out = np.zeros((1, 1, 20, 30), np.float32)
-    (chunk,) = plan((20, 30), 64, margin=0, max_chunk=64)
-    with pytest.raises(ArgumentError, match="a picture's samples must be aligned"):
-        tiles.extract(picture, chunk.tiles, 0, out)
-    with pytest.raises(ArgumentError, match="a picture's samples must be aligned"):
-        tiles.stitch(out, chunk.tiles, 1, picture)
-    windows = np.zeros(20 * 30 * 4 + 1, np.uint8)[1:].view(np.float32).reshape(1, 1, 20, 30)
-    with pytest.raises(ArgumentError, match="aligned"):
-        tiles.extract(np.zeros((20, 30, 1), np.uint8), chunk.tiles, 0, windows)
+    color.luma_windows(rgb, cut, y)
+    assert np.isfinite(y).all()
