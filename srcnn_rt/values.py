@@ -1,10 +1,10 @@
 """What the samples of a picture mean: how they become float32 for a network, and samples again.
 
-A network that is equivariant to gain and offset needs no range. Samples of types that float32 holds go in as
-they stand. Those of 32 bits and more, and all floats, are taken less an offset of the picture: ``median`` of
-samples from all over it. So what float32 rounds is the distance from the middle, not the value; a count of
-10⁹ + 3 keeps its last digit, and a constant picture comes back as that constant. The offset belongs to the
-picture, never to a window, and windows agree.
+A network that is equivariant to gain and offset needs no range. Integers of up to 16 bits go in as they
+stand. Those of 32 bits, and all floats, are taken less an offset of the picture, the middle one of samples
+from all over it, and times a power of two. So what float32 rounds is the distance from the middle, not the
+value; a count of 10⁹ + 3 keeps its last digit, and a constant picture comes back as that constant. The offset
+belongs to the picture, never to a window, and windows agree.
 
 Any other network is fed from 0 to 1: black and white of the picture's range (`DataRange`), which the model's
 own range (`spec.ValueRange`) maps to what it learnt.
@@ -185,11 +185,7 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
             return plain
         gain[:colors], offset[:colors] = 1 / (high - low), low
     if info.layout.alpha:
-        gain[-1], offset[-1] = 1 / white(dtype), 0.0
-        if (
-            model.equivariant and dtype.kind != "f"
-        ):  # one scale, so that alpha is 0 to 1 and colour keeps its unit
-            gain[:-1] = 1.0
+        gain[-1], offset[-1] = 1 / opaque, 0.0
     return Values(replace(info, dtype=np.dtype(np.float32)), dtype, gain, offset, top)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError, Engine, PictureError, RangeError, spec, tiles
 from srcnn_rt.cli import main
-from srcnn_rt.io import ArraySource
+from srcnn_rt.io import ArraySink, ArraySource
 from srcnn_rt.models import bundled
 from srcnn_rt.picture import SAMPLE_TYPES, Layout, PictureInfo
 from srcnn_rt.values import DataRange, Values, for_picture
@@ -331,3 +331,19 @@ def test_ranges_on_the_command_line(tmp_path: Path) -> None:
         code, text = run(*words)
         assert code == 1
         assert rule in text
+
+
+def test_opaque_is_what_the_file_declares(tmp_path: Path) -> None:
+    """Of 12 bits in 16 an alpha of 4095 is opaque: the colour beside it is as without one."""
+    gray = np.rint(4095 * drawing(24, 20, 1)).astype(np.uint16)
+    picture = np.concatenate([gray, np.full_like(gray, 4095)], axis=2)
+    with Engine("srcnn-915-x2", "cpu", 16) as engine:
+        made = []
+        for samples in (gray, picture):
+            info = PictureInfo((24, 20), Layout.of(samples.shape[2]), samples.dtype, top=4095.0)
+            sink = ArraySink(info.scaled(2))
+            engine._process(ArraySource(samples, info), sink, None)
+            made.append(sink.array)
+    assert (made[1][..., 1] == 4095).all()
+    assert np.abs(made[1][..., 0].astype(int) - made[0][..., 0]).max() <= 1
+    assert made[0].max() == 4095

@@ -156,6 +156,8 @@ class TrainConfig:
             rate += f" ({self.rate * self.last_rate:g} in the last layer)"
         if self.hold < 1:
             rate += f" held for {self.hold:.0%}, then to 0 on a cosine"
+        if self.decay:
+            rate += f", weight decay {self.decay:g} of the first layer"
         parts = [
             f"{self.optimiser.upper() if self.optimiser != 'adam' else 'Adam'} {rate}",
             f"weights of {self.start}" if self.start else f"{self.init} start",
