@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -99,6 +99,12 @@ class Engine(Closing):
     trust : bool
         Do not try a model that did not come with the package on a drawn picture, tiled and whole, the first
         time it is used on this machine.
+    inputs : mapping of str to float, optional
+        Fixed values of a model's inputs that are no pictures: a noise level, a scale.
+    output : str, optional
+        Which of several outputs is the picture.
+    channel_order : {"rgb", "bgr"}
+        Of the channels that a model of three takes and gives. Whether they come last (N, H, W, C) is seen.
 
     Raises
     ------
@@ -126,6 +132,9 @@ class Engine(Closing):
         gpu_memory: int | str | None = None,
         data_range: Range = "auto",
         trust: bool = False,
+        inputs: Mapping[str, float] | None = None,
+        output: str | None = None,
+        channel_order: str = "rgb",
     ) -> None:
         for name, value, known in (("provider", provider, PROVIDERS), ("precision", precision, PRECISIONS)):
             if value not in known:
@@ -145,7 +154,12 @@ class Engine(Closing):
         if device is not None and provider not in ("auto", "cuda"):
             raise ArgumentError(f"device goes with provider cuda, got {provider}")
         provider = "cuda" if device is not None else provider
-        data, facts = load_whole(model) if whole else spec.load(model)
+        shaping = None
+        if (inputs, output, channel_order) != (None, None, "rgb"):
+            from .graph import Shaping  # where it is wanted: onnx is imported with it
+
+            shaping = Shaping.of(inputs, output, channel_order)
+        data, facts = load_whole(model, shaping) if whole else spec.load(model, shaping)
         if model_range is not None:
             facts = spec.with_range(facts, model_range)
         self._data_range = DataRange.of(data_range)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from .card import cuda
     from .card.lanes import CardNetwork
+    from .graph import Shaping
     from .precision.loss import Run
 
 _TRIAL = 64  # side of the picture that tells an unbounded model's scale
@@ -356,15 +357,12 @@ def close(setup: Setup) -> None:
             network.close()
 
 
-def load_whole(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
+def load_whole(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[bytes, ModelSpec]:
     """Load a model that runs on whole pictures only: what cannot be analysed is tried out."""
     try:
-        return spec.load(model)
+        return spec.load(model, shaping)
     except ModelError:
-        if isinstance(model, bytes):
-            data, name = model, "model"
-        else:
-            data, name = spec.read(model)
+        data, name = spec.shaped(model, shaping)
     try:
         declared = spec.interface(data)
         size = (declared.height or _TRIAL, declared.width or _TRIAL)

@@ -18,7 +18,7 @@ from .models import SUFFIX, bundled
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .graph import GraphFacts, Interface
+    from .graph import GraphFacts, Interface, Shaping
 
 PREFIX = "srcnn_rt."
 FORMAT = "1"
@@ -181,13 +181,14 @@ def default_model(scale: int | None, *, best: bool = False) -> str:
     return name
 
 
-def load(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
+def load(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[bytes, ModelSpec]:
     """Find a model, read it and analyse its graph.
 
     Parameters
     ----------
     model : a bundled name, ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX file, or
         its bytes
+    shaping : of its inputs and outputs
 
     Returns
     -------
@@ -200,13 +201,40 @@ def load(model: str | Path | bytes) -> tuple[bytes, ModelSpec]:
     ModelError
         If it is not ONNX, cannot be tiled, or its metadata contradict its graph.
     """
-    if isinstance(model, bytes):
-        return model, describe(model, "model")
-    data, name = read(model)
+    data, name = shaped(model, shaping)
     try:
         return data, describe(data, name)
     except ModelError as error:
+        if isinstance(model, bytes):
+            raise
         raise ModelError(f"{model}: {error}") from error
+
+
+def shaped(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[bytes, str]:
+    """Return a model's bytes, with one picture (N, C, H, W) in and one out if that is clear, and its name.
+
+    Raises
+    ------
+    SourceMissingError, ModelError, ArgumentError
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    from .graph import Shaping, adapt, needs_shaping
+
+    data, name = (model, "model") if isinstance(model, bytes) else read(model)
+    try:
+        proto = onnx.load_model_from_string(data)
+    except (DecodeError, UnicodeDecodeError):
+        return data, name  # `parse` says so
+    shaping = shaping or Shaping()
+    if not needs_shaping(proto, shaping):
+        return data, name
+    parse(data)  # what must not be looked at any closer
+    try:
+        return bytes(adapt(proto, shaping).SerializeToString()), name
+    except ArgumentError as error:
+        raise ArgumentError(f"{name}: {error}") from error
 
 
 def read(model: str | Path) -> tuple[bytes, str]:

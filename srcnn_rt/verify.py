@@ -33,6 +33,8 @@ from .spec import ModelSpec
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from .graph import Shaping
+
 TOLERANCE = 1e-5  # of full scale
 EXACT = 2**24  # float32 counts this far
 _CLASSES = 3  # of sizes modulo the period that are tried beside those around tiles
@@ -55,15 +57,19 @@ class Check:
     detail: str
 
 
-def verify(model: str | Path) -> list[Check]:
+def verify(model: str | Path, shaping: Shaping | None = None) -> list[Check]:
     """Prove the promise for one model.
+
+    Parameters
+    ----------
+    model, shaping : as for `spec.load`
 
     Raises
     ------
     SourceMissingError, ModelError
         If the model cannot be tiled at all.
     """
-    data, described = spec.load(model)
+    data, described = spec.load(model, shaping)
     inner = program.network(data, described)
     data, described = _fed_as_is(data, described.name)
     first = _tiled_equals_whole(data, described)

@@ -215,7 +215,9 @@ def test_inspect_shows_the_analysis_and_the_proof() -> None:
 def test_inspect_fails_where_the_promise_does(monkeypatch: pytest.MonkeyPatch) -> None:
     from srcnn_rt import verify
 
-    monkeypatch.setattr(verify, "verify", lambda model: [verify.Check("real weights", False, "a seam")])
+    monkeypatch.setattr(
+        verify, "verify", lambda model, shaping: [verify.Check("real weights", False, "a seam")]
+    )
     result = run("inspect", "bicubic-x2", "--verify")
     assert result.exit_code == 1
     assert "real weights             FAILS: a seam" in result.output

@@ -61,7 +61,7 @@ def export(
 
     ready = spec.is_model(str(source))
     if io is None and (layout or model_range):
-        raise click.UsageError("--layout and --range go with --io")
+        raise click.UsageError("--layout and --model-range go with --io")
     if ready and scale is not None:
         raise click.UsageError(f"--scale goes with checkpoints; {source} has its own")
     if io is None and ready:

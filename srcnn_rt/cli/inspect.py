@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import SrcnnError
+from .shaping import shaping_options
 
 if TYPE_CHECKING:
+    from ..graph import Shaping
     from ..spec import ModelSpec
     from ..verify import Check
 
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", metavar="NAME|PATH")
 @click.option("--verify", "prove", is_flag=True, help="Run the model tiled and whole and compare.")
+@shaping_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(model: str, prove: bool, as_json: bool) -> None:
+def inspect(model: str, prove: bool, shape: dict[str, Any], as_json: bool) -> None:
     """Show what a model's graph says: scale, margins, period, work; prove it seam-free.
 
     Exit status 1 if the model cannot be tiled (the node is named), or the proof fails.
@@ -30,11 +33,13 @@ def inspect(model: str, prove: bool, as_json: bool) -> None:
     srcnn-rt inspect model.onnx --verify --json
     """
     from .. import spec
+    from ..graph import Shaping
 
     try:
-        data, described = spec.load(model)
+        shaping = Shaping.of(shape["inputs"], shape["output"], shape["channel_order"])
+        data, described = spec.load(model, shaping)
         summary = {**described.summary(), "run_as": _run_as(data, described)}
-        checks = _prove(model) if prove else []
+        checks = _prove(model, shaping) if prove else []
     except SrcnnError as error:
         if as_json:
             click.echo(json.dumps({"model": model, "error": str(error)}))
@@ -71,10 +76,10 @@ def _run_as(data: bytes, described: ModelSpec) -> dict[str, Any]:
     }
 
 
-def _prove(model: str) -> list[Check]:
+def _prove(model: str, shaping: Shaping) -> list[Check]:
     from ..verify import verify
 
-    return verify(model)
+    return verify(model, shaping)
 
 
 def _text(value: Any) -> str:

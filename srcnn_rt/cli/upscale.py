@@ -17,6 +17,7 @@ import click
 
 from ..errors import ArgumentError, SrcnnError
 from .runs import Runs, run_options
+from .shaping import shaping_options
 
 if TYPE_CHECKING:
     from ..engine import Engine
@@ -101,6 +102,7 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--classes", is_flag=True, help="Pixels are numbers of classes (land cover): copy them, never blend."
 )
+@shaping_options
 @click.option(
     "--trust", is_flag=True, help="Do not try another's model on a drawn picture, tiled and whole, first."
 )
@@ -131,6 +133,7 @@ def upscale(
     bands: bool,
     nodata: Any,
     classes: bool,
+    shape: dict[str, Any],
     trust: bool,
     whole: bool,
     resume: bool,
@@ -177,6 +180,7 @@ def upscale(
                 model_range=model_range,
                 whole=whole,
                 trust=trust,
+                **shape,
                 **runs.words(),
             ) as engine,
         ):

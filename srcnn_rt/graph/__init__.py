@@ -7,6 +7,7 @@ refused of a stranger's file before anything is computed from it. ``equivariance
 need no range of values.
 """
 
+from .adapt import Shaping, adapt, needs_shaping
 from .analysis import AxisFacts, GraphFacts, analyse, unbounded
 from .equivariance import is_equivariant
 from .external import inline
@@ -18,10 +19,13 @@ __all__ = [
     "AxisFacts",
     "GraphFacts",
     "Interface",
+    "Shaping",
+    "adapt",
     "analyse",
     "check",
     "check_sizes",
     "inline",
     "is_equivariant",
+    "needs_shaping",
     "unbounded",
 ]

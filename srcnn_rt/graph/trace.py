@@ -66,8 +66,10 @@ class Interface:
         weights = {t.name for t in graph.initializer}
         inputs = [v for v in graph.input if v.name not in weights]
         if len(inputs) != 1 or len(graph.output) != 1:
+            names = (", ".join(repr(v.name) for v in values) for values in (inputs, graph.output))
             raise ModelError(
-                f"one input and one output are needed, got {len(inputs)} and {len(graph.output)}"
+                "one input and one output are needed, got {} and {}; --input NAME=VALUE fixes one that is no "
+                "picture, --output-name NAME keeps one".format(*(n or "none" for n in names))
             )
         kind, dims = _declared(inputs[0])
         kind_out, _ = _declared(graph.output[0])
