@@ -230,11 +230,13 @@ def shaped(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[b
     shaping = shaping or Shaping()
     if not needs_shaping(proto, shaping):
         return data, name
-    parse(data)  # what must not be looked at any closer
     try:
+        parse(data)  # what must not be looked at any closer
         return bytes(adapt(proto, shaping).SerializeToString()), name
     except ArgumentError as error:
         raise ArgumentError(f"{name}: {error}") from error
+    except ModelError as error:
+        raise ModelError(str(error) if isinstance(model, bytes) else f"{model}: {error}") from error
 
 
 def read(model: str | Path) -> tuple[bytes, str]:

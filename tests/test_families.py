@@ -77,7 +77,7 @@ def test_engine_agrees_with_torch(exported, name: str) -> None:
     picture = drawing(45, 58, channels).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(picture.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)
-    with Engine(exported(name, "torchscript"), "cpu", 16) as engine:
+    with Engine(exported(name, "torchscript"), "cpu", 16, model_range="0..1") as engine:
         got = engine.upscale(picture)
     assert got.shape == (45 * scale, 58 * scale, channels)
     assert np.abs(got - expected).max() < 1e-5
