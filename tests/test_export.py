@@ -31,6 +31,7 @@ def checkpoint(
         if form == "paper":
             for conv in (net.conv1, net.conv2, net.conv3):
                 conv.bias.normal_(0, 0.02)
+            net.conv3.bias += 0.05  # a start that is nearly bicubic, moved off it
         else:
             net.conv1.weight += 0.01  # a sum that the network must take away
             net.conv3.weight *= 30  # so that what is added is seen
@@ -120,6 +121,13 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
         lambda d: {"epoch": 3, "model": {f"module.{k}": v for k, v in d.items()}},
         lambda d: {"params": {f"net.{k}": v for k, v in d.items()}},
         lambda d: {f"module.model.{k}": v.double() for k, v in d.items()},
+        lambda d: {"params": {}, "params_ema": {f"generator.{k}": v for k, v in d.items()}},
+        lambda d: {f"our_upscaler.inner.{k}": v for k, v in d.items()},
+        lambda d: {
+            **{f"net_g.module.{k}": v for k, v in d.items()},
+            "net_d.conv.weight": torch.zeros(3, 3),
+            "step": torch.zeros(1),
+        },
     ],
 )
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl"])
@@ -201,6 +209,31 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
             exporter.export(Path(name), Path("m.onnx"), scale=2)
     assert not Path("sprung").exists()
     assert not Path("m.onnx").exists()
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    files = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
+    net = SRCNN(form="paper")
+    files.save_file(net.state_dict(), tmp_path / "c.safetensors")
+    exporter.export(tmp_path / "c.safetensors", tmp_path / "m.onnx", scale=2)
+    assert (layers_of(tmp_path / "m.onnx")[0][0] == net.conv1.weight.detach().numpy()).all()
+    (tmp_path / "d.safetensors").write_bytes(b"not one of them")
+    with pytest.raises(ModelError, match="not a safetensors file"):
+        exporter.export(tmp_path / "d.safetensors", tmp_path / "n.onnx", scale=2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_programs_are_told_from_weights(tmp_path: Path) -> None:
+    net = SRCNN(form="paper")
+    torch.jit.save(torch.jit.trace(net, torch.zeros(1, 1, 20, 20)), tmp_path / "c.pt")
+    with pytest.raises(ModelError, match=r"TorchScript, a program and not weights: save model\.state_dict"):
+        exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
+    torch.save(net, tmp_path / "d.pt")
+    with pytest.raises(ModelError) as caught:
+        exporter.export(tmp_path / "d.pt", tmp_path / "m.onnx", scale=2)
+    message = str(caught.value)
+    assert "holds srcnn_rt.train.model.SRCNN, which is code; save model.state_dict()" in message
+    assert "\x1b" not in message and "\n" not in message
 
 
 def test_the_scale_must_be_known_once(tmp_path: Path) -> None:

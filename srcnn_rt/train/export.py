@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = tuple(f"conv{k}.weight" for k in (1, 2, 3))
 EXPECTED = tuple(f"conv{k}.{part}" for k in (1, 2, 3) for part in ("weight", "bias"))  # of the paper's form
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "params_ema", "params", "net")
-_PREFIXES = ("module.", "model.", "net.")
+_WRAPPERS = ("params_ema", "state_dict", "model_state_dict", "model", "params", "net", "generator", "net_g")
+_GENERATORS = ("params_ema", "generator", "net_g", "netG", "model", "module", "net")  # beside a critic's keys
+_TORCHSCRIPT = "constants.pkl"  # what torch.jit.save writes and torch.save does not
 # Core sizes (h, w) and batches on which the file must agree with torch: one pixel, odd, long.
 _CHECKED = ((1, 1, 1), (2, 7, 5), (1, 33, 18), (1, 3, 61))
 _TOLERANCE = 1e-5  # of the largest output: float32 sums in another order
@@ -157,12 +160,45 @@ def _keep(
 def _load(path: Path) -> object:
     if not path.exists():
         raise SourceMissingError(f"{path}: no such file")
+    if path.suffix.lower() == ".safetensors":
+        return _load_safetensors(path)
+    if _is_torchscript(path):
+        raise ModelError(
+            f"{path}: TorchScript, a program and not weights: save model.state_dict() where it was made, "
+            "or export it to ONNX there"
+        )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it holds {name[1]}, which is code" if name else "its pickle cannot be read as tensors"
+        raise ModelError(
+            f"{path}: not a checkpoint of plain tensors: {what}; save model.state_dict() where it was made"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _load_safetensors(path: Path) -> object:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ModelError(f"{path}: reading it needs safetensors: pip install 'srcnn-rt[train]'") from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file: {error}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).name == _TORCHSCRIPT for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def read_checkpoint(path: Path, loaded: object = None) -> Checkpoint:
@@ -366,7 +402,7 @@ def check_against_torch(model: Path, oracle: nn.Module, scale: int) -> dict[str,
 
 
 def _unwrap(loaded: object) -> dict[str, Tensor]:
-    """Find the dictionary of tensors and strip the prefixes that wrappers add."""
+    """Find the dictionary of tensors and strip the prefixes that wrappers add, until a network is known."""
     while isinstance(loaded, Mapping):
         inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
         if inner is None:
@@ -374,11 +410,19 @@ def _unwrap(loaded: object) -> dict[str, Tensor]:
         loaded = inner
     if not isinstance(loaded, Mapping):
         return {}
-    found = {str(k): v for k, v in loaded.items()}
-    for prefix in _PREFIXES:
-        if found and all(k.startswith(prefix) for k in found):
-            found = {k.removeprefix(prefix): v for k, v in found.items()}
-    return found
+    whole = found = {str(k): v for k, v in loaded.items()}
+    while found and not _known(found):
+        firsts = {k.partition(".")[0] for k in found}
+        own = [p for p in _GENERATORS if p in firsts] if len(firsts) > 1 else sorted(firsts)
+        if not own:
+            return whole
+        found = {k.partition(".")[2]: v for k, v in found.items() if k.startswith(f"{own[0]}.")}
+    return found or whole
+
+
+def _known(weights: Mapping[str, Tensor]) -> bool:
+    names = set(weights)
+    return families.find(weights) is not None or names in (set(WEIGHTS), set(EXPECTED))
 
 
 def _shape(path: Path, weights: Mapping[str, Tensor]) -> tuple[str, int, tuple[int, int]]:
