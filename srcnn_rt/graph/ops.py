@@ -16,6 +16,8 @@ from . import windows
 from .reach import SAME, Link, Sampled, Step
 from .tensors import FAR, STANDARD, Call, Flow, Known, Results
 
+_UNTILED = "so the model cannot be tiled; --whole (whole=True) runs it on whole pictures"
+
 # fmt: off
 _ELEMENTWISE = frozenset((
     "Abs", "Acos", "Add", "And", "BatchNormalization", "Cast", "CastLike", "Ceil", "Celu", "Clip", "Cos",
@@ -44,7 +46,7 @@ def apply(call: Call) -> Results:
         return _elementwise(call)
     known = _OPERATORS.get(call.op)
     if known is None or call.node.domain not in STANDARD:
-        raise call.refusal(f"{call.op} has unknown or unbounded reach, so the model cannot be tiled")
+        raise call.refusal(f"{call.op} has unknown or unbounded reach, {_UNTILED}")
     return known(call)
 
 
@@ -303,7 +305,7 @@ def _regroup(call: Call, flow: Flow, target: list[int]) -> Results:
         solid = [(r, n) for r, n in zip(old, flow.shape[i0:i], strict=True) if r in "yx" or n > 1]
         axis = "yx".index(spatial[0])
         if len(spatial) > 1 or solid[0][0] != spatial[0]:
-            raise call.refusal("mixes rows, columns or channels, so its reach is unbounded")
+            raise call.refusal(f"mixes rows, columns or channels, so its reach is unbounded, {_UNTILED}")
         inside = math.prod(n for _, n in solid[1:])
         wide = [k for k, n in enumerate(new) if n > 1] or [0]
         split = math.prod(new) // new[wide[0]]
@@ -344,9 +346,7 @@ def _over_channels(call: Call, axes: Sequence[int]) -> None:
     """Refuse an operator that looks along rows or columns."""
     flow = call.flow
     if any(flow.roles[call.axis(a, len(flow.shape))] in "yx" for a in axes):
-        raise call.refusal(
-            f"{call.op} over rows or columns has unbounded reach, so the model cannot be tiled"
-        )
+        raise call.refusal(f"{call.op} over rows or columns has unbounded reach, {_UNTILED}")
 
 
 def _reduce(call: Call) -> Results:
@@ -378,7 +378,7 @@ def _matmul(call: Call) -> Results:
     flow = call.flow
     weight = call.value(1)
     if weight.ndim != 2 or flow.roles[-1] != "c":
-        raise call.refusal("multiplies along rows or columns, so its reach is unbounded")
+        raise call.refusal(f"multiplies along rows or columns, so its reach is unbounded, {_UNTILED}")
     shape = (*flow.shape[:-1], weight.shape[1])
     return [(Flow(shape, flow.roles), SAME, SAME, math.prod(flow.shape) * weight.shape[1])]
 
