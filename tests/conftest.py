@@ -23,9 +23,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 pytest.register_assert_rewrite("tests.hostile", "tests.picturegraphs", "tests.rewriting")
 
 TEST_MODEL = "srcnn-915-x2"
-FAST = [
-    name for name in bundled() if not name.endswith("-paper")
-]  # which carries the picture, and is refused
+# The paper's form carries the whole picture in bfloat16, and what undoes a blur is added enlarged: both are
+# refused.
+FAST = [name for name in bundled() if not name.endswith("-paper") and "deblur" not in name]
 
 
 def drawing(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
