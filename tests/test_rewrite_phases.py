@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from srcnn_rt import graph, spec
+from srcnn_rt.program import network
 from srcnn_rt.rewrite import cost, phases
 from srcnn_rt.rewrite.edit import Conv
 from srcnn_rt.rewrite.narrow import widen_narrow
@@ -150,7 +151,7 @@ def test_phases_where_they_execute_less(scale: int, channels: int) -> None:
 @pytest.mark.parametrize(("scale", "taps"), [(2, {8}), (3, {6, 7}), (4, {6})])
 def test_sizes_of_the_phases_kernels(scale: int, taps: set[int]) -> None:
     """An enlarged picture holds no more samples, so nine taps become fewer."""
-    made = fold_enlargement(spec.parse(spec.load(f"srcnn-915-x{scale}")[0]))
+    made = fold_enlargement(spec.parse(network(*spec.load(f"srcnn-915-x{scale}"))))
     sizes = [shape[2:] for shape, _ in shapes(made) if shape[1] == 1]
     assert len(sizes) == scale**2
     assert {k for size in sizes for k in size} == taps

@@ -16,6 +16,7 @@ from srcnn_rt import Engine, graph, spec
 from srcnn_rt.models import bundled
 from srcnn_rt.precision.float16 import for_float16
 from srcnn_rt.precision.simulation import simulated
+from srcnn_rt.program import network
 from srcnn_rt.rewrite import blocks, optimise, tensor_cost, unroll, variants, widths
 from srcnn_rt.rewrite.blocks import block_layers, blocked
 from srcnn_rt.rewrite.tensor_cost import tensor_work
@@ -183,10 +184,10 @@ def test_pictures_of_any_size_and_tile(integer_model: Maker, rewrite: object, sc
     for h, w in ((37, 30), (1, 3), (12, 41)):
         picture = integers(scale, h, w, 1)
         with Engine(proto.SerializeToString(), "cpu") as engine:
-            expected = engine.upscale(picture)
+            expected = engine.upscale(picture, data_range="dtype")
         for tile in (8, 13, 512):
             with Engine(result.SerializeToString(), "cpu", tile) as engine:
-                assert np.array_equal(engine.upscale(picture), expected)
+                assert np.array_equal(engine.upscale(picture, data_range="dtype"), expected)
 
 
 @settings(max_examples=25, deadline=None)
@@ -386,7 +387,7 @@ def test_views_cost_nothing_and_pictures_of_a_view_count() -> None:
     ],
 )  # fmt: skip
 def test_what_the_variants_of_915_execute(name: str, layers: dict[tuple[int, int], float]) -> None:
-    made = variants(spec.parse(spec.load("srcnn-915-x2")[0]))[name]
+    made = variants(spec.parse(network(*spec.load("srcnn-915-x2"))))[name]
     found: dict[tuple[int, int], float] = {}
     convs = [n for n in made.graph.node if n.op_type == "Conv"]
     work = tensor_work(made)
@@ -422,7 +423,7 @@ def test_every_variant_is_the_same_function(integer_model: Maker, scale: int, si
 @pytest.mark.parametrize("name", bundled())
 def test_variants_of_the_bundled_models(name: str, rng: np.random.Generator) -> None:
     """Within float32's rounding, and ready for float16."""
-    proto = spec.parse(spec.load(name)[0])
+    proto = spec.parse(network(*spec.load(name)))
     found = variants(proto)
     facts = graph.analyse(proto)
     bases = {"file", "narrow"} | ({"folded"} if facts.scale > 1 else set())
