@@ -154,6 +154,8 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
     info = source.info
     dtype, count = info.dtype, info.layout.channels
     colors = count - info.layout.alpha
+    if _belied(source):
+        info = replace(info, top=None)
     top = None if dtype.kind == "f" else min(info.top or math.inf, float(np.iinfo(dtype).max))
     gain, offset = np.ones(count), np.zeros(count)
     plain = Values(info, dtype, gain, offset, top)
@@ -180,7 +182,7 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
             offset = _middles(looked_at, info)
             gain[:] = _power(looked_at, offset, dtype)
     else:
-        low, high = _black_and_white(source, data_range)
+        low, high = _black_and_white(source, info, data_range)
         if dtype in DTYPES and (low, high) == (0, white(dtype)) and usual:
             return plain
         gain[:colors], offset[:colors] = 1 / (high - low), low
@@ -189,14 +191,32 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
     return Values(replace(info, dtype=np.dtype(np.float32)), dtype, gain, offset, top)
 
 
-def _black_and_white(source: Source, asked: DataRange) -> tuple[float, float]:
+def _belied(source: Source) -> bool:
+    """Return whether samples are over what the file declares as their largest.
+
+    A declaration is not worth the samples that it would clip: displays' limits and fewer bits than there are
+    get into files by programs that do not look.
+    """
+    info = source.info
+    if (
+        info.top is None
+        or info.dtype.kind == "f"
+        or hasattr(source, "card")
+        or info.layout.color == "classes"
+    ):
+        return False
+    if info.top >= np.iinfo(info.dtype).max:
+        return False
+    return any(bool((part[good] > info.top).any()) for part, good in _look_at(source))
+
+
+def _black_and_white(source: Source, info: PictureInfo, asked: DataRange) -> tuple[float, float]:
     """Return the samples that a model is to take for black and white.
 
     Raises
     ------
     RangeError
     """
-    info = source.info
     if asked.kind == "given":
         return asked.low, asked.high
     integer = info.dtype.kind != "f"

@@ -56,7 +56,7 @@ def test_every_plane_and_channel_by_itself(engine: Engine, tmp_path: Path, versi
     data = np.zeros((2, 3, 2, h, w), dtype)
     for t, c, z in np.ndindex(2, 3, 2):
         drawn = drawing(h, w, 1, 100 * t + 10 * c + z)[..., 0]
-        data[t, c, z] = np.rint(9 * drawn) if dtype is np.float32 else quantise(drawn, dtype)
+        data[t, c, z] = np.rint(9 * drawn) / 16 if dtype is np.float32 else quantise(drawn, dtype)
     omero = channels("FF0000", "00FF00", "0000FF", end=99)
     path = ome_zarr(tmp_path / "a.zarr", data, "tczyx", version, omero=omero)
     source = open_zarr(path)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from srcnn_rt import Engine, graph, spec
 from srcnn_rt.models import bundled
+from srcnn_rt.program import network
 from srcnn_rt.rewrite import cost, narrow, optimise
 from srcnn_rt.rewrite.narrow import best_block, block_cost, shifted, widen_narrow
 from tests.models import model, node, run
@@ -181,7 +182,7 @@ def test_padded_models_tile_as_they_did(out: int, scale: int, kind: str) -> None
     expected = run(proto, np.ascontiguousarray(picture.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
     for tile in (8, 13, 512):
         with Engine(proto.SerializeToString(), "cpu", tile) as e:
-            assert np.array_equal(e.upscale(picture), expected)
+            assert np.array_equal(e.upscale(picture, data_range="dtype"), expected)
 
 
 # Costs.
@@ -214,7 +215,7 @@ def test_executed_work_counts_lanes() -> None:
 @pytest.mark.parametrize("name", bundled())
 def test_costs_of_the_bundled_models(name: str) -> None:
     """Weight shapes and rates say what is executed, before and after."""
-    proto = spec.parse(spec.load(name)[0])
+    proto = spec.parse(network(*spec.load(name)))
     scale = spec.load(name)[1].scale
     result = rewritten(optimise, proto)
     before, after = cost.work(proto), cost.work(result)
