@@ -201,7 +201,8 @@ class Engine(Closing):
         from . import selfcheck  # what most never need
 
         try:
-            done = selfcheck.check(file.data, file.spec, self._setup, self._pool)
+            fast = self._precision == "fast"
+            done = selfcheck.check(file.data, file.spec, self._setup, self._pool, fast=fast)
         except ModelError as error:
             self.close()
             raise ModelError(f"{file.spec.name}: {error}") from error

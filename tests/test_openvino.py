@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from srcnn_rt import Engine, ModelError, ProviderError, session_openvino, spec
+from srcnn_rt import Engine, ModelError, ProviderError, selfcheck, session_openvino, spec
+from srcnn_rt.models import bundled
 from srcnn_rt.precision.loss import drawn
 from srcnn_rt.program import Program, prepare
 from srcnn_rt.session_openvino import OpenVinoSession, missing
@@ -98,6 +99,14 @@ def test_fast_takes_openvino_where_nothing_else_is_asked_for() -> None:
 def test_the_processor_alone_has_no_fast() -> None:
     with pytest.raises(ProviderError, match="offered by providers cuda and openvino, not by cpu"):
         Engine(TEST_MODEL, "cpu", precision="fast")
+
+
+@needs_bfloat16
+@pytest.mark.parametrize("name", FAST)
+def test_a_copy_is_tried_out_in_fast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What bfloat16 rounds is not taken for a seam."""
+    monkeypatch.setattr(selfcheck, "MOST_MACS", 1e12)
+    Engine(bundled()[name].read_bytes(), precision="fast").close()
 
 
 @needs_bfloat16
