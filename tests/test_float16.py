@@ -121,9 +121,10 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
     ready = prepare(*spec.load(name))
     assert half.proven
     found = float16_loss(ready, functools.partial(rounding, half.model), functools.partial(on_cpu, proto))
-    # What undoes a blur enlarges, and is refused.
-    most = 2 * LIMIT_DB if "deblur" in name else LIMIT_DB if "paper" in name else LIMIT_DB / 5
-    assert 0 < found <= most
+    if "deblur" in name:  # what undoes a blur adds a lot: it is refused on a card
+        assert found > LIMIT_DB
+    else:
+        assert 0 < found <= (LIMIT_DB if "paper" in name else LIMIT_DB / 5)
     # All that is large is float16: what is float32 is a picture.
     types = kinds(half.model)
     layers = [n for n in half.model.graph.node if n.op_type in ("Conv", "Relu", "DepthToSpace")]
