@@ -196,7 +196,9 @@ def test_models_lists_scale_architecture_size_and_psnr() -> None:
     assert [o["name"] for o in objects] == sorted(names)
     undone = {"bicubic", "blur:1.6", "noise:15", "jpeg:10..40"}
     assert {o["training"]["degrade"] for o in objects} == undone
-    assert all(o["training"]["psnr"]["set5"] > o["training"]["psnr_baseline"]["set5"] + 1 for o in objects)
+    for o in objects:  # twice reduced, by JPEG and by two, is the hardest
+        gain = o["training"]["psnr"]["set5"] - o["training"]["psnr_baseline"]["set5"]
+        assert gain > (1 if o["name"] == "srcnn-955-jpeg-x2" else 1.5)
 
 
 def test_inspect_shows_the_analysis_and_the_proof() -> None:

@@ -347,3 +347,18 @@ def test_opaque_is_what_the_file_declares(tmp_path: Path) -> None:
     assert (made[1][..., 1] == 4095).all()
     assert np.abs(made[1][..., 0].astype(int) - made[0][..., 0]).max() <= 1
     assert made[0].max() == 4095
+
+
+@pytest.mark.parametrize("most", [4095, 5000])
+def test_a_declaration_that_samples_belie_clips_nothing(tmp_path: Path, most: int) -> None:
+    """A file says twelve bits: it is believed where its samples keep to it."""
+    samples = np.zeros((60, 50), np.uint16)
+    samples[20:40, 15:35] = most
+    tags = [(281, "H", 1, 4095, True)]
+    tifffile.imwrite(tmp_path / "a.tif", samples, extratags=tags)
+    with Engine("srcnn-915-x2", "cpu") as engine:
+        engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
+        plain = engine.upscale(samples)
+    assert plain.max() > most  # an edge overshoots
+    expected = np.minimum(plain, 4095) if most == 4095 else plain
+    assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), expected)
