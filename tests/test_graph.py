@@ -121,11 +121,12 @@ def test_what_cannot_be_tiled_is_refused_by_node_and_op(tmp_path: Path) -> None:
     soft = node("Softmax", ["lr"], ["hr"], "attention", axis=3)
     refused(save(file, [soft], {}), "'attention' (Softmax)")
     product = node("MatMul", ["lr", "lr"], ["hr"], "scores")
-    refused(save(file, [product], {}), "'scores' (MatMul)", "computed from the picture")
+    refused(save(file, [product], {}), "'scores' (MatMul)", "along rows or columns", "unbounded")
     rows = node("MatMul", ["lr", "v"], ["hr"], "rows")
     refused(save(file, [rows], {"v": ones(8, 8)}), "'rows' (MatMul)", "unbounded")
-    flat = [node("Reshape", ["lr", "t"], ["f"], "flatten"), node("Identity", ["f"], ["hr"])]
-    refused(save(file, flat, {"t": np.array([0, 1, -1])}), "'flatten' (Reshape)", "mixes rows")
+    flat = [node("Reshape", ["lr", "t"], ["f"], "tokens"), node("Softmax", ["f"], ["hr"], "all", axis=2)]
+    refused(save(file, flat, {"t": np.array([0, 1, -1])}), "'all' (Softmax)", "unbounded reach")
+    refused(save(file, [node("Flatten", ["lr"], ["hr"])], {}), "the output must be (N, C, H, W)")
     corners = node("Resize", ["lr", "", "s"], ["hr"], "up", mode="linear",
                    coordinate_transformation_mode="align_corners")  # fmt: skip
     scales = {"s": np.array([1, 1, 2, 2], np.float32)}

@@ -15,7 +15,7 @@ the margin is dropped on inner sides only.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
@@ -163,11 +163,27 @@ class _Analysis:
             x=x,
             channels=face.channels,
             channels_out=base.output.shape[1],
-            batch=face.batch,
+            batch=face.batch or self._any_batch(base),
             types=face.types,
             parameters=parameters,
             macs=base.macs / math.prod(base.output.spatial),
         )
+
+    def _any_batch(self, base: Trace) -> int | None:
+        """Return None if several pictures go through side by side, else 1.
+
+        A reshape to one picture's size, written where the batch was called free, would mix them.
+        """
+        try:
+            two = Trace(
+                self._model,
+                replace(self._interface, batch=2),
+                self._known,
+                *(side or _SIZE for side in self._fixed),
+            )
+        except ModelError:
+            return 1
+        return None if two.output.shape == (2, *base.output.shape[1:]) else 1
 
     def _check_window(self, base: Trace, y: AxisFacts, x: AxisFacts) -> None:
         """Refuse models whose smallest window does not fit into memory: one tensor of it alone.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from .tensors import FAR, STANDARD, Call, Flow, Known
+from .tensors import FAR, STANDARD, UNTILED, Call, Flow, Known
 
 LARGEST = 2**24  # numbers in one computed constant: more than in any layer, 128 MiB at most
 # Numbers read and made in all, by constants of a whole model, and by those that go by the
@@ -43,6 +43,13 @@ class Budget:
         ------
         TooLargeError
         """
+        if made > LARGEST and any(isinstance(i, Known) and i.by_size for i in call.inputs):
+            raise TooLargeError(
+                call.refusal(
+                    f"makes {made} numbers that depend on the picture's size, as masks of shifted windows "
+                    f"and grids of positions do, {UNTILED}"
+                )
+            )
         if made > LARGEST:
             raise TooLargeError(call.refusal(f"a constant may hold at most {LARGEST} numbers, got {made}"))
         self._left -= (made + read) * (_SLOWER if call.op in _SLOW else 1)
@@ -69,9 +76,8 @@ def fold(call: Call, budget: Budget) -> list[Known]:
         shape = np.array(first.shape, np.int64)
         if call.op == "Size":
             return [Known(np.array(shape.prod()), True)]
-        stop = call.attribute("end")
-        return [Known(shape[call.attribute("start", 0) : stop], True)]
-    sized = any(isinstance(i, Known) and i.sized for i in call.inputs)
+        cut = slice(call.attribute("start", 0), call.attribute("end"))
+        return [Known(shape[cut], np.array([first.is_spatial(k) for k in range(len(shape))])[cut])]
     values = [i.value if isinstance(i, Known) else None for i in call.inputs]
     if call.op in ("If", "Loop", "Scan"):
         raise call.refusal("control flow cannot be analysed")
@@ -82,9 +88,30 @@ def fold(call: Call, budget: Budget) -> list[Known]:
         budget.spend(call, count(call, values), sum(v.size for v in values if v is not None))
     with np.errstate(all="ignore"):  # a file's own numbers, which may overflow
         quick = _QUICK.get(call.op)
-        if quick is not None:
-            return [Known(np.asarray(quick(call, *values)), sized)]
-        return [Known(value, sized) for value in _computed(call, values)]
+        results = _computed(call, values) if quick is None else [np.asarray(quick(call, *values))]
+    return [Known(value, _sized(call, value)) for value in results]
+
+
+def _sized(call: Call, result: NDArray[Any]) -> bool | NDArray[np.bool_]:
+    """Return which numbers of a result depend on the picture's size.
+
+    A shape holds the batch and the channels too, and what is made of these alone is as constant as a weight.
+    """
+    inputs = [i for i in call.inputs if isinstance(i, Known)]
+    if not any(i.by_size for i in inputs):
+        return False
+    masks = [np.broadcast_to(np.asarray(i.sized), i.value.shape) for i in inputs]
+    if call.op in _ELEMENTWISE:
+        return np.asarray(np.logical_or.reduce([np.broadcast_to(m, result.shape) for m in masks]))
+    rest = any(m.any() for m in masks[1:])
+    if call.op == "Concat":
+        return np.concatenate(masks, axis=call.attribute("axis"))
+    if not rest and call.op in ("Gather", "Slice"):
+        values = [i.value if isinstance(i, Known) else None for i in call.inputs]
+        return np.asarray(_QUICK[call.op](call, masks[0], *values[1:]))
+    if not rest and call.op in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
+        return masks[0].reshape(result.shape)
+    return True
 
 
 def _computed(call: Call, values: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
@@ -146,6 +173,11 @@ _QUICK: dict[str, Callable[..., Any]] = {
     "Slice": _cut,
     "Sub": lambda call, a, b: a - b,
 }
+
+_ELEMENTWISE = frozenset((
+    "Add", "And", "Cast", "Div", "Equal", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual",
+    "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Sub", "Where",
+))  # fmt: skip
 
 # How many numbers a node makes. What is in no table is not computed.
 
@@ -221,8 +253,10 @@ def _places(call: Call, values: Values) -> int:
 
 def _multiplied(call: Call, values: Values) -> int:
     a, b = values[0], values[1]
-    if a is None or b is None or a.ndim > 2 or b.ndim > 2 or not a.ndim or not b.ndim:
-        raise ValueError("constants are multiplied as matrices only")
+    if a is None or b is None or b.ndim > 2 or not a.ndim or not b.ndim:
+        raise ValueError("constants are multiplied by matrices only")
+    if call.attribute("transA", 0) or call.attribute("transB", 0):  # of Gemm, whose matrices are two
+        a, b = (m.T if call.attribute(name, 0) else m for name, m in (("transA", a), ("transB", b)))
     # What is made counts, and what is computed for it: rows x inner x columns, a thousand for one number.
     rows, inner, columns = a.size // max(a.shape[-1], 1), a.shape[-1], b.size // max(b.shape[0], 1)
     return int(max(rows * columns, rows * inner * columns // 1000))
@@ -232,8 +266,9 @@ def _multiplied(call: Call, values: Values) -> int:
 _COUNTS: dict[str, Callable[[Call, Values], int]] = {
     **dict.fromkeys((
         "Abs", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "CumSum", "Cos", "DequantizeLinear", "Dropout",
-        "Erf", "Exp", "EyeLike", "Flatten", "Floor", "GatherElements", "IsInf", "IsNaN", "LeakyRelu", "Log",
-        "Neg", "Not", "QuantizeLinear", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean",
+        "Erf", "Exp", "EyeLike", "Flatten", "Floor", "GatherElements", "IsInf", "IsNaN",
+        "LayerNormalization", "LeakyRelu", "Log", "Neg",
+        "Not", "QuantizeLinear", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean",
         "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare", "Relu", "Reshape", "Round",
         "ScatterElements", "ScatterND", "Sigmoid", "Sign", "Sin", "Softmax", "Split", "Sqrt", "Tanh", "TopK",
         "Trilu", "Unique",
@@ -247,6 +282,7 @@ _COUNTS: dict[str, Callable[[Call, Values], int]] = {
     "ConstantOfShape": _given,
     "Expand": _expanded,
     "Gather": _gathered,
+    "Gemm": _multiplied,
     "MatMul": _multiplied,
     "NonZero": _places,
     "OneHot": _one_hot,

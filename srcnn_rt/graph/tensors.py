@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
@@ -17,31 +19,73 @@ if TYPE_CHECKING:
 
 FAR = 2**31 - 1  # an end of a slice that means "to the end"
 STANDARD = ("", "ai.onnx")
+UNTILED = "so the model cannot be tiled; --whole (whole=True) runs it on whole pictures"
 _MOST_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
+
+
+Factor = tuple[str, int]  # one of n, c, y and x, and how many of it
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A value that does not depend on the picture's samples; `sized` if on its size."""
+    """A value that does not depend on the picture's samples.
+
+    `sized` says whether it depends on the picture's height or width: of the whole value, or an array that
+    says it of each of its numbers, as of a shape's.
+    """
 
     value: NDArray[Any]
-    sized: bool = False
+    sized: bool | NDArray[np.bool_] = False
+
+    @property
+    def by_size(self) -> bool:
+        """Whether any number of it depends on the picture's size."""
+        return bool(np.any(self.sized))
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A tensor of samples: ``roles`` says what each axis is, of n, c, y and x.
+    """A tensor of samples: ``roles`` says what each axis is, of n, c, y, x and m.
 
-    y and x occur once each; c is everything else, sub-pixels too.
+    y and x occur once each; c is everything else, sub-pixels too. An axis m holds several of these, as
+    windows of a picture that are told apart by one number do; `joined` lists them for its number, outermost
+    first.
     """
 
     shape: tuple[int, ...]
     roles: str
+    joined: tuple[tuple[int, tuple[Factor, ...]], ...] = ()
+
+    @classmethod
+    def of(cls, axes: Sequence[tuple[Factor, ...]]) -> Self:
+        """Return the flow whose axes hold these factors."""
+        roles = "".join(a[0][0] if len(a) == 1 else "m" for a in axes)
+        joined = tuple((k, a) for k, a in enumerate(axes) if len(a) > 1)
+        return cls(tuple(math.prod(n for _, n in a) for a in axes), roles, joined)
+
+    def factors(self, axis: int) -> tuple[Factor, ...]:
+        """Return what an axis holds, outermost first."""
+        for k, found in self.joined:
+            if k == axis:
+                return found
+        return ((self.roles[axis], self.shape[axis]),)
+
+    @property
+    def axes(self) -> list[tuple[Factor, ...]]:
+        """The factors of every axis."""
+        return [self.factors(k) for k in range(len(self.shape))]
+
+    def is_spatial(self, axis: int) -> bool:
+        """Return whether an axis holds rows or columns."""
+        return any(role in "yx" for role, _ in self.factors(axis))
 
     @property
     def spatial(self) -> tuple[int, int]:
         """Sizes of the y and the x axis."""
-        return self.shape[self.roles.index("y")], self.shape[self.roles.index("x")]
+        if not self.joined:  # as nearly always; asked for very often
+            return self.shape[self.roles.index("y")], self.shape[self.roles.index("x")]
+        sizes = dict(f for axis in self.axes for f in axis if f[0] in "yx")
+        return sizes["y"], sizes["x"]
 
 
 # Of each output: its state, its links on y and x, and multiply-accumulates.
@@ -90,6 +134,14 @@ class Call:
         if flow.roles != "ncyx":
             raise self.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
         return flow
+
+    @property
+    def pictures(self) -> Flow:
+        """The same, or windows cut out of a picture: (windows, C, H, W), whose H and W are sub-pixels."""
+        flow = self.flow
+        if flow.roles[2:] == "cc" and len(flow.roles) == 4 and flow.is_spatial(0) and not flow.is_spatial(1):
+            return flow
+        return self.picture
 
     def known(self, k: int) -> Known | None:
         """Return input k if it is there; it must not depend on the picture."""

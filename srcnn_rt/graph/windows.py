@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .reach import Step, Transposed
+from .reach import SAME, Step, Transposed
 from .tensors import Call, Flow, Results
 
 
@@ -65,11 +65,22 @@ def _check_lengths(call: Call) -> None:
 
 
 def conv(call: Call, weight_at: int = 1) -> Results:
-    flow = call.picture
+    flow = call.pictures
     weight = _filters(call, weight_at)
-    (h, y), (w, x) = (_window(call, flow.spatial[k], k, weight[2 + k]) for k in (0, 1))
-    out = Flow((flow.shape[0], weight[0], h, w), "ncyx")
-    return [(out, y, x, h * w * math.prod(weight))]
+    results = [_window(call, flow.shape[2 + k], k, weight[2 + k]) for k in (0, 1)]
+    return _slid(flow, weight[0], results, flow.shape[0] * math.prod(weight))
+
+
+def _slid(flow: Flow, channels: int, results: list[tuple[int, Step]], macs: int) -> Results:
+    """Return the result of a sliding window; `macs` of one position.
+
+    Within windows that were cut out of the picture nothing reaches beyond them: what a layer pads there is
+    part of the model, the same in every window.
+    """
+    (h, y), (w, x) = results
+    axes = [flow.factors(0), (("c", channels),), ((flow.roles[2], h),), ((flow.roles[3], w),)]
+    links = (y, x) if flow.is_spatial(2) else (SAME, SAME)
+    return [(Flow.of(axes), *links, h * w * macs)]
 
 
 def conv_transpose(call: Call) -> Results:
@@ -102,10 +113,10 @@ def conv_transpose(call: Call) -> Results:
 
 
 def pool(call: Call) -> Results:
-    flow = call.picture
+    flow = call.pictures
     if len([n for n in call.node.output if n]) > 1:
         raise call.refusal("its indices point anywhere in the picture")
     kernel = call.attribute("kernel_shape")
     ceil = bool(call.attribute("ceil_mode", 0))
-    (h, y), (w, x) = (_window(call, flow.spatial[k], k, kernel[k], ceil) for k in (0, 1))
-    return [(Flow((*flow.shape[:2], h, w), "ncyx"), y, x, 0)]
+    results = [_window(call, flow.shape[2 + k], k, kernel[k], ceil) for k in (0, 1)]
+    return _slid(flow, flow.shape[1], results, 0)
