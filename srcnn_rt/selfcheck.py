@@ -91,7 +91,7 @@ def whole(session: Session, described: ModelSpec, picture: NDArray[np.float32]) 
 def _shape(described: ModelSpec, setup: Setup) -> tuple[int, int] | None:
     """Return an odd size with several windows on both axes; None if the model is too heavy or of one size."""
     rules = rules_for(described)
-    if any(rule.fixed is not None for rule in rules) or math.isnan(described.facts.macs):
+    if any(rule.fixed is not None for rule in rules) or not described.facts.tiled:
         return None
     tile = geometry.ceil_to(geometry.MIN_TILE, setup.model.period)
     sides = []

@@ -397,12 +397,16 @@ def set_metadata(
     channels: int,
     training: Mapping[str, Any] | None = None,
     check: Mapping[str, Any] | None = None,
+    values: str | None = None,
 ) -> None:
-    """Replace the ``srcnn_rt.*`` keys of a model for luminance in studio swing, or for RGB in [0, 1]."""
+    """Replace the ``srcnn_rt.*`` keys of a model for luminance in studio swing, or for RGB in [0, 1].
+
+    `values` says otherwise what its black and white are.
+    """
     from .graph import is_equivariant
 
-    plain = STUDIO if channels == 1 else "0..1"
-    values = {
+    plain = values or (STUDIO if channels == 1 else "0..1")
+    told = {
         "format": FORMAT,
         "architecture": architecture,
         "scale": str(scale),
@@ -414,7 +418,7 @@ def set_metadata(
     }
     kept = {p.key: p.value for p in proto.metadata_props if not p.key.startswith(PREFIX)}
     del proto.metadata_props[:]
-    for key, value in {**kept, **{PREFIX + k: v for k, v in values.items()}}.items():
+    for key, value in {**kept, **{PREFIX + k: v for k, v in told.items()}}.items():
         proto.metadata_props.add(key=key, value=value)
 
 

@@ -46,7 +46,8 @@ def export(
     """Turn a torch checkpoint into an ONNX model, checked against torch.
 
     Takes what this package trains and the state dicts people have: SRCNN (conv1, conv2,
-    conv3), ESPCN, FSRCNN, VDSR and SRVGG, also wrapped. Needs the extra "train".
+    conv3), ESPCN, FSRCNN, VDSR, SRVGG, EDSR, SRResNet, DnCNN and IRCNN, also wrapped; with the
+    extra "spandrel" what spandrel knows: ESRGAN, SPAN, PLKSR, DRUNet and others. Needs the extra "train".
 
     With --io also a bundled model or an ONNX file, without torch: what is written takes
     pictures and gives pictures, mirrored, converted, recoloured and rounded inside, for ONNX
@@ -74,6 +75,8 @@ def export(
                 f"{target}: {_what(made)}, {made.size} bytes; "
                 f"agrees with torch to {made.check['largest']:.1g} of full scale"
             )
+            if not made.facts.tiled:
+                click.echo(f"note: {_why_whole(target)}", err=True)
             return
         layout = layout or "rgb"
         target = output or source.with_name(f"{source.stem}-{layout}-{io}.onnx")
@@ -104,4 +107,16 @@ def _checkpoint(source: Path, target: Path, scale: int | None, overwrite: bool) 
 
 
 def _what(spec: ModelSpec) -> str:
-    return f"{spec.architecture}, scale {spec.scale}, margin {spec.margin} LR pixels"
+    reach = f"margin {spec.margin} LR pixels" if spec.facts.tiled else "whole pictures only"
+    return f"{spec.architecture}, scale {spec.scale}, {reach}"
+
+
+def _why_whole(model: Path) -> str:
+    """Return why a model that was just written cannot be tiled."""
+    from .. import spec
+
+    try:
+        spec.load(model)
+    except SrcnnError as error:
+        return str(error)
+    return ""

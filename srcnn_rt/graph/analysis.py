@@ -89,6 +89,11 @@ class GraphFacts:
     macs: float
 
     @property
+    def tiled(self) -> bool:
+        """Whether windows of a picture give the same as the whole of it: the reach is bounded."""
+        return not math.isnan(self.macs)
+
+    @property
     def margin(self) -> int:
         """The largest of the four margins."""
         return max(self.y.before, self.y.after, self.x.before, self.x.after)

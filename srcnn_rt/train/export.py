@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-import re
+import contextlib
+import io
+import math
+import tempfile
 import warnings
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .. import bicubic, spec
-from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
+from ..errors import ArgumentError, ModelError, OutputError
 from ..rewrite.dead import drop_dead_filters
+from ..runtime import load_whole
 from ..session import Session
-from . import families
+from . import checkpoints, families, published
 from .model import SRCNN
 
 if TYPE_CHECKING:
@@ -28,9 +31,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = tuple(f"conv{k}.weight" for k in (1, 2, 3))
 EXPECTED = tuple(f"conv{k}.{part}" for k in (1, 2, 3) for part in ("weight", "bias"))  # of the paper's form
-_WRAPPERS = ("params_ema", "state_dict", "model_state_dict", "model", "params", "net", "generator", "net_g")
-_GENERATORS = ("params_ema", "generator", "net_g", "netG", "model", "module", "net")  # beside a critic's keys
-_TORCHSCRIPT = "constants.pkl"  # what torch.jit.save writes and torch.save does not
 # Core sizes (h, w) and batches on which the file must agree with torch: one pixel, odd, long.
 _CHECKED = ((1, 1, 1), (2, 7, 5), (1, 33, 18), (1, 3, 61))
 _TOLERANCE = 1e-5  # of the largest output: float32 sums in another order
@@ -89,26 +89,56 @@ def export(
     """
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already; overwriting must be asked for")
-    loaded = _load(checkpoint)
-    weights = _unwrap(loaded)
-    extra = loaded if isinstance(loaded, dict) else {}
-    family = families.find(weights)
-    if family is not None:
-        told = family.scale(weights)
-        scale = _settle(checkpoint, scale, told)
-        try:
-            network = family.network({k: v.float() for k, v in weights.items()}, scale)
-        except ModelError as error:
-            raise ModelError(f"{checkpoint}: {error}") from error
-        proto, oracle = trace(network, family.channels(weights)), network
-        architecture, training = family.name, {}
-    else:
-        found = read_checkpoint(checkpoint, loaded)
+    loaded = checkpoints.load(checkpoint)
+    found = _srcnn(checkpoint, loaded)
+    if found is not None:
         scale = _settle(checkpoint, scale, found.scale)
         srcnn = found.network()
-        proto, oracle = build(srcnn, scale), Upscaler(srcnn, scale) if scale > 1 else srcnn
-        architecture, training = srcnn.arch, dict(extra.get("training") or {})
-    return _keep(target, proto, oracle, scale, architecture, training)
+        oracle: nn.Module = Upscaler(srcnn, scale) if scale > 1 else srcnn
+        return _keep(target, [partial(build, srcnn, scale)], oracle, _Told(srcnn.arch, scale, found.training))
+    weights = checkpoints.tensors(loaded)
+    for inner in checkpoints.without_prefixes(weights):
+        family = families.find(inner)
+        if family is None:
+            continue
+        scale = _settle(checkpoint, scale, family.scale(inner))
+        try:
+            network = family.network({k: v.float() for k, v in inner.items()}, scale)
+        except ModelError as error:
+            raise ModelError(f"{checkpoint}: {error}") from error
+        told = _Told(family.name, scale, values=family.values)
+        return _keep(target, [partial(trace, network, family.channels(inner))], network, told)
+    try:
+        other = published.find(weights)
+    except ModelError as error:
+        raise ModelError(f"{checkpoint}: {error}") from error
+    if other is None:
+        raise ModelError(f"{checkpoint}: {_unknown(weights, EXPECTED)}")
+    scale = _settle(checkpoint, scale, other.scale)
+    ways = [
+        partial(trace, other.network, other.channels, side=other.example),
+        partial(trace_old, other.network, other.channels, side=other.example),
+    ]
+    told = _Told(other.name, scale, {}, published.VALUES, other.multiple, other.minimum)
+    return _keep(target, ways, other.network, told)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a checkpoint tells of its network beside the weights.
+
+    Attributes
+    ----------
+    values : its black and white, where that is not luminance in studio swing, or RGB in [0, 1]
+    multiple, minimum : sizes that the network takes
+    """
+
+    architecture: str
+    scale: int
+    training: Mapping[str, Any] = field(default_factory=dict)
+    values: str | None = None
+    multiple: int = 1
+    minimum: int = 1
 
 
 def _settle(checkpoint: Path, asked: int | None, told: int | None) -> int:
@@ -124,13 +154,19 @@ def _settle(checkpoint: Path, asked: int | None, told: int | None) -> int:
 
 
 def _keep(
-    target: Path,
-    proto: ModelProto,
-    oracle: nn.Module,
-    scale: int,
-    architecture: str,
-    training: Mapping[str, Any],
+    target: Path, ways: Sequence[Callable[[], ModelProto]], oracle: nn.Module, told: _Told
 ) -> spec.ModelSpec:
+    """Write a model in the first of several ways that works; it stays only if it agrees with torch."""
+    for k, way in enumerate(ways, start=1):
+        try:
+            return _write(target, way(), oracle, told)
+        except ModelError:
+            if k == len(ways):
+                raise
+    raise AssertionError("no way was given")
+
+
+def _write(target: Path, proto: ModelProto, oracle: nn.Module, told: _Told) -> spec.ModelSpec:
     """Write a model; it stays only if its graph has this scale and it agrees with torch."""
     # The file is what the model is, so here is the place to leave out what no picture can wake.
     proto = drop_dead_filters(proto)
@@ -138,67 +174,29 @@ def _keep(
 
     def describe(check: Mapping[str, Any] | None = None) -> bytes:
         spec.set_metadata(
-            proto, architecture=architecture, scale=scale, channels=channels, training=training, check=check
+            proto,
+            architecture=told.architecture,
+            scale=told.scale,
+            channels=channels,
+            training=told.training,
+            check=check,
+            values=told.values,
         )
         return bytes(proto.SerializeToString())
 
-    partial = target.with_name(target.name + ".partial")
+    partial_file = target.with_name(target.name + ".partial")
     try:
         try:
-            partial.write_bytes(describe())
-            check = check_against_torch(partial, oracle, scale)
-            partial.write_bytes(describe(check))
+            partial_file.write_bytes(describe())
+            check = check_against_torch(partial_file, oracle, told)
+            partial_file.write_bytes(describe(check))
         except OSError as error:
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
-        _, described = spec.load(partial)
-        partial.replace(target)
+        described = load_whole(partial_file)[1]
+        partial_file.replace(target)
     finally:
-        partial.unlink(missing_ok=True)
+        partial_file.unlink(missing_ok=True)
     return described
-
-
-def _load(path: Path) -> object:
-    if not path.exists():
-        raise SourceMissingError(f"{path}: no such file")
-    if path.suffix.lower() == ".safetensors":
-        return _load_safetensors(path)
-    if _is_torchscript(path):
-        raise ModelError(
-            f"{path}: TorchScript, a program and not weights: save model.state_dict() where it was made, "
-            "or export it to ONNX there"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it holds {name[1]}, which is code" if name else "its pickle cannot be read as tensors"
-        raise ModelError(
-            f"{path}: not a checkpoint of plain tensors: {what}; save model.state_dict() where it was made"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def _load_safetensors(path: Path) -> object:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise ModelError(f"{path}: reading it needs safetensors: pip install 'srcnn-rt[train]'") from error
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: not a safetensors file: {error}") from error
-
-
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(Path(name).name == _TORCHSCRIPT for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False
 
 
 def read_checkpoint(path: Path, loaded: object = None) -> Checkpoint:
@@ -209,26 +207,44 @@ def read_checkpoint(path: Path, loaded: object = None) -> Checkpoint:
     SourceMissingError, ModelError
         The message lists the keys that are known and those found.
     """
-    loaded = _load(path) if loaded is None else loaded
-    weights = _unwrap(loaded)
+    loaded = checkpoints.load(path) if loaded is None else loaded
+    found = _srcnn(path, loaded)
+    if found is None:
+        raise ModelError(f"{path}: {_unknown(checkpoints.tensors(loaded), _expected(loaded))}")
+    return found
+
+
+def _expected(loaded: object) -> tuple[str, ...]:
+    """Return an SRCNN's keys: those of the equivariant form where a checkpoint says so."""
+    form = loaded.get("form") if isinstance(loaded, dict) else None
+    return WEIGHTS if form == "equivariant" else EXPECTED
+
+
+def _srcnn(path: Path, loaded: object) -> Checkpoint | None:
+    """Return an SRCNN's weights, or None if these are not one's."""
+    expected = _expected(loaded)
+    names = sorted(expected)
+    candidates = checkpoints.without_prefixes(checkpoints.tensors(loaded))
+    weights = next((w for w in candidates if sorted(w) == names), None)
+    if weights is None:
+        return None
     extra = loaded if isinstance(loaded, dict) else {}
-    form = "equivariant" if extra.get("form") == "equivariant" else "paper"
-    expected = WEIGHTS if form == "equivariant" else EXPECTED
-    if sorted(weights) != sorted(expected):
-        names = ", ".join(sorted(map(str, weights))[:12]) or "none"
-        known = "; ".join(f"{f.name}: {f.keys}" for f in families.FAMILIES)
-        raise ModelError(
-            f"{path}: not a known network: expected the keys {', '.join(expected)} (SRCNN; or {known}); "
-            f"found {names}"
-        )
-    known_scale = extra.get("scale")
+    scale = extra.get("scale")
     return _checkpoint(
         path,
         {k: weights[k].float() for k in expected},
-        form,
-        known_scale if isinstance(known_scale, int) else None,
+        "equivariant" if expected is WEIGHTS else "paper",
+        scale if isinstance(scale, int) else None,
         extra.get("training") or {},
     )
+
+
+def _unknown(weights: Mapping[str, Tensor], expected: Sequence[str]) -> str:
+    names = ", ".join(sorted(map(str, weights))[:12]) or "none"
+    known = "; ".join(f"{f.name}: {f.keys}" for f in families.FAMILIES)
+    more = "" if published.is_there() else '; pip install "srcnn-rt[spandrel]" for forty more architectures'
+    keys = ", ".join(expected)
+    return f"not a known network: expected the keys {keys} (SRCNN; or {known}); found {names}{more}"
 
 
 def read_model(name: str) -> Checkpoint:
@@ -256,25 +272,72 @@ def _checkpoint(
     return Checkpoint(weights, arch, channels, filters, scale, form, training)
 
 
-def trace(network: nn.Module, channels: int) -> ModelProto:
-    """Export a padded network by torch's exporter, N, H and W free."""
-    import onnx
+def trace(network: nn.Module, channels: int, *, side: int = 15) -> ModelProto:
+    """Export a padded network by torch's exporter, H and W free.
 
+    Parameters
+    ----------
+    side : of the example, a size that the network takes
+
+    Raises
+    ------
+    ModelError
+        If torch cannot export it so.
+    """
     free = {0: torch.export.Dim("n"), 2: torch.export.Dim("h", min=2), 3: torch.export.Dim("w", min=2)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
+
+    def run() -> ModelProto:
         program = torch.onnx.export(
             network,
-            (torch.rand(2, channels, 24, 32),),
+            (torch.rand(2, channels, side, 3 * side),),
             dynamo=True,
             dynamic_shapes=(free,),
             input_names=["lr"],
             output_names=["hr"],
             verbose=False,
         )
-    assert program is not None
-    proto = program.model_proto
-    onnx.checker.check_model(proto)
+        assert program is not None
+        return program.model_proto
+
+    return _exported(run)
+
+
+def trace_old(network: nn.Module, channels: int, *, side: int = 15) -> ModelProto:
+    """Do the same by torch's exporter of old, which traces: it takes what the newer one does not, batch 1.
+
+    What it bakes in of the example's size is found by the check against torch.
+    """
+    import onnx
+
+    def run() -> ModelProto:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            torch.onnx.export(
+                network,
+                (torch.rand(1, channels, side, 3 * side),),
+                file,
+                dynamo=False,
+                dynamic_axes={"lr": {2: "h", 3: "w"}, "hr": {2: "sh", 3: "sw"}},
+                input_names=["lr"],
+                output_names=["hr"],
+            )
+            return onnx.load(file)
+
+    return _exported(run)
+
+
+def _exported(run: Callable[[], ModelProto]) -> ModelProto:
+    """Run one of torch's exporters without what it prints, and check what it made."""
+    import onnx
+
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporters' own deprecations
+            proto = run()
+        onnx.checker.check_model(proto)
+    except Exception as error:  # whatever they raise, from a dozen packages
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"torch cannot export it to ONNX: {first}") from error
     return proto
 
 
@@ -362,36 +425,44 @@ def exactly_zero_sum(weight: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.asarray(whole * step, np.float32).reshape(weight.shape)
 
 
-def check_against_torch(model: Path, oracle: nn.Module, scale: int) -> dict[str, Any]:
+def check_against_torch(model: Path, oracle: nn.Module, told: _Told) -> dict[str, Any]:
     """Compare the file, run by ONNX Runtime, with torch on several odd shapes.
 
     Returns
     -------
-    What was compared and the largest difference, for the file's metadata.
+    dict
+        The version of torch, the shapes compared and the largest difference, for the file's metadata.
 
     Raises
     ------
     ModelError
         If they differ, or the graph's scale or margin is not the one that is wanted.
     """
-    data, described = spec.load(model)
+    data, described = load_whole(model)  # one that cannot be tiled, too: --whole runs it
     margin = described.margin
     if isinstance(oracle, (Upscaler, SRCNN)):
         margin = oracle.margin if isinstance(oracle, Upscaler) else oracle.shrink
-    if (described.scale, described.margin) != (scale, margin):
+    if (described.scale, described.margin) != (told.scale, margin):
         got = (described.scale, described.margin)
-        raise ModelError(f"{model}: the graph has scale and margin {got}, expected {(scale, margin)}")
+        raise ModelError(f"{model}: the graph has scale and margin {got}, expected {(told.scale, margin)}")
     session = Session(data)
+    oracle.eval()  # an exporter that failed may have left it otherwise
     rng = np.random.default_rng(0)
     worst = 0.0
     around = 0 if described.padded else 2 * margin
     least = max(described.facts.y.minimum, 3) if described.padded else 1
     for n, h, w in _CHECKED:
-        size = (n, described.channels, max(h, least) + around, max(w, least) + around)
+        sides = [_legal(max(side, least) + around, described.facts.y.multiple, told) for side in (h, w)]
+        size = (described.batch or n, described.channels, *sides)
         lr = rng.random(size, dtype=np.float32)
         with torch.no_grad():
             expected = oracle(torch.from_numpy(lr)).numpy()
-        got_hr = session.run(lr)
+        try:
+            got_hr = session.run(lr)
+        except ModelError as error:
+            raise ModelError(
+                f"{model}: what torch exports of it does not run at every size: {error}"
+            ) from error
         if got_hr.shape != expected.shape:
             raise ModelError(f"{model}: gives {got_hr.shape} where torch gives {expected.shape}")
         top = max(1.0, float(np.abs(expected).max()))
@@ -401,28 +472,10 @@ def check_against_torch(model: Path, oracle: nn.Module, scale: int) -> dict[str,
     return {"against": f"torch {torch.__version__}", "cores": [list(c) for c in _CHECKED], "largest": worst}
 
 
-def _unwrap(loaded: object) -> dict[str, Tensor]:
-    """Find the dictionary of tensors and strip the prefixes that wrappers add, until a network is known."""
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
-        if inner is None:
-            break
-        loaded = inner
-    if not isinstance(loaded, Mapping):
-        return {}
-    whole = found = {str(k): v for k, v in loaded.items()}
-    while found and not _known(found):
-        firsts = {k.partition(".")[0] for k in found}
-        own = [p for p in _GENERATORS if p in firsts] if len(firsts) > 1 else sorted(firsts)
-        if not own:
-            return whole
-        found = {k.partition(".")[2]: v for k, v in found.items() if k.startswith(f"{own[0]}.")}
-    return found or whole
-
-
-def _known(weights: Mapping[str, Tensor]) -> bool:
-    names = set(weights)
-    return families.find(weights) is not None or names in (set(WEIGHTS), set(EXPECTED))
+def _legal(side: int, multiple: int, told: _Told) -> int:
+    """Return the next size that both the file and the network take."""
+    step = math.lcm(multiple, told.multiple)
+    return -(-max(side, told.minimum) // step) * step
 
 
 def _shape(path: Path, weights: Mapping[str, Tensor]) -> tuple[str, int, tuple[int, int]]:

@@ -1,0 +1,93 @@
+"""The tensors of a checkpoint, whoever saved it: nothing else is read, and what wraps them is taken off."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError, SourceMissingError
+
+Weights = dict[str, Tensor]
+_WRAPPERS = ("params_ema", "state_dict", "model_state_dict", "model", "params", "net", "generator", "net_g")
+_GENERATORS = ("params_ema", "generator", "net_g", "netG", "model", "module", "net")  # beside a critic's keys
+_TORCHSCRIPT = "constants.pkl"  # what torch.jit.save writes and torch.save does not
+
+
+def load(path: Path) -> object:
+    """Read a file that torch or safetensors wrote.
+
+    Raises
+    ------
+    SourceMissingError, ModelError
+        If it is something else, or a pickle that holds code.
+    """
+    if not path.exists():
+        raise SourceMissingError(f"{path}: no such file")
+    if path.suffix.lower() == ".safetensors":
+        return _load_safetensors(path)
+    if _is_torchscript(path):
+        raise ModelError(
+            f"{path}: TorchScript, a program and not weights: save model.state_dict() where it was made, "
+            "or export it to ONNX there"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"it holds {name[1]}, which is code" if name else "its pickle cannot be read as tensors"
+        raise ModelError(
+            f"{path}: not a checkpoint of plain tensors: {what}; save model.state_dict() where it was made"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path}: not a checkpoint of plain tensors: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _load_safetensors(path: Path) -> object:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ModelError(f"{path}: reading it needs safetensors: pip install 'srcnn-rt[train]'") from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: not a safetensors file: {error}") from error
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(Path(name).name == _TORCHSCRIPT for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def tensors(loaded: object) -> Weights:
+    """Return the dictionary of tensors in what was loaded; empty if there is none."""
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    return {str(k): v for k, v in loaded.items()} if isinstance(loaded, Mapping) else {}
+
+
+def without_prefixes(weights: Weights) -> Iterator[Weights]:
+    """Give the weights as they are, then without each prefix that wrappers add to all keys, or a GAN to its
+    generator's."""
+    while weights:
+        yield weights
+        firsts = {k.partition(".")[0] for k in weights}
+        own = [p for p in _GENERATORS if p in firsts] if len(firsts) > 1 else sorted(firsts)
+        if not own:
+            return
+        start = f"{own[0]}."
+        weights = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
