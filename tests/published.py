@@ -131,7 +131,8 @@ NETWORKS: dict[str, Network] = {
     "DCTLSA": net("DCTLSA", nf=20, num_modules=6, upscale=2, num_head=5)(
         refused="joins along rows or columns", slow=True, exporters=("torchscript",)),
     "CRAFT": net("CRAFT", embed_dim=12, depths=[2], num_heads=[2], split_size_0=4, split_size_1=8,
-                 window_size=8, upscale=2)(refused="turns the picture over", slow=True, exporters=("torchscript",)),
+                 window_size=8, upscale=2)(
+        refused="turns the picture over", slow=True, exporters=("torchscript",)),
     # Samples read where the picture says.
     "MoSR, DySample": net("MoSR", n_block=2, dim=16, upscale=2, upsampler="dys")(
         refused=SHIFTED, exporters=("torchscript",)),

@@ -6,7 +6,10 @@ depend on it: each is refused, or tiled as the file runs it, at sizes of every c
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import itertools
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -149,14 +152,119 @@ def test_the_tests_can_fail(
         check(proto, [(101, 103), (99, 105)])
 
 
+def shifted(block: int) -> onnx.ModelProto:
+    """What is left over of a multiple is padded at the top: where blocks lie depends on the size's class."""
+    weights = {
+        "two": np.array([2]), "four": np.array([4]), "none": np.array([0, 0]), "block": np.array([block]),
+        "factors": np.array([1, 1, block, block], np.float32), "axes": np.array([2, 3]),
+        "far": np.array([2**31 - 1] * 2),
+    }  # fmt: skip
+    how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    nodes = [
+        node("Shape", ["lr"], ["s"]), node("Slice", ["s", "two", "four"], ["hw"]), node("Neg", ["hw"], ["n"]),
+        node("Mod", ["n", "block"], ["over"]),
+        node("Concat", ["none", "over", "none", "none"], ["pads"], axis=0),
+        node("Pad", ["lr", "pads"], ["p"], mode="edge"),
+        node("MaxPool", ["p"], ["q"], kernel_shape=[block] * 2, strides=[block] * 2),
+        node("Resize", ["q", "", "factors"], ["z"], **how),
+        node("Slice", ["z", "over", "far", "axes"], ["c"]), node("Add", ["c", "lr"], ["hr"]),
+    ]  # fmt: skip
+    return model(nodes, weights, out=1)
+
+
+def drifting() -> onnx.ModelProto:
+    """Enlarged by a factor that is 1 at the first size that the analysis looks at, and at no other."""
+    weights = {"first": np.array([6720, 6720]), "part": np.array([64, 64]), "two": np.array([2]),
+               "four": np.array([4]), "one": np.array([1, 1])}  # fmt: skip
+    nodes = [
+        node("Shape", ["lr"], ["s"]), node("Slice", ["s", "two", "four"], ["hw"]),
+        node("Sub", ["hw", "first"], ["d"]), node("Abs", ["d"], ["a"]), node("Div", ["a", "part"], ["more"]),
+        node("Add", ["hw", "more"], ["size"]), node("Concat", ["one", "size"], ["to"], axis=0),
+        node("Resize", ["lr", "", "", "to"], ["r"], mode="linear"),
+        node("Resize", ["r", "", "", "s"], ["hr"], mode="linear"),
+    ]  # fmt: skip
+    return model(nodes, weights, out=1)
+
+
+def halved() -> onnx.ModelProto:
+    """An odd row or column is left out."""
+    nodes = [
+        node("AveragePool", ["lr"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Resize", ["p", "", "factors"], ["hr"], mode="linear"),
+    ]
+    return model(nodes, {"factors": np.array([1, 1, 2, 2], np.float32)}, out=1)
+
+
+@pytest.mark.parametrize(("proto", "changes"), [
+    (shifted(4), {"for r in range(0, period, multiple):": "for r in [0]:"}),
+    (shifted(4), {"max(s[k] for s in sides)": "min(s[k] for s in sides)"}),
+    (drifting(), {"takes(_SIZE + r) and takes(2 * _SIZE + r)": "takes(_SIZE + r)",
+                  "if near != far": "if False"}),
+    (drifting(), {"(_SIZE, 2 * _SIZE))": "(_SIZE, _SIZE))",
+                  "takes(_SIZE + r) and takes(2 * _SIZE + r)": "takes(_SIZE + r)"}),
+    (pooled("linear"), {"self._same(axis, n, rates) and ": "self._traced(axis, n) and "}),
+    (halved(), {" and self._at(axis, n).output.spatial[axis] == scale * n": ""}),
+], ids=["first class", "least of all", "one size", "one size of margins", "rates", "output"])  # fmt: skip
+def test_mutants_of_the_residue_check_are_caught(
+    proto: onnx.ModelProto, changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is right as it is, or refused, is wrong in tiles or fails once a part of the check is gone."""
+    shapes = [(101, 103), (40, 41), (99, 46)]
+    with contextlib.suppress(ModelError):
+        check(proto, shapes)
+    source = textwrap.dedent(inspect.getsource(analysis._Analysis._padded))
+    for old, new in changes.items():
+        assert old in source
+        source = source.replace(old, new)
+    space = dict(vars(analysis))
+    exec(source, space)
+
+    def traced(self: analysis._Analysis, axis: int, n: int) -> bool:
+        try:
+            self._at(axis, n)
+        except ModelError:
+            return False
+        return True
+
+    monkeypatch.setattr(analysis._Analysis, "_traced", traced, raising=False)
+    monkeypatch.setattr(analysis._Analysis, "_padded", space["_padded"])
+    with pytest.raises((AssertionError, ValueError)) as caught:
+        check(proto, shapes)
+    assert "reach depends" not in str(caught.value)
+
+
+def test_odd_sizes_are_not_taken() -> None:
+    facts = spec.describe(halved().SerializeToString(), "m").facts
+    assert (facts.y.multiple, facts.y.minimum) == (2, 2)
+    picture = np.random.default_rng(0).random((40, 62), np.float32)
+    expected = run(halved(), picture[None, None])[0, 0]
+    for tile in TILES:
+        with Engine(halved().SerializeToString(), "cpu", tile) as engine:
+            assert np.abs(engine.upscale(picture) - expected).max() <= 2e-5
+    check(halved(), classes(halved()))
+
+
+@pytest.mark.parametrize("block", [2, 4])
+def test_blocks_that_lie_by_the_class_of_the_size(block: int) -> None:
+    check(shifted(block), classes(shifted(block)))
+
+
 def unet(
-    rng: np.random.Generator, downs: list[tuple[str, int]], ups: list[str], pad: int, channels: int
+    rng: np.random.Generator,
+    downs: list[tuple[str, int]],
+    ups: list[str],
+    pad: int,
+    channels: int,
+    step: int = 2,
 ) -> onnx.ModelProto:
-    """A U-Net: `downs` are (how, kernel) from the top, `ups` how each level is brought back to its skip."""
+    """A U-Net: `downs` are (how, kernel) from the top, `ups` how each level is brought back to its skip.
+
+    Every level is `step` times as small as the one above.
+    """
     weights: dict[str, np.ndarray] = {
         "two": np.array([2]), "four": np.array([4]), "none": np.array([0, 0]), "axes": np.array([2, 3]),
-        "factors": np.array([1, 1, 2, 2], np.float32), "nc": np.array([0]),
-        "block": np.array([2 ** len(downs)]),
+        "factors": np.array([1, 1, step, step], np.float32), "nc": np.array([0]),
+        "block": np.array([step ** len(downs)]),
     }  # fmt: skip
     nodes: list[onnx.NodeProto] = []
     names = itertools.count()
@@ -182,9 +290,9 @@ def unet(
     for how, k in downs:
         skips.append(at)
         if how == "stride":
-            at = conv(at, channels, channels, k, strides=[2, 2])
+            at = conv(at, channels, channels, k, strides=[step] * 2)
         else:
-            at = add("MaxPool", at, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=int(how == "ceil"))
+            at = add("MaxPool", at, kernel_shape=[step] * 2, strides=[step] * 2, ceil_mode=int(how == "ceil"))
             at = conv(at, channels, channels, k)
     for skip, how in zip(reversed(skips), reversed(ups), strict=True):
         if how == "factor":
@@ -208,14 +316,15 @@ def unet(
     downs=st.lists(
         st.tuples(st.sampled_from(["floor", "ceil", "stride"]), st.sampled_from([1, 3])),
         min_size=1,
-        max_size=2,
+        max_size=3,
     ),
-    ups=st.lists(st.sampled_from(["factor", "size", "nearest"]), min_size=2, max_size=2),
+    ups=st.lists(st.sampled_from(["factor", "size", "nearest"]), min_size=3, max_size=3),
     pad=st.booleans(),
+    step=st.sampled_from([2, 2, 3]),
     seed=st.integers(0, 999),
 )
-def test_random_unets(downs: list[tuple[str, int]], ups: list[str], pad: bool, seed: int) -> None:
-    proto = unet(np.random.default_rng(seed), downs, ups[: len(downs)], int(pad), channels=3)
+def test_random_unets(downs: list[tuple[str, int]], ups: list[str], pad: bool, step: int, seed: int) -> None:
+    proto = unet(np.random.default_rng(seed), downs, ups[: len(downs)], int(pad), channels=3, step=step)
     try:
         spec.describe(proto.SerializeToString(), "m")
     except ModelError:
