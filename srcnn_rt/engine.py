@@ -28,10 +28,11 @@ from .margins import check_layout
 from .outcome import Report, peak_memory
 from .picture import Nodata, PictureInfo, Reading
 from .program import Program
-from .runtime import Loader, Setup, load_whole
+from .runtime import Loader, Setup
 from .session import PRECISIONS, PROVIDERS, available_threads
 from .spec import ModelSpec
 from .trials import Trial
+from .untiled import load_whole
 from .values import DataRange
 
 if TYPE_CHECKING:

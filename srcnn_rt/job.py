@@ -300,7 +300,7 @@ def _share(period: int, shape: tuple[int, int], setup: Setup) -> int:
     tile, (h, w) = setup.tile, shape
     while -(-h // tile) * -(-w // tile) < setup.workers:
         half = geometry.ceil_to(min(tile, max(h, w)) // 2, period)
-        if half < LEAST_SHARE:
+        if half < LEAST_SHARE or half >= tile:  # a period may be as long as the tile
             break
         tile = half
     return tile

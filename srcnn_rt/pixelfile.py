@@ -21,8 +21,8 @@ from .engine import Engine
 from .errors import ArgumentError, ModelError, OutputError
 from .margins import has_plain_alpha, rules_for
 from .picture import Layout
-from .runtime import load_whole
 from .spec import ModelSpec
+from .untiled import load_whole
 
 if TYPE_CHECKING:
     from onnx import ModelProto

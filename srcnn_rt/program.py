@@ -84,7 +84,12 @@ def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto
 
     if (list(better.graph.node) == list(model.graph.node) and not adds) or not _finite(better):
         return Program(data, spec, False)
-    facts = analyse(better)
+    try:
+        facts = analyse(better)
+    except ModelError:
+        if adds:
+            raise
+        return Program(data, spec, False)  # its period may be too long, where the file's is not
     if (facts.kind, facts.scale, facts.channels) != (spec.facts.kind, spec.facts.scale, spec.channels):
         raise ModelError(
             "internal error: a rewrite changed what the model is"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, cast
 
 import numpy as np
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
 
     from .card import cuda
     from .card.lanes import CardNetwork
-    from .graph import Shaping
     from .precision.loss import Run
 
-_TRIAL = 64  # side of the picture that tells an unbounded model's scale
 EXACT = 5e-5  # of full scale; float32 in another order is off by 1e-6, TF32 by 1e-3
 LANES = 3  # of a card: one cuts and places, one is on the bus, one computes
 
@@ -355,24 +352,3 @@ def close(setup: Setup) -> None:
     for network in setup.networks:
         if _is_card(network):
             network.close()
-
-
-def load_whole(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[bytes, ModelSpec]:
-    """Load a model that runs on whole pictures only: what cannot be analysed is tried out."""
-    try:
-        return spec.load(model, shaping)
-    except ModelError:
-        data, name = spec.shaped(model, shaping)
-    try:
-        declared = spec.interface(data)
-        size = (declared.height or _TRIAL, declared.width or _TRIAL)
-        trial = np.zeros((declared.batch or 1, declared.channels, *size), np.float32)
-        shape = Session(data).run(trial).shape
-        if len(shape) != 4:
-            raise ModelError(f"gives {shape} for {trial.shape}: a picture (N, C, H, W) is needed")
-        out = shape[2:]
-        if out[0] % size[0] or out[1] % size[1] or out[0] // size[0] != out[1] // size[1]:
-            raise ModelError(f"gives {out} for {size}: the scale must be a whole number")
-        return data, spec.unbounded(data, name, out[0] // size[0])
-    except ModelError as error:
-        raise ModelError(f"{name if isinstance(model, bytes) else model}: {error}") from error

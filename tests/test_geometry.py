@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srcnn_rt import ArgumentError
+from srcnn_rt import ArgumentError, job
 from srcnn_rt.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_reach, plan, split
 from tests.reference import mirrored
 
@@ -149,3 +151,11 @@ def test_a_fixed_window_without_a_core_is_refused() -> None:
     with pytest.raises(ArgumentError, match="windows of 64 LR pixels leave no core: the model reaches 40"):
         plan((200, 200), 64, margin=0, rules=(rule, rule))
     assert plan((50, 64), 64, margin=0, rules=(rule, rule)).tile == (64, 64)
+
+
+@pytest.mark.parametrize(("period", "tile"), [(20, 20), (32, 32), (32, 64), (1, 512), (64, 64)])
+def test_tiles_are_shared_out_whatever_the_period(period: int, tile: int) -> None:
+    """A period as long as the tile cannot be halved, and is not tried for ever."""
+    setup = SimpleNamespace(tile=tile, workers=4)
+    shared = job._share(period, (tile + 5, tile + 9), setup)
+    assert shared % period == 0 and 0 < shared <= tile

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from srcnn_rt import ArgumentError, Engine, ModelError, PictureError, pixels, program, spec
 from srcnn_rt.picture import Layout
-from srcnn_rt.runtime import load_whole
 from srcnn_rt.spec import ModelSpec, ValueRange
+from srcnn_rt.untiled import load_whole
 from tests import reference
 from tests.conftest import TEST_MODEL, drawing
 from tests.models import network_of, normal, save, value

@@ -244,6 +244,14 @@ def test_odd_sizes_are_not_taken() -> None:
     check(halved(), classes(halved()))
 
 
+def test_a_rewrite_whose_period_is_too_long_is_left(rng: np.random.Generator) -> None:
+    proto = unet(rng, [("floor", 1), ("ceil", 1), ("stride", 1)], ["size"] * 3, pad=1, channels=3, step=3)
+    described = spec.describe(proto.SerializeToString(), "m")
+    assert described.facts.period == 27
+    assert program.prepare(proto.SerializeToString(), described).spec.facts.period == 27
+    check(proto, [(95, 103)])
+
+
 @pytest.mark.parametrize("block", [2, 4])
 def test_blocks_that_lie_by_the_class_of_the_size(block: int) -> None:
     check(shifted(block), classes(shifted(block)))

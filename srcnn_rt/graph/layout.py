@@ -77,12 +77,12 @@ def _share_out(
     call: Call, factors: list[Factor], target: list[int], links: list[Link]
 ) -> list[tuple[Factor, ...]]:
     """Give factors, outermost first, to axes of these sizes; note in `links` what splits or joins y and x."""
-    left = [f for f in factors if f[0] != "c" or f[1] > 1]
+    left = [f for f in factors if f[0] in "yx" or f[1] > 1]
     axes: list[list[Factor]] = []
     for size in target:
         axis: list[Factor] = []
         have = 1
-        while have < size or (left and left[0][1] == 1 and not axis):
+        while have < size or (left and left[0][1] == size == 1 and not axis):
             role, count = left.pop(0)
             part = math.gcd(count, size // have) if size % have == 0 else 0
             if part != count:
@@ -92,19 +92,29 @@ def _share_out(
                 left.insert(0, ("c", count // part))
                 if role in "yx":
                     _note(call, links, role, Step(kernel=count // part, stride=count // part))
-                count = part
-            have *= count
-            if role == "c" and axis and axis[-1][0] in "yx":
-                role, wide = axis.pop()
-                _note(call, links, role, Step(up=count))
-                axis.append((role, wide * count))
-            elif role == "c" and axis and axis[-1][0] == "c":
-                axis.append(("c", axis.pop()[1] * count))
-            else:
-                axis.append((role, count))
+            axis.append((role, part))
+            have *= part
         axes.append(axis)
-    axes[-1] += left  # of size 1
-    return [tuple(a) or (("c", 1),) for a in axes]
+    if left and not axes:
+        raise call.refusal("drops a spatial axis")
+    if left:  # of size 1
+        axes[-1] += left
+    return [_joined(call, axis, links) for axis in axes]
+
+
+def _joined(call: Call, factors: list[Factor], links: list[Link]) -> tuple[Factor, ...]:
+    """Return what one axis holds: channels side by side are one; sub-pixels go into their row or column."""
+    axis: list[Factor] = []
+    for role, count in factors:
+        if role == "c" and axis and axis[-1][0] == "c":
+            axis[-1] = ("c", axis[-1][1] * count)
+        else:
+            axis.append((role, count))
+    if len(axis) == 2 and axis[0][0] in "yx" and axis[1][0] == "c":
+        (role, count), (_, inside) = axis
+        _note(call, links, role, Step(up=inside))
+        axis = [(role, count * inside)]
+    return tuple(axis) or (("c", 1),)
 
 
 def _note(call: Call, links: list[Link], role: str, link: Link) -> None:
@@ -279,7 +289,10 @@ def scatter_nd(call: Call) -> Results:
 
 
 def check_channels(call: Call, axes: Sequence[int]) -> None:
-    """Refuse an operator that looks along rows or columns."""
+    """Refuse an operator that looks along rows or columns, or from one picture of a batch to another."""
     flow = call.flow
-    if any(flow.is_spatial(call.axis(a, len(flow.shape))) for a in axes):
+    places = [call.axis(a, len(flow.shape)) for a in axes]
+    if any(flow.is_spatial(a) for a in places):
         raise call.refusal(f"{call.op} over rows or columns has unbounded reach, {UNTILED}")
+    if any(role == "n" for a in places for role, _ in flow.factors(a)):
+        raise call.refusal(f"{call.op} mixes the pictures of a batch")

@@ -96,20 +96,23 @@ def _broadcast(call: Call, found: list[tuple[Factor, ...]]) -> tuple[Factor, ...
 
 
 def _depth_to_space(call: Call) -> Results:
-    n, c, h, w = call.picture.shape
+    flow = call.picture
+    n, c, h, w = flow.shape
     b = call.attribute("blocksize")
     if b < 1 or c % (b * b):
         raise call.refusal(f"{c} channels are no blocks of {b} x {b}")
-    return [(Flow((n, c // (b * b), h * b, w * b), "ncyx"), Step(up=b), Step(up=b), 0)]
+    out = replace(flow, shape=(n, c // (b * b), h * b, w * b))
+    return [(out, Step(up=b), Step(up=b), 0)]
 
 
 def _space_to_depth(call: Call) -> Results:
-    n, c, h, w = call.picture.shape
+    flow = call.picture
+    n, c, h, w = flow.shape
     b = call.attribute("blocksize")
     if b < 1 or h % b or w % b:
         raise call.refusal(f"sizes must be multiples of {b}, got {h} x {w}")
     link = Step(kernel=b, stride=b)
-    return [(Flow((n, c * b * b, h // b, w // b), "ncyx"), link, link, 0)]
+    return [(replace(flow, shape=(n, c * b * b, h // b, w // b)), link, link, 0)]
 
 
 def _pad(call: Call) -> Results:

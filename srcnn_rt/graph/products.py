@@ -68,8 +68,11 @@ def _contract(call: Call, terms: list[list[str]], result: list[str]) -> Results:
     for state, names in zip(call.inputs, terms, strict=False):
         if isinstance(state, Flow) and not {n for n, a in axes.items() if _is_spatial(a)} <= set(names):
             raise call.refusal(mixes)
-    if any(_is_spatial(axis) for name, axis in axes.items() if name not in result):
+    summed = [axis for name, axis in axes.items() if name not in result]
+    if any(map(_is_spatial, summed)):
         raise call.refusal(mixes)
+    if any(role == "n" for axis in summed for role, _ in axis):
+        raise call.refusal("mixes the pictures of a batch")
     return [(Flow.of([axes[name] for name in result]), SAME, SAME, math.prod(map(_count, axes.values())))]
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FAR = 2**31 - 1  # an end of a slice that means "to the end"
 STANDARD = ("", "ai.onnx")
+PICTURE = ("ncyx", "ccyx")  # roles of (N, C, H, W); of a single picture N is an axis like any other
 UNTILED = "so the model cannot be tiled; --whole (whole=True) runs it on whole pictures"
 _MOST_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
 
@@ -47,9 +48,9 @@ class Known:
 class Flow:
     """A tensor of samples: ``roles`` says what each axis is, of n, c, y, x and m.
 
-    y and x occur once each; c is everything else, sub-pixels too. An axis m holds several of these, as
-    windows of a picture that are told apart by one number do; `joined` lists them for its number, outermost
-    first.
+    y and x occur once each, n where there are several pictures; c is everything else, sub-pixels too.
+    An axis m holds several of these, as windows of a picture that are told apart by one number do; `joined`
+    lists them for its number, outermost first.
     """
 
     shape: tuple[int, ...]
@@ -131,7 +132,7 @@ class Call:
     def picture(self) -> Flow:
         """The same, which must be (N, C, H, W)."""
         flow = self.flow
-        if flow.roles != "ncyx":
+        if flow.roles not in PICTURE:
             raise self.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
         return flow
 

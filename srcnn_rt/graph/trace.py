@@ -17,7 +17,7 @@ from ..errors import ModelError
 from . import ops
 from .fold import CONSTANTS, SIZED, Budget, TooLargeError, fold
 from .reach import Interval, Link
-from .tensors import Call, Flow, Known
+from .tensors import PICTURE, Call, Flow, Known
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
@@ -114,9 +114,9 @@ class Trace:
         self._edges: list[Edge] = []
         self.macs = 0
         self.states: dict[str, Known | Flow] = dict(known)
-        self.states[interface.source] = Flow(
-            (interface.batch or 1, interface.channels, height, width), "ncyx"
-        )
+        batch = interface.batch or 1
+        roles = PICTURE[0] if batch > 1 else PICTURE[1]
+        self.states[interface.source] = Flow((batch, interface.channels, height, width), roles)
         self._most = MOST_SAMPLES * height * width * (interface.batch or 1)
         budget = Budget(SIZED)
         for node in model.graph.node:
@@ -132,7 +132,7 @@ class Trace:
         output = self.states.get(interface.target)
         if not isinstance(output, Flow):
             raise ModelError(f"the output {interface.target!r} does not depend on the picture")
-        if output.roles != "ncyx":
+        if output.roles not in PICTURE:
             raise ModelError(f"the output must be (N, C, H, W), got axes {output.roles!r}")
         self.output = output
 

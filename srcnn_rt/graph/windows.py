@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from .reach import SAME, Step, Transposed
 from .tensors import Call, Flow, Results
@@ -108,7 +109,7 @@ def conv_transpose(call: Call) -> Results:
             after = total - before
         sizes.append(full - before - after)
         links.append(Transposed(reach, stride, before))
-    out = Flow((flow.shape[0], weight[1] * call.attribute("group", 1), *sizes), "ncyx")
+    out = replace(flow, shape=(flow.shape[0], weight[1] * call.attribute("group", 1), *sizes))
     return [(out, links[0], links[1], math.prod(flow.spatial) * math.prod(weight))]
 
 

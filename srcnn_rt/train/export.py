@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from .. import bicubic, spec
 from ..errors import ArgumentError, ModelError, OutputError
 from ..rewrite.dead import drop_dead_filters
-from ..runtime import load_whole
 from ..session import Session
+from ..untiled import load_whole
 from . import checkpoints, families, published
 from .model import SRCNN
 
