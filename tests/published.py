@@ -137,6 +137,26 @@ NETWORKS: dict[str, Network] = {
     "MoSR, DySample": net("MoSR", n_block=2, dim=16, upscale=2, upsampler="dys")(
         refused=SHIFTED, exporters=("torchscript",)),
 }
+# As deep as they are published, with few channels: the margin is that of the network people have.
+DEPTHS: dict[str, Network] = {
+    "Compact, 16 layers": net("Compact", num_feat=4, num_conv=16, upscale=4)(margin=18),
+    "Compact, 32 layers": net("Compact", num_feat=4, num_conv=32, upscale=4)(margin=34),
+    "ESRGAN, 6 blocks": net("ESRGAN", num_filters=4, num_blocks=6, scale=4)(margin=94),
+    "ESRGAN, 23 blocks": net("ESRGAN", num_filters=4, num_blocks=23, scale=4)(margin=349),
+    "SPAN": net("SPAN", num_in_ch=3, num_out_ch=3, feature_channels=4, upscale=4)(margin=21),
+    "PLKSR, tiny": net("PLKSR", dim=16, n_blocks=12, upscaling_factor=4, kernel_size=13, ccm_type="DCCM")(
+        margin=110),
+    "PLKSR": net("PLKSR", dim=16, n_blocks=28, upscaling_factor=4)(margin=282),
+    "RealPLKSR, layer norm": net("PLKSR", "RealPLKSR", dim=16, n_blocks=28, upscaling_factor=4,
+                                 layer_norm=True)(margin=310),
+    "MoSR": net("MoSR", n_block=24, dim=16, upscale=4)(margin=124),
+    "MoESR": net("MoESR", n_blocks=9, n_block=4, dim=8, scale=4)(margin=668),
+    "Swift-SRGAN": net("SwiftSRGAN", num_channels=4, num_blocks=16, upscale_factor=4)(margin=40),
+    "DnCNN, 17 layers": net("DnCNN", nc=4, nb=17)(channels=1, margin=17),
+    "DRUNet": net("DRUNet", in_nc=1, out_nc=1, nc=[4, 4, 4, 4], nb=4)(channels=1, margin=185),
+    "DITN": net("DITN", dim=4, ITL_blocks=4, SAL_blocks=4, UFONE_blocks=1, upscale=4)(
+        margin=57, exporters=("dynamo",)),
+}
 # fmt: on
 
 

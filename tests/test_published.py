@@ -34,9 +34,8 @@ def cases(names: list[str]) -> list[object]:
     return found
 
 
-def exported(folder: Path, name: str, exporter: str) -> tuple[Path, torch.nn.Module]:
+def exported(folder: Path, row: published.Network, exporter: str) -> tuple[Path, torch.nn.Module]:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    row = published.NETWORKS[name]
     network = row.build()
     path = folder / "m.onnx"
     with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
@@ -57,7 +56,7 @@ def test_there_are_many() -> None:
 def test_tiles_are_the_whole(tmp_path: Path, name: str, exporter: str) -> None:
     """At sizes of every class modulo the period, of the file; of torch where the file has one size."""
     row = published.NETWORKS[name]
-    path, network = exported(tmp_path, name, exporter)
+    path, network = exported(tmp_path, published.NETWORKS[name], exporter)
     described = spec.load(path)[1]
     assert described.margin == row.margin
     facts, scale = described.facts, described.scale
@@ -90,7 +89,15 @@ def test_tiles_are_the_whole(tmp_path: Path, name: str, exporter: str) -> None:
 
 @pytest.mark.parametrize(("name", "exporter"), cases(REFUSED))
 def test_what_is_refused_says_why(tmp_path: Path, name: str, exporter: str) -> None:
-    path, _ = exported(tmp_path, name, exporter)
+    path, _ = exported(tmp_path, published.NETWORKS[name], exporter)
     with pytest.raises(ModelError) as caught:
         spec.load(path)
     assert published.NETWORKS[name].refused in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", published.DEPTHS)
+def test_margins_of_the_depths_that_are_published(tmp_path: Path, name: str) -> None:
+    row = published.DEPTHS[name]
+    path, _ = exported(tmp_path, row, row.exporters[0])
+    assert spec.load(path)[1].margin == row.margin

@@ -134,9 +134,12 @@ def _spandrel() -> Any:
 
     Two of its networks (LaMa, RestoreFormer) use two functions of torchvision, and neither can be tiled.
     """
+    before = set(sys.modules)
     try:
         importlib.import_module("torchvision")
     except Exception:  # a missing library, an operator that is not there ...
+        for name in {m for m in sys.modules if m.partition(".")[0] == "torchvision"} - before:
+            del sys.modules[name]  # what it left half imported
         with _stand_in():
             return importlib.import_module("spandrel")
     return importlib.import_module("spandrel")
@@ -149,13 +152,9 @@ def _stand_in() -> Iterator[None]:
     vars(functions).update(InterpolationMode=None, rotate=None, normalize=None)
     names = ("torchvision", "torchvision.transforms")
     modules = {**{name: types.ModuleType(name) for name in names}, functions.__name__: functions}
-    before = {k: m for k, m in sys.modules.items() if k.partition(".")[0] == "torchvision"}
-    for name in before:
-        del sys.modules[name]
     sys.modules.update(modules)
     try:
         yield
     finally:
         for name in modules:
             sys.modules.pop(name, None)
-        sys.modules.update(before)
