@@ -79,8 +79,8 @@ $(VENV)/.run: $(BIN)/python $(SOURCES)
 	touch $@
 
 $(VENV)/.test: $(BIN)/python $(SOURCES)
-	@echo "installing srcnn-rt[$(RUNTIME),test,train] into $(VENV)"
-	$(INSTALL) -e '.[$(RUNTIME),test,train]'
+	@echo "installing srcnn-rt[$(RUNTIME),test,train,spandrel] into $(VENV)"
+	$(INSTALL) -e '.[$(RUNTIME),test,train,spandrel]'
 	touch $@
 
 $(VENV)/.bench: $(BIN)/python $(SOURCES)
@@ -88,5 +88,5 @@ $(VENV)/.bench: $(BIN)/python $(SOURCES)
 	touch $@
 
 $(VENV)/.dev: $(BIN)/python $(SOURCES)
-	$(INSTALL) -e '.[$(RUNTIME),test,train,bench,dev]'
+	$(INSTALL) -e '.[$(RUNTIME),test,train,spandrel,bench,dev]'
 	touch $@

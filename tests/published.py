@@ -12,7 +12,7 @@ from torch import nn
 
 from srcnn_rt.train import published
 
-EXAMPLE = (64, 64)  # of an export: every network takes it
+EXAMPLE = 64  # pixels a side of an export: every network takes it
 
 ROWS_JOINED = "(MatMul): multiplies along rows or columns"
 POOLED = "over rows or columns has unbounded reach"
@@ -31,6 +31,7 @@ class Network:
     refused : else what the analysis says, of either exporter
     exporters : those that take it
     fixed : exporters that bake the example's size into the file
+    example : that size
     slow : takes more than some seconds
     """
 
@@ -42,6 +43,7 @@ class Network:
     refused: str = ""
     exporters: tuple[str, ...] = ("torchscript", "dynamo")
     fixed: tuple[str, ...] = ()
+    example: int = EXAMPLE
     slow: bool = False
 
     def build(self) -> nn.Module:
@@ -89,7 +91,7 @@ NETWORKS: dict[str, Network] = {
     "SAFMN": net("SAFMN", dim=16, n_blocks=1, upscaling_factor=2)(
         margin=17, exporters=("dynamo",), fixed=("dynamo",)),
     "SAFMN BCIE": net("SAFMNBCIE", dim=16, n_blocks=1, num_layers=1, upscaling_factor=2)(
-        margin=34, exporters=("dynamo",), fixed=("dynamo",)),
+        margin=34, exporters=("dynamo",), fixed=("dynamo",), example=128),
     "MoSR": net("MoSR", n_block=2, dim=16, upscale=2)(margin=14),
     "MoSR, geo": net("MoSR", n_block=2, dim=16, upscale=2, upsampler="gps")(margin=14),
     "MoESR": net("MoESR", n_blocks=1, n_block=1, dim=16, scale=2)(margin=55),
@@ -111,7 +113,8 @@ NETWORKS: dict[str, Network] = {
     "KBNet": net("KBNet", "KBNet_s", width=8, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1])(
         refused=POOLED),
     "OmniSR": net("OmniSR", num_feat=16, up_scale=2, res_num=1)(slow=True, refused=POOLED),
-    "SeemoRe": net("SeemoRe", scale=2, num_experts=2, num_layers=1, embedding_dim=8)(refused=POOLED),
+    "SeemoRe": net("SeemoRe", scale=2, num_experts=2, num_layers=1, embedding_dim=8)(
+        refused=POOLED, exporters=("torchscript",)),
     "FDAT": net("FDAT", scale=2, embed_dim=16, num_groups=1, depth_per_group=1, num_heads=2)(refused=POOLED),
     "MixDehazeNet": net("MixDehazeNet", embed_dims=[8] * 5, depths=[1] * 5)(slow=True, refused=POOLED),
     "MMRealSR": net("MMRealSR", num_in_ch=3, num_out_ch=3, num_feat=8, num_block=1, num_grow_ch=4,
@@ -160,9 +163,9 @@ DEPTHS: dict[str, Network] = {
 # fmt: on
 
 
-def export(network: nn.Module, channels: int, path: str, exporter: str) -> None:
+def export(network: nn.Module, row: Network, path: str, exporter: str) -> None:
     """Write a network by one of torch's two exporters, rows and columns free."""
-    example = torch.rand(1, channels, *EXAMPLE)
+    example = torch.rand(1, row.channels, row.example, row.example)
     if exporter == "torchscript":
         torch.onnx.export(
             network, (example,), path, dynamo=False, input_names=["lr"], output_names=["hr"],

@@ -39,7 +39,7 @@ def exported(folder: Path, row: published.Network, exporter: str) -> tuple[Path,
     network = row.build()
     path = folder / "m.onnx"
     with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        published.export(network, row.channels, str(path), exporter)
+        published.export(network, row, str(path), exporter)
     return path, network
 
 
@@ -65,7 +65,7 @@ def test_tiles_are_the_whole(tmp_path: Path, name: str, exporter: str) -> None:
     base, period = 2 * described.margin + 20, facts.period
     steps = range(2 * period) if period <= 8 else range(0, 2 * period, 7)
     if facts.y.fixed is not None:  # at sizes that the network itself takes
-        base, steps = 128, range(0, 4 * period, 2 * period)
+        base, steps = 2 * row.example, range(0, 4 * period, 2 * period)
     file = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     engines = [Engine(path, "cpu", tile, model_range="0..1") for tile in TILES]
     for k in steps:

@@ -22,7 +22,7 @@ LARGEST = 2**24  # numbers in one computed constant: more than in any layer, 128
 CONSTANTS = 2**26
 SIZED = 2**20
 # onnx's reference implementation loops over their elements in Python, or searches, or sorts.
-_SLOW = frozenset(("Erf", "NonZero", "OneHot", "ScatterElements", "ScatterND", "TopK", "Unique"))
+_SLOW = frozenset(("Erf", "GatherND", "NonZero", "OneHot", "ScatterElements", "ScatterND", "TopK", "Unique"))
 _SLOWER = 64
 
 
@@ -246,6 +246,14 @@ def _gathered(call: Call, values: Values) -> int:
     return index.size * (x.size // max(x.shape[call.attribute("axis", 0)], 1) if x.ndim else 1)
 
 
+def _gathered_nd(call: Call, values: Values) -> int:
+    x, index = values[0], values[1]
+    if x is None or index is None or not index.ndim:
+        return 1
+    depth = index.shape[-1] + call.attribute("batch_dims", 0)
+    return index.size // max(index.shape[-1], 1) * math.prod(x.shape[depth:])
+
+
 def _places(call: Call, values: Values) -> int:
     x = values[0]
     return 0 if x is None else int(x.size) * max(x.ndim, 1)
@@ -282,6 +290,7 @@ _COUNTS: dict[str, Callable[[Call, Values], int]] = {
     "ConstantOfShape": _given,
     "Expand": _expanded,
     "Gather": _gathered,
+    "GatherND": _gathered_nd,
     "Gemm": _multiplied,
     "MatMul": _multiplied,
     "NonZero": _places,
