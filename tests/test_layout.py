@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,55 @@ def test_one_picture_at_a_time_where_shapes_are_written_for_one(tmp_path: Path) 
     b.reshape("n", C, -1)
     b.reshape("n", C, "y", "x")
     assert proven(b.done(), tmp_path).batch is None
+    for op in ("Slice", "ReduceMean", "Softmax"):  # the first of a batch is added to all, and the like
+        b = Build()
+        b.conv(C, 1)
+        at = b.at
+        if op == "Slice":
+            b.add(op, at, *(b.weight(np.array([k])) for k in (0, 1, 0)))
+        elif op == "ReduceMean":
+            b.add(op, at, axes=[0])
+        else:
+            b.add(op, at, axis=0)
+        b.add("Add", at, b.at)
+        assert proven(b.done(), tmp_path).batch == 1
+
+
+def test_parameters_that_vary_over_the_picture_are_refused() -> None:
+    """Of a window of one size there may be a number for each row, or for each token."""
+
+    def fixed(b: Build) -> onnx.ModelProto:
+        proto = b.done()
+        del proto.graph.input[:]
+        proto.graph.input.append(helper.make_tensor_value_info("lr", TensorProto.FLOAT, [1, 1, 8, 8]))
+        return proto
+
+    def rows_of(count: int, op: str) -> onnx.ModelProto:
+        b = Build()
+        b.transpose(0, 2, 3, 1)
+        at = b.at
+        numbers = [b.weight(b.rng.random(count, np.float32)) for _ in range(4)]
+        if op == "BatchNormalization":
+            b.add(op, at, *numbers)
+        elif op == "InstanceNormalization":
+            b.reshape(1, 64, 1)
+            b.add(op, b.at, *(b.weight(b.rng.random(64, np.float32)) for _ in range(2)))
+            b.reshape(1, 8, 8, 1)
+        else:  # a product with a bias for each token
+            b.reshape(64, 1)
+            weight, bias = (b.weight(b.rng.random(n, np.float32)) for n in ((1, 1), (64, 1)))
+            b.add(op, b.at, weight, bias)
+            b.reshape(1, 8, 8, 1)
+        b.transpose(0, 3, 1, 2)
+        b.conv(C, 1)
+        return fixed(b)
+
+    for op in ("BatchNormalization", "InstanceNormalization", "Gemm"):
+        refused(rows_of(8, op), f"({op}):", "over the picture")
+    b = Build()
+    b.add("Mul", "lr", b.weight(np.ones((2, 1, 1, 1), np.float32)))
+    b.conv(C, 1)
+    refused(b.done(), "gives 2 pictures for 1")
 
 
 def at_a_grid(grid: np.ndarray, mode: str = "linear") -> onnx.ModelProto:
@@ -329,7 +379,7 @@ def test_an_output_without_a_shape() -> None:
     assert got.shape == (40, 50)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     windows=st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([1, 2, 4])),
     order=st.permutations(range(6)),
@@ -362,3 +412,73 @@ def test_random_orders(
         return
     assert not mixed
     check(proto, classes(proto)[:3])
+
+
+def scrambled(seed: int) -> onnx.ModelProto:
+    """Windows whose axes are put in some order, some written as one, and operators along any of them."""
+    b = Build(seed)
+    draw = random.Random(seed)
+    b.conv(C, 1, draw.choice([1, 3]))
+    wy, wx = draw.choice([1, 2, 2, 3, 4]), draw.choice([1, 2, 2, 4])
+    axes = ["n", C, f"y/{wy}", wy, f"x/{wx}", wx]
+    order = draw.sample(range(6), 6)
+    b.reshape(*axes)
+    b.transpose(*order)
+    sizes = [axes[k] for k in order]
+    for _ in range(draw.randint(1, 2)):
+        start = draw.randint(0, 5)
+        stop = draw.randint(start + 1, 6)
+        joined = [*sizes[:start], -1, *sizes[stop:]] if stop - start > 1 else sizes
+        b.reshape(*joined)
+        along(b, draw, len(joined), joined[1:2] == [C])
+        b.reshape(*sizes)
+    b.transpose(*np.argsort(order).tolist())
+    b.reshape("n", C, "y", "x")
+    return b.done()
+
+
+def along(b: Build, draw: random.Random, rank: int, images: bool) -> None:
+    """One operator along an axis of `rank`, which keeps the shape."""
+    at, axis = b.at, draw.randint(0, rank - 1)
+    match draw.choice(["softmax", "reduce", "product", "sum", "slice", "gather", "conv"]):
+        case "softmax":
+            b.add("Softmax", at, axis=axis)
+        case "reduce":
+            op = draw.choice(["ReduceMean", "ReduceMax", "ReduceMin"])
+            b.add("Sub", at, b.add(op, at, axes=[axis], keepdims=1))
+        case "product" if rank >= 3:
+            perm = [*range(rank - 2), rank - 1, rank - 2]
+            scores = b.add("MatMul", at, b.add("Transpose", at, perm=perm))
+            b.add("MatMul", b.add("Softmax", scores, axis=-1), at)
+        case "sum":
+            letters = "abcdef"[:rank]
+            equation = f"{letters}->{letters.replace(letters[axis], '')}"
+            b.add("Einsum", at, equation=equation)
+            b.add("Add", at, b.add("Unsqueeze", b.at, b.weight(np.array([axis]))))
+        case "slice":
+            b.add("Add", at, b.add("Slice", at, *(b.weight(np.array([k])) for k in (0, 1, axis))))
+        case "gather":
+            b.add("Add", at, b.add("Gather", at, b.weight(np.array([0])), axis=axis))
+        case "conv" if rank == 4 and images:
+            b.conv(C, C)
+
+
+def check_scrambled(seed: int) -> None:
+    proto = scrambled(seed)
+    try:
+        spec.describe(proto.SerializeToString(), "m")
+    except ModelError:
+        return
+    check(proto, classes(proto)[:: max(1, len(classes(proto)) // 3)])
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 10**6))
+def test_random_operators(seed: int) -> None:
+    check_scrambled(seed)
+
+
+@pytest.mark.slow
+def test_many_random_operators() -> None:
+    for seed in range(300):
+        check_scrambled(seed)

@@ -251,7 +251,7 @@ def _gathered_nd(call: Call, values: Values) -> int:
     if x is None or index is None or not index.ndim:
         return 1
     depth = index.shape[-1] + call.attribute("batch_dims", 0)
-    return index.size // max(index.shape[-1], 1) * math.prod(x.shape[depth:])
+    return int(index.size // max(index.shape[-1], 1) * math.prod(x.shape[depth:]))
 
 
 def _places(call: Call, values: Values) -> int:

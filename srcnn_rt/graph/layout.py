@@ -155,6 +155,7 @@ def concat(call: Call) -> Results:
     axis = call.axis(call.attribute("axis"), len(first.shape))
     if first.is_spatial(axis):
         raise call.refusal("joins along rows or columns")
+    _check_batch(call, first, axis)
     if any(f.spatial != first.spatial or _kinds(f) != _kinds(first) for f in flows):
         raise call.refusal(f"its inputs have different sizes, {', '.join(str(f.spatial) for f in flows)}")
     axes = first.axes
@@ -213,6 +214,7 @@ def _cut(
     links: list[Link] = [SAME, SAME]
     axes = flow.axes
     role = flow.roles[axis]
+    _check_batch(call, flow, axis)
     if flow.is_spatial(axis):
         if role == "m":
             raise call.refusal(f"cuts an axis that holds rows and columns, {UNTILED}")
@@ -294,5 +296,10 @@ def check_channels(call: Call, axes: Sequence[int]) -> None:
     places = [call.axis(a, len(flow.shape)) for a in axes]
     if any(flow.is_spatial(a) for a in places):
         raise call.refusal(f"{call.op} over rows or columns has unbounded reach, {UNTILED}")
-    if any(role == "n" for a in places for role, _ in flow.factors(a)):
-        raise call.refusal(f"{call.op} mixes the pictures of a batch")
+    for axis in places:
+        _check_batch(call, flow, axis)
+
+
+def _check_batch(call: Call, flow: Flow, axis: int) -> None:
+    if any(role == "n" for role, _ in flow.factors(axis)):
+        raise call.refusal("mixes the pictures of a batch")

@@ -57,11 +57,8 @@ def _elementwise(call: Call) -> Results:
     if any(f != first for f in flows):
         found = [f.axes for f in flows]
         axes = [_broadcast(call, [a[k] for a in found if -k <= len(a)]) for k in range(-rank, 0)]
-    if call.op == "BatchNormalization":
-        for k in range(1, 5):
-            if call.value(k).shape != first.shape[1:2]:
-                raise call.refusal(f"parameters of shape {call.value(k).shape} for {first.shape[1]} channels")
     if call.op in _PER_CHANNEL:
+        _check_parameters(call, first)
         return same(Flow.of(axes))
     if len(flows) == len(call.inputs) and len(axes) == len(first.shape) and axes == first.axes:
         return same(first)
@@ -80,6 +77,22 @@ def _elementwise(call: Call) -> Results:
                 raise call.refusal(f"a constant of shape {state.value.shape} varies over the picture")
             axes[k] = _broadcast(call, [axis, ((axis[0][0], size[k]),)])
     return same(Flow.of(axes))
+
+
+def _check_parameters(call: Call, flow: Flow) -> None:
+    """Refuse parameters of each number of an axis that holds rows or columns, or for other channels."""
+    normal = call.op == "BatchNormalization"
+    for k in range(1, 5) if normal else range(1, len(call.inputs)):
+        shape = call.value(k).shape if call.inputs[k] is not None else ()
+        if normal and shape != flow.shape[1:2]:
+            raise call.refusal(f"parameters of shape {shape} for {flow.shape[1]} channels")
+        if math.prod(shape) > 1 and flow.is_spatial(_parameter_axis(call, len(flow.shape))):
+            raise call.refusal(f"parameters of shape {shape} vary over the picture")
+
+
+def _parameter_axis(call: Call, rank: int) -> int:
+    quantises = call.op in ("DequantizeLinear", "QuantizeLinear")
+    return call.axis(call.attribute("axis", 1) if quantises else 1, rank)
 
 
 def _broadcast(call: Call, found: list[tuple[Factor, ...]]) -> tuple[Factor, ...]:
@@ -173,6 +186,7 @@ def _layer_norm(call: Call) -> Results:
 
 def _instance_norm(call: Call) -> Results:
     check_channels(call, range(2, len(call.flow.shape)))
+    _check_parameters(call, call.flow)
     return same(call.flow)
 
 

@@ -22,7 +22,13 @@ def gemm(call: Call) -> Results:
     right = ["j", "k"] if call.attribute("transB", 0) else ["k", "j"]
     if not all(isinstance(state, Known) for state in call.inputs[1:]):
         raise call.refusal("its weights or sizes are computed from the picture")
-    return _contract(call, [left, right], ["i", "j"])
+    made = _contract(call, [left, right], ["i", "j"])
+    bias = call.known(2)
+    if bias is not None and any(
+        n > 1 and made[0][0].is_spatial(1 - k) for k, n in enumerate(bias.value.shape[::-1])
+    ):
+        raise call.refusal(f"a constant of shape {bias.value.shape} varies over the picture")
+    return made
 
 
 def einsum(call: Call) -> Results:

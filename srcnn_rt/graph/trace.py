@@ -134,6 +134,8 @@ class Trace:
             raise ModelError(f"the output {interface.target!r} does not depend on the picture")
         if output.roles not in PICTURE:
             raise ModelError(f"the output must be (N, C, H, W), got axes {output.roles!r}")
+        if output.shape[0] != batch:
+            raise ModelError(f"gives {output.shape[0]} pictures for {batch}")
         self.output = output
 
     def need(self, axis: int, lo: int, hi: int) -> Interval:
