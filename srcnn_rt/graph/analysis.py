@@ -20,6 +20,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ModelError
+from . import ops
 from .tensors import Flow, Known
 from .trace import Interface, Trace, computed, constants
 
@@ -179,6 +180,8 @@ class _Analysis:
 
         A reshape to one picture's size, written where the batch was called free, would mix them.
         """
+        if all(node.op_type in ops.BATCHWISE for node in self._model.graph.node):
+            return None
         try:
             two = Trace(
                 self._model,

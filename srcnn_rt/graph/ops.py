@@ -24,6 +24,11 @@ _ELEMENTWISE = frozenset((
     "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub",
     "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
 ))
+# What never takes anything from one picture of a batch to another.
+BATCHWISE = _ELEMENTWISE | {
+    "AveragePool", "Constant", "Conv", "ConvTranspose", "DepthToSpace", "MaxPool", "Shape", "SpaceToDepth",
+    "Upsample",
+}
 # Their further inputs are vectors over channels, or single numbers.
 _PER_CHANNEL = frozenset(("BatchNormalization", "DequantizeLinear", "QuantizeLinear"))
 _CONTRIB = "com.microsoft"  # ONNX Runtime's own; its operators of these names are elementwise too
