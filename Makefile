@@ -15,8 +15,9 @@ SOURCES := pyproject.toml setup.py constraints.txt $(wildcard _ext/*.pyx _ext/*.
 demo: $(VENV)/.run
 	$(BIN)/python tools/demo.py
 
+# A file's tests stay together, one process a core.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # Large pictures, long random runs, the built wheel in an empty environment.
 test-slow: $(VENV)/.dev
