@@ -78,8 +78,8 @@ def export(
     Parameters
     ----------
     checkpoint : what the training loop saved, or a state dict with ``conv1``, ``conv2`` and
-        ``conv3``, ``weight`` and ``bias``, or of a network in `families`; also wrapped
-        (``state_dict``, ``module.`` ...)
+        ``conv3``, ``weight`` and ``bias``, of a network in `families`, or of one that spandrel knows;
+        also wrapped (``state_dict``, ``module.`` ...)
     target : written as a whole or not at all
     scale : needed where the checkpoint does not say it
 
@@ -113,7 +113,7 @@ def export(
     except ModelError as error:
         raise ModelError(f"{checkpoint}: {error}") from error
     if other is None:
-        raise ModelError(f"{checkpoint}: {_unknown(weights, EXPECTED)}")
+        raise ModelError(f"{checkpoint}: {_unknown(weights, _expected(loaded))}")
     scale = _settle(checkpoint, scale, other.scale)
     ways = [
         partial(trace, other.network, other.channels, side=other.example),
