@@ -37,8 +37,8 @@ sanitize: $(VENV)/.test
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	  SRCNN_RT_TILES="$$(echo build/sanitize/srcnn_rt/_tiles.*.so)" \
-	  $(BIN)/python -m pytest -p tests.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
-	  tests/test_tiles.py tests/test_tiles_bounds.py
+	  $(BIN)/python -m pytest -p tests.helpers.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
+	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py
 
 # 200 SIGKILLs at random moments; twenty minutes. Ends with docs/reliability.md's table.
 test-kill: $(VENV)/.test

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from srcnn_rt.session import available_threads
+from srcnn_rt.backends.onnxruntime import available_threads
 
 PACKAGES = (
     "srcnn-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "opencv-python-headless",

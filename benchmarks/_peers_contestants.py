@@ -254,8 +254,8 @@ def torch_module(data: bytes, model: ModelSpec) -> Any:
     """Return the contract's torch module with a graph's weights."""
     import torch
 
-    from srcnn_rt.train.export import Upscaler
-    from srcnn_rt.train.model import SRCNN
+    from srcnn_rt.architectures.srcnn import SRCNN
+    from srcnn_rt.exporting.checkpoint import Upscaler
 
     weights = initialisers(data)
     biased = set(BIASES) <= set(weights)

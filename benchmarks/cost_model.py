@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from srcnn_rt import Engine, program, spec
-from srcnn_rt.rewrite.cost import work
+from srcnn_rt import Engine
+from srcnn_rt.models import prepare, spec
+from srcnn_rt.models.optimize.cpu_cost import work
 
 LIMIT = 0.15
 RUNTIME = 52e6  # bytes of ONNX Runtime, onnx and a session, beyond the imports before
@@ -28,7 +29,7 @@ ARENA = 1.5  # ONNX Runtime's arena grows by powers of two
 PEAK = """
 import sys, numpy as np
 from srcnn_rt import Engine
-from srcnn_rt.outcome import peak_memory
+from srcnn_rt.jobs.report import peak_memory
 import cv2, rasterio
 base = peak_memory()
 with Engine(sys.argv[1], "cpu", int(sys.argv[2]), threads=2) as engine:
@@ -55,7 +56,7 @@ class Line:
 def executed(model: str) -> float:
     """Return E, the executed multiply-accumulates an HR pixel of the graph as it is run."""
     data, described = spec.load(model)
-    ready = program.prepare(data, described)
+    ready = prepare.prepare(data, described)
     return work(spec.parse(ready.data)).executed
 
 

@@ -39,14 +39,15 @@ from _pictures import picture, write_tiled
 from numpy.typing import NDArray
 from peers import busy, machine, save
 
-from srcnn_rt import Engine, bicubic
+from srcnn_rt import Engine
+from srcnn_rt.backends.host_renderer import Renderer
+from srcnn_rt.backends.onnxruntime import Bound, available_threads
 from srcnn_rt.errors import ProviderError
-from srcnn_rt.geometry import Plan, Span
+from srcnn_rt.execution.executor import plan_for
+from srcnn_rt.image import bicubic
 from srcnn_rt.io import TIFF_COMPRESSIONS, Output, Source, create_target, open_source
-from srcnn_rt.io.base import StripCache
-from srcnn_rt.job import plan_for
-from srcnn_rt.render import Renderer
-from srcnn_rt.session import Bound, available_threads
+from srcnn_rt.io.protocols import StripCache
+from srcnn_rt.tiling.geometry import Plan, Span
 
 # Share of the network's throughput, by architecture and channels.
 WANTED = {("9-1-5", 1): 0.90, ("9-1-5", 3): 0.80, ("9-5-5", 1): 0.97, ("9-5-5", 3): 0.94}

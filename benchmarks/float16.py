@@ -17,12 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from srcnn_rt import Engine, bicubic, evaluate, program, spec
-from srcnn_rt.models import bundled
-from srcnn_rt.precision.float16 import LIMIT_DB, float16_loss, for_float16
-from srcnn_rt.precision.halves import Halves
-from srcnn_rt.precision.simulation import simulated
-from srcnn_rt.session import Session
+from srcnn_rt import Engine
+from srcnn_rt.backends.onnxruntime import Session
+from srcnn_rt.evaluation import runner
+from srcnn_rt.image import bicubic
+from srcnn_rt.models import prepare, spec
+from srcnn_rt.models.bundled import bundled
+from srcnn_rt.models.low_precision.float16 import LIMIT_DB, float16_loss, for_float16
+from srcnn_rt.models.low_precision.float16_casts import Halves
+from srcnn_rt.models.low_precision.float16_simulation import simulated
 
 
 def run(model: ModelProto, picture: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -64,7 +67,7 @@ def main() -> None:
     print("| model | set | exact, dB | merely cast | float16 | lost | expected | merely cast | |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---|")
     for name in args.model or bundled():
-        ready = program.prepare(*spec.load(name))
+        ready = prepare.prepare(*spec.load(name))
         graph = spec.parse(ready.data)
         values = ready.spec.range
         white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
@@ -76,15 +79,15 @@ def main() -> None:
         }
         each = {key: Session(proto.SerializeToString()) for key, proto in graphs.items()}
         worse, expected = (float16_loss(ready, each[k].run, each["exact"].run) for k in ("cast", "float16"))
-        protocol = evaluate.protocol_for(ready.spec, "y", None)
+        protocol = runner.protocol_for(ready.spec, "y", None)
         with ExitStack() as stack:
             methods = []
             for key, proto in graphs.items():
                 whole = added(proto, ready.spec).SerializeToString()
                 engine = stack.enter_context(Engine(whole, "cpu", data_range="dtype"))
-                methods.append(evaluate.Method(key, engine.upscale, ready.spec.channels == 3))
+                methods.append(runner.Method(key, engine.upscale, ready.spec.channels == 3))
             for folder in args.data:
-                result = evaluate.evaluate(folder, methods, protocol)
+                result = runner.evaluate(folder, methods, protocol)
                 a, b, c = (result.mean(key).psnr for key in graphs)
                 kept = "" if a - c <= LIMIT_DB else "more than allowed"
                 print(

@@ -53,9 +53,10 @@ from _machine import machine, save
 from _peers_contestants import OnnxRuntime
 from numpy.typing import NDArray
 
-from srcnn_rt import ModelSpec, program, spec
-from srcnn_rt.rewrite.cost import work
-from srcnn_rt.session import available_threads
+from srcnn_rt import ModelSpec
+from srcnn_rt.backends.onnxruntime import available_threads
+from srcnn_rt.models import prepare, spec
+from srcnn_rt.models.optimize.cpu_cost import work
 
 SIDES = {"cuda": 4096, "cpu": 96}  # of the picture, LR pixels
 WINDOWS = {"cuda": (512, 1024, 2048), "cpu": (64, 192)}  # HR pixels
@@ -217,7 +218,7 @@ def truth(case: Case) -> NDArray[np.uint8]:
 def about(case: Case, rates: Ceilings) -> dict[str, Any]:
     """Return a model, what it executes, and what the card allows for it."""
     model = case.model
-    executed = work(spec.parse(program.prepare(case.data, model).data)).executed
+    executed = work(spec.parse(prepare.prepare(case.data, model).data)).executed
     task = Task(case.picture.size * model.scale**2, model.scale, model.facts.macs, executed)
     limits = floor(task, rates, case.place.judged)
     return {

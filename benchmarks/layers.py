@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from srcnn_rt import program, spec
-from srcnn_rt.rewrite.cost import work
+from srcnn_rt.models import prepare, spec
+from srcnn_rt.models.optimize.cpu_cost import work
 
 RUNS = 20
 
@@ -26,7 +26,7 @@ RUNS = 20
 def profile(model: str, tile: int) -> tuple[dict[str, float], dict[str, float]]:
     """Return nanoseconds and executed multiply-accumulates an HR pixel, by layer."""
     data, described = spec.load(model)
-    ready = program.prepare(data, described)
+    ready = prepare.prepare(data, described)
     side = tile // described.scale // ready.spec.period * ready.spec.period
     pixels = (side * described.scale) ** 2
     options = ort.SessionOptions()

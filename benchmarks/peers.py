@@ -50,7 +50,8 @@ from _peers_contestants import WEIGHTS, Contestant, OnnxRuntime, contestants, in
 from _peers_report import judge, render, table, targets_table
 from numpy.typing import NDArray
 
-from srcnn_rt import ModelSpec, spec
+from srcnn_rt import ModelSpec
+from srcnn_rt.models import spec
 
 WARM_UP = 2
 REST = 0.05  # seconds between turns: the workers of the one before may still spin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from srcnn_rt import graph
+from srcnn_rt.models import analysis
 
 
 def residual_network(blocks: int) -> object:
@@ -37,6 +37,6 @@ def residual_network(blocks: int) -> object:
 def test_five_hundred_nodes(benchmark) -> None:
     model = residual_network(125)
     assert len(model.graph.node) == 503
-    facts = benchmark.pedantic(graph.analyse, (model,), rounds=21, warmup_rounds=2)
+    facts = benchmark.pedantic(analysis.analyse, (model,), rounds=21, warmup_rounds=2)
     assert (facts.margin, facts.scale) == (252, 2)
     assert benchmark.stats.stats.median < 0.05

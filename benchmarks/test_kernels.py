@@ -23,9 +23,11 @@ from statistics import median
 import numpy as np
 import pytest
 
-from srcnn_rt import _tiles, bicubic, tiles
-from srcnn_rt.geometry import Piece, Span, Tile, plan
-from srcnn_rt.session import Session
+from srcnn_rt import _tiles
+from srcnn_rt.backends.onnxruntime import Session
+from srcnn_rt.image import bicubic
+from srcnn_rt.tiling import kernels
+from srcnn_rt.tiling.geometry import Piece, Span, Tile, plan
 
 SIDE = 2048  # of the picture
 TILE = 512
@@ -116,12 +118,12 @@ def test_extract(benchmark, rng, dtype: type, channels: int, planar: bool) -> No
 
     def work() -> None:
         for tile in every:
-            tiles.extract(picture, [tile], 5, out)
+            kernels.extract(picture, [tile], 5, out)
 
     work()
-    last = picture[-TILE:, -TILE:].transpose(2, 0, 1).astype(np.float32) / tiles.white(picture.dtype)
+    last = picture[-TILE:, -TILE:].transpose(2, 0, 1).astype(np.float32) / kernels.white(picture.dtype)
     assert np.allclose(out[0, :, 5:-5, 5:-5], last, atol=1e-7)
-    gain = 1 / tiles.white(picture.dtype)
+    gain = 1 / kernels.white(picture.dtype)
     corners = [np.array([[t.y.origin - 5, t.x.origin - 5]], np.intp) for t in every]
 
     def loops() -> None:
@@ -142,10 +144,10 @@ def test_stitch(benchmark, rng, dtype: type, channels: int, planar: bool) -> Non
 
     def work() -> None:
         for tile in every:
-            tiles.stitch(windows, [tile], 1, out)
+            kernels.stitch(windows, [tile], 1, out)
 
     work()
-    top = tiles.white(out.dtype)
+    top = kernels.white(out.dtype)
     expected = windows[0] if dtype is np.float32 else np.rint(windows[0] * np.float32(top)).astype(dtype)
     assert (out[-TILE:, -TILE:] == expected.transpose(1, 2, 0)).all()
     cores = [np.array([[0, 0, t.y.origin, t.x.origin, TILE, TILE]], np.intp) for t in every]
@@ -184,10 +186,12 @@ def test_enlarge(benchmark, rng, scale: int) -> None:
     side = TILE // scale
     windows = rng.random((3, 1, side + 4, side + 4), dtype=np.float32)
     every, one = sessions(scale)
-    out = tiles.enlarge(windows, scale)
+    out = kernels.enlarge(windows, scale)
     assert np.allclose(out, every.run(windows), atol=5e-7)
     routes = (lambda: every.run(windows), lambda: one.run(windows))
-    report_route(benchmark, lambda: tiles.enlarge(windows, scale, out), routes, 3 * (side * scale) ** 2 / 1e6)
+    report_route(
+        benchmark, lambda: kernels.enlarge(windows, scale, out), routes, 3 * (side * scale) ** 2 / 1e6
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -203,14 +207,14 @@ def test_stitch_sum(benchmark, rng, scale: int, dtype: type) -> None:
 
     def work() -> None:
         for tile in places:
-            tiles.stitch_sum(windows, y, [tile], scale, out, margin=2)
+            kernels.stitch_sum(windows, y, [tile], scale, out, margin=2)
 
     def by(session: Session) -> Callable[[], None]:
         def route() -> None:
             for tile in places:
                 rgb = session.run(windows.reshape(3, 1, side + 4, side + 4)).reshape(1, 3, hr, hr)
                 rgb += y
-                tiles.stitch(rgb, [tile], scale, out)
+                kernels.stitch(rgb, [tile], scale, out)
 
         return route
 

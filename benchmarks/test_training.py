@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from srcnn_rt.train import data
-from srcnn_rt.train.data import Patches
-from srcnn_rt.train.loop import _Run
-from srcnn_rt.train.model import SRCNN
-from srcnn_rt.train.recipe import TrainConfig
-from srcnn_rt.train.run import RunFolder
+from srcnn_rt.architectures.srcnn import SRCNN
+from srcnn_rt.training import data
+from srcnn_rt.training.data import Patches
+from srcnn_rt.training.loop import _Run
+from srcnn_rt.training.recipe import TrainConfig
+from srcnn_rt.training.run_folder import RunFolder
 from tests.conftest import drawing
 
 STEPS = 150

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tempfile
 
-from srcnn_rt.protocol import list_pictures, read_picture
+from srcnn_rt.evaluation.protocol import list_pictures, read_picture
 
 CODE = """
 import sys
 from srcnn_rt.cli import main
-from srcnn_rt.outcome import peak_memory
+from srcnn_rt.jobs.report import peak_memory
 try:
     main(sys.argv[1:], standalone_mode=False)
 finally:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skimage.data import camera
 
 from srcnn_rt import Engine
-from srcnn_rt.protocol import imresize
+from srcnn_rt.evaluation.protocol import imresize
 
 ROWS: list[tuple[str, float, float, str]] = [
     ("uint16, full range", 0, 65535, "uint16"),

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import argparse
 
-from srcnn_rt import graph, rewrite, spec
-from srcnn_rt.rewrite.tensor_cost import tensor_work
+from srcnn_rt.models import analysis, optimize, spec
+from srcnn_rt.models.optimize.tensor_core_cost import tensor_work
 
 
 def main() -> None:
@@ -21,8 +21,8 @@ def main() -> None:
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in args.models:
         data, described = spec.load(name)
-        for key, made in rewrite.variants(spec.parse(data)).items():
-            work, facts = tensor_work(made), graph.analyse(made)
+        for key, made in optimize.variants(spec.parse(data)).items():
+            work, facts = tensor_work(made), analysis.analyse(made)
             print(
                 f"| {described.name} | {key} | {work.useful:.0f} | {work.executed:.0f} | {work.moved:.0f} "
                 f"| {work.cost:.0f} | {facts.margin} | {facts.period} | {len(made.graph.node)} |"

@@ -18,8 +18,8 @@ from .errors import (
     SourceMissingError,
     SrcnnError,
 )
-from .outcome import Report
-from .spec import ModelSpec
+from .jobs.report import Report
+from .models.spec import ModelSpec
 
 __all__ = [
     "ArgumentError",

@@ -16,28 +16,31 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import geometry, job, runtime, spec, stream, trials, tuning
 from ._version import __version__
+from .backends import loader, tuning_cache
+from .backends.loader import Loader, Setup
+from .backends.onnxruntime import PRECISIONS, PROVIDERS, available_threads
+from .backends.untiled import load_whole
 from .errors import ArgumentError, ModelError
-from .geometry import Plan, Span
+from .execution import autotune, executor, streaming
+from .execution.autotune import Trial
+from .execution.executor import Progress
+from .execution.normalization import DataRange
+from .image.info import Nodata, PictureInfo, Reading
 from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
-from .io.arrays import SlicedSink, SlicedSource
-from .io.base import Closing
-from .job import Progress
-from .margins import check_layout
-from .outcome import Report, peak_memory
-from .picture import Nodata, PictureInfo, Reading
-from .program import Program
-from .runtime import Loader, Setup
-from .session import PRECISIONS, PROVIDERS, available_threads
-from .spec import ModelSpec
-from .trials import Trial
-from .untiled import load_whole
-from .values import DataRange
+from .io.array_like import SlicedSink, SlicedSource
+from .io.protocols import Closing
+from .jobs.report import Report, peak_memory
+from .models import spec
+from .models.margins import check_layout
+from .models.prepare import Program
+from .models.spec import ModelSpec
+from .tiling import geometry
+from .tiling.geometry import Plan, Span
 
 if TYPE_CHECKING:
-    from .estimates import Estimate
-    from .filejob import Job
+    from .jobs.estimate_text import Estimate
+    from .jobs.file_job import Job
 
 # HR side of a tile for tile="auto" where nothing was measured: small enough for the activations
 # to stay in the caches, large enough for the margins not to matter.
@@ -148,7 +151,7 @@ class Engine(Closing):
         memory = None
         if (device, gpu_memory) != (None, None):
             # Imported with what only some need, as files and arrays on cards are below: start-up counts.
-            from .card import cuda
+            from .backends.cuda import devices as cuda
 
             devices = devices if device is None else cuda.parse_devices(device)
             memory = None if gpu_memory is None else cuda.parse_memory(gpu_memory)
@@ -157,7 +160,7 @@ class Engine(Closing):
         provider = "cuda" if device is not None else provider
         shaping = None
         if (inputs, output, channel_order) != (None, None, "rgb"):
-            from .graph import Shaping  # where it is wanted: onnx is imported with it
+            from .models.analysis import Shaping  # where it is wanted: onnx is imported with it
 
             shaping = Shaping.of(inputs, output, channel_order)
         data, facts = load_whole(model, shaping) if whole else spec.load(model, shaping)
@@ -172,8 +175,8 @@ class Engine(Closing):
         self._loader = Loader(file, provider, precision, self._threads, whole, devices, memory)
         setup = self._loader.open()
         self._hash = hashlib.sha256(data).hexdigest()[:16]
-        self._key = tuning.key_for(data, setup.provider, precision, self._threads, self._cards(setup))
-        choice = tuning.recall(self._key) if tile == "auto" and not whole else None
+        self._key = tuning_cache.key_for(data, setup.provider, precision, self._threads, self._cards(setup))
+        choice = tuning_cache.recall(self._key) if tile == "auto" and not whole else None
         self._untuned = choice is None and tile == "auto" and not whole
         if choice is not None:
             setup = self._loader.chosen(choice, setup)
@@ -197,18 +200,18 @@ class Engine(Closing):
         ------
         ModelError
         """
-        if tuning.is_checked(self._key):
+        if tuning_cache.is_checked(self._key):
             return
-        from . import selfcheck  # what most never need
+        from .execution import self_check  # what most never need
 
         try:
             fast = self._precision == "fast"
-            done = selfcheck.check(file.data, file.spec, self._setup, self._pool, fast=fast)
+            done = self_check.check(file.data, file.spec, self._setup, self._pool, fast=fast)
         except ModelError as error:
             self.close()
             raise ModelError(f"{file.spec.name}: {error}") from error
         if done:
-            tuning.note_checked(self._key)
+            tuning_cache.note_checked(self._key)
 
     @property
     def spec(self) -> ModelSpec:
@@ -246,7 +249,7 @@ class Engine(Closing):
             return
         self._closed = True
         self._pool.shutdown()
-        runtime.close(self._setup)
+        loader.close(self._setup)
         del self._setup
 
     def upscale(
@@ -315,7 +318,7 @@ class Engine(Closing):
         progress: Progress | None,
     ) -> Any:
         """Upscale an array of another library, where it lies."""
-        from .card import arrays
+        from .backends.cuda import arrays
 
         self._check_open()
         give = arrays.like(image)
@@ -334,7 +337,7 @@ class Engine(Closing):
         setup = self._setup
         if self._asked == "auto":  # one window at a time, so a larger one
             setup = replace(setup, tile=max(setup.tile, _lr(DEVICE_TILE_HR, setup.model)))
-        job.process(picture, sink, setup, self._pool, progress, data_range=self._range(data_range))
+        executor.process(picture, sink, setup, self._pool, progress, data_range=self._range(data_range))
         return arrays.give(sink.array, image, card)
 
     def upscale_into(
@@ -426,8 +429,9 @@ class Engine(Closing):
         ArgumentError
             If the file's samples cannot be what `nodata` or `classes` says.
         """
-        from . import filejob, preflight, sampling
-        from .filejob import Pages
+        from .jobs import estimate as preflight
+        from .jobs import file_job, sampling
+        from .jobs.file_job import Pages
 
         start = time.perf_counter()
         todo = self.job(
@@ -441,7 +445,7 @@ class Engine(Closing):
             warnings = sampling.doubts(todo, pages.infos)
             self._ready_for(*pages.infos)
             run = partial(self._run, data_range=self._range(data_range))
-            filejob.upscale(todo, pages, self._plan_for, run, progress)
+            file_job.upscale(todo, pages, self._plan_for, run, progress)
         infos = pages.infos
         seconds = time.perf_counter() - start
         (h, w), s = infos[0].shape, self.scale
@@ -480,7 +484,7 @@ class Engine(Closing):
         SourceMissingError, PictureError, OutputError
             If the source cannot be read.
         """
-        from . import preflight
+        from .jobs import estimate as preflight
 
         self._check_open()
         todo = self.job(source, target, **options)
@@ -508,7 +512,7 @@ class Engine(Closing):
         Two jobs of equal ``facts()`` have the same result.
         """
         output = Output(compress, cog, quality, self._threads)
-        from .filejob import Job
+        from .jobs.file_job import Job
 
         return Job(
             Path(source),
@@ -571,9 +575,9 @@ class Engine(Closing):
             else:
                 picture = SlicedSource(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
             check_layout(self._spec, picture.info.layout)
-            spans = stream.spans_of(region, picture.info.shape)
+            spans = streaming.spans_of(region, picture.info.shape)
             run = partial(self._process, picture, progress=None, data_range=data_range, region=spans)
-            yield from stream.parts(picture.info.scaled(self.scale), run, spans, self.scale)
+            yield from streaming.parts(picture.info.scaled(self.scale), run, spans, self.scale)
 
     def tune(self, progress: Callable[[Trial], None] | None = None) -> list[Trial]:
         """Measure how this machine runs the model fastest, use it, and keep it for next time.
@@ -603,15 +607,15 @@ class Engine(Closing):
     def _tune(self, progress: Callable[[Trial], None] | None) -> list[Trial]:
         setups = [replace(setup, tile=_auto(setup)) for setup in self._loader.layouts(self._setup)]
         before = self._setup
-        self._setup, found = trials.fastest(setups, _lr, self._pool, progress)
+        self._setup, found = autotune.fastest(setups, _lr, self._pool, progress)
         self._spec, self._untuned = self._setup.model, False
         for setup in (before, *setups):
             if setup.networks != self._setup.networks:
-                runtime.forget(setup)
+                loader.forget(setup)
         best = self._setup
         lanes = best.workers // max(1, best.devices)
-        chosen = tuning.Choice(best.tile * self.scale, lanes, best.threads, best.variant)
-        tuning.remember(self._key, chosen)
+        chosen = tuning_cache.Choice(best.tile * self.scale, lanes, best.threads, best.variant)
+        tuning_cache.remember(self._key, chosen)
         return found
 
     @staticmethod
@@ -619,7 +623,7 @@ class Engine(Closing):
         """Return the names of the cards in use, as a measurement is kept for them."""
         if not setup.devices:
             return ""
-        from .card import cuda
+        from .backends.cuda import devices as cuda
 
         names = {d.index: d.name for d in cuda.devices()}
         return " + ".join(names.get(card.index, card.kind) for card in setup.cards)
@@ -649,13 +653,13 @@ class Engine(Closing):
     ) -> None:
         shape = source.info.shape if region is None else (region[0].size, region[1].size)
         self._ready_for(replace(source.info, shape=shape))
-        job.process(
+        executor.process(
             source, sink, self._setup, self._pool, progress,
             region=region, data_range=self._range(data_range),
         )  # fmt: skip
 
     def _plan_for(self, info: PictureInfo, sink: Sink) -> Plan:
-        return job.plan_for(self._setup, info, sink)
+        return executor.plan_for(self._setup, info, sink)
 
     def _run(
         self,
@@ -667,7 +671,7 @@ class Engine(Closing):
         progress: Progress | None,
         data_range: DataRange,
     ) -> None:
-        job.process(
+        executor.process(
             source, sink, self._setup, self._pool, progress,
             plan=plan, first=first, written=written, data_range=data_range,
         )  # fmt: skip

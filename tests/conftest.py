@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from srcnn_rt import selfcheck
-from srcnn_rt.models import bundled
-from tests import models
-from tests.reference import quantise
+from srcnn_rt.execution import self_check
+from srcnn_rt.models.bundled import bundled
+from tests.helpers import models
+from tests.helpers.reference import quantise
 
 # A shell has its background jobs ignore Ctrl-C; here they are asked what they do then.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -48,7 +48,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRCNN_RT_CACHE", str(tmp_path_factory.mktemp("cache")))
         # Tests break models on purpose, and see for themselves what comes of it.
-        patch.setattr(selfcheck, "MOST_MACS", 0)
+        patch.setattr(self_check, "MOST_MACS", 0)
         yield
 
 

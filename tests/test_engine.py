@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import srcnn_rt
-from srcnn_rt import ArgumentError, Engine, PictureError, pipeline
+from srcnn_rt import ArgumentError, Engine, PictureError
+from srcnn_rt.execution import overlap
 from tests.conftest import TEST_MODEL, drawing
-from tests.reference import quantise
+from tests.helpers.reference import quantise
 
 GRAY = quantise(drawing(50, 40, 1)[..., 0], np.uint8)
 
@@ -162,7 +163,7 @@ def test_a_model_with_a_fixed_batch_and_a_period(tmp_path: Path) -> None:
     """A strided last layer (period 4 in HR) and exactly three windows a run."""
     from onnx import helper
 
-    from tests import models
+    from tests.helpers import models
 
     rng = np.random.default_rng(0)
     weights = {"w": rng.integers(-1, 2, (4, 1, 6, 6)).astype(np.float32)}
@@ -198,7 +199,7 @@ def resolved(value: int) -> Future[int]:
 def test_overlap_keeps_order() -> None:
     written: list[tuple[int, int]] = []
     counted: list[int] = []
-    pipeline.overlap(
+    overlap.overlap(
         range(9),
         lambda i: i * 10,
         lambda i, p: (p + i, [resolved(i), resolved(1)]),
@@ -220,7 +221,7 @@ def test_overlap_stops_at_the_first_error(stage: str, background: bool) -> None:
         return i
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(OSError, match=stage):
-        pipeline.overlap(
+        overlap.overlap(
             range(9),
             lambda i: maybe("read", i),
             lambda i, _: (maybe("start", i), [pool.submit(maybe, "compute", i)]),
@@ -246,7 +247,7 @@ def test_overlap_leaves_no_work_behind() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(OSError, match="disk"):
-            pipeline.overlap(
+            overlap.overlap(
                 range(9), lambda i: i, lambda i, p: (p, [pool.submit(slow, i) for _ in range(3)]), write
             )
         count = len(finished)
@@ -268,6 +269,6 @@ def test_a_buffer_is_written_before_it_is_filled_again() -> None:
         time.sleep(0.01)
         stored.append(i)
 
-    pipeline.overlap(range(12), lambda i: i, start, write)
+    overlap.overlap(range(12), lambda i: i, start, write)
     assert all(seen)
     assert stored == list(range(12))

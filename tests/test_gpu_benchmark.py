@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srcnn_rt import spec
+from srcnn_rt.models import spec
 from tests.conftest import drawing
-from tests.reference import quantise
+from tests.helpers.reference import quantise
 
 ROOT = Path(__file__).parent.parent
 MODEL = "srcnn-915-x2"

@@ -16,7 +16,7 @@ import rasterio
 from rasterio.windows import Window
 
 from srcnn_rt import Engine
-from tests.test_exactness import oracle
+from tests.execution.test_exactness import oracle
 
 pytestmark = [
     pytest.mark.slow,

@@ -131,7 +131,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 def test_sources_for_zarr_load_it_when_one_is_opened() -> None:
-    assert not loaded_by("import srcnn_rt.io.arrays, srcnn_rt.io.zarr.omezarr") & {"zarr", "h5py", "dask"}
+    assert not loaded_by("import srcnn_rt.io.array_like, srcnn_rt.io.zarr.writer") & {"zarr", "h5py", "dask"}
 
 
 def test_upscaling_a_png_needs_neither_torch_nor_rasterio(tmp_path: Path) -> None:

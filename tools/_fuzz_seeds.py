@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from srcnn_rt.image.info import SAMPLE_TYPES
 from srcnn_rt.io import PICTURE_SUFFIXES
-from srcnn_rt.picture import SAMPLE_TYPES
 
 ROOT = Path(__file__).parent.parent
 H, W = 20, 24
@@ -325,7 +325,7 @@ def _zarr() -> Seeds:
     """Folders, each packed into one tar file."""
     import zarr
 
-    from tests.zarrs import ome_zarr
+    from tests.helpers.zarrs import ome_zarr
 
     found: Seeds = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -387,9 +387,9 @@ def _member(name: str, body: bytes) -> tuple[tarfile.TarInfo, io.BytesIO]:
 def _models(cache: Path) -> Seeds:
     from onnx import helper
 
-    from srcnn_rt import spec
-    from srcnn_rt.models import bundled
-    from tests import models
+    from srcnn_rt.models import spec
+    from srcnn_rt.models.bundled import bundled
+    from tests.helpers import models
 
     found = {name: spec.read(name)[0] for name in ("bicubic-x2", "bicubic-x3")}
     found["bundled"] = bundled()["srcnn-915-x2"].read_bytes()

@@ -13,12 +13,14 @@ from typing import Any
 
 import onnx
 
-from srcnn_rt import ModelSpec, evaluate, spec
-from srcnn_rt.train.export import export
-from srcnn_rt.train.recipe import RECIPES, TrainConfig
-from srcnn_rt.train.run import RunFolder
+from srcnn_rt import ModelSpec
+from srcnn_rt.evaluation import runner
+from srcnn_rt.exporting.checkpoint import export
+from srcnn_rt.models import spec
+from srcnn_rt.training.recipe import RECIPES, TrainConfig
+from srcnn_rt.training.run_folder import RunFolder
 
-MODELS = Path(spec.__file__).parent / "models"
+MODELS = Path(spec.__file__).parent / "bundled"
 
 CARD = """# {name}
 
@@ -75,22 +77,22 @@ PAPER = {
 }
 
 
-def measure(target: Path, described: ModelSpec, folders: list[Path]) -> list[evaluate.Result]:
+def measure(target: Path, described: ModelSpec, folders: list[Path]) -> list[runner.Result]:
     """Measure a model beside its baselines; a colour model in RGB too, beside the luminance one."""
     results = []
     for channels in ("y", "rgb") if described.channels == 3 else ("y",):
-        protocol = evaluate.protocol_for(described, channels, None)
-        methods = [*evaluate.baselines(protocol), evaluate.model_method(target, "cpu")]
+        protocol = runner.protocol_for(described, channels, None)
+        methods = [*runner.baselines(protocol), runner.model_method(target, "cpu")]
         if channels == "rgb":
-            methods.insert(-1, evaluate.model_method(f"srcnn-955-x{described.scale}", "cpu"))
-        results += [evaluate.evaluate(f, methods, protocol, log=print) for f in folders]
+            methods.insert(-1, runner.model_method(f"srcnn-955-x{described.scale}", "cpu"))
+        results += [runner.evaluate(f, methods, protocol, log=print) for f in folders]
         for method in methods:
             with method.closing:
                 pass
     return results
 
 
-def table(results: list[evaluate.Result], described: ModelSpec) -> str:
+def table(results: list[runner.Result], described: ModelSpec) -> str:
     """Draw scores as a Markdown table, the paper's beside them where it has any."""
     plain = str(results[0].protocol.degradation) == "bicubic" and described.channels == 1
     published = PAPER.get((described.architecture, described.scale), {}) if plain else {}

@@ -40,9 +40,10 @@ if str(ROOT) not in sys.path:
 
 import numpy as np  # noqa: E402
 
-from srcnn_rt import Engine, SrcnnError, program, rewrite, spec  # noqa: E402
-from srcnn_rt.geometry import Span  # noqa: E402
+from srcnn_rt import Engine, SrcnnError  # noqa: E402
 from srcnn_rt.io import Source, open_source  # noqa: E402
+from srcnn_rt.models import optimize, prepare, spec  # noqa: E402
+from srcnn_rt.tiling.geometry import Span  # noqa: E402
 from tools import _fuzz_mutate, _fuzz_seeds  # noqa: E402
 
 CACHE = ROOT / "scratch" / "fuzz"
@@ -148,8 +149,8 @@ def _try_model(path: Path, number: int) -> None:
     whole = number % 4 == 0
     if not whole:
         data, described = spec.load(path)
-        if len(spec.parse(data).graph.node) <= program.MOST_NODES:
-            rewrite.optimise(spec.parse(data))  # by itself, for `prepare` would hide what fails
+        if len(spec.parse(data).graph.node) <= prepare.MOST_NODES:
+            optimize.optimise(spec.parse(data))  # by itself, for `prepare` would hide what fails
         described.summary()
     with Engine(path, "cpu", 16, threads=1, whole=whole) as engine:
         picture = np.full((13, 17, engine.spec.channels), 0.5, np.float32)

@@ -114,7 +114,7 @@ for name in (signal.SIGINT, signal.SIGTERM):  # a shell has its background jobs 
 from srcnn_rt import Engine, render
 from srcnn_rt.io import spool
 from srcnn_rt.io.tiff import target as tiff
-from srcnn_rt.journal import Journal
+from srcnn_rt.jobs.journal import Journal
 tiff._Page.max_bytes = spool.SpoolTarget.max_bytes = {bytes}
 log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 add = Journal.add

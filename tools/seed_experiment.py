@@ -12,11 +12,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from srcnn_rt import SrcnnError, evaluate
-from srcnn_rt.report import per_picture
-from srcnn_rt.train.export import export
-from srcnn_rt.train.loop import Status, train
-from srcnn_rt.train.recipe import RECIPES, TrainConfig
+from srcnn_rt import SrcnnError
+from srcnn_rt.evaluation import runner
+from srcnn_rt.evaluation.tables import per_picture
+from srcnn_rt.exporting.checkpoint import export
+from srcnn_rt.training.loop import Status, train
+from srcnn_rt.training.recipe import RECIPES, TrainConfig
 
 SPLIT = Path(__file__).parent / "t91_split.txt"
 
@@ -59,7 +60,7 @@ def main() -> None:
     def show(status: Status) -> None:
         print(f"{status.part:4.0%} step {status.step}: loss {status.loss:.6f}", end="\r", flush=True)
 
-    methods = evaluate.baselines(protocol := evaluate.Protocol(args.scale))
+    methods = runner.baselines(protocol := runner.Protocol(args.scale))
     try:
         for name, recipe in RECIPES.items():
             run = args.out / f"915-{name}"
@@ -79,8 +80,8 @@ def main() -> None:
                 print(f"\n{name}: {outcome.step} steps of {config.batch} crops in {args.minutes:g} minutes")
             model = run / f"9-1-5 {name}.onnx"
             export(run / "last.pt", model, overwrite=True)
-            methods.append(evaluate.model_method(model, "cpu"))
-        result = evaluate.evaluate(folders["test"], methods, protocol)
+            methods.append(runner.model_method(model, "cpu"))
+        result = runner.evaluate(folders["test"], methods, protocol)
     except SrcnnError as error:
         sys.exit(f"error: {error}")
     print(per_picture(result))

@@ -26,8 +26,8 @@ def curves(runs: tuple[Path, ...], output: Path) -> None:
     srcnn-rt curves runs/955-x3 -o curves.png
     """
     try:
-        from ..figures import draw_curves
-        from ..train.run import RunFolder
+        from ..plotting.figures import draw_curves
+        from ..training.run_folder import RunFolder
     except ImportError as error:
         missing("curves", "torch and matplotlib", error)
     try:

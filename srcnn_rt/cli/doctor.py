@@ -64,7 +64,7 @@ def doctor(as_json: bool) -> None:
 
 def examine() -> dict[str, Any]:
     """Collect what `doctor` prints. A provider ``"works"`` or the value says why it does not."""
-    from ..session import available_threads
+    from ..backends.onnxruntime import available_threads
 
     memory = {}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -94,17 +94,17 @@ def _version(name: str) -> str:
 
 def _cards() -> dict[str, str]:
     """Say what the driver is for, what ONNX Runtime was built for, and which cards there are."""
-    from ..card import cuda
+    from ..backends.cuda import devices
+    from ..backends.onnxruntime import runtime
     from ..errors import SrcnnError
-    from ..session import runtime
 
-    found = {"driver": f"for CUDA {version}" if (version := cuda.driver_version()) else "none"}
+    found = {"driver": f"for CUDA {version}" if (version := devices.driver_version()) else "none"}
     try:
         built = getattr(runtime(), "cuda_version", "")
         found["onnxruntime"] = f"built for CUDA {built}" if built else "built without CUDA"
     except SrcnnError as error:
         found["onnxruntime"] = str(error)
-    for card in cuda.devices():
+    for card in devices.devices():
         found[f"device {card.index}"] = (
             f"{card.name}, {card.memory / 2**30:.1f} GiB, compute capability {card.capability}, "
             f"{card.processors} multiprocessors"
@@ -129,7 +129,7 @@ def _try_provider(name: str) -> str:
 
 def _try_fast() -> str:
     """Say whether precision fast is offered here, or why not."""
-    from ..session_openvino import missing
+    from ..backends.openvino import missing
 
     return missing(bfloat16=True) or "works"
 

@@ -12,14 +12,14 @@ import click
 
 from ..errors import ArgumentError, OutputError, SrcnnError
 from .extras import sparse_method
-from .runs import Runs, run_options
+from .runtime_options import Runs, run_options
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..evaluate import Method, Protocol
-    from ..protocol import Channels
+    from ..evaluation.protocol import Channels
+    from ..evaluation.runner import Method, Protocol
 
 
 @click.command("eval")
@@ -67,8 +67,8 @@ def evaluate(
 
     Exit status: 0 done (skipped files are named), 1 nothing could be measured, 2 wrong usage.
     """
-    from .. import evaluate as measure
-    from ..report import Sheet, per_picture, summary
+    from ..evaluation import runner as measure
+    from ..evaluation.tables import Sheet, per_picture, summary
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -109,10 +109,10 @@ def _groups(
     runs: Runs,
 ) -> dict[Protocol, list[Method]]:
     """Put models together that are measured in one protocol, in the order they were named."""
-    from .. import evaluate as measure
-    from .. import spec
-    from ..models import bundled
-    from ..protocol import Degradation
+    from ..evaluation import runner as measure
+    from ..evaluation.protocol import Degradation
+    from ..models import spec
+    from ..models.bundled import bundled
 
     groups: dict[Protocol, list[Method]] = {}
     for name in models or bundled():

@@ -12,7 +12,7 @@ import click
 from ..errors import SrcnnError
 
 if TYPE_CHECKING:
-    from ..spec import ModelSpec
+    from ..models.spec import ModelSpec
 
 IO = ("u8", "u16", "f32")
 LAYOUTS = ("gray", "graya", "rgb", "rgba")
@@ -58,7 +58,8 @@ def export(
     srcnn-rt export srcnn_x3.pth --scale 3
     srcnn-rt export srcnn-915-x2 --io u8 --layout rgba -o bytes.onnx
     """
-    from .. import pixelfile, spec
+    from ..exporting import image_model
+    from ..models import spec
 
     ready = spec.is_model(str(source))
     if io is None and (layout or model_range):
@@ -85,7 +86,7 @@ def export(
             if not ready:
                 model = Path(folder) / f"{source.stem}.onnx"
                 _checkpoint(source, model, scale, overwrite=False)
-            done = pixelfile.export(
+            done = image_model.export(
                 str(model), target, io, layout, model_range=model_range, overwrite=overwrite
             )
         click.echo(
@@ -99,7 +100,7 @@ def export(
 
 def _checkpoint(source: Path, target: Path, scale: int | None, overwrite: bool) -> ModelSpec:
     try:
-        from ..train.export import export as export_checkpoint
+        from ..exporting.checkpoint import export as export_checkpoint
     except ImportError as error:
         click.echo(f'error: export needs torch ({error}); type: pip install "srcnn-rt[train]"', err=True)
         sys.exit(1)
@@ -113,7 +114,7 @@ def _what(spec: ModelSpec) -> str:
 
 def _why_whole(model: Path) -> str:
     """Return why a model that was just written cannot be tiled."""
-    from .. import spec
+    from ..models import spec
 
     try:
         spec.load(model)

@@ -11,7 +11,7 @@ import click
 from ..errors import RuntimeMissingError
 
 if TYPE_CHECKING:
-    from ..evaluate import Method
+    from ..evaluation.runner import Method
 
 
 def missing(command: str, needs: str, error: ImportError, extra: str = "train") -> NoReturn:
@@ -29,10 +29,10 @@ def sparse_method(path: Path) -> tuple[Method, int]:
         If scikit-learn is not installed.
     SourceMissingError, ModelError
     """
-    from ..evaluate import Method
+    from ..evaluation.runner import Method
 
     try:
-        from ..train.sparse import SparseCoder
+        from ..training.sparse_coding import SparseCoder
     except ImportError as error:
         raise RuntimeMissingError(
             f'{path}: a dictionary needs scikit-learn ({error}); type: pip install "srcnn-rt[train]"'

@@ -33,10 +33,10 @@ def filters(model: str, output: Path | None, plain: bool, as_json: bool) -> None
     srcnn-rt filters srcnn-915-x3 -o filters.png
     """
     try:
-        from ..figures import draw_filters
+        from ..plotting.figures import draw_filters
     except ImportError as error:
         missing("filters", "matplotlib", error, "plot")
-    from ..filters import first_layer
+    from ..plotting.filters import first_layer
 
     try:
         name, found = first_layer(model, plain=plain)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ArgumentError, PictureError, SourceMissingError
-from ..filejob import Job
 from ..io import is_picture, is_picture_name
-from ..manifest import Manifest
+from ..jobs.file_job import Job
+from ..jobs.manifest import Manifest
 
 _SUFFIXES = {"tif": (".tif", ".tiff"), "jpg": (".jpg", ".jpeg")}
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import SrcnnError
-from .shaping import shaping_options
+from .interface_options import shaping_options
 
 if TYPE_CHECKING:
-    from ..graph import Shaping
-    from ..spec import ModelSpec
-    from ..verify import Check
+    from ..evaluation.seam_check import Check
+    from ..models.analysis import Shaping
+    from ..models.spec import ModelSpec
 
 
 @click.command()
@@ -32,8 +32,8 @@ def inspect(model: str, prove: bool, shape: dict[str, Any], as_json: bool) -> No
     srcnn-rt inspect srcnn-915-x3
     srcnn-rt inspect model.onnx --verify --json
     """
-    from .. import spec
-    from ..graph import Shaping
+    from ..models import spec
+    from ..models.analysis import Shaping
 
     try:
         shaping = Shaping.of(shape["inputs"], shape["output"], shape["channel_order"])
@@ -62,11 +62,11 @@ def _run_as(data: bytes, described: ModelSpec) -> dict[str, Any]:
 
     Executed multiply-accumulates count the lanes of a vector unit that compute for nothing.
     """
-    from .. import program
-    from ..rewrite.cost import work
-    from ..spec import parse
+    from ..models import prepare
+    from ..models.optimize.cpu_cost import work
+    from ..models.spec import parse
 
-    ready = program.prepare(data, described)
+    ready = prepare.prepare(data, described)
     before, after = work(parse(data)), work(parse(ready.data))
     return {
         "rewritten": ready.rewritten,
@@ -77,7 +77,7 @@ def _run_as(data: bytes, described: ModelSpec) -> dict[str, Any]:
 
 
 def _prove(model: str, shaping: Shaping) -> list[Check]:
-    from ..verify import verify
+    from ..evaluation.seam_check import verify
 
     return verify(model, shaping)
 

@@ -16,8 +16,8 @@ def models(as_json: bool) -> None:
     srcnn-rt models
     srcnn-rt models --json
     """
-    from .. import spec
-    from ..models import bundled
+    from ..models import spec
+    from ..models.bundled import bundled
 
     specs = [spec.load(name)[1] for name in bundled()]
     if as_json:

@@ -52,10 +52,10 @@ def sparse(
     srcnn-rt eval --data set5 --model sparse-x3.npz --model srcnn-915-x3
     """
     try:
-        from ..train.sparse import learn
+        from ..training.sparse_coding import learn
     except ImportError as error:
         missing("sparse", "scikit-learn", error)
-    from ..protocol import list_pictures
+    from ..evaluation.protocol import list_pictures
 
     def say(line: str) -> None:
         click.echo(line, err=True)

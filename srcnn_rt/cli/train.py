@@ -17,8 +17,8 @@ from ..errors import ArgumentError, SrcnnError
 from .extras import missing
 
 if TYPE_CHECKING:
-    from ..train.loop import Status
-    from ..train.recipe import TrainConfig
+    from ..training.loop import Status
+    from ..training.recipe import TrainConfig
 
 INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 LINE_EVERY = 30.0  # seconds between lines where there is no terminal
@@ -91,7 +91,7 @@ def train(out: str, resume: bool, quiet: bool, **given: Any) -> None:
     stopped by Ctrl-C with everything saved.
     """
     try:
-        from ..train.loop import train as run
+        from ..training.loop import train as run
     except ImportError as error:
         missing("train", "torch", error)
     values = {k: v for k, v in given.items() if v not in (None, ())}
@@ -127,7 +127,7 @@ def train(out: str, resume: bool, quiet: bool, **given: Any) -> None:
 
 def _configured(out: str, values: dict[str, Any]) -> TrainConfig:
     """Put the recipe's values and the ones that were given together."""
-    from ..train.recipe import RECIPES, TrainConfig
+    from ..training.recipe import RECIPES, TrainConfig
 
     for name in ("data", "scale"):
         if name not in values:
@@ -138,7 +138,7 @@ def _configured(out: str, values: dict[str, Any]) -> TrainConfig:
 
 def _resumed(out: Path, values: dict[str, Any]) -> TrainConfig:
     """Return the configuration of the run in a folder; only what is harmless may be changed."""
-    from ..train.run import RunFolder
+    from ..training.run_folder import RunFolder
 
     config: TrainConfig = RunFolder(out).read()["config"]
     for name, value in values.items():

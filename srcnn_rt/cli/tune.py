@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import SrcnnError
-from .runs import Runs, run_options
+from .runtime_options import Runs, run_options
 
 if TYPE_CHECKING:
-    from ..trials import Trial
+    from ..execution.autotune import Trial
 
 
 @click.command()
@@ -33,8 +33,9 @@ def tune(models: tuple[str, ...], runs: Runs, as_json: bool) -> None:
     srcnn-rt tune srcnn-955-x2 --precision fast
     srcnn-rt tune --provider cuda --device 1
     """
-    from .. import spec, tuning
+    from ..backends import tuning_cache
     from ..engine import Engine
+    from ..models import spec
 
     for model in models or (spec.default_model(None),):
         try:
@@ -59,7 +60,7 @@ def tune(models: tuple[str, ...], runs: Runs, as_json: bool) -> None:
                 json.dumps({"model": model, "best": asdict(best), "trials": [asdict(t) for t in trials]})
             )
         else:
-            click.echo(f"{_line(best, scale).strip()}: the fastest, kept in {tuning.folder()}")
+            click.echo(f"{_line(best, scale).strip()}: the fastest, kept in {tuning_cache.folder()}")
 
 
 def _line(trial: Trial, scale: int) -> str:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ArgumentError, SrcnnError
-from .runs import Runs, run_options
-from .shaping import shaping_options
+from .interface_options import shaping_options
+from .runtime_options import Runs, run_options
 
 if TYPE_CHECKING:
     from ..engine import Engine
-    from ..outcome import Report
+    from ..jobs.report import Report
 
 # Holds the source tiles that two rows of chunks share, up to some 50,000 pixels of width.
 GDAL_CACHE_MB = "32"
@@ -51,10 +51,10 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
     name = "VALUE|none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from ..io import nodata
+        from ..io.metadata import nodata_tag
 
         try:
-            return nodata.parse(str(value))
+            return nodata_tag.parse(str(value))
         except ArgumentError as error:
             self.fail(str(error), param, ctx)
 
@@ -162,10 +162,11 @@ def upscale(
     """
     # Before GDAL is loaded: its block cache would take 5% of the machine's memory.
     os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
-    from .. import sampling, spec
     from ..engine import Engine
-    from ..estimates import lines
     from ..io import is_picture, make_folder
+    from ..jobs import sampling
+    from ..jobs.estimate_text import lines
+    from ..models import spec
     from .inputs import Queue, expand, output_folder, targets
 
     if best and model is not None:
@@ -265,25 +266,25 @@ def _tell(
     engine: Engine, sources: Sequence[Path], targets: Sequence[Path], settings: dict[str, Any], as_json: bool
 ) -> int:
     """Print what pictures will take; return how many cannot be done."""
-    from .. import estimates, sampling
+    from ..jobs import estimate_text, sampling
 
     found, failed = [], 0
     for source, target in zip(sources, targets, strict=True):
         try:
             expected = engine.estimate(source, target, **settings)
             found.append(expected)
-            click.echo(json.dumps(asdict(expected)) if as_json else "\n".join(estimates.lines(expected)))
+            click.echo(json.dumps(asdict(expected)) if as_json else "\n".join(estimate_text.lines(expected)))
             for line in sampling.doubts(engine.job(source, target, **settings)):
                 click.echo(f"warning: {line}", err=True)
-            estimates.refuse(expected)
+            estimate_text.refuse(expected)
         except (SrcnnError, MemoryError) as error:
             failed += 1
             _fail(error, as_json, str(source))
     if len(found) > 1:
         try:
             if not as_json:
-                click.echo("\n".join(estimates.total_lines(estimates.total(found))))
-            estimates.check_total(found)
+                click.echo("\n".join(estimate_text.total_lines(estimate_text.total(found))))
+            estimate_text.check_total(found)
         except SrcnnError as error:
             failed += 1
             _fail(error, as_json, None)

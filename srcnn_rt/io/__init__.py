@@ -1,7 +1,8 @@
 """Sources and sinks: the only place that knows file names and formats."""
 
-from .base import Record, Sink, Source, Target
-from .files import (
+from .in_memory import ArraySink, ArraySource, array_source
+from .protocols import Record, Sink, Source, Target
+from .registry import (
     PICTURE_SUFFIXES,
     TIFF_COMPRESSIONS,
     Output,
@@ -14,7 +15,6 @@ from .files import (
     open_source,
     page_count,
 )
-from .memory import ArraySink, ArraySource, array_source
 
 __all__ = [
     "PICTURE_SUFFIXES",

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._system.safe_files import clear_workspace, interruptible, open_own, workspace
 from ..errors import OutputError
-from ..geometry import Span
-from ..ownfile import clear_workspace, interruptible, open_own, workspace
-from ..picture import PictureInfo
-from .base import Record
+from ..image.info import PictureInfo
+from ..tiling.geometry import Span
+from .protocols import Record
 
 # Pictures of fewer bytes are simply kept in memory.
 LEAST_BYTES = 4 * 2**20

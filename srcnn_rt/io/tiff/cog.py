@@ -14,11 +14,11 @@ import numpy as np
 from rasterio.enums import Resampling
 from rasterio.shutil import copy
 
+from ..._system.safe_files import workspace
 from ...errors import OutputError
-from ...ownfile import workspace
-from . import head as tiff_head
-from .head import TILE_OFFSETS, Directory
-from .source import open_quietly
+from . import ifd as tiff_head
+from .ifd import TILE_OFFSETS, Directory
+from .reader import open_quietly
 
 BLOCK = 512
 _PADDING = "SRCNN_RT_PADDING"

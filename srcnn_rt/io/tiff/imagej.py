@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .head import BYTE, LONG, Directory, Field, numbers
+from .ifd import BYTE, LONG, Directory, Field, numbers
 
 _COUNTS, _BLOCK = 50838, 50839
 _BIG, _LITTLE = b"IJIJ", b"JIJI"

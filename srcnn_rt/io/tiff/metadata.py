@@ -6,13 +6,13 @@ from typing import Any
 
 from rasterio.transform import Affine
 
-from ...picture import Metadata, Reading
-from .. import exif, xmp
-from ..found import decode_text
-from . import head as tiff_head
+from ...image.info import Metadata, Reading
+from ..metadata import exif, xmp
+from ..metadata.header import decode_text
+from . import ifd as tiff_head
 from . import imagej, photoshop
-from .head import Directory
-from .kinds import PALETTE, PHOTOMETRIC, Kind
+from .ifd import Directory
+from .photometric import PALETTE, PHOTOMETRIC, Kind
 
 # What TIFF's own fields are called among a picture's texts, by GDAL's names for them.
 TEXTS = {

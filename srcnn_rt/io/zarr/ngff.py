@@ -19,7 +19,7 @@ import numpy as np
 
 from ..._version import __version__
 from ...errors import PictureError
-from ...picture import Layout, top_of_value
+from ...image.info import Layout, top_of_value
 
 LETTERS = "tczyx"
 _ALPHA = "alpha"

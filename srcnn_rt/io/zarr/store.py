@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...errors import PictureError, RuntimeMissingError, SourceMissingError
-from ...picture import SAMPLE_TYPES
+from ...image.info import SAMPLE_TYPES
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_SIDE = 2**24

@@ -1,0 +1,1 @@
+"""What the operating system offers: safe files, memory, processors."""

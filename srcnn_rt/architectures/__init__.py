@@ -1,0 +1,1 @@
+"""Networks in torch, and the checkpoints that hold their weights."""

@@ -1,0 +1,331 @@
+"""ONNX Runtime on a card: lanes of windows that overlap on the bus and the card.
+
+A lane is a session with a stream of its own and buffers at fixed addresses: windows are sent as they stand
+in the picture, the graph makes the finished samples of them (`pixels`), and these are fetched, all queued on
+the lane's stream. While one lane computes, another's windows are on the bus and a third's are cut and put in
+their place by the processor. The weights are small, so a session a lane costs little; it is what gives every
+lane its stream.
+
+The rest of the package sees a card through `cuda.Card` only, so all of this runs in the tests on a stand-in
+whose memory is the host's.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import DeviceError, ModelError, OutOfMemoryError, SrcnnError
+from ...image.info import Layout
+from ...models.image_graph import picture_graph
+from ...models.optimize.tensor_core_cost import widest
+from ...models.prepare import Program
+from ...models.spec import parse
+from ..onnxruntime import create, failure, runtime
+from .devices import Buffer, Card, Stream
+
+Source = Literal["windows", "gather"]
+# What ONNX Runtime says where a node would run on the processor and must not.
+_FALLBACK = "fallback to CPU EP has been explicitly disabled"
+Key = tuple[Layout, np.dtype[Any], Source]
+
+# Search by cuDNN's own rules: windows have one shape, and trying everything takes seconds and memory. The
+# arena grows by what is asked for, not to the next power of two, so that --gpu-memory means what it says.
+OPTIONS = {
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "cudnn_conv_use_max_workspace": "1",
+    "prefer_nhwc": "1",  # what tensor cores read
+    "arena_extend_strategy": "kSameAsRequested",
+}
+_LONGEST = 2**31 - 1  # ONNX Runtime's elementwise kernels count samples in 32 bits
+_parked: list[Any] = []  # what was on cards that broke: to let go of it would fail, or end the process
+
+
+class CardNetwork:
+    """One model on one card; several lanes of it may run at once, each in a thread.
+
+    Parameters
+    ----------
+    card
+    program : the graph of float32 windows that is run
+    half : whether its layers are in float16
+    memory : bytes of the card that all lanes together may take for activations; None for no limit
+    lanes : how many there will be at once
+
+    Attributes
+    ----------
+    provider : "cuda"
+    threads : 1; a lane keeps one thread of the processor busy
+    card
+    failed : what the card said when it broke, or None
+    """
+
+    provider = "cuda"
+    threads = 1
+
+    def __init__(
+        self,
+        card: Card,
+        program: Program,
+        *,
+        half: bool = False,
+        memory: int | None = None,
+        lanes: int = 1,
+    ) -> None:
+        self.card = card
+        self.failed: str | None = None
+        self._program, self._half = program, half
+        # Without TF32 ONNX Runtime has cuDNN leave the tensor cores alone, for float16 too. What stays in
+        # float32 around such a network is written so that TF32 does it no harm (`Steps`).
+        self._options = {**OPTIONS, "use_tf32": "1" if half else "0"}
+        if memory is not None:
+            self._options["gpu_mem_limit"] = str(memory // lanes)
+        self._models: dict[Key, bytes] = {}
+        self._idle: dict[Key, list[Lane]] = {}
+        self._lock = threading.Lock()
+        self._stopping, self._closed = threading.Event(), False
+        self._running: list[Any] = []
+        self._arrival: Stream | None = None
+        try:
+            self._widest = widest(parse(program.data))
+        except ModelError:  # a model that was not understood
+            self._widest = 1.0
+
+    @property
+    def arrival(self) -> int:
+        """A stream on which the owners of arrays have them ready."""
+        with self._lock:
+            if self._arrival is None:
+                self._arrival = self.card.stream()
+            return self._arrival.handle
+
+    def lane(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> Lane:
+        """Return a lane for pictures of a kind; it is given back by `Lane.close`.
+
+        Raises
+        ------
+        ProviderError, DeviceError, OutOfMemoryError, ModelError
+        """
+        key = layout, dtype, source
+        with self._lock:
+            if self._idle.get(key):
+                return self._idle[key].pop()
+            if key not in self._models:
+                self._models[key] = self._graph(*key)
+            data = self._models[key]
+        try:
+            with self.card.current():
+                made = Lane(self, key, data, self._options)
+        except DeviceError as error:
+            self.failed = str(error)
+            raise
+        with self._lock:
+            self._running.append(made.running)
+        return made
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
+        """Give what runs the network itself on (N, C, h, w) windows from and to host memory, slowly.
+
+        Raises
+        ------
+        ProviderError, DeviceError, OutOfMemoryError, ModelError
+        """
+        stream = self.card.stream()
+        with self.card.current():
+            held = [_on(self.card, stream.handle, self._program.data, self._options)]
+            name = held[0].get_inputs()[0].name
+
+            def run(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+                try:
+                    (out,) = held[0].run(None, {name: windows})
+                except Exception as error:  # the runtime's errors share no other base class
+                    raise failure("ONNX Runtime", windows.shape, error) from error
+                return np.ascontiguousarray(out, dtype=np.float32)
+
+            try:
+                yield run
+            finally:
+                held.clear()  # before its stream
+
+    def check_size(self, pixels: int) -> None:
+        """Refuse runs of so many output pixels that a layer has more samples than can be counted.
+
+        Raises
+        ------
+        OutOfMemoryError
+        """
+        if pixels * self._widest > _LONGEST:
+            raise OutOfMemoryError(f"{pixels} pixels at once are more than ONNX Runtime counts on a card")
+
+    def give_back(self, lane: Lane) -> None:
+        """Keep a lane for the next picture of its kind, unless the card broke."""
+        with self._lock:
+            if self.failed is None and not self._closed:
+                self._idle.setdefault(lane.key, []).append(lane)
+                return
+            self._running.remove(lane.running)
+        if self.failed is None:
+            lane.release()
+        else:
+            _parked.append(lane)
+
+    def forget(self) -> None:
+        """Let go of the lanes that wait for a picture, and of the memory they hold."""
+        with self._lock:
+            lanes = [lane for kind in self._idle.values() for lane in kind]
+            self._idle.clear()
+            for lane in lanes:
+                self._running.remove(lane.running)
+        for lane in lanes:
+            if self.failed is None:
+                lane.release()
+            else:
+                _parked.append(lane)
+
+    def close(self) -> None:
+        """Let go of everything; lanes that still work are let go of when they are given back."""
+        self._closed = True
+        self.forget()
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """While in it, runs end as soon as they can, with an error."""
+        self._stopping.set()
+        with self._lock:
+            running = list(self._running)
+        for options in running:
+            options.terminate = True
+        try:
+            yield
+        finally:
+            for options in running:
+                options.terminate = False
+            self._stopping.clear()
+
+    def check_running(self) -> None:
+        """Raise `ModelError` while runs are to end."""
+        if self._stopping.is_set():
+            raise ModelError("the run was interrupted")
+
+    def _graph(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> bytes:
+        # Codes of 8 bits are exact in TF32, and what it makes of their weights is a tenth of a code.
+        split = self._half and dtype != np.uint8
+        model = parse(self._program.data)
+        made = picture_graph(model, self._program.spec, layout, dtype, source=source, split=split)
+        return bytes(made.SerializeToString())
+
+
+class Lane:
+    """A session, its stream, and what is bound to it. Not safe for several threads at once.
+
+    Attributes
+    ----------
+    key : layout, type and source of the pictures it is for
+    stream : of the card
+    running : ONNX Runtime's options of its runs
+    """
+
+    def __init__(self, network: CardNetwork, key: Key, data: bytes, options: dict[str, str]) -> None:
+        self.key, self._network = key, network
+        self.card = network.card
+        self._stream: Stream | None = self.card.stream()
+        self.stream = self._stream.handle
+        self._session = _on(self.card, self.stream, data, options)
+        self._inputs = [v.name for v in self._session.get_inputs()]
+        self._output = self._session.get_outputs()[0].name
+        self.running = runtime().RunOptions()
+        self.running.log_severity_level = 4  # failures come as exceptions
+        # This lane waits for its stream itself, once, after the result is on its way.
+        self.running.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._bound: Any = None
+        self._binding: Any = None
+        self._held: dict[str, tuple[Buffer, NDArray[np.uint8]]] = {}
+
+    def room(self, name: str, shape: tuple[int, ...], dtype: Any) -> tuple[int, NDArray[Any]]:
+        """Return an address on the card and pinned host memory for an array; the same while it fits."""
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        held = self._held.get(name)
+        if held is None or held[0].size < size:
+            self._held.pop(name, None)
+            self._held[name] = held = (self.card.memory(size), self.card.pinned(size))
+        return held[0].pointer, held[1][:size].view(dtype).reshape(shape)
+
+    def bind(
+        self, inputs: list[tuple[Any, tuple[int, ...], int]], output: tuple[Any, tuple[int, ...], int]
+    ) -> None:
+        """Tell where inputs, in the graph's order, and the output lie: (dtype, shape, address)."""
+        if self._bound == (inputs, output):
+            return
+        binding = self._session.io_binding()
+        for name, (dtype, shape, pointer) in zip(self._inputs, inputs, strict=True):
+            binding.bind_input(name, self.card.kind, self.card.index, np.dtype(dtype).type, shape, pointer)
+        dtype, shape, pointer = output
+        binding.bind_output(
+            self._output, self.card.kind, self.card.index, np.dtype(dtype).type, shape, pointer
+        )
+        self._binding, self._bound = binding, (list(inputs), output)
+
+    def compute(self) -> None:
+        """Queue the graph on the lane's stream.
+
+        Raises
+        ------
+        OutOfMemoryError, DeviceError, ModelError
+        """
+        self._network.check_running()
+        try:
+            self._session.run_with_iobinding(self._binding, self.running)
+        except Exception as error:  # the runtime's errors share no other base class
+            raise failure("ONNX Runtime", self._bound[1][1], error) from error
+
+    def close(self) -> None:
+        """Give it back, with nothing under way; it must not be used any more."""
+        if self._network.failed is None:
+            with suppress(SrcnnError):  # after an error its copies may still go on
+                self.card.wait(self.stream)
+        self._network.give_back(self)
+
+    def release(self) -> None:
+        """Let go of the session, then of the buffers, then of the stream that both used."""
+        with self.card.current():
+            self._binding = self._bound = None
+            self._session = None
+            self._held.clear()
+            self._stream = None
+
+    def __del__(self) -> None:
+        # Of an engine that nobody closed: else the stream could go first.
+        if not sys.is_finalizing() and getattr(self, "_session", None) is not None:
+            with suppress(SrcnnError):
+                self.release()
+
+
+def _on(card: Card, stream: int, data: bytes, options: dict[str, str]) -> Any:
+    """Return a session on a card, of all nodes if that can be; else it is said once."""
+    try:
+        session, partly = create(data, card.providers(stream, options), 1, card.strict), False
+    except ModelError as error:
+        if _FALLBACK not in str(error):
+            raise
+        session, partly = create(data, card.providers(stream, options), 1), True
+    card.check(session)  # the same is said where the whole provider did not start
+    if partly:
+        say_once("part of the model cannot run on the card, and runs on the processor: expect it to be slow")
+    return session
+
+
+@cache
+def say_once(text: str) -> None:
+    """Warn, unless it was said before in this process."""
+    warnings.warn(text, RuntimeWarning, stacklevel=3)

@@ -1,0 +1,1 @@
+"""How good a model is, and the proof that it is seam-free."""

@@ -1,0 +1,1 @@
+"""Checkpoints and models written as ONNX files."""

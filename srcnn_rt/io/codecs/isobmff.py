@@ -1,0 +1,182 @@
+"""Boxes of the ISO base media format: AVIF is a meta box and its items, JPEG XL a row of boxes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..metadata.header import MAX_BLOCK, DamagedError
+
+_MOST_ITEMS = 4096
+
+
+def walk(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each whole box in a range and where its content begins and ends."""
+    at = start
+    while at + 8 <= stop:
+        size, head = int.from_bytes(data[at : at + 4], "big"), 8
+        if size == 1:
+            size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        end = stop if size == 0 else at + size
+        if end < at + head or end > stop:
+            return
+        yield data[at + 4 : at + 8], at + head, end
+        at = end
+
+
+def whole(data: bytes) -> bool:
+    """Return whether the last box ends where the file does."""
+    end = 0
+    for _, _, stop in walk(data, 0, len(data)):
+        end = stop
+    return end == len(data)
+
+
+@dataclass(slots=True)
+class Items:
+    """The picture items of a meta box.
+
+    Attributes
+    ----------
+    primary : the number of the picture itself
+    kinds : type by item: b"av01", b"grid", b"Exif", or the media type of b"mime" items
+    places : (offset, length) pieces by item, in the file
+    properties : (type, start, stop) of each property box, by item
+    refers : (reference type, from, to)
+    """
+
+    primary: int = 0
+    kinds: dict[int, bytes] = field(default_factory=dict)
+    places: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    properties: dict[int, list[tuple[bytes, int, int]]] = field(default_factory=dict)
+    refers: list[tuple[bytes, int, int]] = field(default_factory=list)
+
+    def content(self, data: bytes, item: int) -> bytes:
+        """Return an item's bytes; empty if any of them are not there."""
+        pieces = self.places.get(item, [])
+        if sum(length for _, length in pieces) > MAX_BLOCK:
+            return b""
+        if any(at + length > len(data) for at, length in pieces):
+            return b""
+        return b"".join(data[at : at + length] for at, length in pieces)
+
+
+class _Reader:
+    """Big-endian numbers one after the other; what lies behind the end is `DamagedError`."""
+
+    def __init__(self, data: bytes, at: int, stop: int) -> None:
+        self.data, self.at, self.stop = data, at, stop
+
+    def number(self, size: int) -> int:
+        if self.at + size > self.stop:
+            raise DamagedError("a box ends too early")
+        self.at += size
+        return int.from_bytes(self.data[self.at - size : self.at], "big")
+
+    def string(self) -> bytes:
+        end = self.data.find(b"\0", self.at, self.stop)
+        text = self.data[self.at : self.stop if end < 0 else end]
+        self.at = self.stop if end < 0 else end + 1
+        return text
+
+
+def items(data: bytes) -> Items:
+    """Read the file's meta box.
+
+    Raises
+    ------
+    DamagedError
+        If there is none, or it contradicts itself.
+    """
+    meta = next((box for box in walk(data, 0, len(data)) if box[0] == b"meta"), None)
+    if meta is None:
+        raise DamagedError("no meta box")
+    found = Items()
+    inner = {kind: (a, b) for kind, a, b in walk(data, meta[1] + 4, meta[2])}
+    if b"pitm" in inner:
+        reader = _Reader(data, *inner[b"pitm"])
+        found.primary = reader.number(2 if reader.number(4) >> 24 == 0 else 4)
+    if b"iinf" in inner:
+        _infos(data, *inner[b"iinf"], found)
+    if b"iloc" in inner:
+        _locations(data, *inner[b"iloc"], inner.get(b"idat", (0, 0))[0], found)
+    if b"iprp" in inner:
+        _properties(data, *inner[b"iprp"], found)
+    if b"iref" in inner:
+        start, stop = inner[b"iref"]
+        wide = 4 if data[start : start + 1] != b"\0" else 2
+        for kind, a, b in walk(data, start + 4, stop):
+            reader = _Reader(data, a, b)
+            source, count = reader.number(wide), reader.number(2)
+            found.refers += [(kind, source, reader.number(wide)) for _ in range(count)]
+    return found
+
+
+def _infos(data: bytes, start: int, stop: int, found: Items) -> None:
+    head = 6 if data[start : start + 1] == b"\0" else 8
+    for kind, a, b in walk(data, start + head, stop):
+        if kind != b"infe":
+            continue
+        reader = _Reader(data, a, b)
+        version = reader.number(4) >> 24
+        if version < 2:
+            continue
+        item = reader.number(2 if version == 2 else 4)
+        reader.number(2)
+        name = reader.number(4).to_bytes(4, "big")
+        if name == b"mime":
+            reader.string()
+            name = reader.string()
+        found.kinds[item] = name
+
+
+def _locations(data: bytes, start: int, stop: int, idat: int, found: Items) -> None:
+    reader = _Reader(data, start, stop)
+    version = reader.number(4) >> 24
+    sizes = reader.number(2)
+    offset_size, length_size, base_size, index_size = (sizes >> k & 15 for k in (12, 8, 4, 0))
+    for _ in range(min(reader.number(4 if version == 2 else 2), _MOST_ITEMS)):
+        item = reader.number(4 if version == 2 else 2)
+        method = reader.number(2) & 15 if version else 0
+        reader.number(2)
+        base = reader.number(base_size)
+        pieces = []
+        for _ in range(reader.number(2)):
+            if version:
+                reader.number(index_size)
+            offset, length = reader.number(offset_size), reader.number(length_size)
+            pieces.append((base + offset + (idat if method == 1 else 0), length))
+        if method < 2:
+            found.places[item] = pieces
+
+
+def _properties(data: bytes, start: int, stop: int, found: Items) -> None:
+    inner = list(walk(data, start, stop))
+    known = [p for kind, a, b in inner if kind == b"ipco" for p in walk(data, a, b)]
+    for kind, a, b in inner:
+        if kind != b"ipma":
+            continue
+        reader = _Reader(data, a, b)
+        head = reader.number(4)
+        for _ in range(min(reader.number(4), _MOST_ITEMS)):
+            item = reader.number(4 if head >> 24 else 2)
+            listed = found.properties.setdefault(item, [])
+            for _ in range(reader.number(1)):
+                index = reader.number(2) & 0x7FFF if head & 1 else reader.number(1) & 0x7F
+                if 0 < index <= len(known):
+                    listed.append(known[index - 1])
+
+
+def unpack(layout: str, data: bytes, start: int, stop: int) -> tuple[int, ...]:
+    """Return the numbers at the beginning of a box.
+
+    Raises
+    ------
+    DamagedError
+        If it is too short.
+    """
+    size = struct.calcsize(layout)
+    if start + size > stop:
+        raise DamagedError("a box ends too early")
+    return struct.unpack(layout, data[start : start + size])

@@ -1,0 +1,181 @@
+"""JPEG's segments: what they say, and how they are put into a file."""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+
+from ...image.info import Metadata
+from ..metadata.header import MAX_BLOCK, MAX_TEXT, DamagedError, Declared, Found, decode_text, without_prefix
+
+SIGNATURE = b"\xff\xd8\xff"
+_APP0, _APP1, _APP2, _APP14, _COM, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA, 0xD9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+_MOST = 65_533  # bytes of a segment's content
+MOST_EXIF = _MOST - 6
+# In compressed data 0xFF is followed by 0x00 or a restart marker; any other byte (0xFF is
+# padding) begins the next segment.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each whole segment before the samples and where its content lies."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        size = int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker in (_EOI, _SOS) or size < 2 or at + 2 + size > len(data):
+            return
+        yield marker, at + 4, at + 2 + size
+        at += 2 + size
+
+
+def truncated(data: bytes) -> bool:
+    """Walk segments and scans; they must reach the end marker of the picture itself.
+
+    Looking for the last two bytes would not do: thumbnails in EXIF have end markers
+    too, and cameras append data.
+    """
+    at = 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return True
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker == _EOI:
+            return False
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _SOS:
+            found = _MARKER.search(data, at)
+            if found is None:
+                return True
+            at = found.start()
+    return data[at : at + 2] != b"\xff\xd9"
+
+
+def _frame(data: bytes) -> tuple[int, bytes]:
+    """Return the marker and the content of the frame header."""
+    for marker, start, stop in segments(data):
+        if marker in _FRAMES:
+            content = data[start:stop]
+            if len(content) < 6 or len(content) < 6 + 3 * content[5]:
+                break
+            return marker, content
+    raise DamagedError("no whole frame header")
+
+
+def declared(data: bytes) -> Declared:
+    """Return what the frame header says; four components count as the RGB they become."""
+    _, content = _frame(data)
+    bits, height, width, components = struct.unpack(">BHHB", content[:6])
+    if not (width and height):
+        raise DamagedError(f"declares {width} x {height} pixels")
+    if components not in (1, 3, 4):
+        raise DamagedError(f"declares {components} components; 1, 3 or 4 are read")
+    return Declared(width, height, min(components, 3), 2 if bits > 8 else 1)
+
+
+def depth(data: bytes) -> int:
+    """Return the bits of a sample."""
+    return _frame(data)[1][0]
+
+
+def components(data: bytes) -> int:
+    """Return 1 (gray), 3 (color) or 4 (ink)."""
+    return _frame(data)[1][5]
+
+
+def least_bytes(data: bytes) -> int:
+    """Return the fewest bytes that a file of this header has.
+
+    A Huffman code has at least one bit, and each block of 64 samples a code in its first scan.
+    Arithmetic coding has no such bound.
+    """
+    marker, content = _frame(data)
+    _, height, width, count = struct.unpack(">BHHB", content[:6])
+    return 0 if marker > 0xC7 or not count else height * width // (64 * 8)
+
+
+def read(data: bytes) -> Found:
+    """Return the metadata; a segment that is damaged is passed over."""
+    found = Found()
+    profile: dict[int, bytes] = {}
+    parts = 0
+    for marker, start, stop in segments(data):
+        content = data[start:stop]
+        if marker == _APP0 and content.startswith(b"JFIF\0") and len(content) >= 12:
+            unit, x, y = struct.unpack(">BHH", content[7:12])
+            inch = {1: 1.0, 2: 2.54}.get(unit)
+            if inch and x and y:
+                found.dpi = x * inch, y * inch
+        elif marker == _APP1 and content.startswith(_EXIF):
+            found.exif = found.exif or without_prefix(content)
+        elif marker == _APP1 and content.startswith(_XMP):
+            found.xmp = found.xmp or content[len(_XMP) :] or None
+        elif marker == _APP2 and content.startswith(_ICC) and len(content) > 14:
+            parts = content[13]
+            profile.setdefault(content[12], content[14:])
+        elif marker == _COM and content:
+            said = decode_text(content[:MAX_TEXT]).strip()
+            if said:
+                before = found.texts.get("Comment")
+                found.texts["Comment"] = f"{before}\n{said}" if before else said
+    if parts and sorted(profile) == list(range(1, parts + 1)):
+        whole = b"".join(profile[k] for k in sorted(profile))
+        found.icc = whole if len(whole) <= MAX_BLOCK else None
+    return found
+
+
+def insert(coded: bytes, metadata: Metadata) -> bytes:
+    """Return a coded picture with its metadata: JFIF first, then EXIF, XMP, profile, comments."""
+    parts = [_segment(_APP0, b"JFIF\0\1\2" + _density(metadata.dpi) + b"\0\0")]
+    if metadata.exif and _fits(_EXIF + metadata.exif, "EXIF"):
+        parts.append(_segment(_APP1, _EXIF + metadata.exif))
+    if metadata.xmp and _fits(_XMP + metadata.xmp, "XMP"):
+        parts.append(_segment(_APP1, _XMP + metadata.xmp))
+    if metadata.icc:
+        step = _MOST - len(_ICC) - 2
+        pieces = [metadata.icc[k : k + step] for k in range(0, len(metadata.icc), step)]
+        if len(pieces) <= 255:
+            head = [_ICC + bytes([k, len(pieces)]) for k in range(1, len(pieces) + 1)]
+            parts += [_segment(_APP2, a + b) for a, b in zip(head, pieces, strict=True)]
+    comment = metadata.texts.get("Comment", "").encode()
+    parts += [_segment(_COM, comment[k : k + _MOST]) for k in range(0, len(comment), _MOST)]
+    view, rest = memoryview(coded), 2
+    for marker, _, stop in segments(coded):  # the coder's own JFIF goes, what it needs stays
+        if marker != _APP0:
+            break
+        rest = stop
+    return b"".join([view[:2], *parts, view[rest:]])
+
+
+def _density(dpi: tuple[float, float] | None) -> bytes:
+    """Return unit, x and y; pixels a centimetre where pixels an inch do not fit 16 bits."""
+    if dpi:
+        for unit, inch in ((1, 1.0), (2, 2.54)):
+            x, y = (round(v / inch) for v in dpi)
+            if 0 < x < 2**16 and 0 < y < 2**16:
+                return struct.pack(">BHH", unit, x, y)
+    return struct.pack(">BHH", 0, 1, 1)
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def _fits(content: bytes, name: str) -> bool:
+    if len(content) > _MOST:
+        warnings.warn(
+            f"a JPEG segment holds 65533 bytes, so {len(content)} bytes of {name} are left out",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return len(content) <= _MOST

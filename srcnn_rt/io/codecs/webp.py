@@ -1,0 +1,86 @@
+"""WebP's RIFF chunks: what they say, and how they are put into a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...image.info import Metadata
+from ..metadata.header import DamagedError, Declared, Found, without_prefix
+
+_ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02  # flags of VP8X
+
+
+def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each whole chunk and where its content begins and ends."""
+    at = 12
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        if at + 8 + size > len(data):
+            return
+        yield data[at : at + 4], at + 8, at + 8 + size
+        at += 8 + size + size % 2
+
+
+def truncated(data: bytes) -> bool:
+    """A RIFF header gives the size of the rest."""
+    return len(data) < 8 + int.from_bytes(data[4:8], "little")
+
+
+def animated(data: bytes) -> bool:
+    """The extended header has a bit for it."""
+    return data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & _ANIMATION)
+
+
+def declared(data: bytes) -> Declared:
+    """Return what the first chunk's header says."""
+    kind, head = data[12:16], data[20:30]
+    if len(head) < 10:
+        raise DamagedError("no whole header")
+    if kind == b"VP8X":
+        size = [int.from_bytes(head[k : k + 3], "little") + 1 for k in (4, 7)]
+        return Declared(size[0], size[1], 4 if head[0] & _ALPHA else 3, 1)
+    if kind == b"VP8L" and head[0] == 0x2F:
+        bits = int.from_bytes(head[1:5], "little")
+        return Declared((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, 4 if bits >> 28 & 1 else 3, 1)
+    if kind == b"VP8 " and head[3:6] == b"\x9d\x01\x2a":
+        width, height = (int.from_bytes(head[k : k + 2], "little") & 0x3FFF for k in (6, 8))
+        if width and height:
+            return Declared(width, height, 3, 1)
+    raise DamagedError("no picture in its first chunk")
+
+
+def read(data: bytes) -> Found:
+    """Return the metadata."""
+    found = Found()
+    for kind, start, stop in chunks(data):
+        content = data[start:stop] if kind in (b"ICCP", b"EXIF", b"XMP ") else b""
+        if kind == b"ICCP":
+            found.icc = found.icc or content or None
+        elif kind == b"EXIF":
+            found.exif = found.exif or without_prefix(content)
+        elif kind == b"XMP ":
+            found.xmp = found.xmp or content or None
+    return found
+
+
+def insert(coded: bytes, metadata: Metadata) -> bytes:
+    """Return a coded picture with its metadata, in WebP's extended form if there is any."""
+    before = [(b"ICCP", metadata.icc, _ICC)]
+    after = [(b"EXIF", metadata.exif, _EXIF), (b"XMP ", metadata.xmp, _XMP)]
+    if not any(content for _, content, _ in before + after):
+        return coded
+    said = declared(coded)
+    flags = sum(flag for _, content, flag in before + after if content)
+    flags |= _ALPHA if said.channels == 4 else 0
+    size = (said.width - 1).to_bytes(3, "little") + (said.height - 1).to_bytes(3, "little")
+    view = memoryview(coded)
+    samples = [(k, view[a:b]) for k, a, b in chunks(coded) if k != b"VP8X"]
+    pieces: list[tuple[bytes, bytes | memoryview]] = [(b"VP8X", bytes([flags, 0, 0, 0]) + size)]
+    pieces += [(k, c) for k, c, _ in before if c]
+    pieces += samples
+    pieces += [(k, c) for k, c, _ in after if c]
+    parts: list[bytes | memoryview] = []
+    for kind, content in pieces:
+        parts += [kind, len(content).to_bytes(4, "little"), content, bytes(len(content) % 2)]
+    length = 4 + sum(len(part) for part in parts)
+    return b"".join([b"RIFF", length.to_bytes(4, "little"), b"WEBP", *parts])

@@ -1,0 +1,1 @@
+"""Metadata that several formats share: EXIF, XMP, nodata tags."""

@@ -1,0 +1,316 @@
+"""EXIF read and patched in place: what is not understood stays byte for byte.
+
+An EXIF block is a TIFF header, a folder (IFD0) and folders it points to. Only IFD0 and the Exif
+folder are looked at, each once, so that no chain of pointers can loop; every offset is held
+against the block's end before it is followed. Values are patched where they lie. What is added
+goes to the end, under a copy of its folder: offsets are absolute, so nothing that was there
+moves, and a MakerNote, whose offsets nobody knows, stays whole.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+
+from .header import decode_text
+
+Order = Literal["little", "big"]
+ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
+_WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
+_EXIF_FOLDER, _USER_COMMENT = 0x8769, 0x9286
+# Pixels a unit: on paper, and on the sensor.
+_DENSITIES = ((X_RESOLUTION, Y_RESOLUTION), (0xA20E, 0xA20F))
+# Tags of IFD0 that are texts, by the keyword that PNG has for them.
+TEXT_TAGS = {
+    "Title": 0x010D,
+    "Description": 0x010E,
+    "Software": 0x0131,
+    "Creation Time": 0x0132,
+    "Author": 0x013B,
+    "Copyright": 0x8298,
+}
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 129: 1}
+_BYTES, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _UTF8 = 1, 2, 3, 4, 5, 7, 129
+_TOP = 2**32 - 1
+_ENCODINGS = {b"ASCII\0\0\0": "utf-8", b"\0" * 8: "utf-8", b"UNICODE\0": "utf-16"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One item: where it stands, and where its value lies (inside the block, checked)."""
+
+    tag: int
+    kind: int
+    count: int
+    at: int
+    value: int
+
+
+class _Block:
+    """A mutable copy of an EXIF block and its byte order; empty folders if it is none."""
+
+    def __init__(self, exif: bytes | None) -> None:
+        self.data = bytearray(exif or b"")
+        orders: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
+        self.order: Order = orders.get(bytes(self.data[:4]), "little")
+        self.legal = bytes(self.data[:4]) in orders and len(self.data) >= 8
+        self.first = self.folder(self.number(4, 4)) if self.legal else []
+        self.second: list[_Entry] = []
+        pointer = self.find(_EXIF_FOLDER, self.first)
+        if pointer is not None and pointer.kind in (_LONG, 13):
+            self.second = self.folder(self.number(pointer.value, 4))
+
+    def number(self, at: int, size: int) -> int:
+        return int.from_bytes(self.data[at : at + size], self.order)
+
+    def put(self, at: int, size: int, value: int) -> None:
+        self.data[at : at + size] = value.to_bytes(size, self.order)
+
+    def folder(self, at: int) -> list[_Entry]:
+        """Return the entries of the folder at `at` whose values lie inside the block."""
+        found: list[_Entry] = []
+        if not 8 <= at <= len(self.data) - 2:
+            return found
+        for k in range(self.number(at, 2)):
+            entry = at + 2 + 12 * k
+            if entry + 12 > len(self.data):
+                break
+            kind, count = self.number(entry + 2, 2), self.number(entry + 4, 4)
+            size = _SIZES.get(kind, 4) * count
+            value = entry + 8 if size <= 4 else self.number(entry + 8, 4)
+            if 8 <= value <= len(self.data) - size:  # behind the header, which patches must not reach
+                found.append(_Entry(self.number(entry, 2), kind, count, entry, value))
+        return found
+
+    @staticmethod
+    def find(tag: int, entries: Iterable[_Entry]) -> _Entry | None:
+        return next((e for e in entries if e.tag == tag), None)
+
+    def integer(self, entry: _Entry | None) -> int | None:
+        if entry is None or entry.count != 1 or entry.kind not in (_SHORT, _LONG):
+            return None
+        return self.number(entry.value, _SIZES[entry.kind])
+
+    def set_integer(self, entry: _Entry, value: int) -> None:
+        """Store a whole number; a SHORT becomes a LONG where that is needed (both lie in the entry)."""
+        if entry.count != 1 or entry.kind not in (_SHORT, _LONG) or value > _TOP:
+            return
+        kind = _LONG if value > 0xFFFF else entry.kind
+        self.put(entry.at + 2, 2, kind)
+        self.data[entry.at + 8 : entry.at + 12] = bytes(4)
+        self.put(entry.at + 8, _SIZES[kind], value)
+
+    def rational(self, entry: _Entry | None) -> Fraction | None:
+        if entry is None or entry.count != 1 or entry.kind != _RATIONAL:
+            return None
+        above, below = self.number(entry.value, 4), self.number(entry.value + 4, 4)
+        return Fraction(above, below) if above and below else None
+
+    def set_rational(self, entry: _Entry, value: Fraction) -> None:
+        self.data[entry.value : entry.value + 8] = _rational(value, self.order)
+
+    def text(self, entry: _Entry | None) -> str:
+        if entry is None or entry.kind not in (_ASCII, _UTF8):
+            return ""
+        return decode_text(bytes(self.data[entry.value : entry.value + entry.count])).strip()
+
+    def comment(self) -> str:
+        """Return the user's comment, which names its encoding in its first 8 bytes."""
+        entry = self.find(_USER_COMMENT, self.second)
+        if entry is None or entry.kind not in (_UNDEFINED, _ASCII, _BYTES) or entry.count <= 8:
+            return ""
+        data = bytes(self.data[entry.value : entry.value + entry.count])
+        encoding = _ENCODINGS.get(data[:8])
+        if encoding == "utf-16":
+            wide = {"little": "utf-16-le", "big": "utf-16-be"}[self.order]
+            return data[8:].decode(wide, "replace").strip("\0\ufeff ")
+        return decode_text(data[8:]).strip() if encoding else ""
+
+    def swap(self, a: _Entry | None, b: _Entry | None) -> None:
+        """Exchange two values: what was the width is the height."""
+        first, second = self.integer(a), self.integer(b)
+        if a and b and first is not None and second is not None:
+            self.set_integer(a, second)
+            self.set_integer(b, first)
+
+    def append(self, old: int, added: Mapping[int, tuple[int, int, bytes]], after: int) -> int:
+        """Write a copy of a folder with new items behind everything, and return where it stands.
+
+        `old` is where the folder stands, 0 for none; `added` has (kind, count, value) by tag;
+        `after` is the offset of the next folder.
+        """
+        items: list[tuple[int, bytes]] = []
+        for k in range(self.number(old, 2) if old else 0):
+            raw = bytes(self.data[old + 2 + 12 * k : old + 14 + 12 * k])
+            tag = int.from_bytes(raw[:2], self.order)
+            if len(raw) == 12 and tag not in added:
+                items.append((tag, raw[2:]))
+        for tag, (kind, count, value) in added.items():
+            head = kind.to_bytes(2, self.order) + count.to_bytes(4, self.order)
+            place = value.ljust(4, b"\0")
+            if len(value) > 4:
+                self.data += bytes(len(self.data) % 2)  # values begin on words
+                place = len(self.data).to_bytes(4, self.order)
+                self.data += value
+            items.append((tag, head + place))
+        self.data += bytes(len(self.data) % 2)
+        at = len(self.data)
+        self.data += min(len(items), 0xFFFF).to_bytes(2, self.order)
+        for tag, rest in sorted(items, key=lambda item: item[0])[:0xFFFF]:
+            self.data += tag.to_bytes(2, self.order) + rest
+        self.data += after.to_bytes(4, self.order)
+        return at
+
+    def next_folder(self, pointer: int) -> int:
+        """Return the place of the pointer behind the folder that the pointer at `pointer` leads to."""
+        at = self.number(pointer, 4)
+        return at + 2 + 12 * self.number(at, 2)
+
+
+def orientation(exif: bytes | None) -> int:
+    """Return the orientation 1 … 8 of an EXIF block; 1, as displayed, if it has no legal one."""
+    block = _Block(exif)
+    value = block.integer(block.find(ORIENTATION, block.first))
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def upright(exif: bytes | None, turned: int = 1) -> bytes | None:
+    """Return the same block for a picture that has been turned as orientation `turned` asked.
+
+    Orientation says 1. Sizes and densities of x and y are exchanged where the turn did; the
+    thumbnail, which nobody turned, is no longer pointed to.
+    """
+    block = _Block(exif)
+    if exif is None or not block.legal:
+        return exif
+    for entry in block.first:
+        if entry.tag == ORIENTATION and block.integer(entry) not in (None, 1):
+            block.set_integer(entry, 1)
+    if turned != 1:
+        link = block.next_folder(4)
+        if link + 4 <= len(block.data):
+            block.put(link, 4, 0)
+    if turned >= 5:
+        for entries in (block.first, block.second):
+            for width, height in zip(_WIDTHS, _HEIGHTS, strict=True):
+                block.swap(block.find(width, entries), block.find(height, entries))
+            for tags in _DENSITIES:
+                x, y = (block.find(tag, entries) for tag in tags)
+                dx, dy = block.rational(x), block.rational(y)
+                if x and y and dx and dy and x.value != y.value:
+                    block.set_rational(x, dy)
+                    block.set_rational(y, dx)
+    return bytes(block.data)
+
+
+def scaled(exif: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None:
+    """Return the block of a picture `scale` times larger, now `size` (width, height) pixels."""
+    block = _Block(exif)
+    if exif is None or not block.legal:
+        return exif
+    values = {}  # by place: x and y may share one
+    for entry in (*block.first, *block.second):
+        if entry.tag in _WIDTHS:
+            block.set_integer(entry, size[0])
+        elif entry.tag in _HEIGHTS:
+            block.set_integer(entry, size[1])
+        elif entry.tag in {tag for tags in _DENSITIES for tag in tags}:
+            density = block.rational(entry)
+            if density is not None:
+                values[entry.value] = (entry, density * scale)
+    for entry, density in values.values():
+        block.set_rational(entry, density)
+    return bytes(block.data)
+
+
+def dpi(exif: bytes | None) -> tuple[float, float] | None:
+    """Return (x, y) pixels an inch, if the block says both."""
+    block = _Block(exif)
+    x, y = (block.rational(block.find(tag, block.first)) for tag in (X_RESOLUTION, Y_RESOLUTION))
+    unit = block.integer(block.find(RESOLUTION_UNIT, block.first))
+    if x is None or y is None or unit == 1:  # 1: no unit, only the aspect
+        return None
+    inch = 2.54 if unit == 3 else 1.0
+    return float(x) * inch, float(y) * inch
+
+
+def texts(exif: bytes | None) -> dict[str, str]:
+    """Return what people wrote, by PNG's keywords."""
+    block = _Block(exif)
+    found = {key: block.text(block.find(tag, block.first)) for key, tag in TEXT_TAGS.items()}
+    found["Comment"] = block.comment()
+    return {key: text for key, text in found.items() if text}
+
+
+def completed(
+    exif: bytes | None,
+    written: Mapping[str, str],
+    density: tuple[float, float] | None = None,
+    comment: str | None = None,
+) -> bytes | None:
+    """Return the block with what it lacks: texts by PNG's keywords, a comment, the print resolution.
+
+    Nothing that it says already is changed; to a comment, another one is added. None stays None if
+    there is nothing to say.
+    """
+    block = _Block(exif)
+    have = texts(exif)
+    added = {
+        TEXT_TAGS[key]: (_ASCII, len(data), data)
+        for key, text in written.items()
+        if key in TEXT_TAGS and key not in have and (data := text.replace("\0", " ").encode() + b"\0")
+    }
+    if density is not None and dpi(exif) is None and min(density) > 0:
+        for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), density, strict=True):
+            added[tag] = (_RATIONAL, 1, _rational(Fraction(value).limit_denominator(10_000), block.order))
+        added[RESOLUTION_UNIT] = (_SHORT, 1, (2).to_bytes(2, block.order))
+    before = have.get("Comment", "")
+    readable = bool(before) or block.find(_USER_COMMENT, block.second) is None
+    said = None
+    if comment and comment not in before and readable:
+        said = _encoded_comment(f"{before}\n{comment}" if before else comment, block.order)
+    if not added and said is None:
+        return exif
+    if not block.legal:
+        block.data = bytearray(b"II*\0" + bytes(4))
+        block.order, block.first, block.second = "little", [], []
+    if said is not None:
+        pointer = block.find(_EXIF_FOLDER, block.first)
+        old = block.number(pointer.value, 4) if pointer and block.second else 0
+        place = block.append(old, {_USER_COMMENT: (_UNDEFINED, len(said), said)}, 0)
+        added[_EXIF_FOLDER] = (_LONG, 1, place.to_bytes(4, block.order))
+    old, link = (block.number(4, 4), block.next_folder(4)) if block.first else (0, len(block.data))
+    after = block.number(link, 4) if link + 4 <= len(block.data) else 0
+    block.put(4, 4, block.append(old, added, after))
+    return bytes(block.data)
+
+
+def turn(picture: NDArray[Any], value: int) -> NDArray[Any]:
+    """Return a view of an (H, W, C) picture turned and flipped as orientation `value` asks."""
+    if value >= 5:
+        picture = picture.swapaxes(0, 1)
+    if value in (3, 4, 7, 8):
+        picture = picture[::-1]
+    if value in (2, 3, 6, 7):
+        picture = picture[:, ::-1]
+    return picture
+
+
+def _rational(value: Fraction, order: Order) -> bytes:
+    """Return the nearest fraction of two 32-bit numbers."""
+    if max(value.numerator, value.denominator) > _TOP:
+        near = value.limit_denominator(max(1, min(_TOP, math.floor(_TOP / max(value, Fraction(1))))))
+        value = near if near.numerator <= _TOP else Fraction(_TOP)
+    return struct.pack("<II" if order == "little" else ">II", value.numerator, value.denominator)
+
+
+def _encoded_comment(comment: str, order: Order) -> bytes:
+    if comment.isascii():
+        return b"ASCII\0\0\0" + comment.encode()
+    return b"UNICODE\0" + comment.encode("utf-16-le" if order == "little" else "utf-16-be")

@@ -1,0 +1,1 @@
+"""Files and folders, so that nothing is lost: journals, manifests, reports, estimates."""

@@ -1,0 +1,129 @@
+"""Operators that read between samples: interpolation by a factor, to a size, or at a grid of positions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .receptive_field import SAME, Link, Sampled
+from .tensors import UNTILED, Call, Flow, Known, Results
+
+_MOST_FACTOR = 64
+_MOST_PHASES = 64  # of a grid: positions repeat after as many outputs
+_GRID_ERROR = 1e-2  # samples that a grid's float32 positions may be off
+
+
+def resize(call: Call) -> Results:
+    flow = call.flow
+    mode = call.attribute("mode", b"nearest").decode()
+    old = call.op == "Upsample"
+    how = "asymmetric" if old else call.attribute("coordinate_transformation_mode", b"half_pixel").decode()
+    if how not in ("half_pixel", "pytorch_half_pixel", "asymmetric", "half_pixel_symmetric"):
+        raise call.refusal(f"{how} ties every sample to the picture's size")
+    if call.attribute("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+        raise call.refusal("keep_aspect_ratio_policy ties the scale to the picture's size")
+    rank = len(flow.shape)
+    axes = [call.axis(a, rank) for a in call.attribute("axes", list(range(rank)))]
+    factors = [Fraction(1)] * rank
+    shape = list(flow.shape)
+    scales = call.known(1 if old else 2)
+    if old and call.attribute("scales") is not None:
+        scales = Known(np.array(call.attribute("scales"), np.float32))
+    if scales is not None and scales.value.size:
+        if scales.value.size > rank:
+            raise call.refusal(f"{scales.value.size} scales for {rank} axes")
+        for axis, factor in zip(axes, scales.value.tolist(), strict=True):
+            factors[axis] = Fraction(factor).limit_denominator(1000)
+            shape[axis] = math.floor(flow.shape[axis] * factors[axis])
+    else:
+        for axis, size in zip(axes, call.numbers(3), strict=True):
+            factors[axis] = Fraction(int(size), flow.shape[axis])
+            shape[axis] = int(size)
+    links: list[Link] = [SAME, SAME]
+    for axis, role in enumerate(flow.roles):
+        if factors[axis] == 1:
+            continue
+        if role not in "yx":
+            raise call.refusal("resizes channels")
+        if not 0 < factors[axis] <= _MOST_FACTOR:
+            raise call.refusal(f"a factor must be over 0 and at most {_MOST_FACTOR}, got {factors[axis]}")
+        links["yx".index(role)] = _sampling(call, mode, how, factors[axis])
+    return [(replace(flow, shape=tuple(shape)), links[0], links[1], 0)]
+
+
+def _sampling(call: Call, mode: str, how: str, factor: Fraction) -> Link:
+    """Return the link of one resized axis; `factor` is output over input."""
+    ratio = 1 / factor
+    half = Fraction(1, 2)
+    if how == "asymmetric":
+
+        def position(i: int) -> Fraction:
+            return i * ratio
+    else:
+
+        def position(i: int) -> Fraction:
+            return (i + half) * ratio - half
+
+    if mode == "nearest":
+        rounding: dict[bytes, Callable[[Fraction], int]] = {
+            b"round_prefer_floor": lambda x: math.ceil(x - half),
+            b"round_prefer_ceil": lambda x: math.floor(x + half),
+            b"floor": math.floor,
+            b"ceil": math.ceil,
+        }
+        name = b"floor" if call.op == "Upsample" else call.attribute("nearest_mode", b"round_prefer_floor")
+        return Sampled(position, ratio, nearest=rounding[name])
+    if mode not in ("linear", "cubic"):
+        raise call.refusal(f"resizes by {mode}, whose reach is not known")
+    taps = 1 if mode == "linear" else 2
+    if call.attribute("antialias", 0) and factor < 1:
+        # The kernel is widened by the ratio: |distance| < taps · ratio.
+        support = taps * ratio
+        return Sampled(
+            position,
+            ratio,
+            (-math.ceil(support) + 1, math.ceil(support)),
+            (-math.ceil(support) + 1, math.ceil(support) - 1),
+        )
+    return Sampled(position, ratio, (1 - taps, taps))
+
+
+def grid_sample(call: Call) -> Results:
+    """A grid of constant positions, if it is an even one: then it is an interpolation by a factor."""
+    if isinstance(call.inputs[1], Flow):
+        raise call.refusal(f"reads where the picture itself says, so its reach is unbounded, {UNTILED}")
+    if call.attribute("align_corners", 0):
+        raise call.refusal("align_corners ties every sample to the picture's size")
+    flow, grid = call.picture, call.value(1)
+    if grid.ndim != 4 or grid.shape[3] != 2 or grid.shape[0] not in (1, flow.shape[0]):
+        raise call.refusal(f"a grid (n, h, w, 2) is needed, got {grid.shape}")
+    kind = call.attribute("mode", b"linear")
+    taps = {b"nearest": 1, b"linear": 1, b"bilinear": 1, b"cubic": 2, b"bicubic": 2}.get(kind)
+    if taps is None:
+        raise call.refusal(f"resizes by {kind.decode()}, whose reach is not known")
+    links: list[Link] = []
+    for k, size in enumerate(flow.spatial):
+        places = np.asarray(grid[..., 1 - k], np.float64)
+        row = places[0, :, 0] if k == 0 else places[0, 0]
+        if np.abs(places - (row[:, None] if k == 0 else row)).max() * size > _GRID_ERROR:
+            raise call.refusal(f"its grid is bent or turned, {UNTILED}")
+        links.append(_even(call, ((row + 1) * size - 1) / 2, taps))
+    return [(replace(flow, shape=(*flow.shape[:2], *grid.shape[1:3])), links[0], links[1], 0)]
+
+
+def _even(call: Call, places: NDArray[np.float64], taps: int) -> Link:
+    """Return the link of evenly spaced positions; one sample more on either side than their taps."""
+    count = len(places)
+    ratio = Fraction((places[-1] - places[0]) / max(count - 1, 1)).limit_denominator(_MOST_PHASES)
+    if not Fraction(1, _MOST_FACTOR) <= ratio <= _MOST_FACTOR:
+        raise call.refusal(f"a factor must be over 0 and at most {_MOST_FACTOR}")
+    start = Fraction(places[0]).limit_denominator(2**10)
+    if np.abs(places - (float(start) + float(ratio) * np.arange(count))).max() > _GRID_ERROR:
+        raise call.refusal(f"its grid is not even, {UNTILED}")
+    around = (-taps, taps + 1)
+    return Sampled(lambda i: start + i * ratio, ratio, around, around)

@@ -1,0 +1,452 @@
+"""The picture path inside the graph: interleaved samples in, interleaved samples out.
+
+What `render.Renderer` does around a network on the CPU, written as nodes around it, so that a card is sent
+bytes and sends bytes back, and nothing of a picture is computed on this side of the bus. The steps are those
+of the table in `render`; the samples stay in code values (0 … 255 of uint8), so that no step only divides
+or multiplies by white.
+
+With luminance Y and the network f, ``bicubic(rgb) + f(Y) - luminance(bicubic(rgb))`` is
+``bicubic(rgb - Y) + f(Y)``, because bicubic weights sum to 1: the difference is made on the LR side, and
+one multiplication and one addition are left on the HR side. Of a network that is added to bicubic the sum is
+made here: ``bicubic(rgb) + f(Y)``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArgumentError, ModelError
+from ..image import bicubic, color
+from ..image.info import Layout
+from ..tiling import kernels
+from .margins import blur, check_layout, has_plain_alpha, lead, margin_for, recolors, rules_for, spare
+from .spec import ModelSpec
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+    from .optimize.node_builder import Steps
+
+Source = Literal["windows", "whole", "gather"]
+
+PREFIX = "pixels"  # of the names of all nodes written here
+PUBLIC = ("picture", "rows", "columns", "result")  # names of inputs and output
+
+# What may be written, and in which types ONNX Runtime's CUDA provider computes it, of operator set 13 and
+# later (docs/OperatorKernels.md of ONNX Runtime): a node of another type would run on the CPU, with the
+# picture copied there and back. `tests/test_pixels.py` holds every graph against it. Shapes (int64) are
+# computed on the CPU by design; they are no copies of the picture.
+_ANY = frozenset({"uint8", "uint16", "float32", "float16", "int64"})
+_REAL = frozenset({"float32", "float16"})
+OPERATORS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(
+        ("Cast", "Concat", "Gather", "Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze"), _ANY
+    ),
+    "Reshape": _ANY,
+    **dict.fromkeys(("Add", "Div", "Max", "Mul", "Sub"), frozenset({"float32", "float16", "int64"})),
+    **dict.fromkeys(("Clip", "Conv", "DepthToSpace", "Greater", "GreaterOrEqual", "Round"), _REAL),
+    "Where": frozenset({"bool", "float32"}),
+}
+
+
+def picture_graph(
+    model: ModelProto,
+    spec: ModelSpec,
+    layout: Layout,
+    dtype: np.dtype[Any],
+    *,
+    source: Source = "windows",
+    split: bool = False,
+) -> ModelProto:
+    """Put the picture path around a network.
+
+    Parameters
+    ----------
+    model : the network as it is run, float32, float16 or uint8 in and out; what is inside does not matter.
+        Not changed.
+    spec : its facts, range of values included, as `program.prepare` gives them for `model`
+    layout : what the channels of the pictures mean, C of them
+    dtype : uint8, uint16 or float32 of the pictures. Integers use their full range; float32 is nominally
+        [0, 1], neither clipped nor rounded, and must be finite: what is no data is `validity`'s affair.
+    source : what the graph reads
+
+        - ``"windows"``: "picture" (N, h + 2m, w + 2m, C) with m = `margin_for`, mirrored already.
+        - ``"whole"``: "picture" (N, h, w, C) of any size, mirrored inside; of that size where the model's is
+          fixed.
+        - ``"gather"``: "picture" (H, W, C) of any size, and "rows" (h + 2m) and "columns" (w + 2m), int64,
+          which tell what of it is one window; mirroring is in them.
+    split : keep the path around the network exact on a card that may round what convolutions multiply to TF32
+
+    Returns
+    -------
+    A model whose output "result" is (N, s·h, s·w, C) in `dtype`, or (s·h, s·w, C) for ``"gather"``.
+
+    Raises
+    ------
+    PictureError
+        If the model has no use for such pictures.
+    ArgumentError
+        If `dtype` or `source` is another one.
+    ModelError
+        If the model's operator set is too old and cannot be converted, or its batch does not suit `source`.
+    """
+    from .optimize.graph_edit import Edit
+    from .optimize.node_builder import Steps
+
+    check_layout(spec, layout)
+    if dtype not in kernels.DTYPES:
+        raise ArgumentError(f"a picture must be uint8, uint16 or float32, got {dtype}")
+    if source not in get_args(Source):
+        raise ArgumentError(f"source must be one of {', '.join(get_args(Source))}, got {source!r}")
+    if source == "gather" and spec.batch not in (None, 1):
+        raise ModelError(f"takes {spec.batch} windows a run; only one at a time is gathered")
+    made = _of_known_set(model)
+    network = _Network(made)
+    del made.graph.input[:], made.graph.output[:]
+    inputs, output = _interface(spec, layout, dtype, source)
+    made.graph.input.extend(inputs)
+    made.graph.output.append(output)
+    edit = Edit(made)
+    steps = Steps(edit, PREFIX, split=split)
+    path = _Path(steps, network, spec, layout, dtype)
+    if source == "whole":
+        path.whole()
+    elif source == "gather":
+        rows = steps.op("Gather", "picture", "rows", axis=0)
+        window = steps.op("Unsqueeze", steps.op("Gather", rows, "columns", axis=1), steps.ints(0))
+        steps.op("Squeeze", path.window(window), steps.ints(0), output="result")
+    else:
+        path.window("picture", output="result")
+    edit.nodes = steps.nodes
+    return edit.model()
+
+
+def _of_known_set(model: ModelProto) -> ModelProto:
+    """Return a copy in an operator set in which the steps can be written."""
+    from onnx import ModelProto, version_converter
+
+    from .optimize.graph_edit import DEFAULT_DOMAINS
+    from .optimize.node_builder import NEWEST, OLDEST
+
+    opset = max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
+    if opset > NEWEST:
+        raise ModelError(f"operator set {opset} is not known here, {OLDEST} to {NEWEST} are")
+    if opset >= OLDEST:
+        copy = ModelProto()
+        copy.CopyFrom(model)
+        return copy
+    try:
+        return version_converter.convert_version(model, bicubic.OPSET)
+    except Exception as error:  # the converter's errors share no other base class
+        raise ModelError(
+            f"operator set {opset} cannot be converted to {bicubic.OPSET} ({error}); export the model in "
+            f"{OLDEST} or later"
+        ) from error
+
+
+def _interface(
+    spec: ModelSpec, layout: Layout, dtype: np.dtype[Any], source: Source
+) -> tuple[list[ValueInfoProto], ValueInfoProto]:
+    """Return the declarations of what goes in and comes out; sizes are free unless the model's are not."""
+    from onnx import TensorProto, helper
+
+    kind = helper.np_dtype_to_tensor_dtype(dtype)
+    fixed = tuple(rule.fixed for rule in rules_for(spec))
+    around = 0 if source == "whole" else 2 * margin_for(spec, layout)
+    size = [f if n is None else n + around for f, n in zip(("h", "w"), fixed, strict=True)]
+    large = [f if n is None else n * spec.scale for f, n in zip(("h_out", "w_out"), fixed, strict=True)]
+    channels = layout.channels
+
+    def value(name: str, kind: int, *dims: int | str) -> ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, list(dims))
+
+    if source == "gather":
+        inputs = [
+            value("picture", kind, "height", "width", channels),
+            value("rows", TensorProto.INT64, size[0]),
+            value("columns", TensorProto.INT64, size[1]),
+        ]
+        return inputs, value("result", kind, *large, channels)
+    n = spec.batch or "n"
+    return [value("picture", kind, n, *size, channels)], value("result", kind, n, *large, channels)
+
+
+class _Network:
+    """The network's own nodes, to be written once, or several times with the same weights.
+
+    Parameters
+    ----------
+    model : names of it that are `PUBLIC` are changed, in place
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        from .analysis import Interface
+
+        face = Interface.of(model)
+        graph = model.graph
+        names = {n for node in graph.node for n in (*node.input, *node.output)}
+        names |= {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+        taken = {name: _unlike(f"network.{name}", names) for name in PUBLIC if name in names}
+        for tensor in graph.initializer:
+            tensor.name = taken.get(tensor.name, tensor.name)
+        for sparse in graph.sparse_initializer:
+            sparse.values.name = taken.get(sparse.values.name, sparse.values.name)
+        self._nodes = [_renamed(node, taken) for node in graph.node]
+        del graph.node[:]
+        graph.node.extend(self._nodes)  # for `Edit`, which keeps names apart
+        self._source, self._target = (taken.get(n, n) for n in (face.source, face.target))
+        self._types = face.types
+        self._written = False
+
+    def write(self, steps: Steps, x: str) -> str:
+        """Run the network on `x`, float32 in its own range of values; returns float32."""
+        kind, kind_out = self._types
+        if kind == "uint8":
+            x = steps.op("Round", steps.clip(x, 255))
+        names = {self._source: x if kind == "float32" else steps.cast(x, kind)}
+        if self._written:
+            names |= {n: steps.edit.fresh(n) for node in self._nodes for n in node.output if n}
+        for node in self._nodes:
+            copy = _renamed(node, names)
+            if self._written:
+                copy.name = steps.edit.fresh(node.name)
+            steps.nodes.append(copy)
+        self._written = True
+        out = names.get(self._target, self._target)
+        return out if kind_out == "float32" else steps.cast(out, "float32")
+
+
+class _Path:
+    """The steps between samples in and samples out, for one model, layout and type."""
+
+    def __init__(
+        self, steps: Steps, network: _Network, spec: ModelSpec, layout: Layout, dtype: np.dtype[Any]
+    ) -> None:
+        self._steps, self._net, self._spec, self._layout, self._dtype = steps, network, spec, layout, dtype
+        self._white = kernels.white(dtype)
+        self._gain, self._offset = np.array(spec.range.gain), np.array(spec.range.offset)
+        # Margin of the windows that colour comes in, less what bicubic reads of it.
+        self._cut = lead(spec) + spare(spec, layout) - bicubic.REACH
+
+    def window(self, picture: str, output: str | None = None) -> str:
+        """Write the path of windows (N, h + 2m, w + 2m, C) with their margins."""
+        steps = self._steps
+        # Turned while they are bytes.
+        planes = self._planes(picture)
+        if self._integer:
+            planes = steps.cast(planes, "float32")
+        planes = self._rounded(self._render(planes))
+        if self._integer:
+            planes = steps.cast(planes, self._dtype.name)
+        return self._interleaved(planes, output)
+
+    def whole(self) -> None:
+        """Write the path of whole pictures (N, h, w, C).
+
+        Casts are its very first and last steps: TensorRT takes bytes at a graph's ends only.
+        """
+        steps, spec, margin = self._steps, self._spec, margin_for(self._spec, self._layout)
+        picture = steps.cast("picture", "float32") if self._integer else "picture"
+        planes = self._planes(picture)
+        window, ends = planes, {}
+        for axis, rule in zip((2, 3), rules_for(spec), strict=True):
+            # As `Rules.extended` and `Rules.tile`: mirrored up to a size that the model takes.
+            step = rule.multiple if rule.clipped else rule.period
+            step, least = (1, 1) if rule.fixed is not None else (step, rule.minimum)
+            window = steps.mirror(window, axis, margin, margin + max(step, least) - 1)
+            if max(step, least) > 1:
+                length = steps.length(planes, axis)
+                size = steps.op("Div", steps.op("Add", length, steps.ints(step - 1)), steps.ints(step))
+                size = steps.op("Max", steps.op("Mul", size, steps.ints(step)), steps.ints(least))
+                window = steps.first(window, axis, steps.op("Add", size, steps.ints(2 * margin)))
+                ends[axis] = steps.op("Mul", length, steps.ints(spec.scale))
+        planes = self._render(window)
+        for axis, end in ends.items():
+            planes = steps.first(planes, axis, end)
+        planes = self._rounded(planes)
+        if self._integer:
+            steps.cast(self._interleaved(planes), self._dtype.name, output="result")
+        else:
+            self._interleaved(planes, "result")
+
+    @property
+    def _integer(self) -> bool:
+        return self._dtype.kind != "f"
+
+    def _planes(self, picture: str) -> str:
+        """Turn (N, h, w, C) to (N, C, h, w); one channel is only called otherwise, and nothing moves."""
+        steps = self._steps
+        if self._layout.channels > 1:
+            return steps.op("Transpose", picture, perm=[0, 3, 1, 2])
+        return steps.op("Unsqueeze", steps.op("Squeeze", picture, steps.ints(3)), steps.ints(1))
+
+    def _interleaved(self, planes: str, output: str | None = None) -> str:
+        """Turn (N, C, h, w) to (N, h, w, C)."""
+        steps = self._steps
+        if self._layout.channels > 1:
+            return steps.op("Transpose", planes, perm=[0, 2, 3, 1], output=output)
+        planes = steps.op("Squeeze", planes, steps.ints(1))
+        return steps.op("Unsqueeze", planes, steps.ints(3), output=output)
+
+    def _rounded(self, planes: str) -> str:
+        """Clip and round half to even what will be stored as integers."""
+        if not self._integer:
+            return planes
+        return self._steps.op("Round", self._steps.clip(planes, self._white))
+
+    def _render(self, planes: str) -> str:
+        """Go from planes (N, C, h + 2m, w + 2m) to (N, C, s·h, s·w), both in code values."""
+        spec, layout = self._spec, self._layout
+        if has_plain_alpha(spec, layout):
+            return self._with_alpha(planes)
+        if spec.adds_bicubic:
+            smooth = self._steps.enlarge(self._steps.crop(planes, self._cut), spec.scale, layout.channels)
+            return self._steps.op("Add", smooth, self._detail(planes))
+        if recolors(spec, layout):
+            return self._recolored(planes)
+        return self._sharp(planes, layout.channels)
+
+    def _detail(self, planes: str) -> str:
+        """Return what the network adds to bicubic: of each colour channel, or one for all of them."""
+        if recolors(self._spec, self._layout):
+            y, gain = self._luminance(planes)
+            return self._steps.times(y, gain)
+        inner = self._steps.crop(planes, spare(self._spec, self._layout))
+        return self._sharp(inner, self._layout.channels - self._layout.alpha)
+
+    def _network(self, planes: str) -> str:
+        """Run the network on planes of its own channels, in its own range of values."""
+        steps = self._steps
+        fed = steps.plus(steps.times(planes, self._gain / self._white), self._offset)
+        return steps.times(steps.plus(self._net.write(steps, fed), -self._offset), self._white / self._gain)
+
+    def _sharp(self, planes: str, count: int) -> str:
+        """Run the network on planes of which it takes another number, or just as many."""
+        steps, channels = self._steps, self._spec.channels
+        if channels == count:
+            return self._network(planes)
+        if channels == 3 and count == 1:  # a gray picture is its three channels
+            ones = np.ones(3)
+            fed = steps.mix(planes, (ones * self._gain / self._white)[:, None], ones * self._offset)
+            back = ones * self._white / (3 * self._gain)
+            return steps.mix(
+                self._net.write(steps, fed), back[None, :], -(back @ (ones * self._offset))[None]
+            )
+        if self._spec.batch is None:
+            # Each channel is a picture of its own: all of them go through together.
+            planes = steps.op("Reshape", planes, steps.ints(-1, 1, 0, 0))
+            return steps.op("Reshape", self._network(planes), steps.ints(-1, count, 0, 0))
+        return steps.concat(*(self._network(steps.channels(planes, c, c + 1)) for c in range(count)))
+
+    def _luminance(self, planes: str) -> tuple[str, float]:
+        """Return the network's luminance of RGB, and what makes it the share that it adds to colour."""
+        gain, offset = self._gain[0], self._offset[0]
+        weight = np.array([color.LUMA_WEIGHTS]) * gain / self._white
+        bias = np.array([offset])
+        inner = self._steps.crop(planes, spare(self._spec, self._layout))
+        y = self._net.write(self._steps, self._steps.mix(inner, weight, bias))
+        return y, self._white / gain
+
+    def _less_luminance(self, colors: NDArray[np.float64], planes: str) -> str:
+        """Return combinations of R, G, B less the share of their own luminance that the network's replaces.
+
+        The offset of the network's range too.
+        """
+        share = np.array(color.LUMA_WEIGHTS)
+        constant = self._white * self._offset[0] / self._gain[0]
+        bias = np.full(len(colors), -constant)
+        return self._steps.mix(self._steps.crop(planes, self._cut), colors - share, bias)
+
+    def _recolored(self, planes: str) -> str:
+        """Take luminance from the network and colour from bicubic."""
+        steps = self._steps
+        y, gain = self._luminance(planes)
+        rest = steps.enlarge(self._less_luminance(np.eye(3), planes), self._spec.scale, 3)
+        return steps.op("Add", rest, steps.times(y, gain))
+
+    def _with_alpha(self, planes: str) -> str:
+        """Take bicubic of premultiplied colour, and the network's detail where colour goes on."""
+        steps, spec, count = self._steps, self._spec, self._layout.channels - 1
+        reach, scale = blur(spec), spec.scale
+        colors = steps.channels(planes, 0, count)
+        alpha = steps.times(steps.channels(planes, count, count + 1), 1 / self._white)
+        seen = alpha if self._integer else steps.clip(alpha, 1)
+        weighted = steps.concat(steps.op("Mul", colors, seen), seen)
+        filled = self._filled(weighted, reach, count)
+        weighted = steps.crop(weighted, reach)
+        if not self._integer:  # alpha as it is, also outside [0, 1]
+            plain = steps.concat(steps.op("Mul", colors, alpha), alpha)
+            weighted = steps.crop(plain, reach)
+        smooth = [steps.crop(weighted, self._cut)]
+        # What the network adds to bicubic: its own less what is enlarged with the premultiplied colour.
+        sharp, less = "", 0
+        if spec.adds_bicubic:
+            detail = self._detail(filled)
+        elif recolors(spec, self._layout):
+            y, gain = self._luminance(filled)
+            sharp, less = steps.times(y, gain), 1
+            smooth.append(self._less_luminance(np.zeros((1, 3)), filled))
+        else:
+            sharp, less = self._sharp(steps.crop(filled, spare(spec, self._layout)), count), count
+            smooth.append(steps.times(steps.crop(filled, self._cut), -1))
+        large = steps.enlarge(steps.concat(*smooth), scale, count + 1 + less)
+        if not spec.adds_bicubic:
+            detail = steps.op("Add", sharp, steps.channels(large, count + 1, count + 1 + less))
+        alpha = steps.channels(large, count, count + 1)
+        divided = steps.op("Add", steps.op("Div", steps.channels(large, 0, count), alpha), detail)
+        visible = steps.op("GreaterOrEqual", alpha, steps.number(kernels.least_alpha(self._dtype)))
+        colors = steps.op("Where", visible, divided, steps.number(0))
+        return steps.concat(colors, steps.times(alpha, self._white))
+
+    def _filled(self, weighted: str, reach: int, count: int) -> str:
+        """Let colour go on under what is transparent, from colour times alpha with alpha behind it."""
+        steps = self._steps
+        near = np.broadcast_to(color.nearness(reach), (count + 1, 1, 1, 2 * reach + 1))
+        around = steps.conv(weighted, near.swapaxes(2, 3), group=count + 1)
+        around = steps.conv(around, near, group=count + 1)
+        top, seen = steps.channels(around, 0, count), steps.channels(around, count, count + 1)
+        # Half of the least that can be seen: a convolution may not sum zeros to zero on every card.
+        least = 0.5 / self._white / (reach + 1) ** 2 if self._integer else 0.0
+        there = steps.op("Greater", seen, steps.number(least))
+        mean = steps.op("Where", there, steps.op("Div", top, seen), steps.number(0))
+        inner = steps.crop(weighted, reach)
+        own, alpha = steps.channels(inner, 0, count), steps.channels(inner, count, count + 1)
+        return steps.op("Add", own, steps.op("Mul", steps.op("Sub", steps.number(1), alpha), mean))
+
+
+def _renamed(node: NodeProto, names: dict[str, str]) -> NodeProto:
+    """Return a copy of a node with other names for tensors, also where bodies of an If or Loop read them."""
+    from onnx import NodeProto
+
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    for k, name in enumerate(copy.input):
+        copy.input[k] = names.get(name, name)
+    for k, name in enumerate(copy.output):
+        copy.output[k] = names.get(name, name)
+    for attribute in copy.attribute:
+        bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        for body in bodies:
+            _rename_in(body, names)
+    return copy
+
+
+def _rename_in(body: GraphProto, names: dict[str, str]) -> None:
+    # A body's own names hide those outside.
+    own = {v.name for v in body.input} | {t.name for t in body.initializer}
+    own |= {n for node in body.node for n in node.output}
+    outer = {k: v for k, v in names.items() if k not in own}
+    nodes = [_renamed(node, outer) for node in body.node]
+    del body.node[:]
+    body.node.extend(nodes)
+    for value in body.output:
+        value.name = outer.get(value.name, value.name)
+
+
+def _unlike(name: str, names: set[str]) -> str:
+    while name in names:
+        name += "_"
+    return name

@@ -1,0 +1,60 @@
+"""Operators that look at one pixel only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .graph_edit import DEFAULT_DOMAINS, Conv, Edit
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+_UNARY = {
+    "Abs",
+    "Cast",
+    "Clip",
+    "Elu",
+    "Exp",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Mish",
+    "Neg",
+    "Relu",
+    "Selu",
+    "Sigmoid",
+    "Softplus",
+    "Softsign",
+    "Sqrt",
+    "Tanh",
+    "ThresholdedRelu",
+}
+_WITH_CONSTANT = {"Add", "Div", "Max", "Min", "Mul", "PRelu", "Sub"}
+
+
+def is_pointwise(edit: Edit, node: NodeProto, source: str) -> bool:
+    """Return whether a node maps each pixel of `source` on its own, the same everywhere."""
+    if node.domain not in DEFAULT_DOMAINS or len(node.output) != 1:
+        return False
+    others = [n for n in node.input if n and n != source]
+    arrays = [edit.array(n) for n in others]
+    if any(a is None for a in arrays) or len(others) + 1 != sum(map(bool, node.input)):
+        return False
+    if node.op_type in _UNARY:
+        return bool(node.input[0] == source)
+    if node.op_type in _WITH_CONSTANT:
+        return all(a is not None and a.shape[-2:] in ((), (1,), (1, 1)) for a in arrays)
+    conv = Conv.of(edit, node)
+    return conv is not None and conv.kernel == conv.stride == (1, 1) and not any(conv.pads)
+
+
+def only_pointwise_to_output(edit: Edit, name: str) -> bool:
+    """Return whether `name` is the graph's output, or becomes it pixel by pixel."""
+    while name not in edit.outputs:
+        user = edit.only_user(name)
+        if user is None or not is_pointwise(edit, user, name):
+            return False
+        name = user.output[0]
+    return True

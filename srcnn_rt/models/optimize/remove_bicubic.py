@@ -1,0 +1,75 @@
+"""A network that is added to the bicubic picture, without the bicubic.
+
+``hr = network(lr) + bicubic(lr)``, cut to one size, is how this package's models are written. What is run is
+the network alone, by which all other rewrites know a chain of layers; the tiler enlarges the picture itself,
+in float32 whatever the network computes in, and adds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...image import bicubic
+from .graph_edit import Conv, Edit, attribute, channels
+from .subpixel_phases import cut_of
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_TOLERANCE = 1e-7  # of the weights of bicubic
+
+
+def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
+    """Return the network that a model adds to MATLAB's bicubic, None if it is not such a model.
+
+    At scale 1 the picture itself is what is added to. What is cut off it is not looked at: the network's
+    output has the place of the picture that has its size, or the sum could not be made.
+    """
+    edit = Edit(model)
+    if len(edit.outputs) != 1 or len(edit.inputs) != 1:
+        return None
+    (target,) = edit.outputs
+    total = edit.maker(target)
+    if total is None or total.op_type != "Add" or len(edit.users(target)):
+        return None
+    counts = channels(model)
+    for k in (0, 1):
+        inner, picture = total.input[k], total.input[1 - k]
+        made = edit.maker(inner)
+        if made is None or edit.only_user(inner) is None or not _is_bicubic(edit, picture, scale):
+            continue
+        if counts.get(inner) is None or counts[inner] != counts.get(picture):
+            continue  # one channel, say, that is added to three
+        edit.replace([total], [])
+        edit.rename_output(made, inner, target)
+        return edit.model()
+    return None
+
+
+def _is_bicubic(edit: Edit, name: str, scale: int) -> bool:
+    """Return whether a tensor is the picture enlarged by bicubic, less borders of one width."""
+    node = edit.maker(name)
+    while node is not None and node.op_type == "Slice":
+        cut = cut_of(edit, node)
+        if cut is None or len(set(cut)) > 1:
+            return False
+        name = node.input[0]
+        node = edit.maker(name)
+    if scale == 1:
+        return name in edit.inputs
+    if node is None or node.op_type != "DepthToSpace" or attribute(node, "blocksize") != scale:
+        return False
+    conv = Conv.of(edit, edit.maker(node.input[0]))
+    if conv is None or any(conv.pads) or conv.node.input[0] not in edit.inputs:
+        return False
+    channels = len(conv.weight) // scale**2
+    wanted = bicubic.weights(scale, channels)
+    return (
+        attribute(node, "mode", b"DCR") == b"CRD"
+        and conv.group == channels
+        and conv.weight.shape == wanted.shape
+        and not np.any(conv.bias)
+        and bool(np.abs(conv.weight - wanted).max() <= _TOLERANCE)
+    )

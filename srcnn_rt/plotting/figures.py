@@ -1,0 +1,90 @@
+"""Figures by matplotlib: a layer's filters, a run's curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..errors import ArgumentError, OutputError
+from .filters import Filter
+
+_COLUMNS = 16
+_DPI = 120
+
+
+def draw_filters(name: str, filters: Sequence[Filter], target: Path) -> None:
+    """Draw filters in rows, each with its kind; one gray scale for all, 0 in the middle.
+
+    Filters of three channels are drawn in colour.
+
+    Raises
+    ------
+    OutputError
+    """
+    rows = math.ceil(len(filters) / _COLUMNS)
+    figure = Figure(figsize=(_COLUMNS * 0.75, rows * 0.95 + 0.6), dpi=_DPI, layout="constrained")
+    figure.suptitle(f"{name}: first layer, {len(filters)} filters by variance")
+    axes = np.atleast_2d(figure.subplots(rows, _COLUMNS, squeeze=False))
+    for axis in axes.ravel():
+        axis.axis("off")
+    for axis, f in zip(axes.ravel(), filters, strict=False):
+        top = float(np.abs(f.weights).max()) or 1.0
+        if f.weights.shape[0] == 3:
+            axis.imshow(0.5 + f.weights.transpose(1, 2, 0) / (2 * top), interpolation="nearest")
+        else:
+            axis.imshow(f.weights.mean(axis=0), cmap="gray", vmin=-top, vmax=top, interpolation="nearest")
+        label = f.kind if f.angle is None else f"{f.kind} {f.angle:.0f}°"
+        axis.set_title(label, fontsize=6, pad=2)
+    _save(figure, target)
+
+
+def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: Path) -> None:
+    """Draw loss, PSNR and learning rate against steps.
+
+    Parameters
+    ----------
+    runs : name → rows of a run's log
+    target : PNG or SVG
+
+    Raises
+    ------
+    ArgumentError
+        If a run has logged nothing yet.
+    OutputError
+    """
+    figure = Figure(figsize=(9, 8), dpi=_DPI, layout="constrained")
+    panels = figure.subplots(3, 1, sharex=True)
+    for name, rows in runs.items():
+        if not rows:
+            raise ArgumentError(f"{name}: nothing is logged yet")
+        for axis, key in zip(panels, ("loss", "psnr", "rate"), strict=True):
+            points = [(r["step"], r[key]) for r in rows if key in r]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=name, marker="." if key == "psnr" else "")
+    for axis, title in zip(panels, ("loss", "validation PSNR, dB", "learning rate"), strict=True):
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    panels[0].set_yscale("log")
+    panels[0].legend()
+    panels[2].set_xlabel("steps")
+    _save(figure, target)
+
+
+def _save(figure: Figure, target: Path) -> None:
+    FigureCanvasAgg(figure)
+    if target.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise OutputError(f"{target}: a figure is written as PNG, SVG or PDF")
+    partial = target.with_name(target.name + ".partial")
+    try:
+        figure.savefig(partial, format=target.suffix[1:].lower())
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""How an image is cut into windows and stitched again."""
