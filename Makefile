@@ -1,4 +1,4 @@
-# make demo   install, upscale a photograph, write a side-by-side picture
+# make demo   install, upscale a photograph, write a side-by-side image
 # make test   install what tests need and run them
 # Everything is installed into .venv; nothing outside this folder is touched.
 
@@ -19,11 +19,11 @@ demo: $(VENV)/.run
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
-# Large pictures, long random runs, the built wheel in an empty environment.
+# Large images, long random runs, the built wheel in an empty environment.
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
-# Damaged pictures and models: make fuzz N=2000 KINDS="tiff model". What it finds is in scratch/fuzz/findings.
+# Damaged images and models: make fuzz N=2000 KINDS="tiff model". What it finds is in scratch/fuzz/findings.
 N ?= 100000
 fuzz: $(VENV)/.test
 	$(BIN)/python tools/fuzz.py -n $(N) $(if $(KINDS),--kinds $(KINDS))

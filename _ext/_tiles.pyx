@@ -2,7 +2,7 @@
 """The loops of the tiler: extract, stitch, luminance, bicubic. Nothing is checked here.
 
 ``srcnn_rt.tiles`` validates shapes, types and indices and allocates; these functions
-only loop, without the GIL. Pictures are (H, W, C) with any strides, windows are
+only loop, without the GIL. Images are (H, W, C) with any strides, windows are
 (N, C, h, w) float32 and C-contiguous.
 """
 
@@ -139,7 +139,7 @@ cdef inline void store(const float *src, ptrdiff_t src_row, ptrdiff_t plane, ptr
 
 
 def extract(
-    const sample[:, :, :] picture,
+    const sample[:, :, :] image,
     ptrdiff_t height,
     ptrdiff_t width,
     ptrdiff_t top,
@@ -150,23 +150,23 @@ def extract(
 ):
     """Fill ``out[n]`` with the window whose first sample is ``corners[n] = (y, x)``.
 
-    Coordinates are those of a picture of `height` x `width`, mirrored at its edges without
-    end, of which `picture` is the part that begins at (`top`, `left`). Samples are
+    Coordinates are those of an image of `height` x `width`, mirrored at its edges without
+    end, of which `image` is the part that begins at (`top`, `left`). Samples are
     multiplied by `gain`. Writes every element of ``out[:corners.shape[0]]``.
     """
     cdef:
         ptrdiff_t count = corners.shape[0]
-        ptrdiff_t channels = picture.shape[2]
+        ptrdiff_t channels = image.shape[2]
         ptrdiff_t h = out.shape[2]
         ptrdiff_t w = out.shape[3]
         ptrdiff_t plane = h * w
         ptrdiff_t size = <ptrdiff_t>sizeof(sample)
-        ptrdiff_t step = picture.strides[1] // size
-        ptrdiff_t hop = picture.strides[2] // size
+        ptrdiff_t step = image.strides[1] // size
+        ptrdiff_t hop = image.strides[2] // size
         bint together = interleaved(step, hop, channels)
         ptrdiff_t passes = 1 if together else channels
         ptrdiff_t width_of_pass = channels if together else 1
-        ptrdiff_t pitch = picture.strides[0] // size
+        ptrdiff_t pitch = image.strides[0] // size
         ptrdiff_t n, c, k, i, j, m, y, x, up, down, first, last, source
         const sample *row
         float *dst
@@ -174,17 +174,17 @@ def extract(
         for n in range(count):
             y = corners[n, 0]
             x = corners[n, 1]
-            # Rows [up, down) and columns [first, last) of the window lie inside the picture.
+            # Rows [up, down) and columns [first, last) of the window lie inside the image.
             up = min(max(-y, 0), h)
             down = max(min(height - y, h), up)
             first = min(max(-x, 0), w)
             last = max(min(width - x, w), first)
             for c in range(passes):
                 if last > first and down > up:
-                    load(&picture[y + up - top, x + first - left, c], pitch, step, hop, width_of_pass,
+                    load(&image[y + up - top, x + first - left, c], pitch, step, hop, width_of_pass,
                          &out[n, c, up, first], w, plane, down - up, last - first, gain)
                 for i in range(h):
-                    row = &picture[srt_mirror(y + i, height) - top, 0, c]
+                    row = &image[srt_mirror(y + i, height) - top, 0, c]
                     dst = &out[n, c, i, 0]
                     if last > first and (i < up or i >= down):
                         load(row + (x + first - left) * step, pitch, step, hop, width_of_pass,

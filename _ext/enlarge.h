@@ -13,7 +13,7 @@
 /* The first of the four LR pixels that phase p of s reads, counted from the first of the five. */
 static inline ptrdiff_t srt_first(ptrdiff_t p, ptrdiff_t s) { return 2 * p + 1 > s; }
 
-/* Outer pair plus inner pair: a mirrored picture gives the mirrored result, bit for bit. */
+/* Outer pair plus inner pair: a mirrored image gives the mirrored result, bit for bit. */
 #define SRT_BLEND(t, a, b, c, d) (((t)[0] * (a) + (t)[3] * (d)) + ((t)[1] * (b) + (t)[2] * (c)))
 
 /* With s a constant the inner loop unrolls and the stores of s phases become whole vectors. */

@@ -1,4 +1,4 @@
-"""A drawn picture, where photographs are not needed or not at hand."""
+"""A drawn image, where photographs are not needed or not at hand."""
 
 from __future__ import annotations
 

@@ -21,26 +21,26 @@ TRIALS = 2  # runs by which a peer's window is chosen
 
 @dataclass(frozen=True)
 class Case:
-    """One model and one picture, the same for all.
+    """One model and one image, the same for all.
 
     Attributes
     ----------
     data, model : the file's bytes and what they say
-    picture : (H, W)
-    source : the picture as a TIFF in deflated tiles
+    image : (H, W)
+    source : the image as a TIFF in deflated tiles
     sides : windows that peers may choose from, HR pixels a side
     """
 
     place: Place
     data: bytes
     model: ModelSpec
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     source: Path
     sides: tuple[int, ...]
 
 
 class Contestant(ABC):
-    """Something that upscales the picture of a case on one route.
+    """Something that upscales the image of a case on one route.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Contestant(ABC):
     precision : "float32", "tf32", "float16" or "bfloat16"
     role : what the verdicts know it by; empty for the others
     ours : whether it is srcnn-rt
-    ready : whether it is loaded and its picture was right; others may be built on it
+    ready : whether it is loaded and its image was right; others may be built on it
     notes : what a reader of its row should know, such as the window it chose
     """
 

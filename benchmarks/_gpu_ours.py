@@ -70,15 +70,15 @@ class SrcnnRt(Contestant):
     def load(self, case: Case) -> None:
         self._engine = self._ours.start(case)
         self.notes["tile"] = self._engine.tile
-        self._source: Any = case.picture
+        self._source: Any = case.image
         if self._kind == "float32":
-            self._source = case.picture.astype(np.float32) / np.float32(255)
+            self._source = case.image.astype(np.float32) / np.float32(255)
         elif self._kind == "into":
-            self._out: Any = np.zeros([n * case.model.scale for n in case.picture.shape], np.uint8)
+            self._out: Any = np.zeros([n * case.model.scale for n in case.image.shape], np.uint8)
         elif self._kind == "tensor" and case.place.provider == "cuda":
             import torch
 
-            self._source = torch.from_numpy(case.picture)[:, :, None].to(case.place.device)
+            self._source = torch.from_numpy(case.image)[:, :, None].to(case.place.device)
 
     def run(self) -> None:
         if self._kind == "into":
@@ -93,7 +93,7 @@ class SrcnnRt(Contestant):
         if not isinstance(out, np.ndarray):
             import torch
 
-            # What comes back is to lie where the picture lay: a copy through the host would not count.
+            # What comes back is to lie where the image lay: a copy through the host would not count.
             tensor = torch.from_dlpack(out)
             if tensor.device != self._source.device:
                 raise ValueError(f"the result lies on {tensor.device}, not on {self._source.device}")

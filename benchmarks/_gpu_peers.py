@@ -23,17 +23,17 @@ class Windowed(Contestant):
         self._model = case.model
         (gain,), (black,) = case.model.range.gain, case.model.range.offset
         self._gain, self._black = np.float32(gain), np.float32(black)
-        self._out = np.zeros([n * case.model.scale for n in case.picture.shape], np.float32)
+        self._out = np.zeros([n * case.model.scale for n in case.image.shape], np.float32)
 
         def take(side: int) -> None:
             self._side = side
-            self.feed(case.picture)
+            self.feed(case.image)
 
         self.notes["window"] = choose(case.sides, take, self.run, case.place)
 
-    def feed(self, picture: NDArray[np.uint8]) -> None:
-        """Take a picture of the same size; timed only where it comes from a file."""
-        cut_up = windows(picture, self._model.scale, self._model.margin, self._side)
+    def feed(self, image: NDArray[np.uint8]) -> None:
+        """Take an image of the same size; timed only where it comes from a file."""
+        cut_up = windows(image, self._model.scale, self._model.margin, self._side)
         self._windows = [(window * self._gain + self._black, place) for window, place in cut_up]
 
     def run(self) -> None:
@@ -139,7 +139,7 @@ class Fed(Protocol):
     precision: str
     ready: bool
 
-    def feed(self, picture: NDArray[np.uint8]) -> None: ...
+    def feed(self, image: NDArray[np.uint8]) -> None: ...
 
     def run(self) -> None: ...
 

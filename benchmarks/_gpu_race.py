@@ -1,4 +1,4 @@
-"""Is the picture right, and how long does it take: the check before and the rounds."""
+"""Is the image right, and how long does it take: the check before and the rounds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 # rms in code values of 255 that a precision may differ by; float32 goes by its largest difference.
 LIMITS = {"tf32": 0.8, "float16": 0.8, "bfloat16": 1.5}
-MOST_FLOAT32 = 1.0
+MAX_FLOAT32 = 1.0
 WARM_UP = 2
 _ROWS = 512  # compared at once, to spare the memory
 
 
-class WrongPictureError(Exception):
-    """A contestant's picture is too far from the reference."""
+class WrongImageError(Exception):
+    """A contestant's image is too far from the reference."""
 
 
 class Deadline:
@@ -34,7 +34,7 @@ class Deadline:
 
 
 def difference(got: NDArray[np.uint8], reference: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return rms and largest difference of two pictures, in code values."""
+    """Return rms and largest difference of two images, in code values."""
     squares, worst = 0, 0
     for y in range(0, len(got), _ROWS):
         delta = got[y : y + _ROWS].astype(np.int32) - reference[y : y + _ROWS]
@@ -44,7 +44,7 @@ def difference(got: NDArray[np.uint8], reference: NDArray[np.uint8]) -> tuple[fl
 
 
 def verify(contestant: Contestant, case: Case, reference: NDArray[np.uint8]) -> tuple[float, float]:
-    """Warm a contestant up and check its picture.
+    """Warm a contestant up and check its image.
 
     Returns
     -------
@@ -52,20 +52,20 @@ def verify(contestant: Contestant, case: Case, reference: NDArray[np.uint8]) -> 
 
     Raises
     ------
-    WrongPictureError
+    WrongImageError
     """
     for _ in range(WARM_UP):
         contestant.run()
     case.place.wait()
     got = contestant.result()
     if got.shape != reference.shape or got.dtype != np.uint8:
-        raise WrongPictureError(f"gives {got.dtype} {got.shape}, not uint8 {reference.shape}")
+        raise WrongImageError(f"gives {got.dtype} {got.shape}, not uint8 {reference.shape}")
     rms, worst = difference(got, reference)
     limit = LIMITS.get(contestant.precision)
-    if limit is None and worst > MOST_FLOAT32:
-        raise WrongPictureError(f"largest difference {worst:g} code values, over {MOST_FLOAT32:g}")
+    if limit is None and worst > MAX_FLOAT32:
+        raise WrongImageError(f"largest difference {worst:g} code values, over {MAX_FLOAT32:g}")
     if limit is not None and rms > limit:
-        raise WrongPictureError(f"rms {rms:.3g} code values, over {limit:g}")
+        raise WrongImageError(f"rms {rms:.3g} code values, over {limit:g}")
     return rms, worst
 
 

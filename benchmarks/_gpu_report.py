@@ -45,7 +45,7 @@ def where(document: dict[str, Any]) -> str:
     side = settings["side"]
     return (
         f"{device['name']}; {machine['cpu']}, {machine['processors']} processors; {versions}; revision "
-        f"{machine['revision']}, {document['measured']}. A gray picture of {side}² LR pixels, 8 bits, the "
+        f"{machine['revision']}, {document['measured']}. A gray image of {side}² LR pixels, 8 bits, the "
         f"same for all, in one process. Medians of {settings['rounds']} rounds of {settings['seconds']:g} s "
         "in which contestants took turns; every result was held against ONNX Runtime's float32 on the "
         "processor first."

@@ -52,7 +52,7 @@ class Task:
 
     @property
     def read(self) -> float:
-        """Bytes of the LR picture, one channel of 8 bits."""
+        """Bytes of the LR image, one channel of 8 bits."""
         return self.pixels / self.scale**2
 
     @property
@@ -69,8 +69,8 @@ class Floor:
     ----------
     arithmetic : the useful multiply-accumulates at the card's matrix rate
     executed : the executed ones; for information, a better program may execute fewer
-    memory : the picture read once and the result written once
-    bus : the picture up and the result down
+    memory : the image read once and the result written once
+    bus : the image up and the result down
     """
 
     arithmetic: float
@@ -105,7 +105,7 @@ def memory_seconds(task: Task, bandwidth: float) -> float:
 
 
 def bus_seconds(task: Task, ceilings: Ceilings) -> float:
-    """Return the longest of: the picture up, the result down, and all bytes through both directions.
+    """Return the longest of: the image up, the result down, and all bytes through both directions.
 
     The directions of PCI Express have lanes of their own, but what is behind them is shared; so none
     of the three measured rates may be exceeded.

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def write_tiff(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write a gray picture as a TIFF in deflated tiles: the fastest level, all threads."""
+def write_tiff(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a gray image as a TIFF in deflated tiles: the fastest level, all threads."""
     import rasterio
 
-    h, w = picture.shape
+    h, w = image.shape
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "photometric": "minisblack"}
     packing = {"compress": "deflate", "zlevel": 1, "predictor": 2, "num_threads": "all_cpus"}
     with warnings.catch_warnings():
@@ -21,7 +21,7 @@ def write_tiff(path: Path, picture: NDArray[np.uint8]) -> None:
         with rasterio.open(
             path, "w", driver="GTiff", height=h, width=w, count=1, dtype="uint8", **layout, **packing
         ) as file:
-            file.write(picture, 1)
+            file.write(image, 1)
 
 
 def read_tiff(path: Path) -> NDArray[np.uint8]:
@@ -31,5 +31,5 @@ def read_tiff(path: Path) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(path, num_threads="all_cpus") as file:
-            picture: NDArray[np.uint8] = file.read(1)
-    return picture
+            image: NDArray[np.uint8] = file.read(1)
+    return image

@@ -100,14 +100,14 @@ class TorchDevice(Contestant):
         (gain,), (black,) = case.model.range.gain, case.model.range.offset
         module = network(case.data, s, margin, self.precision, black, black + gain).to(place.device)
         # (1, 1, H, W), and a copy of its own also on a processor, for the host's route writes into it.
-        self.picture = torch.from_numpy(case.picture.copy())[None, None].to(place.device)
+        self.image = torch.from_numpy(case.image.copy())[None, None].to(place.device)
         # Mirrored by index, for torch has no symmetric padding.
         self._rows, self._columns = (
             torch.from_numpy(np.pad(np.arange(n), margin, mode="symmetric")).to(place.device)
-            for n in case.picture.shape
+            for n in case.image.shape
         )
         self.out = torch.zeros(
-            1, 1, *(n * s for n in case.picture.shape), dtype=torch.uint8, device=place.device
+            1, 1, *(n * s for n in case.image.shape), dtype=torch.uint8, device=place.device
         )
         if self._like is None:
             self._module = module
@@ -118,15 +118,15 @@ class TorchDevice(Contestant):
         self.notes.update(window=side, mode=self._compile(module, place))
 
     def _take(self, side: int) -> None:
-        """Cut the picture into windows of at most `side` HR pixels."""
+        """Cut the image into windows of at most `side` HR pixels."""
         import torch
 
-        lengths = self.picture.shape[2:]
+        lengths = self.image.shape[2:]
         (h, ys), (w, xs) = (cut(n, max(1, side // self._scale)) for n in lengths)
         self._corners = [(y, x) for y in ys for x in xs]
         self._shape = (h, w)
         size = (1, 1, h + 2 * self._margin, w + 2 * self._margin)
-        self._window = torch.zeros(size, dtype=torch.uint8, device=self.picture.device)
+        self._window = torch.zeros(size, dtype=torch.uint8, device=self.image.device)
 
     def _compile(self, module: Any, place: Place) -> str:
         """Compile in the best mode that works and return it."""
@@ -150,7 +150,7 @@ class TorchDevice(Contestant):
 
         s, m, (h, w) = self._scale, self._margin, self._shape
         with torch.inference_mode():
-            mirrored = self.picture.index_select(2, self._rows).index_select(3, self._columns)
+            mirrored = self.image.index_select(2, self._rows).index_select(3, self._columns)
             for y, x in self._corners:
                 # One buffer for all: CUDA graphs and the compiler's guards want the same address.
                 self._window.copy_(mirrored[:, :, y : y + h + 2 * m, x : x + w + 2 * m])
@@ -179,21 +179,21 @@ class TorchHost(Contestant):
         if not self._inner.ready:
             raise RuntimeError(f"{self._inner.name} does not run here: see its own row")
         pin = case.place.provider == "cuda"
-        self._source = torch.empty(self._inner.picture.shape, dtype=torch.uint8, pin_memory=pin)
+        self._source = torch.empty(self._inner.image.shape, dtype=torch.uint8, pin_memory=pin)
         self._target = torch.empty(self._inner.out.shape, dtype=torch.uint8, pin_memory=pin)
         self._target.zero_()
         self._wait = case.place.wait
         self.notes.update(self._inner.notes)
-        self.feed(case.picture)
+        self.feed(case.image)
 
-    def feed(self, picture: NDArray[np.uint8]) -> None:
-        """Take a picture of the same size; timed only where it comes from a file."""
+    def feed(self, image: NDArray[np.uint8]) -> None:
+        """Take an image of the same size; timed only where it comes from a file."""
         import torch
 
-        self._source[0, 0].copy_(torch.from_numpy(picture))
+        self._source[0, 0].copy_(torch.from_numpy(image))
 
     def run(self) -> None:
-        self._inner.picture.copy_(self._source, non_blocking=True)
+        self._inner.image.copy_(self._source, non_blocking=True)
         self._inner.run()
         self._target.copy_(self._inner.out, non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""Pictures to compress: how fast a file is written depends on what is in it."""
+"""Images to compress: how fast a file is written depends on what is in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ENLARGED = 2  # times: photographs of this size are sharper, pixel by pixel, tha
 BLOCK = 256
 
 
-def picture(side: int, channels: int) -> tuple[NDArray[np.uint8], str]:
-    """Return a (side, side) or (side, side, 3) picture and the words for what is on it.
+def make_image(side: int, channels: int) -> tuple[NDArray[np.uint8], str]:
+    """Return a (side, side) or (side, side, 3) image and the words for what is on it.
 
     Photographs that come with scikit-image, enlarged and mirrored over and over; noise at several
     sizes where it is not installed.
@@ -40,7 +40,7 @@ def picture(side: int, channels: int) -> tuple[NDArray[np.uint8], str]:
 
 
 def write_tiled(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a gray or RGB picture as a TIFF in deflated tiles."""
+    """Write a gray or RGB image as a TIFF in deflated tiles."""
     tifffile.imwrite(
         path,
         image,

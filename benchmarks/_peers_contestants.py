@@ -20,7 +20,7 @@ WINDOW_HR = 512  # side of the peers' windows, HR pixels: srcnn-rt's own tile="a
 
 
 class Contestant(ABC):
-    """Something that upscales gray pictures with one model.
+    """Something that upscales gray images with one model.
 
     Attributes
     ----------
@@ -40,12 +40,12 @@ class Contestant(ABC):
         """Make ready to run a model's bytes; any exception means that it cannot be done here."""
 
     @abstractmethod
-    def prepare(self, picture: NDArray[np.uint8]) -> None:
-        """Take the (H, W) picture that `upscale` is to work on; not timed."""
+    def prepare(self, image: NDArray[np.uint8]) -> None:
+        """Take the (H, W) image that `upscale` is to work on; not timed."""
 
     @abstractmethod
     def upscale(self) -> NDArray[Any]:
-        """Return the prepared picture at (s·H, s·W): uint8, or float32 in [0, 1] and not clipped."""
+        """Return the prepared image at (s·H, s·W): uint8, or float32 in [0, 1] and not clipped."""
 
 
 class SrcnnRt(Contestant):
@@ -61,17 +61,17 @@ class SrcnnRt(Contestant):
     def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
         self._engine = Engine(data, self._provider, "auto", threads, **self._options)
 
-    def prepare(self, picture: NDArray[np.uint8]) -> None:
-        self._picture = picture
+    def prepare(self, image: NDArray[np.uint8]) -> None:
+        self._image = image
 
     def upscale(self) -> NDArray[Any]:
-        return self._engine.upscale(self._picture)
+        return self._engine.upscale(self._image)
 
 
 class Peer(Contestant):
     """A bare runtime: only its runs on float32 windows and the assembly of their cores are timed.
 
-    What a model calls black and white is the windows' affair, and its picture is read back by it.
+    What a model calls black and white is the windows' affair, and its image is read back by it.
     """
 
     def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
@@ -79,11 +79,11 @@ class Peer(Contestant):
         (self._gain,), (self._offset,) = model.range.gain, model.range.offset
         self.start(data, model, threads)
 
-    def prepare(self, picture: NDArray[np.uint8]) -> None:
+    def prepare(self, image: NDArray[np.uint8]) -> None:
         gain, offset = np.float32(self._gain), np.float32(self._offset)
-        cut_up = windows(picture, self._scale, self._margin)
+        cut_up = windows(image, self._scale, self._margin)
         self._windows = [(window * gain + offset, place) for window, place in cut_up]
-        self._out = np.empty([n * self._scale for n in picture.shape], np.float32)
+        self._out = np.empty([n * self._scale for n in image.shape], np.float32)
 
     def upscale(self) -> NDArray[Any]:
         for window, place in self._windows:
@@ -104,20 +104,20 @@ class Peer(Contestant):
 
 
 def windows(
-    picture: NDArray[np.uint8], scale: int, margin: int, most: int = WINDOW_HR
+    image: NDArray[np.uint8], scale: int, margin: int, most: int = WINDOW_HR
 ) -> list[tuple[NDArray[np.float32], tuple[slice, slice]]]:
-    """Cut a picture into windows of one shape, at most `most` HR pixels a side without the margins.
+    """Cut an image into windows of one shape, at most `most` HR pixels a side without the margins.
 
     The last window of an axis is shifted inward and overlaps its neighbour, which costs a peer
     nothing where the size divides, as in the default sizes, and otherwise as little as it can.
 
     Returns
     -------
-    Contiguous (1, 1, h + 2m, w + 2m) windows in [0, 1], mirrored at the picture's edges, and the
+    Contiguous (1, 1, h + 2m, w + 2m) windows in [0, 1], mirrored at the image's edges, and the
     HR rectangle that each makes.
     """
-    padded = np.pad(picture.astype(np.float32) / np.float32(255), margin, mode="symmetric")
-    (h, ys), (w, xs) = (cut(length, most // scale) for length in picture.shape)
+    padded = np.pad(image.astype(np.float32) / np.float32(255), margin, mode="symmetric")
+    (h, ys), (w, xs) = (cut(length, most // scale) for length in image.shape)
     return [
         (
             np.ascontiguousarray(padded[y : y + h + 2 * margin, x : x + w + 2 * margin])[None, None],
@@ -297,13 +297,13 @@ def ncnn_model(data: bytes, model: ModelSpec) -> tuple[str, bytes]:
     add("PixelShuffle", "up", f"0={s}")
     if "crop.starts" in weights:
         crop("crop", int(weights["crop.starts"][0]))
-    if not biased:  # the picture goes past the layers
-        lines.append(f"Split both 1 2 {last} fed picture")
+    if not biased:  # the image goes past the layers
+        lines.append(f"Split both 1 2 {last} fed image")
         last, blobs = "fed", blobs + 2
     for k, name in enumerate(("conv1", "conv2", "hr" if biased else "conv3"), start=1):
         convolve(name, f"conv{k}.weight", f"conv{k}.bias" if biased else None, relu=k < 3)
     if not biased:
-        detail, last = last, "picture"
+        detail, last = last, "image"
         crop("inner", int(weights["inner.starts"][0]))
         lines.append(f"BinaryOp hr 2 1 {detail} {last} hr 0=0")
         blobs += 1

@@ -61,7 +61,7 @@ def render(document: dict[str, Any], stem: Path) -> None:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Return the machine, one table a model at its largest picture, what is missing, the targets."""
+    """Return the machine, one table a model at its largest image, what is missing, the targets."""
     machine, settings = document["machine"], document["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
@@ -111,7 +111,7 @@ def table(results: Sequence[Result]) -> str:
 
 
 def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hold every model's largest picture against the targets of its architecture.
+    """Hold every model's largest image against the targets of its architecture.
 
     Ours is the fastest of srcnn-rt's providers at that precision.
     """
@@ -161,7 +161,7 @@ def _missing(result: Result) -> str:
 
 
 def draw(document: dict[str, Any], target: Path) -> None:
-    """Draw output Mpx/s against the picture's side, a panel a model, every line labelled at its end.
+    """Draw output Mpx/s against the image's side, a panel a model, every line labelled at its end.
 
     A family has one colour, reduced precision is dashed, and ours is thick.
     """
@@ -177,7 +177,7 @@ def draw(document: dict[str, Any], target: Path) -> None:
         panel(axes, model["name"], measured(document, model["name"]))
     threads = document["settings"]["threads"]
     figure.suptitle(
-        f"Gray pictures on {threads} threads of {document['machine']['cpu']}; dashed: reduced precision"
+        f"Gray images on {threads} threads of {document['machine']['cpu']}; dashed: reduced precision"
     )
     save_figure(figure, target)
 
@@ -218,7 +218,7 @@ def panel(axes: Axes, name: str, results: Sequence[Result]) -> None:
     axes.set_yticks([n for n in (0.5, 1, 2, 5, 10, 20, 50, 100) if min(speeds) <= n <= max(speeds) * 1.2])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("picture, LR pixels")
+    axes.set_xlabel("image, LR pixels")
     axes.set_ylabel("output, Mpx/s")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Speed is only worth something if the picture is right: every benchmark checks it first."""
+"""Speed is only worth something if the image is right: every benchmark checks it first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Pictures and models that tests draw are used here, too; `pytest` alone does not find them.
+# Images and models that tests draw are used here, too; `pytest` alone does not find them.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 

@@ -33,9 +33,9 @@ from srcnn_rt.jobs.report import peak_memory
 import cv2, rasterio
 base = peak_memory()
 with Engine(sys.argv[1], "cpu", int(sys.argv[2]), threads=2) as engine:
-    picture = np.zeros((2 * engine.tile, 4 * engine.tile), np.uint8)
-    engine.upscale(picture)
-    print(base, peak_memory(), picture.size * (1 + engine.scale**2))
+    image = np.zeros((2 * engine.tile, 4 * engine.tile), np.uint8)
+    engine.upscale(image)
+    print(base, peak_memory(), image.size * (1 + engine.scale**2))
 """
 
 
@@ -84,15 +84,15 @@ def speed(model: str, tile: int | str, seconds: float) -> float:
     """Return HR Mpx/s on a gray array, the median of runs."""
     with Engine(model, "cpu", tile, threads=2) as engine:
         side = max(1024 // engine.scale, 2 * engine.tile)
-        picture = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
-        whole = engine.upscale(picture)
+        image = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
+        whole = engine.upscale(image)
         assert (
-            np.abs(engine.upscale(picture[:200, :200])[:300, :300].astype(int) - whole[:300, :300]).max() <= 1
+            np.abs(engine.upscale(image[:200, :200])[:300, :300].astype(int) - whole[:300, :300]).max() <= 1
         )
         taken: list[float] = []
         while len(taken) < 3 or sum(taken) < seconds:
             start = time.perf_counter()
-            engine.upscale(picture)
+            engine.upscale(image)
             taken.append(time.perf_counter() - start)
         return whole.size / 1e6 / statistics.median(taken)
 

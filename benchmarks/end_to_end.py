@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _images import make_image, write_tiled
 from _peers_report import grid, verdict
-from _pictures import picture, write_tiled
 from numpy.typing import NDArray
 from peers import busy, machine, save
 
@@ -57,7 +57,7 @@ SIDE_OTHERS = 2048
 TILING_SIDE = 1024  # LR pixels
 TILES: tuple[Any, ...] = (512, "auto")
 PROVIDERS = {"exact": "cpu", "fast": "openvino"}
-PICTURES = {1: "gray", 3: "RGB"}
+IMAGES = {1: "gray", 3: "RGB"}
 CORNER = 256  # LR pixels
 REDUCED_RMS = 1.5  # code values; "fast" is not bitwise the same in windows of another shape
 GDAL_CACHE_MB = "64"  # what the command line sets
@@ -99,8 +99,8 @@ def timed(work: Callable[[], object]) -> Cost:
 
 
 def prepare(engine: Engine, folder: Path, side: int, channels: int) -> tuple[Job, str]:
-    """Write a source and find out how the engine cuts it; return the words for the picture, too."""
-    image, words = picture(side, channels)
+    """Write a source and find out how the engine cuts it; return the words for the image, too."""
+    image, words = make_image(side, channels)
     source, target = folder / f"{channels}.tif", folder / f"{channels}-hr.tif"
     write_tiled(source, image)
     with open_source(source) as opened:
@@ -132,7 +132,7 @@ def check(job: Job, compress: str) -> int:
 
 
 def check_delta(delta: NDArray[np.int64], precision: str, what: str) -> None:
-    """Refuse pictures that differ by more than rounding, or than reduced precision may."""
+    """Refuse images that differ by more than rounding, or than reduced precision may."""
     worst, rms = int(np.abs(delta).max()), float(np.sqrt(np.mean(delta.astype(float) ** 2)))
     if rms > REDUCED_RMS or (worst > 1 and precision == "exact"):
         raise SystemExit(f"{what}: differs from the array upscaled whole by {worst}, rms {rms:.2f}")
@@ -309,7 +309,7 @@ def _shares(
     spent["other"] = cpu - sum(spent.values())
     spent["idle"] = wall * max(setup.workers, setup.threads) - cpu
     return {
-        "picture": PICTURES[job.channels],
+        "image": IMAGES[job.channels],
         "side": len(job.image),
         "hr_mpx": job.mpx,
         "tile": job.plan.tile,
@@ -329,7 +329,7 @@ def _median(values: Iterable[float]) -> float:
 
 def measure_tiling(model: str, precision: str, threads: int, side: int, rounds: int) -> list[dict[str, Any]]:
     """Let an array in tiles and the same array in one run take turns."""
-    image, _ = picture(side, 1)
+    image, _ = make_image(side, 1)
     with ExitStack() as stack:
 
         def engine(**options: Any) -> Engine:
@@ -369,14 +369,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "measured": date.today().isoformat(),
         "machine": machine(),
         "settings": {name: getattr(args, name) for name in settings},
-        "picture": "",
+        "image": "",
         "files": [],
         "tiling": [],
     }
     start, before = time.perf_counter(), busy()
     for model, precision in itertools.product(args.models, args.precision):
         try:
-            files, document["picture"] = measure_files(model, precision, args)
+            files, document["image"] = measure_files(model, precision, args)
             document["files"] += files
             document["tiling"] += measure_tiling(
                 model, precision, args.threads, args.tiling_side, args.rounds
@@ -392,14 +392,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_files(model: str, precision: str, args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """Measure gray and RGB files with one model; return the words for their picture, too."""
+    """Measure gray and RGB files with one model; return the words for their image, too."""
     results, words = [], ""
     with (
         Engine(model, PROVIDERS[precision], "auto", args.threads, precision=precision) as engine,
         tempfile.TemporaryDirectory(dir=args.folder) as folder,
     ):
         side = (args.side or SIDES.get(engine.spec.architecture, SIDE_OTHERS)) // engine.scale
-        for channels in PICTURES:
+        for channels in IMAGES:
             job, words = prepare(engine, Path(folder), side, channels)
             found = measure_file(job, args.compress, args.rounds)
             print(files_table(found), flush=True)
@@ -412,7 +412,7 @@ def markdown(document: dict[str, Any]) -> str:
     settings, files = document["settings"], document["files"]
     parts = [
         "## TIFF to TIFF",
-        f"{settings['threads']} threads; {document['picture']}. Mpx/s of output, medians of "
+        f"{settings['threads']} threads; {document['image']}. Mpx/s of output, medians of "
         f"{settings['rounds']} rounds; the share is the median of the shares within a round.",
         files_table(files),
         "Processor milliseconds an HR megapixel:",
@@ -431,7 +431,7 @@ def _name(result: dict[str, Any]) -> str:
 
 
 def _about(result: dict[str, Any]) -> tuple[str, str]:
-    return _name(result), f"{result['picture']}, {result['hr_mpx']:.0f} Mpx, {result['compress']}"
+    return _name(result), f"{result['image']}, {result['hr_mpx']:.0f} Mpx, {result['compress']}"
 
 
 def files_table(results: Sequence[dict[str, Any]]) -> str:

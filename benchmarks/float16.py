@@ -4,7 +4,7 @@ The graphs that a card would run, on the CPU (`srcnn_rt.precision.simulation`): 
 result are rounded to float16, sums are made in float32, as tensor cores do but for their order. Each model
 is measured in the protocol it was trained for, once in float32, once with every layer merely cast, once as
 `srcnn_rt.precision.for_float16` prepares it. "expected" is what is estimated when a session is made, on
-drawn pictures, before results are rounded to 8 bits; beside it the same for layers merely cast.
+drawn images, before results are rounded to 8 bits; beside it the same for layers merely cast.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from srcnn_rt.models.low_precision.float16_casts import Halves
 from srcnn_rt.models.low_precision.float16_simulation import simulated
 
 
-def run(model: ModelProto, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+def run(model: ModelProto, image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Run a graph once on the CPU."""
-    return Session(model.SerializeToString()).run(picture)
+    return Session(model.SerializeToString()).run(image)
 
 
 def added(graph: ModelProto, model: spec.ModelSpec) -> ModelProto:
@@ -61,7 +61,7 @@ def added(graph: ModelProto, model: spec.ModelSpec) -> ModelProto:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of pictures")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of images")
     parser.add_argument("--model", action="append", help="name or path; all that are bundled if none")
     args = parser.parse_args()
     print("| model | set | exact, dB | merely cast | float16 | lost | expected | merely cast | |")

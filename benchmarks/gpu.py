@@ -1,6 +1,6 @@
 """srcnn-rt and its peers on a card, in one table: .venv/bin/python benchmarks/gpu.py
 
-One run, one process: the same ONNX file, the same gray picture of 8 bits, from tensor to tensor on the
+One run, one process: the same ONNX file, the same gray image of 8 bits, from tensor to tensor on the
 card, from array to array in the host's memory, and from TIFF to TIFF. Beside the times stand the
 roofline, from rates measured in the same run (`_gpu_roofline`), and a profile of where the time goes.
 Writes gpu.json into ``--out`` after every step, so that a run that is killed leaves what it had, and
@@ -15,13 +15,13 @@ Markdown to standard output.
 - **OpenCV DNN** likewise, on the card where the build has it.
 
 Peers choose the fastest of a few windows (``--windows``) before they are timed. A contestant is timed
-only if its picture is right: held against ONNX Runtime's float32 on the processor, at most 1 code value off
+only if its image is right: held against ONNX Runtime's float32 on the processor, at most 1 code value off
 in float32, and an rms of at most `_gpu_race.LIMITS` in less. Otherwise, or where it cannot run, its row
 says why. All contestants of a model take turns, in an order drawn anew in each round; every run ends when the
 whole card is idle. A contestant's speed is that of the median run of its median round.
 
 Without a card it ends with status 2. ``--provider cpu`` runs every line of it on a processor, on a
-tiny picture: mechanics only, not a GPU figure.
+tiny image: mechanics only, not a GPU figure.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ import numpy as np
 from _drawing import photo_like
 from _gpu_case import Case, Contestant, as_codes
 from _gpu_place import Place, ceilings, free, why_no_card
-from _gpu_race import Deadline, WrongPictureError, key, race, verify
+from _gpu_race import Deadline, WrongImageError, key, race, verify
 from _gpu_report import markdown, results_table
 from _gpu_roofline import Ceilings, Task, described, floor
 from _gpu_targets import ARRAY, COMPILED, DEVICE, ONNX, OURS, judge
@@ -58,7 +58,7 @@ from srcnn_rt.backends.onnxruntime import available_threads
 from srcnn_rt.models import prepare, spec
 from srcnn_rt.models.optimize.cpu_cost import work
 
-SIDES = {"cuda": 4096, "cpu": 96}  # of the picture, LR pixels
+SIDES = {"cuda": 4096, "cpu": 96}  # of the image, LR pixels
 WINDOWS = {"cuda": (512, 1024, 2048), "cpu": (64, 192)}  # HR pixels
 SECONDS = {"cuda": 0.5, "cpu": 0.02}
 LATE = "the run's time was used up"
@@ -124,11 +124,11 @@ class Run:
         self.save()
 
     def case(self, data: bytes, model: ModelSpec, folder: Path) -> Case:
-        """Draw the picture and write it as a file."""
+        """Draw the image and write it as a file."""
         side = self.args.side
-        picture = photo_like(np.random.default_rng(0), side, side, 1)[:, :, 0]
-        write_tiff(folder / "lr.tif", picture)
-        return Case(self.place, data, model, picture, folder / "lr.tif", tuple(self.args.windows))
+        image = photo_like(np.random.default_rng(0), side, side, 1)[:, :, 0]
+        write_tiff(folder / "lr.tif", image)
+        return Case(self.place, data, model, image, folder / "lr.tif", tuple(self.args.windows))
 
     def model(self, case: Case, rates: Ceilings) -> None:
         """Check, time and profile everyone on one model."""
@@ -143,7 +143,7 @@ class Run:
             self.profile(fit, case)
 
     def admit(self, contestant: Contestant, case: Case, reference: NDArray[np.uint8]) -> bool:
-        """Load a contestant and check its picture; say whether it may be timed."""
+        """Load a contestant and check its image; say whether it may be timed."""
         row = entry(contestant, case.model)
         self.document["results"].append(row)
         try:
@@ -153,14 +153,14 @@ class Run:
             contestant.ready = True
             row.update(status="checked", reason="not timed yet", notes=contestant.notes)
         except Exception as error:  # the runtimes' errors share no other base class
-            row.update(status="failed" if isinstance(error, WrongPictureError) else "skipped")
+            row.update(status="failed" if isinstance(error, WrongImageError) else "skipped")
             row["reason"] = line(error)
         self.say(f"{case.model.name}, {key(contestant)}: {row['status']}: {row.get('reason')}")
         self.save()
         return contestant.ready
 
     def time(self, fit: list[Contestant], case: Case, pixels: int) -> None:
-        """Let those take turns whose picture is right; rows are filled in after every round."""
+        """Let those take turns whose image is right; rows are filled in after every round."""
         own = [r for r in self.document["results"] if r["model"] == case.model.name]
         rows = {f"{r['contestant']}, {r['route']}": r for r in own}
 
@@ -211,7 +211,7 @@ def truth(case: Case) -> NDArray[np.uint8]:
     """Return what ONNX Runtime makes of the graph as exported, in float32 on the processor."""
     oracle = OnnxRuntime("reference", "ONNX Runtime")
     oracle.load(case.data, case.model, available_threads())
-    oracle.prepare(case.picture)
+    oracle.prepare(case.image)
     return as_codes(oracle.upscale())
 
 
@@ -219,7 +219,7 @@ def about(case: Case, rates: Ceilings) -> dict[str, Any]:
     """Return a model, what it executes, and what the card allows for it."""
     model = case.model
     executed = work(spec.parse(prepare.prepare(case.data, model).data)).executed
-    task = Task(case.picture.size * model.scale**2, model.scale, model.facts.macs, executed)
+    task = Task(case.image.size * model.scale**2, model.scale, model.facts.macs, executed)
     limits = floor(task, rates, case.place.judged)
     return {
         "name": model.name,
@@ -249,7 +249,7 @@ def entry(contestant: Contestant, model: ModelSpec) -> dict[str, Any]:
 def line(error: Exception) -> str:
     """Return an error as one line."""
     text = (str(error).strip().splitlines() or [""])[0][:200]
-    plain = isinstance(error, (WrongPictureError, TimeoutError))
+    plain = isinstance(error, (WrongImageError, TimeoutError))
     return text if plain else f"{type(error).__name__}: {text}"
 
 
@@ -272,7 +272,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--provider", choices=["cuda", "cpu"], default="cuda", help="cpu: mechanics only")
     parser.add_argument("--device", type=int, default=0, help="number of the card")
     parser.add_argument("--models", nargs="+", default=["srcnn-955-x2", "srcnn-915-x2"])
-    parser.add_argument("--side", type=int, help="of the picture, LR pixels")
+    parser.add_argument("--side", type=int, help="of the image, LR pixels")
     parser.add_argument("--windows", type=int, nargs="+", help="peers choose among these, HR pixels a side")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, help="of a turn, and of each measurement of the card")

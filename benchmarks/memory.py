@@ -1,4 +1,4 @@
-"""Peak memory against picture size: .venv/bin/python benchmarks/memory.py --json .benchmarks/memory.json
+"""Peak memory against image size: .venv/bin/python benchmarks/memory.py --json .benchmarks/memory.json
 
 Writes gray uint8 TIFFs of noise-like texture, upscales each with ``srcnn-rt upscale`` in
 a process of its own and prints that process's peak resident size. Every result is opened
@@ -42,7 +42,7 @@ def texture(rows: int, cols: int, start: int) -> np.ndarray:
     return (127.5 + 80 * np.sin(y + np.sin(x / 3)) + 40 * np.cos(x * 1.7 + y / 5)).astype(np.uint8)
 
 
-def make_picture(path: Path, side: int, layout: str) -> None:
+def make_image(path: Path, side: int, layout: str) -> None:
     """Write a side x side TIFF, tiled or in strips of 16 rows, or storing only two corners of it."""
     if layout == "sparse":
         corner = min(STRIP, side)
@@ -79,10 +79,10 @@ def check(source: Path, result: Path, model: str) -> None:
 
 
 def measure(side: int, model: str, tile: str, layout: str) -> dict[str, Any]:
-    """Upscale a picture of side x side LR pixels in a process of its own."""
+    """Upscale an image of side x side LR pixels in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         source, result = Path(folder, "lr.tif"), Path(folder, "hr.tif")
-        make_picture(source, side, layout)
+        make_image(source, side, layout)
         command = [sys.executable, "-m", "srcnn_rt", "upscale", str(source), "-o", str(result), "--json"]
         done = subprocess.run(
             [*command, "--model", model, "--tile", tile], stdout=subprocess.PIPE, text=True, check=True

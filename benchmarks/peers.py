@@ -4,14 +4,14 @@ One run, one process: the same ONNX models, the same pixels and as many threads 
 float32 and in reduced precision. Writes peers.json, peers.md and peers.png into ``--out``;
 ``--render peers.json`` redoes tables and plot without measuring.
 
-For srcnn-rt everything is timed: an `Engine` takes a uint8 picture and gives one back. The
-peers are bare runtimes and run at the shape that is kindest to them: the whole picture up to
+For srcnn-rt everything is timed: an `Engine` takes a uint8 image and gives one back. The
+peers are bare runtimes and run at the shape that is kindest to them: the whole image up to
 512 x 512 HR pixels, otherwise windows of one constant shape of that size, so that none pays for
 memory it need not have. Padding, cutting and the conversion to float32 are done before the
 clock starts, the conversion back to uint8 never; only runs and the assembly of their results
 into an array that is there already are timed.
 
-A contestant is timed only if its picture is right. What it is held against is ONNX Runtime's
+A contestant is timed only if its image is right. What it is held against is ONNX Runtime's
 float32 result on the graph as exported: float32 may differ by 1 code value of 255 after rounding
 to uint8, or by 1e-4 of full scale without; reduced precision by an rms of 1.5 code values. A
 contestant that cannot run here, for want of a package, a compiler or an instruction, is skipped
@@ -60,8 +60,8 @@ EXACT_CODES, EXACT_FLOAT, REDUCED_RMS = 1.0, 1e-4 * 255, 1.5  # code values of 2
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
-class WrongPictureError(Exception):
-    """A contestant's picture is too far from the reference."""
+class WrongImageError(Exception):
+    """A contestant's image is too far from the reference."""
 
 
 def keep_memory() -> bool:
@@ -85,7 +85,7 @@ def compare(got: NDArray[Any], reference: NDArray[np.float32]) -> tuple[float, f
 
 
 def verify(contestant: Contestant, reference: NDArray[np.float32]) -> tuple[float, float]:
-    """Warm a contestant up and check its picture.
+    """Warm a contestant up and check its image.
 
     Returns
     -------
@@ -93,12 +93,12 @@ def verify(contestant: Contestant, reference: NDArray[np.float32]) -> tuple[floa
 
     Raises
     ------
-    WrongPictureError
+    WrongImageError
     """
     for _ in range(WARM_UP):
         got = contestant.upscale()
     if got.shape != reference.shape:
-        raise WrongPictureError(f"gives {got.shape}, not {reference.shape}")
+        raise WrongImageError(f"gives {got.shape}, not {reference.shape}")
     rms, worst = compare(got, reference)
     if contestant.reduced:
         found, limit, what = rms, REDUCED_RMS, "rms"
@@ -106,7 +106,7 @@ def verify(contestant: Contestant, reference: NDArray[np.float32]) -> tuple[floa
         found, what = worst, "largest difference"
         limit = EXACT_CODES if got.dtype == np.uint8 else EXACT_FLOAT
     if not found <= limit:  # also where it is not a number
-        raise WrongPictureError(f"{what} {found:.3g} code values, over {limit:.3g}")
+        raise WrongImageError(f"{what} {found:.3g} code values, over {limit:.3g}")
     return rms, worst
 
 
@@ -157,7 +157,7 @@ def _summary(turns: Sequence[Sequence[float]], pixels: int) -> dict[str, Any]:
 
 
 def entry(contestant: Contestant, model: ModelSpec, side: int | None, **found: Any) -> dict[str, Any]:
-    """Return one result; its status is "timed", "failed" (a wrong picture) or "skipped" (cannot run)."""
+    """Return one result; its status is "timed", "failed" (a wrong image) or "skipped" (cannot run)."""
     return {
         "model": model.name,
         "side": side,
@@ -171,7 +171,7 @@ def entry(contestant: Contestant, model: ModelSpec, side: int | None, **found: A
 
 def excuse(contestant: Contestant, model: ModelSpec, side: int | None, error: Exception) -> dict[str, Any]:
     """Print why a contestant is not timed and return that as its result."""
-    wrong = isinstance(error, WrongPictureError)
+    wrong = isinstance(error, WrongImageError)
     # A peer may find only now that it lacks a compiler; what we load, we must be able to run.
     status = "failed" if wrong or (contestant.ours and side is not None) else "skipped"
     line = (str(error).strip().splitlines() or [""])[0][:200]
@@ -201,14 +201,14 @@ def measure_model(
 def measure_size(
     team: Sequence[Contestant], oracle: Contestant, model: ModelSpec, side: int, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Check every loaded contestant on one picture and time those that are right."""
-    picture = photo_like(np.random.default_rng(side), side, side, 1)[:, :, 0]
-    oracle.prepare(picture)
+    """Check every loaded contestant on one image and time those that are right."""
+    image = photo_like(np.random.default_rng(side), side, side, 1)[:, :, 0]
+    oracle.prepare(image)
     reference = oracle.upscale()
     fit, checks, results = [], [], []
     for contestant in team:
         try:
-            contestant.prepare(picture)
+            contestant.prepare(image)
             rms, worst = verify(contestant, reference)
             fit.append(contestant)
             checks.append({"rms": rms, "max": worst})

@@ -1,6 +1,6 @@
 """Estimates against real jobs: python benchmarks/preflight.py DIR [--seconds]
 
-Pictures of DIR are halved, so that they are as sharp as small ones are, put side by side, written as TIFF and
+Images of DIR are halved, so that they are as sharp as small ones are, put side by side, written as TIFF and
 as PNG, and upscaled. A line a kind: bytes of the file over those expected, and over those that were surely
 needed, which must never be more; seconds over those expected with --seconds, peak memory.
 """
@@ -25,8 +25,8 @@ JOBS = [("tif", "tif", {"compress": c}) for c in ("deflate", "zstd", "lzw")]
 JOBS += [("tif", "tif", {"cog": True}), ("png", "png", {}), ("png", "tif", {}), ("png", "jpg", {})]
 
 
-def pictures(folder: Path, channels: int, dtype: str, many: int) -> list[NDArray[np.generic]]:
-    """Return pictures of a kind, halved before they are rounded."""
+def make_images(folder: Path, channels: int, dtype: str, many: int) -> list[NDArray[np.generic]]:
+    """Return images of a kind, halved before they are rounded."""
     out = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in (".png", ".jpg"))[:many]:
         image = cv2.imread(str(path), cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_GRAYSCALE)
@@ -53,8 +53,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--models", nargs="+", default=["srcnn-915-x2", "srcnn-915-x4"])
-    parser.add_argument("--many", type=int, default=12, help="pictures of the folder")
-    parser.add_argument("--seconds", action="store_true", help="repeat each picture to some Mpx, and time")
+    parser.add_argument("--many", type=int, default=12, help="images of the folder")
+    parser.add_argument("--seconds", action="store_true", help="repeat each image to some Mpx, and time")
     args = parser.parse_args()
     print(
         "| model | samples | job | file / expected | least / file | seconds / expected |\n"
@@ -65,7 +65,7 @@ def main() -> None:
         with Engine(model, "cpu", "auto") as engine, tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             for channels, dtype in KINDS:
-                images = pictures(args.folder, channels, dtype, args.many)
+                images = make_images(args.folder, channels, dtype, args.many)
                 for source, target, options in JOBS:
                     if dtype == "float32" and "png" in (source, target):
                         continue
@@ -80,7 +80,7 @@ def main() -> None:
                         found = engine.estimate(a, b, overwrite=True, **options)
                         report = engine.upscale_file(a, b, overwrite=True, **options)
                         ratios.append(b.stat().st_size / found.file_bytes)
-                        surely.append(found.least_bytes / b.stat().st_size)
+                        surely.append(found.min_bytes / b.stat().st_size)
                         times.append(report.seconds / (found.seconds or 1))
                     worst = max(worst, *surely)
                     spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -81,10 +81,10 @@ def files_line(document: Document) -> str:
     groups: dict[tuple[str, str], list[Result]] = {}
     for r in document["files"]:
         name = r["model"] if r["precision"] == "exact" else f"{r['model']} {r['precision']}"
-        groups.setdefault((name, r["picture"]), []).append(r)
+        groups.setdefault((name, r["image"]), []).append(r)
     shares = [
-        f"{name} {picture} " + " / ".join(f"{r['share']:.0%}" for r in found)
-        for (name, picture), found in groups.items()
+        f"{name} {image} " + " / ".join(f"{r['share']:.0%}" for r in found)
+        for (name, image), found in groups.items()
     ]
     compress = " / ".join(document["settings"]["compress"])
     tiles = [
@@ -104,7 +104,7 @@ def memory_line(document: Document) -> str:
 
 
 def startup_line(document: Document) -> str:
-    """Return the seconds until a small picture and an import are done."""
+    """Return the seconds until a small image and an import are done."""
     found = [f"{r['name']} {r['seconds']:.2f} s" for r in document["results"] if r["wanted"] is not None]
     return f"Start to end: {', '.join(found)}."
 

@@ -2,7 +2,7 @@
 
 Wall time of ``srcnn-rt upscale`` on an RGB PNG of 256 x 256 pixels and of ``import srcnn_rt``, each
 from the start of a process of its own to its end, and of the bare interpreter beside them. They take
-turns; the first runs, which fill the system's file cache, do not count. The picture is checked first.
+turns; the first runs, which fill the system's file cache, do not count. The image is checked first.
 
 Writes startup.json into ``--out``.
 """
@@ -21,8 +21,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+from _images import make_image
 from _peers_report import grid, verdict
-from _pictures import picture
 from peers import machine, save
 
 from srcnn_rt import Engine
@@ -48,14 +48,14 @@ def seconds(command: Sequence[str]) -> float:
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """Write the picture, upscale it once and check the result; return what is to be timed.
+    """Write the image, upscale it once and check the result; return what is to be timed.
 
     Raises
     ------
     SystemExit
         If the result differs from an array upscale.
     """
-    image, _ = picture(SIDE, 3)
+    image, _ = make_image(SIDE, 3)
     source, target = folder / "lr.png", folder / "hr.png"
     cv2.imwrite(str(source), image[:, :, ::-1])
     script = Path(sys.executable).with_name("srcnn-rt")

@@ -15,7 +15,7 @@ from srcnn_rt import Engine
 from srcnn_rt.errors import ProviderError
 
 SECONDS = 2.0  # of rounds, about
-LEAST_ROUNDS, MOST_ROUNDS = 9, 200
+MIN_ROUNDS, MAX_ROUNDS = 9, 200
 REDUCED_RMS = 1.5  # code values that precision "fast" may differ by
 
 CHANNELS = pytest.mark.parametrize("channels", [1, 3], ids=["gray", "rgb"])
@@ -35,18 +35,18 @@ def run(benchmark, work: Callable[[], object]) -> None:
     start = time.perf_counter()
     work()
     rounds = int(SECONDS / (time.perf_counter() - start))
-    benchmark.pedantic(work, rounds=min(MOST_ROUNDS, max(LEAST_ROUNDS, rounds)))
+    benchmark.pedantic(work, rounds=min(MAX_ROUNDS, max(MIN_ROUNDS, rounds)))
 
 
-def assert_same(engine: Engine, other: Engine, picture: np.ndarray) -> None:
-    """Hold a picture against that of an engine with other tiles."""
-    assert np.abs(engine.upscale(picture).astype(int) - other.upscale(picture)).max() <= 1
+def assert_same(engine: Engine, other: Engine, image: np.ndarray) -> None:
+    """Hold an image against that of an engine with other tiles."""
+    assert np.abs(engine.upscale(image).astype(int) - other.upscale(image)).max() <= 1
 
 
-def assert_close(fast: Engine, picture: np.ndarray) -> None:
-    """Hold a picture in reduced precision against the exact one."""
+def assert_close(fast: Engine, image: np.ndarray) -> None:
+    """Hold an image in reduced precision against the exact one."""
     with Engine(fast.spec.name, "cpu", "auto") as exact:
-        delta = fast.upscale(picture).astype(float) - exact.upscale(picture)
+        delta = fast.upscale(image).astype(float) - exact.upscale(image)
     assert np.sqrt(np.mean(delta**2)) <= REDUCED_RMS
 
 
@@ -54,10 +54,10 @@ def assert_close(fast: Engine, picture: np.ndarray) -> None:
 @SIDES
 @pytest.mark.parametrize("model", ["srcnn-915-x2", "srcnn-915-x3", "srcnn-915-x4", "srcnn-955-x2"])
 def test_latency_by_size(benchmark, megapixels, rng, model: str, side: int, channels: int) -> None:
-    picture = photo_like(rng, side, side, channels)
+    image = photo_like(rng, side, side, channels)
     with Engine(model, "cpu", "auto") as engine, Engine(model, "cpu", 48) as small:
-        assert_same(engine, small, picture)
-        run(benchmark, lambda: engine.upscale(picture))
+        assert_same(engine, small, image)
+        run(benchmark, lambda: engine.upscale(image))
         megapixels((side * engine.scale) ** 2 / 1e6)
 
 
@@ -65,39 +65,39 @@ def test_latency_by_size(benchmark, megapixels, rng, model: str, side: int, chan
 @SIDES
 @pytest.mark.parametrize("model", ["srcnn-915-x2", "srcnn-955-x2"])
 def test_latency_by_size_fast(benchmark, megapixels, rng, model: str, side: int, channels: int) -> None:
-    picture = photo_like(rng, side, side, channels)
+    image = photo_like(rng, side, side, channels)
     with fast_engine(model, "auto") as engine:
-        assert_close(engine, picture)
-        run(benchmark, lambda: engine.upscale(picture))
+        assert_close(engine, image)
+        run(benchmark, lambda: engine.upscale(image))
         megapixels((side * engine.scale) ** 2 / 1e6)
 
 
 @pytest.mark.parametrize("tile", [32, 64, 128, 256, 512])
 @pytest.mark.parametrize("model", ["srcnn-915-x2", "srcnn-955-x2"])
 def test_throughput_by_tile(benchmark, megapixels, rng, model: str, tile: int) -> None:
-    picture = photo_like(rng, 1024, 1024, 1)
+    image = photo_like(rng, 1024, 1024, 1)
     with Engine(model, "cpu", tile) as engine, Engine(model, "cpu", "auto") as other:
-        assert_same(engine, other, picture)
-        run(benchmark, lambda: engine.upscale(picture))
+        assert_same(engine, other, image)
+        run(benchmark, lambda: engine.upscale(image))
     megapixels(4 * 1024 * 1024 / 1e6)
 
 
 @pytest.mark.parametrize("tile", [32, 64, 128, 256, 512])
 def test_throughput_by_tile_fast(benchmark, megapixels, rng, tile: int) -> None:
-    picture = photo_like(rng, 1024, 1024, 1)
+    image = photo_like(rng, 1024, 1024, 1)
     with fast_engine("srcnn-915-x2", tile) as engine:
-        assert_close(engine, picture)
-        run(benchmark, lambda: engine.upscale(picture))
+        assert_close(engine, image)
+        run(benchmark, lambda: engine.upscale(image))
     megapixels(4 * 1024 * 1024 / 1e6)
 
 
 @CHANNELS
 @pytest.mark.parametrize("compress", ["deflate", "zstd"])
 def test_tiff_to_tiff(benchmark, megapixels, rng, tmp_path, compress: str, channels: int) -> None:
-    picture = photo_like(rng, 2048, 2048, channels)
+    image = photo_like(rng, 2048, 2048, channels)
     source, target = tmp_path / "a.tif", tmp_path / "b.tif"
     tifffile.imwrite(
-        source, picture.squeeze(), tile=(256, 256), photometric="rgb" if channels == 3 else "minisblack"
+        source, image.squeeze(), tile=(256, 256), photometric="rgb" if channels == 3 else "minisblack"
     )
     with Engine("srcnn-915-x2", "cpu", "auto") as engine:
 
@@ -106,6 +106,6 @@ def test_tiff_to_tiff(benchmark, megapixels, rng, tmp_path, compress: str, chann
 
         work()
         got = tifffile.imread(target).reshape(4096, 4096, channels)
-        assert (got[:512, :512] == engine.upscale(picture[:300, :300])[:512, :512]).mean() > 0.9999
+        assert (got[:512, :512] == engine.upscale(image[:300, :300])[:512, :512]).mean() > 0.9999
         run(benchmark, work)
     megapixels(4 * 2048 * 2048 / 1e6)

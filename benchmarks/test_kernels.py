@@ -1,10 +1,10 @@
 """extract and stitch against plain memory copies that move the same bytes, in one run.
 
-As the engine does it: one window at a time, all over a picture, out of or into one reused
+As the engine does it: one window at a time, all over an image, out of or into one reused
 float buffer. Bytes moved are bytes read and bytes written: uint8 → float32 reads one and
 writes four a sample, so the copy it is held against has two and a half bytes a sample.
 
-That copy is NumPy's (memcpy, row by row) of a rectangle of a picture into a reused window,
+That copy is NumPy's (memcpy, row by row) of a rectangle of an image into a reused window,
 or back: as many rows, as many bytes. The share of a contiguous memcpy of as many bytes, which no
 tiler can be since a window is a rectangle, stands beside it, of the loops alone too: a call costs
 5 µs of checks in Python, a quarter of the time of the smallest windows here. All are timed in turn,
@@ -29,23 +29,23 @@ from srcnn_rt.image import bicubic
 from srcnn_rt.tiling import kernels
 from srcnn_rt.tiling.geometry import Piece, Span, Tile, plan
 
-SIDE = 2048  # of the picture
+SIDE = 2048  # of the image
 TILE = 512
 ROUNDS = 31
-LEAST = 0.70
-LEAST_ROUTE = 2.0  # times as fast as the route through ONNX Runtime on all processors
+MIN_SIDE = 0.70
+MIN_ROUTE = 2.0  # times as fast as the route through ONNX Runtime on all processors
 
 
 def copies(rows: int, row_bytes: int, steps: int, *, gather: bool, contiguous: bool) -> Callable[[], None]:
-    """Return a loop of `steps` copies of rows x row_bytes bytes, out of a picture or into it."""
+    """Return a loop of `steps` copies of rows x row_bytes bytes, out of an image or into it."""
     side = round(steps**0.5)
     window = np.ones((rows, row_bytes), np.uint8)
     if contiguous:
         parts = list(np.ones((steps, rows, row_bytes), np.uint8))
     else:
-        picture = np.ones((rows * side, row_bytes * side), np.uint8)
+        image = np.ones((rows * side, row_bytes * side), np.uint8)
         parts = [
-            picture[y * rows : (y + 1) * rows, x * row_bytes : (x + 1) * row_bytes]
+            image[y * rows : (y + 1) * rows, x * row_bytes : (x + 1) * row_bytes]
             for y in range(side)
             for x in range(side)
         ]
@@ -94,14 +94,14 @@ def report(
     if loops:
         benchmark.extra_info["loops of contiguous memcpy"] = round(contiguous / bare, 2)
     benchmark.pedantic(work, rounds=5)
-    assert copy / own >= LEAST
+    assert copy / own >= MIN_SIDE
 
 
-def picture_of(rng: np.random.Generator, dtype: type, channels: int, planar: bool) -> np.ndarray:
+def image_of(rng: np.random.Generator, dtype: type, channels: int, planar: bool) -> np.ndarray:
     shape = (channels, SIDE, SIDE) if planar else (SIDE, SIDE, channels)
     values = rng.random(shape, dtype=np.float32)
-    picture = values if dtype is np.float32 else (values * np.iinfo(dtype).max).astype(dtype)
-    return picture.transpose(1, 2, 0) if planar else picture
+    image = values if dtype is np.float32 else (values * np.iinfo(dtype).max).astype(dtype)
+    return image.transpose(1, 2, 0) if planar else image
 
 
 LAYOUTS = pytest.mark.parametrize(("channels", "planar"), [(1, True), (3, True), (3, False), (4, False)])
@@ -111,26 +111,26 @@ DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @LAYOUTS
 @DTYPES
 def test_extract(benchmark, rng, dtype: type, channels: int, planar: bool) -> None:
-    picture = picture_of(rng, dtype, channels, planar)
+    image = image_of(rng, dtype, channels, planar)
     p = plan((SIDE, SIDE), TILE, margin=5, max_chunk=SIDE)
     every = [t for chunk in p for t in chunk.tiles]
     out = np.empty((1, channels, *p.window), np.float32)
 
     def work() -> None:
         for tile in every:
-            kernels.extract(picture, [tile], 5, out)
+            kernels.extract(image, [tile], 5, out)
 
     work()
-    last = picture[-TILE:, -TILE:].transpose(2, 0, 1).astype(np.float32) / kernels.white(picture.dtype)
+    last = image[-TILE:, -TILE:].transpose(2, 0, 1).astype(np.float32) / kernels.white(image.dtype)
     assert np.allclose(out[0, :, 5:-5, 5:-5], last, atol=1e-7)
-    gain = 1 / kernels.white(picture.dtype)
+    gain = 1 / kernels.white(image.dtype)
     corners = [np.array([[t.y.origin - 5, t.x.origin - 5]], np.intp) for t in every]
 
     def loops() -> None:
         for corner in corners:
-            _tiles.extract(picture, SIDE, SIDE, 0, 0, corner, gain, out)
+            _tiles.extract(image, SIDE, SIDE, 0, 0, corner, gain, out)
 
-    shape = (channels * p.window[0], p.window[1] * (4 + picture.itemsize) // 2)
+    shape = (channels * p.window[0], p.window[1] * (4 + image.itemsize) // 2)
     report(benchmark, work, shape, len(every), True, loops)
 
 
@@ -140,7 +140,7 @@ def test_stitch(benchmark, rng, dtype: type, channels: int, planar: bool) -> Non
     windows = rng.random((1, channels, TILE, TILE), dtype=np.float32)
     steps = range(0, SIDE, TILE)
     every = [Tile(Piece(y, Span(y, y + TILE)), Piece(x, Span(x, x + TILE))) for y in steps for x in steps]
-    out = np.zeros_like(picture_of(rng, dtype, channels, planar))
+    out = np.zeros_like(image_of(rng, dtype, channels, planar))
 
     def work() -> None:
         for tile in every:
@@ -172,7 +172,7 @@ def report_route(
         }
     )
     benchmark.pedantic(work, rounds=5)
-    assert every / own >= LEAST_ROUTE
+    assert every / own >= MIN_ROUTE
 
 
 def sessions(scale: int) -> tuple[Session, Session]:

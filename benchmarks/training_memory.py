@@ -1,7 +1,7 @@
 """Peak memory of a training run: python benchmarks/training_memory.py --data DIR DIR ...
 
 Runs ``srcnn-rt train`` for a few steps in a process of its own and prints that process's
-peak resident size beside how many pictures and pixels it kept in memory.
+peak resident size beside how many images and pixels it kept in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 
-from srcnn_rt.evaluation.protocol import list_pictures, read_picture
+from srcnn_rt.evaluation.protocol import list_images, read_image
 
 CODE = """
 import sys
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--scale", default="3")
     parser.add_argument("--steps", default="50")
     args = parser.parse_args()
-    pixels = [read_picture(p, "y").size for folder in args.data for p in list_pictures(folder)]
+    pixels = [read_image(p, "y").size for folder in args.data for p in list_images(folder)]
     with tempfile.TemporaryDirectory() as out:
         words = [word for folder in args.data for word in ("--data", folder)]
         words += ["--arch", args.arch, "--scale", args.scale, "--steps", args.steps, "--out", f"{out}/run"]
@@ -39,7 +39,7 @@ def main() -> None:
             [sys.executable, "-c", CODE, "train", *words], stdout=subprocess.PIPE, text=True, check=True
         )
     peak = int(done.stdout.splitlines()[-1]) / 1e6
-    print(f"{len(pixels)} pictures, {sum(pixels) / 1e6:.0f} Mpx, {args.arch}: {peak:.0f} MB at most")
+    print(f"{len(pixels)} images, {sum(pixels) / 1e6:.0f} Mpx, {args.arch}: {peak:.0f} MB at most")
 
 
 if __name__ == "__main__":

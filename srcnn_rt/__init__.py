@@ -1,4 +1,4 @@
-"""Super-resolution of pictures of any size: seam-free, in bounded memory.
+"""Super-resolution of images of any size: seam-free, in bounded memory.
 
 >>> from srcnn_rt import Engine
 >>> hr = Engine("srcnn-915-x2").upscale(lr)  # doctest: +SKIP
@@ -8,10 +8,10 @@ from ._version import __version__
 from .engine import Engine, upscale
 from .errors import (
     ArgumentError,
+    ImageError,
     ModelError,
     OutOfMemoryError,
     OutputError,
-    PictureError,
     ProviderError,
     RangeError,
     RuntimeMissingError,
@@ -24,11 +24,11 @@ from .models.spec import ModelSpec
 __all__ = [
     "ArgumentError",
     "Engine",
+    "ImageError",
     "ModelError",
     "ModelSpec",
     "OutOfMemoryError",
     "OutputError",
-    "PictureError",
     "ProviderError",
     "RangeError",
     "Report",

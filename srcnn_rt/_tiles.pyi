@@ -5,7 +5,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 def extract(
-    picture: NDArray[Any],
+    image: NDArray[Any],
     height: int,
     width: int,
     top: int,

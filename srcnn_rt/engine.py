@@ -26,7 +26,7 @@ from .execution import autotune, executor, streaming
 from .execution.autotune import Trial
 from .execution.executor import Progress
 from .execution.normalization import DataRange
-from .image.info import Nodata, PictureInfo, Reading
+from .image.info import ImageInfo, Nodata, Reading
 from .io import ArraySink, Output, Record, Sink, Source, array_source, open_source
 from .io.array_like import SlicedSink, SlicedSource
 from .io.protocols import Closing
@@ -49,18 +49,18 @@ AUTO_TILE_HR = 256
 # less to them than what windows compute twice.
 HEAVY = 30_000
 HEAVY_TILE_HR = 512
-DEVICE_TILE_HR = 2048  # of pictures that lie on a card
+DEVICE_TILE_HR = 2048  # of images that lie on a card
 CARD_TILE_HR = 1024  # of a card: fewer margins, larger kernels; no cache to stay in
 
-# With tile="auto", a picture of so many HR pixels is worth the measurement before it.
+# With tile="auto", an image of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
-WHOLE = 2**40  # a tile no picture fills
+WHOLE = 2**40  # a tile no image fills
 
 Range = str | tuple[float, float]
 
 
 class Engine(Closing):
-    """Upscales pictures of any size with one model; the result does not depend on `tile`.
+    """Upscales images of any size with one model; the result does not depend on `tile`.
 
     May be used from several threads at once, and as a context manager. Touches no global
     state: no environment, no logging, no threads of other libraries.
@@ -76,7 +76,7 @@ class Engine(Closing):
     tile : int or "auto"
         Side of a tile in LR pixels, margins not counted, at least 8. ``"auto"`` takes what `tune`
         measured; where it never did, 256 HR pixels (512 for heavy models), or measures before a
-        picture of over 1,000 Mpx.
+        image of over 1,000 Mpx.
     threads : int, optional
         Threads of the network; all available processors if None.
     model_range : str, optional
@@ -86,9 +86,9 @@ class Engine(Closing):
     data_range : str or (float, float)
         Which samples are black and white, for models that need to know (`ModelSpec.equivariant` ones do not):
         ``"LOW..HIGH"``; ``"dtype"``, the type's range for integers and [0, 1] for floats; ``"auto"``, what
-        the file declares, else the same, but a picture is refused that clearly does not live there.
+        the file declares, else the same, but an image is refused that clearly does not live there.
     whole : bool
-        Run the model once on the whole picture, which must then fit into memory; also for
+        Run the model once on the whole image, which must then fit into memory; also for
         models whose reach is unbounded, which cannot be tiled. `tile` is ignored.
     precision : {"exact", "fast"}
         ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a card and in bfloat16 on the CPU
@@ -101,12 +101,12 @@ class Engine(Closing):
         What each card's activations may take: bytes, or ``"8GB"``. All of it if None. Where it does not
         suffice, fewer and then smaller windows go together.
     trust : bool
-        Do not try a model that did not come with the package on a drawn picture, tiled and whole, the first
+        Do not try a model that did not come with the package on a drawn image, tiled and whole, the first
         time it is used on this machine.
     inputs : mapping of str to float, optional
-        Fixed values of a model's inputs that are no pictures: a noise level, a scale.
+        Fixed values of a model's inputs that are no images: a noise level, a scale.
     output : str, optional
-        Which of several outputs is the picture.
+        Which of several outputs is the image.
     channel_order : {"rgb", "bgr"}
         Of the channels that a model of three takes and gives. Whether they come last (N, H, W, C) is seen.
 
@@ -194,7 +194,7 @@ class Engine(Closing):
             self._try_out(file)
 
     def _try_out(self, file: Program) -> None:
-        """Compare tiles of a drawn picture with the whole of it, if that was not done before.
+        """Compare tiles of a drawn image with the whole of it, if that was not done before.
 
         Raises
         ------
@@ -302,9 +302,9 @@ class Engine(Closing):
         """
         if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack__"):
             return self._upscale_foreign(image, bands, alpha, nodata, classes, data_range, progress)
-        picture = array_source(image, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
-        sink = ArraySink(picture.info.scaled(self.scale))
-        self._process(picture, sink, progress, data_range)
+        source = array_source(image, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
+        sink = ArraySink(source.info.scaled(self.scale))
+        self._process(source, sink, progress, data_range)
         return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
 
     def _upscale_foreign(
@@ -332,12 +332,12 @@ class Engine(Closing):
             return give(made)
         if nodata is not None or classes:
             raise ArgumentError(f"{'classes' if classes else 'nodata'} is not taken for arrays on a card")
-        picture = arrays.take(image, card, self._setup.arrival(card), bands=bands, alpha=alpha)
-        sink = arrays.DeviceSink(card, picture.info.scaled(self.scale))
+        source = arrays.take(image, card, self._setup.arrival(card), bands=bands, alpha=alpha)
+        sink = arrays.DeviceSink(card, source.info.scaled(self.scale))
         setup = self._setup
         if self._asked == "auto":  # one window at a time, so a larger one
             setup = replace(setup, tile=max(setup.tile, _lr(DEVICE_TILE_HR, setup.model)))
-        executor.process(picture, sink, setup, self._pool, progress, data_range=self._range(data_range))
+        executor.process(source, sink, setup, self._pool, progress, data_range=self._range(data_range))
         return arrays.give(sink.array, image, card)
 
     def upscale_into(
@@ -370,9 +370,9 @@ class Engine(Closing):
         ArgumentError
             If a shape or dtype is another one.
         """
-        picture = SlicedSource(source, axes, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
-        sink = SlicedSink(target, picture.info.scaled(self.scale), self.scale, axes)
-        self._process(picture, sink, progress, data_range)
+        opened = SlicedSource(source, axes, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
+        sink = SlicedSink(target, opened.info.scaled(self.scale), self.scale, axes)
+        self._process(opened, sink, progress, data_range)
 
     def upscale_file(
         self,
@@ -392,7 +392,7 @@ class Engine(Closing):
         data_range: Range | None = None,
         progress: Progress | None = None,
     ) -> Report:
-        """Upscale a picture file. TIFF streams in bounded memory; other formats are held whole.
+        """Upscale an image file. TIFF streams in bounded memory; other formats are held whole.
 
         The result grows as ``TARGET.partial`` with a journal beside it. A job that ends before it is
         complete, by Ctrl-C, a full disk or a killed process, can be gone on with.
@@ -412,7 +412,7 @@ class Engine(Closing):
             fast to write, ``"lzw"`` or ``"none"``
         cog : make a Cloud-Optimised GeoTIFF with overviews
         quality : 1 to 100 of a JPEG, WebP, AVIF or JPEG XL; None for 95 of a JPEG and no loss in others
-        max_pixels : refuse larger pictures; 2³⁰ if None for formats that are not streamed
+        max_pixels : refuse larger images; 2³⁰ if None for formats that are not streamed
         bands : upscale each channel on its own, whatever the file calls it; palettes stay colours
         nodata : samples of this value are no data, in place of the file's own, and the result says so;
             ``"none"`` if all are data
@@ -423,7 +423,7 @@ class Engine(Closing):
 
         Raises
         ------
-        SourceMissingError, PictureError, OutputError
+        SourceMissingError, ImageError, OutputError
             Naming the file and the rule; also if the result surely does not fit on the disk or into
             memory. Nothing is left under the name `target`.
         ArgumentError
@@ -472,7 +472,7 @@ class Engine(Closing):
     def estimate(self, source: str | Path, target: str | Path, **options: Any) -> Estimate:
         """Tell what `upscale_file` of the same arguments would take: bytes, memory, seconds.
 
-        Takes up to about half a second for the first picture of a kind, to time a few windows. Nothing is
+        Takes up to about half a second for the first image of a kind, to time a few windows. Nothing is
         written. What cannot fit is not refused: see `estimates.refuse`.
 
         Parameters
@@ -481,7 +481,7 @@ class Engine(Closing):
 
         Raises
         ------
-        SourceMissingError, PictureError, OutputError
+        SourceMissingError, ImageError, OutputError
             If the source cannot be read.
         """
         from .jobs import estimate as preflight
@@ -540,11 +540,11 @@ class Engine(Closing):
         classes: bool = False,
         data_range: Range | None = None,
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
-        """Upscale a picture and hand out its parts as they are finished, in bounded memory.
+        """Upscale an image and hand out its parts as they are finished, in bounded memory.
 
         Parameters
         ----------
-        source : a picture file, or an array as `upscale` or `upscale_into` takes
+        source : an image file, or an array as `upscale` or `upscale_into` takes
         region : (rows, columns) of the source, without steps; only this part is read and upscaled,
             and is, pixel for pixel, that part of the whole result
         page : of a TIFF, from 1
@@ -561,7 +561,7 @@ class Engine(Closing):
 
         Raises
         ------
-        SourceMissingError, PictureError, ArgumentError
+        SourceMissingError, ImageError, ArgumentError
         """
         with ExitStack() as stack:
             value = None if nodata == "none" else nodata
@@ -569,15 +569,15 @@ class Engine(Closing):
                 if alpha is not None:
                     raise ArgumentError(f"{source}: alpha is said of arrays; bands=True overrules a file's")
                 reading = Reading(bands, nodata, classes)
-                picture: Source = stack.enter_context(open_source(Path(source), page, max_pixels, reading))
+                opened: Source = stack.enter_context(open_source(Path(source), page, max_pixels, reading))
             elif isinstance(source, np.ndarray):
-                picture = array_source(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
+                opened = array_source(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
             else:
-                picture = SlicedSource(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
-            check_layout(self._spec, picture.info.layout)
-            spans = streaming.spans_of(region, picture.info.shape)
-            run = partial(self._process, picture, progress=None, data_range=data_range, region=spans)
-            yield from streaming.parts(picture.info.scaled(self.scale), run, spans, self.scale)
+                opened = SlicedSource(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
+            check_layout(self._spec, opened.info.layout)
+            spans = streaming.spans_of(region, opened.info.shape)
+            run = partial(self._process, opened, progress=None, data_range=data_range, region=spans)
+            yield from streaming.parts(opened.info.scaled(self.scale), run, spans, self.scale)
 
     def tune(self, progress: Callable[[Trial], None] | None = None) -> list[Trial]:
         """Measure how this machine runs the model fastest, use it, and keep it for next time.
@@ -597,10 +597,10 @@ class Engine(Closing):
         Raises
         ------
         ArgumentError
-            If the engine runs whole pictures.
+            If the engine runs whole images.
         """
         if self._whole:
-            raise ArgumentError("an engine that runs whole pictures has no tile to be tuned")
+            raise ArgumentError("an engine that runs whole images has no tile to be tuned")
         with self._tuning:
             return self._tune(progress)
 
@@ -658,7 +658,7 @@ class Engine(Closing):
             region=region, data_range=self._range(data_range),
         )  # fmt: skip
 
-    def _plan_for(self, info: PictureInfo, sink: Sink) -> Plan:
+    def _plan_for(self, info: ImageInfo, sink: Sink) -> Plan:
         return executor.plan_for(self._setup, info, sink)
 
     def _run(
@@ -680,8 +680,8 @@ class Engine(Closing):
         if self._closed:
             raise ArgumentError("the engine is closed")
 
-    def _ready_for(self, *infos: PictureInfo) -> None:
-        """Tune before the first large picture; classes need no model."""
+    def _ready_for(self, *infos: ImageInfo) -> None:
+        """Tune before the first large image; classes need no model."""
         self._check_open()
         pixels = sum(i.shape[0] * i.shape[1] for i in infos if i.layout.color != "classes")
         if self._untuned and pixels * self.scale**2 >= TUNE_FROM:
@@ -705,7 +705,7 @@ def _lr(hr: int, model: ModelSpec) -> int:
 def upscale(image: NDArray[Any], model: str | Path = "srcnn-915-x2", **options: Any) -> NDArray[Any]:
     """Upscale one array; `options` are those of `Engine`.
 
-    For more than one picture make an `Engine` and keep it.
+    For more than one image make an `Engine` and keep it.
     """
     with Engine(model, **options) as engine:
         made: NDArray[Any] = engine.upscale(image)

@@ -5,9 +5,9 @@
     SrcnnError
     ├── ArgumentError         (ValueError)         a tile, scale, array ... out of its rule
     ├── ModelError            (ValueError)         not a model, or one that cannot be tiled
-    ├── PictureError          (ValueError)         not a picture, damaged, or of an unsupported kind
+    ├── ImageError          (ValueError)         not an image, damaged, or of an unsupported kind
     │   └── RangeError                             samples that do not live where the model would take them to
-    ├── SourceMissingError    (FileNotFoundError)  a picture, model or checkpoint that is not there
+    ├── SourceMissingError    (FileNotFoundError)  an image, model or checkpoint that is not there
     ├── OutputError           (OSError)            exists, not writable, disk full, format too small
     ├── OutOfMemoryError      (MemoryError)        a window is too large for the memory there is
     ├── RuntimeMissingError   (ImportError)        an optional package is not installed
@@ -21,10 +21,10 @@ from __future__ import annotations
 __all__ = [
     "ArgumentError",
     "DeviceError",
+    "ImageError",
     "ModelError",
     "OutOfMemoryError",
     "OutputError",
-    "PictureError",
     "ProviderError",
     "RangeError",
     "RuntimeMissingError",
@@ -61,11 +61,11 @@ class ModelError(SrcnnError, ValueError):
     """The model file cannot be used; the message names the file and the rule."""
 
 
-class PictureError(SrcnnError, ValueError):
-    """The picture cannot be read as one; the message names the file and the rule."""
+class ImageError(SrcnnError, ValueError):
+    """The image cannot be read as one; the message names the file and the rule."""
 
 
-class RangeError(PictureError):
+class RangeError(ImageError):
     """A model needs to know which samples are black and white, and the usual ones cannot be."""
 
 

@@ -1,4 +1,4 @@
-"""Pictures that tests draw themselves, and small models."""
+"""Images that tests draw themselves, and small models."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A failure there shows its values too.
-pytest.register_assert_rewrite("tests.hostile", "tests.picturegraphs", "tests.rewriting")
+pytest.register_assert_rewrite("tests.hostile", "tests.imagegraphs", "tests.rewriting")
 
 TEST_MODEL = "srcnn-915-x2"
-# The paper's form carries the whole picture in bfloat16, and what undoes a blur is added enlarged: both are
+# The paper's form carries the whole image in bfloat16, and what undoes a blur is added enlarged: both are
 # refused.
 FAST = [name for name in bundled() if not name.endswith("-paper") and "deblur" not in name]
 
 
 def drawing(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """An (H, W, C) float64 picture in [0, 1]: gradients, discs, stripes, a little noise."""
+    """An (H, W, C) float64 image in [0, 1]: gradients, discs, stripes, a little noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
     planes = []
@@ -58,11 +58,11 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of four RGB pictures, 70 pixels wide."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four RGB images, 70 pixels wide."""
     import cv2
 
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for k in range(4):
         cv2.imwrite(str(folder / f"{k}.png"), quantise(drawing(61 + k, 70, 3, k), np.uint8))
     return folder

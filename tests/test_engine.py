@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import srcnn_rt
-from srcnn_rt import ArgumentError, Engine, PictureError
+from srcnn_rt import ArgumentError, Engine, ImageError
 from srcnn_rt.execution import overlap
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.reference import quantise
@@ -41,7 +41,7 @@ def test_shape_and_dtype_follow_the_input(small: Engine) -> None:
             assert out.dtype == dtype
 
 
-def test_any_strides_give_the_same_picture(small: Engine) -> None:
+def test_any_strides_give_the_same_image(small: Engine) -> None:
     rgb = quantise(drawing(40, 50), np.uint8)
     expected = small.upscale(rgb)
     flipped = np.ascontiguousarray(rgb[:, :, ::-1])[:, :, ::-1]
@@ -54,10 +54,10 @@ def test_any_strides_give_the_same_picture(small: Engine) -> None:
 
 def test_the_input_is_not_changed(small: Engine) -> None:
     for channels in (1, 3, 4):
-        picture = drawing(30, 30, channels).astype(np.float32)
-        before = picture.copy()
-        small.upscale(picture)
-        assert (picture == before).all()
+        image = drawing(30, 30, channels).astype(np.float32)
+        before = image.copy()
+        small.upscale(image)
+        assert (image == before).all()
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_a_closed_engine_says_so() -> None:
 
 
 def test_several_threads_share_one_engine(small: Engine) -> None:
-    pictures = [quantise(drawing(40 + k, 60 - k, 1 + k % 4), np.uint8) for k in range(12)]
-    expected = [small.upscale(p) for p in pictures]
+    images = [quantise(drawing(40 + k, 60 - k, 1 + k % 4), np.uint8) for k in range(12)]
+    expected = [small.upscale(p) for p in images]
     with ThreadPoolExecutor(4) as pool:
         for _ in range(3):
-            for got, want in zip(pool.map(small.upscale, pictures), expected, strict=True):
+            for got, want in zip(pool.map(small.upscale, images), expected, strict=True):
                 assert (got == want).all()
 
 
@@ -155,7 +155,7 @@ def test_a_colour_model_takes_gray_and_refuses_bands(integer_model) -> None:
         rgb = np.repeat(gray[..., None], 3, axis=2)
         assert np.allclose(e.upscale(gray), e.upscale(rgb).mean(axis=2), atol=1e-3)
         assert e.upscale(np.dstack([rgb, gray])).shape == (100, 80, 4)
-        with pytest.raises(PictureError, match="a colour model takes gray or RGB pictures, got 5 bands"):
+        with pytest.raises(ImageError, match="a colour model takes gray or RGB images, got 5 bands"):
             e.upscale(np.zeros((9, 9, 5), np.uint8))
 
 
@@ -174,13 +174,13 @@ def test_a_model_with_a_fixed_batch_and_a_period(tmp_path: Path) -> None:
     path = models.save(
         tmp_path / "strided.onnx", nodes, weights, inputs=[models.value("lr", [3, 1, "h", "w"])]
     )
-    picture = rng.integers(0, 9, (45, 33)).astype(np.float32)
+    image = rng.integers(0, 9, (45, 33)).astype(np.float32)
     results = []
     for tile in (9, 14, 512):
         with Engine(path, "cpu", tile, data_range="dtype") as e:
             assert (e.scale, e.margin, e.spec.period, e.spec.batch) == (1, 2, 2, 3)
             assert e.tile % 2 == 0
-            results.append(e.upscale(picture))
+            results.append(e.upscale(image))
     assert results[0].shape == (45, 33)
     assert (results[0] == results[2]).all()
     assert (results[1] == results[2]).all()

@@ -43,17 +43,17 @@ CARD = _gpu_place.Place("cuda")
 @pytest.fixture
 def case(tmp_path: Path) -> _gpu_case.Case:
     data, model = spec.load(MODEL)
-    picture = quantise(drawing(40, 30, 1, 3), np.uint8)[:, :, 0]
-    _gpu_tiff.write_tiff(tmp_path / "lr.tif", picture)
-    return _gpu_case.Case(CPU, data, model, picture, tmp_path / "lr.tif", (16, 48))
+    image = quantise(drawing(40, 30, 1, 3), np.uint8)[:, :, 0]
+    _gpu_tiff.write_tiff(tmp_path / "lr.tif", image)
+    return _gpu_case.Case(CPU, data, model, image, tmp_path / "lr.tif", (16, 48))
 
 
 class Fake(_gpu_case.Contestant):
-    """Gives the picture it is told to."""
+    """Gives the image it is told to."""
 
-    def __init__(self, name: str, picture: Any = None, precision: str = "float32") -> None:
+    def __init__(self, name: str, image: Any = None, precision: str = "float32") -> None:
         super().__init__(name, precision)
-        self.picture, self.runs, self.fails_at = picture, 0, math.inf
+        self.image, self.runs, self.fails_at = image, 0, math.inf
 
     def load(self, case: _gpu_case.Case) -> None:
         pass
@@ -64,7 +64,7 @@ class Fake(_gpu_case.Contestant):
             raise RuntimeError("the card's memory is full\nand more")
 
     def result(self) -> Any:
-        return self.picture
+        return self.image
 
 
 # Arithmetic
@@ -264,7 +264,7 @@ def test_a_profile_of_onnx_runtime(case: _gpu_case.Case) -> None:
 # Checks and turns
 
 
-def test_a_wrong_picture_is_refused(case: _gpu_case.Case) -> None:
+def test_a_wrong_image_is_refused(case: _gpu_case.Case) -> None:
     right = np.full((80, 60), 100, np.uint8)
     near, far = right.copy(), right.copy()
     near[0, 0], far[0, 0] = 101, 102
@@ -272,11 +272,11 @@ def test_a_wrong_picture_is_refused(case: _gpu_case.Case) -> None:
     assert _gpu_race.verify(Fake("a", near), case, right)[1] == 1.0
     assert _gpu_race.verify(Fake("a", far, "float16"), case, right)[1] == 2.0
     for wrong, precision in ((far, "float32"), (right + np.uint8(1), "float16"), (right[1:], "float32")):
-        with pytest.raises(_gpu_race.WrongPictureError):
+        with pytest.raises(_gpu_race.WrongImageError):
             _gpu_race.verify(Fake("a", wrong, precision), case, right)
 
 
-def test_difference_of_pictures_taller_than_a_part() -> None:
+def test_difference_of_images_taller_than_a_part() -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 256, (1100, 7), np.uint8) for _ in range(2))
     delta = a.astype(float) - b
@@ -323,7 +323,7 @@ def test_a_peer_takes_its_fastest_window_and_passes_over_those_that_fail() -> No
         _gpu_case.choose((3,), taken.append, run, CPU)
 
 
-def test_everyone_makes_the_same_picture(case: _gpu_case.Case) -> None:
+def test_everyone_makes_the_same_image(case: _gpu_case.Case) -> None:
     """But for compilation, which takes longer, and srcnn-rt fast, which no processor has by this name."""
     pytest.importorskip("torch")
     reference = gpu.truth(case)

@@ -1,4 +1,4 @@
-"""Long runs: ``make test-slow``. Memory of large pictures, many random cases, the built wheel."""
+"""Long runs: ``make test-slow``. Memory of large images, many random cases, the built wheel."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def test_two_thousand_random_cases_are_bitwise(integer_model: Callable) -> None:
         path, parts = integer_model(scale, sizes, channels, seed=int(rng.integers(4)))
         h, w = (int(rng.integers(1, 90)) for _ in range(2))
         tile = int(rng.integers(8, 100))
-        picture = rng.integers(0, 3, (h, w, channels)).astype(np.float32)
+        image = rng.integers(0, 3, (h, w, channels)).astype(np.float32)
         with Engine(path, "cpu", tile, threads=1) as engine:
-            got = engine.upscale(picture)
-        expected = oracle(picture.transpose(2, 0, 1), scale, parts).transpose(1, 2, 0)
+            got = engine.upscale(image)
+        expected = oracle(image.transpose(2, 0, 1), scale, parts).transpose(1, 2, 0)
         assert (got == expected).all(), (case, scale, sizes, channels, h, w, tile)
 
 
@@ -57,8 +57,8 @@ def peak_of(folder: Path, side: int, *words: str, **options: object) -> int:
 
 
 @pytest.mark.parametrize("options", [{"tiled": True}, {"blockysize": 1}], ids=["tiled", "striped"])
-def test_memory_does_not_grow_with_the_picture(tmp_path: Path, options: dict[str, object]) -> None:
-    """Real activations, then a picture four times larger by the cheap model, same tile."""
+def test_memory_does_not_grow_with_the_image(tmp_path: Path, options: dict[str, object]) -> None:
+    """Real activations, then an image four times larger by the cheap model, same tile."""
     assert peak_of(tmp_path, 3000, "--tile", "512", **options) < 700e6
     small = peak_of(tmp_path, 10_000, "--model", "bicubic-x2", "--tile", "256", **options)
     large = peak_of(tmp_path, 20_000, "--model", "bicubic-x2", "--tile", "256", **options)

@@ -18,7 +18,7 @@ LAYERS = [
     {
         "geometry",
         "margins",
-        "picture",
+        "image",
         "models",
         "bicubic",
         "color",

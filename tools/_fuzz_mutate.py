@@ -20,7 +20,7 @@ _NUMBERS = (
     65535, 65536, 10**6, 2**24, 2**28, 2**30, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1,
 )
 # fmt: on
-_MOST = 2**17  # bytes of a case
+_MAX = 2**17  # bytes of a case
 
 
 def mutate(kind: str, data: bytes, other: bytes, rng: Random) -> bytes:
@@ -43,7 +43,7 @@ def mutate(kind: str, data: bytes, other: bytes, rng: Random) -> bytes:
             _number(out, rng.choice(places), rng)
         else:
             out = rng.choice(_BYTES)(out, other, rng)
-    del out[_MOST:]
+    del out[_MAX:]
     if kind == "png" and rng.random() < 0.8:
         _mend_png(out)
     return bytes(out)
@@ -290,7 +290,7 @@ def _folder(data: bytes, other: bytes, rng: Random) -> bytes:
             if rng.random() < 0.1:
                 del files[name]
             else:
-                files[name] = bytes(rng.choice(_BYTES)(bytearray(files[name]), other, rng)[:_MOST])
+                files[name] = bytes(rng.choice(_BYTES)(bytearray(files[name]), other, rng)[:_MAX])
     return packed(files)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from srcnn_rt.image.info import SAMPLE_TYPES
-from srcnn_rt.io import PICTURE_SUFFIXES
+from srcnn_rt.io import IMAGE_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
 H, W = 20, 24
@@ -31,7 +31,7 @@ Seeds = dict[str, bytes]
 
 def kinds() -> list[str]:
     """Return the kinds that this version of the package reads."""
-    return [k for k, suffix in KINDS.items() if suffix == ".onnx" or suffix in PICTURE_SUFFIXES]
+    return [k for k, suffix in KINDS.items() if suffix == ".onnx" or suffix in IMAGE_SUFFIXES]
 
 
 def seeds(kind: str, cache: Path) -> Seeds:
@@ -48,8 +48,8 @@ def seeds(kind: str, cache: Path) -> Seeds:
     return make[kind]()
 
 
-def picture(channels: int, dtype: Any = np.uint8, h: int = H, w: int = W) -> np.ndarray:
-    """A drawn (h, w, C) picture: gradients and a disc."""
+def make_image(channels: int, dtype: Any = np.uint8, h: int = H, w: int = W) -> np.ndarray:
+    """A drawn (h, w, C) image: gradients and a disc."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
     planes = [(np.sin(x / (3 + c)) * np.cos(y / 4) + 1) / 2 for c in range(channels)]
     disc = (y - h / 2) ** 2 + (x - w / 2) ** 2 < (h / 4) ** 2
@@ -71,11 +71,11 @@ def _tiff() -> Seeds:
                 writer.write(array, metadata=None, software="", **options)
         found[name] = file.getvalue()
 
-    gray, rgb, rgba = picture(1)[..., 0], picture(3), picture(4)
+    gray, rgb, rgba = make_image(1)[..., 0], make_image(3), make_image(4)
     add("striped", rgb, photometric="rgb", rowsperstrip=4)
     add("one strip", gray, photometric="minisblack")
     add("white is zero", gray, photometric="miniswhite")
-    add("tiled", picture(3, h=40, w=36), photometric="rgb", tile=(16, 16))
+    add("tiled", make_image(3, h=40, w=36), photometric="rgb", tile=(16, 16))
     add("planar", np.moveaxis(rgb, 2, 0).copy(), photometric="rgb", planarconfig="separate", rowsperstrip=8)
     add(
         "planar tiled",
@@ -84,17 +84,21 @@ def _tiff() -> Seeds:
         planarconfig="separate",
         tile=(16, 16),
     )
-    add("big-endian", picture(3, np.uint16), photometric="rgb", byteorder=">", rowsperstrip=8)
+    add("big-endian", make_image(3, np.uint16), photometric="rgb", byteorder=">", rowsperstrip=8)
     add("bigtiff", rgb, photometric="rgb", bigtiff=True, rowsperstrip=8)
     add("bigtiff big-endian", gray, bigtiff=True, byteorder=">", tile=(16, 16))
-    add("16-bit", picture(1, np.uint16)[..., 0])
-    add("float", picture(1, np.float32)[..., 0], rowsperstrip=5)
+    add("16-bit", make_image(1, np.uint16)[..., 0])
+    add("float", make_image(1, np.float32)[..., 0], rowsperstrip=5)
     add("alpha", rgba, photometric="rgb", extrasamples=["unassalpha"])
     add("premultiplied", rgba, photometric="rgb", extrasamples=["assocalpha"])
     add(
-        "gray alpha", picture(2), photometric="minisblack", extrasamples=["unassalpha"], planarconfig="contig"
+        "gray alpha",
+        make_image(2),
+        photometric="minisblack",
+        extrasamples=["unassalpha"],
+        planarconfig="contig",
     )
-    add("five bands", picture(5), photometric="minisblack", planarconfig="contig")
+    add("five bands", make_image(5), photometric="minisblack", planarconfig="contig")
     table = np.arange(768, dtype=np.uint16).reshape(3, 256) * 85
     add("palette", gray, photometric="palette", colormap=table)
     add("one bit", gray > 99, photometric="minisblack")
@@ -108,10 +112,12 @@ def _tiff() -> Seeds:
         description="a text",
     )
     for name in SAMPLE_TYPES:
-        add(name, picture(1, name)[..., 0], rowsperstrip=8)
-        add(f"{name} predictor", picture(3, name), photometric="rgb", compression="deflate", predictor=True)
-    add("12 bits declared", picture(1, np.uint16)[..., 0] >> 4, extratags=[(281, 3, 1, 4095, True)])
-    add("int64", picture(1, np.int64)[..., 0])
+        add(name, make_image(1, name)[..., 0], rowsperstrip=8)
+        add(
+            f"{name} predictor", make_image(3, name), photometric="rgb", compression="deflate", predictor=True
+        )
+    add("12 bits declared", make_image(1, np.uint16)[..., 0] >> 4, extratags=[(281, 3, 1, 4095, True)])
+    add("int64", make_image(1, np.int64)[..., 0])
     for kind in ("deflate", "lzw", "zstd", "packbits", "lzma", "webp", "lerc"):
         for form in ({"rowsperstrip": 8}, {"tile": (16, 16)}):
             try:
@@ -119,10 +125,12 @@ def _tiff() -> Seeds:
             except (ValueError, KeyError, RuntimeError):  # imagecodecs without it
                 continue
     for kind in ("deflate", "lzw"):
-        add(f"{kind} predictor", picture(3, np.uint16), photometric="rgb", compression=kind, predictor=True)
-    add("float predictor", picture(1, np.float32)[..., 0], compression="deflate", predictor=True)
-    add("jpeg", picture(3, h=32, w=32), photometric="rgb", compression="jpeg", tile=(16, 16))
-    add("jpeg ycbcr", picture(3, h=32, w=32), photometric="ycbcr", compression="jpeg", tile=(16, 16))
+        add(
+            f"{kind} predictor", make_image(3, np.uint16), photometric="rgb", compression=kind, predictor=True
+        )
+    add("float predictor", make_image(1, np.float32)[..., 0], compression="deflate", predictor=True)
+    add("jpeg", make_image(3, h=32, w=32), photometric="rgb", compression="jpeg", tile=(16, 16))
+    add("jpeg ycbcr", make_image(3, h=32, w=32), photometric="ycbcr", compression="jpeg", tile=(16, 16))
     return found | _geotiff()
 
 
@@ -147,22 +155,22 @@ def _geotiff() -> Seeds:
             with memory.open(**profile) as file:
                 file.write(np.moveaxis(array, 2, 0))
                 if mask:
-                    file.write_mask(picture(1)[..., 0] > 60)
+                    file.write_mask(make_image(1)[..., 0] > 60)
                 if geo:
                     file.update_tags(AREA="here", NOTE="a text")
                     file.set_band_description(1, "first")
             memory.seek(0)
             found[name] = memory.read()
 
-    add("geotiff", picture(3), compress="deflate")
-    add("geotiff nodata", picture(2, np.uint16), nodata=7, tiled=True, blockxsize=16, blockysize=16)
-    add("mask", picture(3), mask=True, compress="lzw")
-    add("12 bits", picture(1, np.uint16) >> 4, nbits=12)
-    add("1 bit", picture(1) >> 7, nbits=1, geo=False)
-    add("sparse", picture(1) * 0, sparse_ok=True, tiled=True, blockxsize=16, blockysize=16)
-    add("float32 predictor", picture(2, np.float32), compress="zstd", predictor=3)
-    add("cmyk", picture(4), photometric="CMYK", geo=False)
-    add("lab", picture(3), photometric="CIELAB", geo=False)
+    add("geotiff", make_image(3), compress="deflate")
+    add("geotiff nodata", make_image(2, np.uint16), nodata=7, tiled=True, blockxsize=16, blockysize=16)
+    add("mask", make_image(3), mask=True, compress="lzw")
+    add("12 bits", make_image(1, np.uint16) >> 4, nbits=12)
+    add("1 bit", make_image(1) >> 7, nbits=1, geo=False)
+    add("sparse", make_image(1) * 0, sparse_ok=True, tiled=True, blockxsize=16, blockysize=16)
+    add("float32 predictor", make_image(2, np.float32), compress="zstd", predictor=3)
+    add("cmyk", make_image(4), photometric="CMYK", geo=False)
+    add("lab", make_image(3), photometric="CIELAB", geo=False)
     return found
 
 
@@ -191,7 +199,7 @@ def _png() -> Seeds:
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
-    gray, rgb, rgba = (Image.fromarray(picture(c).squeeze()) for c in (1, 3, 4))
+    gray, rgb, rgba = (Image.fromarray(make_image(c).squeeze()) for c in (1, 3, 4))
     text = PngInfo()
     text.add_text("Title", "a title")
     text.add_text("Comment", "a comment " * 5, zip=True)
@@ -212,8 +220,8 @@ def _png() -> Seeds:
         "exif": _saved(rgb, "PNG", exif=_exif()),
         "icc": _saved(rgb, "PNG", icc_profile=_icc()),
         "animated": _saved(rgb, "PNG", save_all=True, append_images=[rgb.rotate(90)]),
-        "16-bit": bytes(cv2.imencode(".png", picture(1, np.uint16))[1]),
-        "16-bit rgba": bytes(cv2.imencode(".png", picture(4, np.uint16))[1]),
+        "16-bit": bytes(cv2.imencode(".png", make_image(1, np.uint16))[1]),
+        "16-bit rgba": bytes(cv2.imencode(".png", make_image(4, np.uint16))[1]),
     }
     found["interlaced"] = _interlaced()
     bits = found["16-bit"]
@@ -229,7 +237,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 def _interlaced() -> bytes:
     """Adam7, which no library at hand writes."""
-    gray = picture(1)[..., 0]
+    gray = make_image(1)[..., 0]
     passes = [
         (0, 0, 8, 8),
         (0, 4, 8, 8),
@@ -248,7 +256,7 @@ def _interlaced() -> bytes:
 def _jpeg() -> Seeds:
     from PIL import Image
 
-    rgb = Image.fromarray(picture(3))
+    rgb = Image.fromarray(make_image(3))
     return {
         "baseline": _saved(rgb, "JPEG"),
         "4:4:4": _saved(rgb, "JPEG", subsampling=0, quality=95),
@@ -266,7 +274,7 @@ def _jpeg() -> Seeds:
 def _webp() -> Seeds:
     from PIL import Image
 
-    rgb, rgba = Image.fromarray(picture(3)), Image.fromarray(picture(4))
+    rgb, rgba = Image.fromarray(make_image(3)), Image.fromarray(make_image(4))
     return {
         "lossy": _saved(rgb, "WEBP"),
         "lossless": _saved(rgb, "WEBP", lossless=True),
@@ -280,10 +288,10 @@ def _webp() -> Seeds:
 def _bmp() -> Seeds:
     from PIL import Image
 
-    rgb = Image.fromarray(picture(3))
+    rgb = Image.fromarray(make_image(3))
     found = {
         "24 bits": _saved(rgb, "BMP"),
-        "32 bits": _saved(Image.fromarray(picture(4)), "BMP"),
+        "32 bits": _saved(Image.fromarray(make_image(4)), "BMP"),
         "palette": _saved(rgb.convert("P"), "BMP"),
         "gray": _saved(rgb.convert("L"), "BMP"),
         "one bit": _saved(rgb.convert("1"), "BMP"),
@@ -302,9 +310,11 @@ def _bmp() -> Seeds:
 def _avif() -> Seeds:
     import imagecodecs
 
-    forms = {"rgb": picture(3), "rgba": picture(4), "gray": picture(1)[..., 0]}
+    forms = {"rgb": make_image(3), "rgba": make_image(4), "gray": make_image(1)[..., 0]}
     found = {k: bytes(imagecodecs.avif_encode(a, speed=10)) for k, a in forms.items()}
-    found["10 bits"] = bytes(imagecodecs.avif_encode(picture(3, np.uint16) >> 6, bitspersample=10, speed=10))
+    found["10 bits"] = bytes(
+        imagecodecs.avif_encode(make_image(3, np.uint16) >> 6, bitspersample=10, speed=10)
+    )
     return found
 
 
@@ -312,13 +322,13 @@ def _jxl() -> Seeds:
     import imagecodecs
 
     forms = {
-        "rgb": picture(3),
-        "rgba": picture(4),
-        "gray": picture(1)[..., 0],
-        "16-bit": picture(3, np.uint16),
+        "rgb": make_image(3),
+        "rgba": make_image(4),
+        "gray": make_image(1)[..., 0],
+        "16-bit": make_image(3, np.uint16),
     }
     found = {k: bytes(imagecodecs.jpegxl_encode(a, lossless=True)) for k, a in forms.items()}
-    return found | {"lossy": bytes(imagecodecs.jpegxl_encode(picture(3), lossless=False))}
+    return found | {"lossy": bytes(imagecodecs.jpegxl_encode(make_image(3), lossless=False))}
 
 
 def _zarr() -> Seeds:
@@ -330,18 +340,18 @@ def _zarr() -> Seeds:
     found: Seeds = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, array, axes, version in (
-            ("ome 0.5", picture(3), "yxc", "0.5"),
-            ("ome 0.4", np.moveaxis(picture(2, np.uint16), 2, 0), "cyx", "0.4"),
-            ("stack", np.stack([picture(1)[..., 0]] * 3), "zyx", "0.5"),
+            ("ome 0.5", make_image(3), "yxc", "0.5"),
+            ("ome 0.4", np.moveaxis(make_image(2, np.uint16), 2, 0), "cyx", "0.4"),
+            ("stack", np.stack([make_image(1)[..., 0]] * 3), "zyx", "0.5"),
         ):
             found[name] = pack(ome_zarr(Path(folder) / f"{name}.zarr", array, axes, version))
         for version in (2, 3):
             path = Path(folder) / f"plain{version}.zarr"
-            zarr.create_array(path, data=picture(1)[..., 0], chunks=(16, 16), zarr_format=version)
+            zarr.create_array(path, data=make_image(1)[..., 0], chunks=(16, 16), zarr_format=version)
             found[f"plain, format {version}"] = pack(path)
             for name in ("int16", "float16", "float64"):
                 path = Path(folder) / f"{name}-{version}.zarr"
-                data = picture(1, name)[..., 0]
+                data = make_image(1, name)[..., 0]
                 zarr.create_array(path, data=data, chunks=(16, 16), zarr_format=version)
                 found[f"{name}, format {version}"] = pack(path)
     return found

@@ -30,9 +30,9 @@ SRCNN {arch} {purpose} (Dong et al., arXiv 1501.00092){inside}{form}.
 |---|---|
 | architecture | {arch}, 64 and 32 filters, {parameters} numbers{taps} |
 | input, output | `lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32{values} |
-| margin | {margin} LR pixels, mirrored at the picture's edges |
+| margin | {margin} LR pixels, mirrored at the image's edges |
 | degradation | {degrade} |
-| training data | {sources}: {pictures} pictures ({held} held out to watch the run); nothing of any test set |
+| training data | {sources}: {images} images ({held} held out to watch the run); nothing of any test set |
 | recipe | {how} |
 | length | {steps} steps{more}, {minutes} minutes with {threads} thread(s) of an {processor} |
 | export | agrees with {against} to {largest:.1g} of full scale |
@@ -48,14 +48,14 @@ python tools/bundle_models.py runs/{name} --eval DIR/set5 DIR/set14
 ```
 and measured again by `srcnn-rt eval --model {name} --data DIR/set5 --data DIR/set14`.
 
-Licence: the weights are MIT like the code. The 91 pictures (t91) were published with the sparse-coding
+Licence: the weights are MIT like the code. The 91 images (t91) were published with the sparse-coding
 work of Yang et al. (2010), the 80 of sunhays80 with Sun and Hays's super-resolution from internet-scale
 scenes (2012), both for research; they are not part of this repository.
 """
 
 FORMS = {
     "equivariant": """, in the equivariant form: no biases, first filters
-that sum to zero, and the result added to the picture, so that f(a·x + b) = a·f(x) + b""",
+that sum to zero, and the result added to the image, so that f(a·x + b) = a·f(x) + b""",
     "paper": ", in the paper's form: biases, and nothing added",
 }
 VALUES = {
@@ -65,7 +65,7 @@ VALUES = {
 }
 
 # Published PSNR: Table 3 and 4 of the paper and its project page; 9-1-5 was trained on 91
-# pictures, 9-5-5 on ImageNet.
+# images, 9-5-5 on ImageNet.
 PAPER = {
     ("9-1-5", 2): {"set5": 36.34, "set14": 32.18},
     ("9-1-5", 3): {"set5": 32.39, "set14": 29.00},
@@ -186,7 +186,7 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         margin=described.margin,
         degrade=training["degrade"],
         sources=config.sources(),
-        pictures=len(set(record["data"]["pictures"])),
+        images=len(set(record["data"]["images"])),
         held=0 if config.validate else config.hold_out,
         how=training["how"],
         steps=training["steps"],
@@ -206,7 +206,7 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--eval", type=Path, nargs="+", required=True, help="folders of test pictures")
+    parser.add_argument("--eval", type=Path, nargs="+", required=True, help="folders of test images")
     args = parser.parse_args()
     for run in args.runs:
         described = bundle(run, args.eval)

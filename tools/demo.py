@@ -16,11 +16,11 @@ CROP = (66, 124, 80, 104)  # y, x, height, width in the photograph: an eye and t
 ZOOM = 2  # of the crop, by repeating pixels, so that every HR pixel can be seen
 
 
-def label(picture: np.ndarray, text: str) -> np.ndarray:
-    """Put a white strip with a title above a BGR picture."""
-    strip = np.full((34, picture.shape[1], 3), 255, np.uint8)
+def label(image: np.ndarray, text: str) -> np.ndarray:
+    """Put a white strip with a title above a BGR image."""
+    strip = np.full((34, image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (8, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.vstack([strip, picture])
+    return np.vstack([strip, image])
 
 
 def side_by_side(lr: np.ndarray, bicubic: np.ndarray, network: np.ndarray, scale: int) -> np.ndarray:
@@ -28,8 +28,8 @@ def side_by_side(lr: np.ndarray, bicubic: np.ndarray, network: np.ndarray, scale
     y, x, h, w = CROP
     nearest = np.repeat(np.repeat(lr, scale, axis=0), scale, axis=1)
     panels = []
-    for text, picture in (("nearest", nearest), ("bicubic", bicubic), ("srcnn-rt", network)):
-        crop = picture[y * scale : (y + h) * scale, x * scale : (x + w) * scale]
+    for text, image in (("nearest", nearest), ("bicubic", bicubic), ("srcnn-rt", network)):
+        crop = image[y * scale : (y + h) * scale, x * scale : (x + w) * scale]
         crop = np.repeat(np.repeat(crop, ZOOM, axis=0), ZOOM, axis=1)
         panels.append(
             cv2.copyMakeBorder(label(crop, text), 0, 0, 4, 4, cv2.BORDER_CONSTANT, value=(255,) * 3)
@@ -53,8 +53,8 @@ def main() -> None:
     lr = cv2.imread(str(PHOTOGRAPH))
     with Engine(f"bicubic-x{args.scale}", "cpu") as plain:
         bicubic = np.ascontiguousarray(plain.upscale(np.ascontiguousarray(lr[..., ::-1]))[..., ::-1])
-    picture = side_by_side(lr, bicubic, cv2.imread(str(result)), args.scale)
-    if not cv2.imwrite(str(comparison), picture, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
+    image = side_by_side(lr, bicubic, cv2.imread(str(result)), args.scale)
+    if not cv2.imwrite(str(comparison), image, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         sys.exit(f"error: {comparison}: cannot be written")
     (w, h), (hr_w, hr_h) = report.source_size, report.target_size
     print(f"{PHOTOGRAPH.name}: {w} x {h} → {hr_w} x {hr_h} with {report.model} on {report.provider}")

@@ -1,4 +1,4 @@
-"""Feed damaged pictures and models to the real entries: every one must be read or refused in one line.
+"""Feed damaged images and models to the real entries: every one must be read or refused in one line.
 
     make fuzz                                 100,000 cases
     make fuzz N=2000 KINDS="tiff model"
@@ -53,8 +53,8 @@ SHARES = {"tiff": 40, "png": 12, "jpeg": 9, "webp": 7, "bmp": 4, "avif": 6, "jxl
 KEPT = {"zarr": ".tar"}  # suffixes under which findings are kept, where they are folders
 TARGET = "out.tif"
 WINDOW, STRIP = 48, 64
-MOST_READ = 2**28  # bytes of one read: what a wide strip costs the engine as well
-MOST_UPSCALED = 2**20  # samples of a picture that is upscaled as a whole
+MAX_READ = 2**28  # bytes of one read: what a wide strip costs the engine as well
+MAX_UPSCALED = 2**20  # samples of an image that is upscaled as a whole
 # Refusals that are no refusal of the file: memory was asked for that is not there.
 # (libtiff says it of counts that no file can hold, without asking for any.)
 _MEMORY = re.compile(
@@ -95,7 +95,7 @@ def attempt(path: Path, kind: str, number: int = 0) -> str:
         if kind == "model":
             _try_model(path, number)
         else:
-            _try_picture(path, number)
+            _try_image(path, number)
     except SrcnnError as error:
         line = str(error)
         if "\n" in line or not line or len(line) > 2000 or not line.isprintable():
@@ -118,10 +118,10 @@ def _bicubic() -> Engine:
     return _engines["x2"]
 
 
-def _try_picture(path: Path, number: int) -> None:
+def _try_image(path: Path, number: int) -> None:
     with open_source(path) as source:
         samples = source.info.shape[0] * source.info.shape[1] * source.info.layout.channels
-        if number % 6 or samples > MOST_UPSCALED:
+        if number % 6 or samples > MAX_UPSCALED:
             _read(source)
             return
     target = path.with_name(TARGET)
@@ -132,11 +132,11 @@ def _try_picture(path: Path, number: int) -> None:
 
 
 def _read(source: Source) -> None:
-    """Read corners and middle, as the engine would: striped pictures by whole rows."""
+    """Read corners and middle, as the engine would: striped images by whole rows."""
     (h, w), channels = source.info.shape, source.info.layout.channels
     high = min(STRIP if source.by_rows else WINDOW, h)
     wide = w if source.by_rows else min(WINDOW, w)
-    if high * wide * channels * source.info.dtype.itemsize > MOST_READ:
+    if high * wide * channels * source.info.dtype.itemsize > MAX_READ:
         return
     for y in sorted({0, (h - high) // 2, h - high}):
         for x in sorted({0, (w - wide) // 2, w - wide}):
@@ -149,13 +149,13 @@ def _try_model(path: Path, number: int) -> None:
     whole = number % 4 == 0
     if not whole:
         data, described = spec.load(path)
-        if len(spec.parse(data).graph.node) <= prepare.MOST_NODES:
+        if len(spec.parse(data).graph.node) <= prepare.MAX_NODES:
             optimize.optimise(spec.parse(data))  # by itself, for `prepare` would hide what fails
         described.summary()
     with Engine(path, "cpu", 16, threads=1, whole=whole) as engine:
-        picture = np.full((13, 17, engine.spec.channels), 0.5, np.float32)
+        image = np.full((13, 17, engine.spec.channels), 0.5, np.float32)
         try:
-            out = engine.upscale(picture, bands=True)
+            out = engine.upscale(image, bands=True)
         except SrcnnError as error:  # the engine has no name of a file then
             raise type(error)(f"{path}: {error}") from error
         if out.shape != (13 * engine.scale, 17 * engine.scale, engine.spec.channels):

@@ -51,11 +51,11 @@ def write_gray(path: Path) -> None:
 
 
 def write_masked(path: Path) -> None:
-    picture = noise(4000, 4600, 3, "uint16")
+    image = noise(4000, 4600, 3, "uint16")
     kind = {"driver": "GTiff", "width": 4600, "height": 4000, "count": 3, "dtype": "uint16", "tiled": True}
     env = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
     with env, rasterio.open(path, "w", **kind, transform=rasterio.Affine.scale(2)) as file:
-        file.write(picture.transpose(2, 0, 1))
+        file.write(image.transpose(2, 0, 1))
         y, x = np.ogrid[0:4000, 0:4600]
         file.write_mask((y - 1800) ** 2 + (x - 2600) ** 2 < 2_800_000)
 
@@ -71,9 +71,9 @@ def write_rgb(path: Path) -> None:
 
 
 def write_float(path: Path) -> None:
-    picture = noise(4000, 4200, 1, "float32")[..., 0]
-    picture[300:400, 500:900] = np.nan
-    tifffile.imwrite(path, picture, tile=(256, 256))
+    image = noise(4000, 4200, 1, "float32")[..., 0]
+    image[300:400, 500:900] = np.nan
+    tifffile.imwrite(path, image, tile=(256, 256))
 
 
 @dataclass
@@ -301,7 +301,7 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where pictures are made; a temporary one by default")
+    parser.add_argument("--folder", type=Path, help="where images are made; a temporary one by default")
     words = parser.parse_args()
     begin = time.monotonic()
     print(HEAD, flush=True)

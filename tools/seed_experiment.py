@@ -1,8 +1,8 @@
-"""Train on 70 pictures of T91, test on 8 others: python tools/seed_experiment.py --data DIR/t91
+"""Train on 70 images of T91, test on 8 others: python tools/seed_experiment.py --data DIR/t91
 
 The split is fixed, in tools/t91_split.txt. Trains 9-1-5 for ×3 by the paper's recipe
 and by ours for the same time, exports both, measures the exported files beside bicubic on
-the 8 pictures, and prints the table. Run folders stay in --out; a second call only
+the 8 images, and prints the table. Run folders stay in --out; a second call only
 measures.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from srcnn_rt import SrcnnError
 from srcnn_rt.evaluation import runner
-from srcnn_rt.evaluation.tables import per_picture
+from srcnn_rt.evaluation.tables import per_image
 from srcnn_rt.exporting.checkpoint import export
 from srcnn_rt.training.loop import Status, train
 from srcnn_rt.training.recipe import RECIPES, TrainConfig
@@ -35,7 +35,7 @@ def read_split(path: Path = SPLIT) -> dict[str, list[str]]:
 
 
 def gather(names: list[str], data: Path, folder: Path) -> Path:
-    """Link pictures into a folder of their own."""
+    """Link images into a folder of their own."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if not (data / name).is_file():
@@ -84,7 +84,7 @@ def main() -> None:
         result = runner.evaluate(folders["test"], methods, protocol)
     except SrcnnError as error:
         sys.exit(f"error: {error}")
-    print(per_picture(result))
+    print(per_image(result))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class Family:
     keys : what its state dict holds, for messages
     fits : whether a set of keys is this family's
     build : the network for weights and a scale
-    entry : the weight of the convolution that the picture enters
+    entry : the weight of the convolution that the image enters
     scale : the scale that the weights tell, or None
     values : its black and white, where that is not luminance in studio swing, or RGB in [0, 1]
     """
@@ -43,7 +43,7 @@ class Family:
     values: str | None = None
 
     def channels(self, weights: Weights) -> int:
-        """Return the channels of the picture."""
+        """Return the channels of the image."""
         return int(self.entry(weights).shape[1])
 
     def network(self, weights: Weights, scale: int) -> nn.Module:
@@ -74,7 +74,7 @@ def _conv(weight: Tensor, *, bias: bool = True) -> nn.Conv2d:
 
 
 class Espcn(nn.Module):
-    """Shi et al., arXiv 1609.05158: convolutions on the small picture, pixel shuffle at the end.
+    """Shi et al., arXiv 1609.05158: convolutions on the small image, pixel shuffle at the end.
 
     Three layers and tanh under two sets of names, or four and ReLU as in PyTorch's own example.
     """
@@ -125,9 +125,9 @@ class _Residual(nn.Module):
 
 
 class Vdsr(nn.Module):
-    """Kim et al., arXiv 1511.04587: a residual on the bicubic-upscaled picture.
+    """Kim et al., arXiv 1511.04587: a residual on the bicubic-upscaled image.
 
-    The bicubic (Keys, a = -0.5) is a 5x5 convolution on the small picture, its edge repeated.
+    The bicubic (Keys, a = -0.5) is a 5x5 convolution on the small image, its edge repeated.
     """
 
     def __init__(self, weights: Weights, scale: int) -> None:
@@ -189,7 +189,7 @@ class _Block(nn.Module):
 
 
 class Edsr(nn.Module):
-    """Lim et al., arXiv 1707.02921, as BasicSR saves it: pictures in [0, 1]."""
+    """Lim et al., arXiv 1707.02921, as BasicSR saves it: images in [0, 1]."""
 
     def __init__(self, weights: Weights, scale: int) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Edsr(nn.Module):
 
 
 class EdsrOfItsAuthors(nn.Module):
-    """The same as its authors save it: the mean is in the weights, of pictures in 0..255."""
+    """The same as its authors save it: the mean is in the weights, of images in 0..255."""
 
     def __init__(self, weights: Weights, scale: int) -> None:
         super().__init__()
@@ -344,7 +344,7 @@ def _prelu(weight: Tensor) -> nn.PReLU:
 
 
 def _root(weights: Weights, last: str, entry: str) -> int | None:
-    """Return the scale of a pixel shuffle from the channels that go into it and those of the picture."""
+    """Return the scale of a pixel shuffle from the channels that go into it and those of the image."""
     count, channels = weights[last].shape[0], weights[entry].shape[1]
     scale = isqrt(count // channels)
     return scale if scale * scale * channels == count else None
@@ -447,6 +447,6 @@ FAMILIES: tuple[Family, ...] = (
         DnCnn,
         lambda w: next(v for k, v in w.items() if k.endswith(".0.weight")),
         lambda w: 1,
-        "0..1",  # gray pictures as they are
+        "0..1",  # gray images as they are
     ),
 )  # fmt: skip

@@ -18,7 +18,7 @@ from ..errors import ModelError
 from . import checkpoints
 
 VALUES = "0..1"  # black and white of all of them, gray ones too
-_LEAST = 16  # pixels a side of an example
+_MIN = 16  # pixels a side of an example
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Published:
 
     @property
     def example(self) -> int:
-        """A side of pictures that it takes; an odd one, so that what is padded and cut off is traced."""
-        least = max(self.minimum, _LEAST)
+        """A side of images that it takes; an odd one, so that what is padded and cut off is traced."""
+        least = max(self.minimum, _MIN)
         side = -(-least // self.multiple) * self.multiple
         return side if side % 2 else side + self.multiple
 
 
 class _Called(nn.Module):
-    """A network of which one picture is asked, whatever else it takes and gives."""
+    """A network of which one image is asked, whatever else it takes and gives."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def find(weights: Mapping[str, Tensor]) -> Published | None:
     Raises
     ------
     ModelError
-        If it is known and cannot be run as one picture in and one out.
+        If it is known and cannot be run as one image in and one out.
     """
     if not is_there() or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
         return None
@@ -89,10 +89,10 @@ def find(weights: Mapping[str, Tensor]) -> Published | None:
 
 
 def _checked(found: Any, spandrel: Any) -> Published:
-    """Refuse what is no network from one picture to another, or is not called with the picture alone."""
+    """Refuse what is no network from one image to another, or is not called with the image alone."""
     name = found.architecture.name
     if not isinstance(found, spandrel.ImageModelDescriptor) or found.purpose == "FaceSR":
-        raise ModelError(f"{name} does not make one picture of another")
+        raise ModelError(f"{name} does not make one image of another")
     if found.input_channels != found.output_channels or found.input_channels not in (1, 3):
         raise ModelError(
             f"{name} makes {found.output_channels} channels of {found.input_channels}: 1 of 1 or 3 of 3 "
@@ -108,12 +108,12 @@ def _checked(found: Any, spandrel: Any) -> Published:
         max(wanted.multiple_of, 1),
         max(wanted.minimum, 1),
     )
-    picture = torch.rand(1, published.channels, published.example, published.example)
+    image = torch.rand(1, published.channels, published.example, published.example)
     with torch.no_grad():
-        # spandrel knows of some what is to be done to their pictures before and after.
-        same = torch.allclose(found(picture.clone()), published.network(picture).clamp(0, 1), atol=1e-5)
+        # spandrel knows of some what is to be done to their images before and after.
+        same = torch.allclose(found(image.clone()), published.network(image).clamp(0, 1), atol=1e-5)
     if not same:
-        raise ModelError(f"{name} is more than its network: its pictures are changed before or after it")
+        raise ModelError(f"{name} is more than its network: its images are changed before or after it")
     return published
 
 

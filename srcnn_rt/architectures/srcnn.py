@@ -1,11 +1,11 @@
 """SRCNN (Dong et al., arXiv 1501.00092, §3) in two forms.
 
-Three convolutions on the bicubic-upscaled picture, none of them padded:
+Three convolutions on the bicubic-upscaled image, none of them padded:
 patch extraction (f1 x f1, 64 filters, ReLU), non-linear mapping (f2 x f2,
 32 filters, ReLU), reconstruction (f3 x f3, linear).
 
-The paper's form has biases and gives the picture itself. The equivariant form has none, its first
-filters sum to zero, and what it gives is added to the bicubic picture. ReLU and convolutions without
+The paper's form has biases and gives the image itself. The equivariant form has none, its first
+filters sum to zero, and what it gives is added to the bicubic image. ReLU and convolutions without
 biases are homogeneous and a filter that sums to zero does not see an offset, so
 ``f(a·x + b) = a·f(x) + b`` for every a > 0 and b: reflectances, metres and kelvins need no range.
 """
@@ -45,7 +45,7 @@ def zero_sum(weight: Tensor) -> Tensor:
 
 
 class SRCNN(nn.Module):
-    """The network on its own: bicubic-upscaled picture in, sharpened picture out.
+    """The network on its own: bicubic-upscaled image in, sharpened image out.
 
     Parameters
     ----------
@@ -55,9 +55,9 @@ class SRCNN(nn.Module):
         1 (luminance) or 3 (colour), in and out.
     init : {"identity", "paper"}
         ``"paper"``: Gaussian with σ = 0.001, zero bias (§4.1). ``"identity"``: the
-        network starts near silence beside the picture, which the equivariant form adds and
+        network starts near silence beside the image, which the equivariant form adds and
         the paper's form passes through its first filter. So training begins at bicubic's
-        PSNR rather than at a black picture; and all other filters start
+        PSNR rather than at a black image; and all other filters start
         blind to the mean, so that no ReLU is always on or always off.
     filters : tuple of int
         Filters of the first and the second layer, (64, 32) in the paper.
@@ -113,7 +113,7 @@ class SRCNN(nn.Module):
         out: Tensor = self.conv3(y)  # (N, C, ...)
         if self.form == "equivariant":
             n = self.shrink
-            # In the picture's own precision: autocast would round what is only passed on.
+            # In the image's own precision: autocast would round what is only passed on.
             out = out.to(x.dtype) + x[..., n : x.shape[-2] - n, n : x.shape[-1] - n]
         return out
 
@@ -135,8 +135,8 @@ class SRCNN(nn.Module):
             self.conv3.weight *= 0.01  # the paths start near silence
             if self.form == "equivariant":
                 return
-            self.conv2.weight[:, : self.channels] = 0.0  # the picture passes through beside them
-            # The picture is never negative, so a delta filter survives both ReLUs.
+            self.conv2.weight[:, : self.channels] = 0.0  # the image passes through beside them
+            # The image is never negative, so a delta filter survives both ReLUs.
             for c in range(self.channels):
                 for conv in convs:
                     conv.weight[c] = 0.0
@@ -151,7 +151,7 @@ class SRCNN(nn.Module):
 def adapt(weights: Mapping[str, Tensor], network: SRCNN) -> dict[str, Tensor]:
     """Return weights of another SRCNN of the same form as a start for `network`.
 
-    Smaller kernels are centred in larger ones, which is the same function of the picture.
+    Smaller kernels are centred in larger ones, which is the same function of the image.
 
     Raises
     ------

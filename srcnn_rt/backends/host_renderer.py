@@ -1,16 +1,16 @@
-"""From windows to cores: extract, run, stitch, for every layout of picture and kind of model.
+"""From windows to cores: extract, run, stitch, for every layout of image and kind of model.
 
-The layout of the picture and the channels of the model decide the steps:
+The layout of the image and the channels of the model decide the steps:
 
 ============== ======================== =================================
-picture        luminance model          colour model
+image        luminance model          colour model
 ============== ======================== =================================
 gray, bands    each channel             gray as R = G = B, then the mean
 RGB            luminance, see `color`    as it is
 alpha          bicubic; the colour beside it as `color.fill` says
 ============== ======================== =================================
 
-A model of another number of channels takes pictures of just as many, as they are. Of a network that is added
+A model of another number of channels takes images of just as many, as they are. Of a network that is added
 to bicubic (`ModelSpec.adds_bicubic`) the sum is made here, too: of luminance it is the same for R, G and B.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..image import bicubic, color
-from ..image.info import PictureInfo
+from ..image.info import ImageInfo
 from ..models.margins import blur, has_plain_alpha, lead, recolors, spare
 from ..models.spec import ModelSpec
 from ..tiling import kernels
@@ -36,10 +36,10 @@ Windows = NDArray[np.float32]
 
 
 class Renderer:
-    """The buffers of one worker on one picture, and the steps between windows and cores.
+    """The buffers of one worker on one image, and the steps between windows and cores.
 
     Not safe for several threads at once; each worker has its own. Nothing of a window's size is
-    allocated after the first call, but for pictures with alpha.
+    allocated after the first call, but for images with alpha.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Renderer:
     """
 
     def __init__(
-        self, model: ModelSpec, network: Network, info: PictureInfo, plan: Plan, batch: int | None = None
+        self, model: ModelSpec, network: Network, info: ImageInfo, plan: Plan, batch: int | None = None
     ) -> None:
         self._model, self._layout, self._plan = model, info.layout, plan
         s, (h, w) = model.scale, plan.tile
@@ -58,15 +58,15 @@ class Renderer:
         )
         # Margin of the windows that colour comes in, beyond what the network reads.
         self._spare = spare(model, info.layout)
-        # A picture of the model's own channels is extracted right where the network reads it.
+        # An image of the model's own channels is extracted right where the network reads it.
         self._direct = info.layout.channels == model.channels and not self._spare
         size = (self.batch, info.layout.channels, *plan.window)
         self._windows = self._bound.input if self._direct else np.zeros(size, np.float32)
         self._count = self.batch  # windows in use
-        self._least_alpha = kernels.least_alpha(info.dtype)
+        self._min_alpha = kernels.min_alpha(info.dtype)
 
     @staticmethod
-    def batch_for(model: ModelSpec, info: PictureInfo, plan: Plan, samples: int = BATCH_SAMPLES) -> int:
+    def batch_for(model: ModelSpec, info: ImageInfo, plan: Plan, samples: int = BATCH_SAMPLES) -> int:
         """Return how many windows go through the network together, of at most so many HR samples."""
         if model.batch is not None:
             return model.batch
@@ -85,15 +85,15 @@ class Renderer:
         out: NDArray[Any],
         origin: tuple[int, int],
     ) -> None:
-        """Fill the cores of `batch` in the chunk `out` from the picture's `part`.
+        """Fill the cores of `batch` in the chunk `out` from the image's `part`.
 
         Parameters
         ----------
         batch : tiles of one chunk, at most `self.batch`
         part : (h, w, C), what the chunk reaches
-        at : (y, x) of `part` in the picture
+        at : (y, x) of `part` in the image
         out : (h, w, C) of the chunk, HR
-        origin : (y, x) of the chunk in the picture, LR
+        origin : (y, x) of the chunk in the image, LR
         """
         self._count = len(batch)
         kernels.extract(
@@ -182,7 +182,7 @@ class Renderer:
         """Run the network on all colour channels, together or one by one, and return what it gives."""
         count, channels = windows.shape[1], self._model.channels
         inner = _trim(windows, self._spare)
-        if channels == count or (channels == 3 and count == 1):  # a gray picture is its three channels
+        if channels == count or (channels == 3 and count == 1):  # a gray image is its three channels
             np.copyto(self._bound.input, inner)
             out = self._network()
             return out if channels == count else out.mean(axis=1, keepdims=True)
@@ -217,7 +217,7 @@ class Renderer:
         detail = self._detail(filled)
         inner[:, :-1] *= alpha
         plain = np.ascontiguousarray(_trim(kernels.enlarge(inner, s), self._cut))
-        color.unpremultiply(plain[:, :-1], plain[:, -1:], detail, self._least_alpha)
+        color.unpremultiply(plain[:, :-1], plain[:, -1:], detail, self._min_alpha)
         return plain
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
-from ..image.info import Layout, PictureInfo
+from ..image.info import ImageInfo, Layout
 from ..io import Source
 from ..models import prepare, spec
 from ..models.prepare import Program
@@ -79,7 +79,7 @@ class Setup:
 
 
 class Work(Protocol):
-    """What a worker has on one picture: see `render.Renderer`."""
+    """What a worker has on one image: see `render.Renderer`."""
 
     batch: int
 
@@ -206,7 +206,7 @@ class Loader:
         half = self.precision == "fast"
         runs = _halved(ready, lambda made: CardNetwork(cards[0], made, half=True).opened()) if half else ready
         networks = [CardNetwork(card, runs, half=half, memory=self.memory, lanes=lanes) for card in cards]
-        # A session tells whether CUDA really runs; it is kept for the first picture.
+        # A session tells whether CUDA really runs; it is kept for the first image.
         channels = 3 if ready.spec.channels == 1 else ready.spec.channels
         kind = Layout.of(channels, bands=channels != 3)
         for network in networks:
@@ -288,9 +288,9 @@ def _is_card(network: Network | CardNetwork) -> TypeGuard[CardNetwork]:
 
 
 def renderer(
-    setup: Setup, network: Network | CardNetwork, source: Source, info: PictureInfo, plan: Plan, batch: int
+    setup: Setup, network: Network | CardNetwork, source: Source, info: ImageInfo, plan: Plan, batch: int
 ) -> Work:
-    """Return what a worker needs on one picture, of which windows are cut as `info` says."""
+    """Return what a worker needs on one image, of which windows are cut as `info` says."""
     if source.info.layout.color == "classes":
         return Copier(setup.model.scale, batch)
     if not _is_card(network):
@@ -318,7 +318,7 @@ def batch_for(setup: Setup, source: Source, plan: Plan) -> int:
 
 
 def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:
-    """Return the networks that can work on a picture: not on cards that broke, or that do not hold it.
+    """Return the networks that can work on an image: not on cards that broke, or that do not hold it.
 
     Raises
     ------
@@ -336,12 +336,12 @@ def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:
                 continue
         found.append(network)
     if not found:
-        raise DeviceError(reason or "no card holds the picture")
+        raise DeviceError(reason or "no card holds the image")
     return found
 
 
 def forget(setup: Setup) -> None:
-    """Let go of the memory that cards keep for the next picture."""
+    """Let go of the memory that cards keep for the next image."""
     for network in setup.networks:
         if _is_card(network):
             network.forget()

@@ -133,7 +133,7 @@ class OpenVinoSession:
             raise ModelError(f"OpenVINO cannot run the model on {source}: {error}") from error
 
     def _require(self, program: Program) -> None:
-        """Measure on drawn pictures what bfloat16 costs.
+        """Measure on drawn images what bfloat16 costs.
 
         Raises
         ------
@@ -142,8 +142,8 @@ class OpenVinoSession:
         """
         bound = self.bind(*trial_shapes(program))
 
-        def run(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-            bound.input[...] = picture
+        def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
+            bound.input[...] = image
             bound.run()
             return bound.output.copy()
 

@@ -2,7 +2,7 @@
 
 ``tuning.json`` has an entry for every model, provider, precision, number of threads
 and machine. It only ever changes speed: the result does not depend on the tile. ``checked.json`` has one for
-every model whose tiles were compared with a whole picture (`selfcheck`). A file that cannot
+every model whose tiles were compared with a whole image (`selfcheck`). A file that cannot
 be read is as good as none, and one that cannot be written is left out.
 """
 

@@ -23,7 +23,7 @@ from .upscale import upscale
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="srcnn-rt")
 def main() -> None:
-    """Super-resolution of pictures of any size: seam-free, in bounded memory."""
+    """Super-resolution of images of any size: seam-free, in bounded memory."""
     warnings.showwarning = _show
 
 

@@ -15,10 +15,10 @@ from .extras import missing
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), default=Path("curves.png"), show_default=True,
-    help="The picture, PNG or SVG.",
+    help="The image, PNG or SVG.",
 )  # fmt: skip
 def curves(runs: tuple[Path, ...], output: Path) -> None:
-    """Draw loss, validation PSNR and learning rate of training runs, several in one picture.
+    """Draw loss, validation PSNR and learning rate of training runs, several in one image.
 
     Needs the extra "train".
 

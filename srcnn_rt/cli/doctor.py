@@ -46,7 +46,7 @@ _SIMD = (
 def doctor(as_json: bool) -> None:
     """Show what this machine offers: versions, providers, threads, instructions, memory.
 
-    Exit status 1 if no provider works, so that no picture could be upscaled.
+    Exit status 1 if no provider works, so that no image could be upscaled.
 
     \b
     srcnn-rt doctor

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.option("--data", multiple=True, required=True, metavar="DIR", help="A folder of test pictures.")
+@click.option("--data", multiple=True, required=True, metavar="DIR", help="A folder of test images.")
 @click.option(
     "--model", "models", multiple=True, metavar="NAME|PATH",
     help="A bundled model, an ONNX file, or a dictionary (.npz); every bundled model by default.",
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--shave", type=click.IntRange(0), help="Pixels cut off every side; as many as the scale.")
 @click.option("--sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a sheet of crops.")
-@click.option("--means", is_flag=True, help="Print means only, not every picture.")
+@click.option("--means", is_flag=True, help="Print means only, not every image.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a folder and protocol.")
 @run_options
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
     as_json: bool,
     runs: Runs,
 ) -> None:
-    """Measure models on test pictures: PSNR, SSIM, MS-SSIM, bicubic beside them.
+    """Measure models on test images: PSNR, SSIM, MS-SSIM, bicubic beside them.
 
     The field's protocol: MATLAB's luminance rounded to 8 bits, sides cut to multiples of
     the scale, shrunk by MATLAB's bicubic, upscaled by the exported model, rounded, a border
@@ -68,7 +68,7 @@ def evaluate(
     Exit status: 0 done (skipped files are named), 1 nothing could be measured, 2 wrong usage.
     """
     from ..evaluation import runner as measure
-    from ..evaluation.tables import Sheet, per_picture, summary
+    from ..evaluation.tables import Sheet, per_image, summary
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -89,7 +89,7 @@ def evaluate(
                     if as_json:
                         click.echo(json.dumps(result.as_json()))
                     elif not means:
-                        click.echo(per_picture(result) + "\n")
+                        click.echo(per_image(result) + "\n")
             if not as_json and (means or len(results) > 1):
                 click.echo(summary(results))
             if sheet is not None:

@@ -28,7 +28,7 @@ LAYOUTS = ("gray", "graya", "rgb", "rgba")
 @click.option("--overwrite", is_flag=True, help="Replace the model file if it exists.")
 @click.option(
     "--io", type=click.Choice(IO),
-    help="Put the picture path into the file: whole pictures (N, H, W, C) of this type in and out.",
+    help="Put the image path into the file: whole images (N, H, W, C) of this type in and out.",
 )  # fmt: skip
 @click.option("--layout", type=click.Choice(LAYOUTS), help="With --io: what the channels mean (rgb).")
 @click.option(
@@ -50,7 +50,7 @@ def export(
     extra "spandrel" what spandrel knows: ESRGAN, SPAN, PLKSR, DRUNet and others. Needs the extra "train".
 
     With --io also a bundled model or an ONNX file, without torch: what is written takes
-    pictures and gives pictures, mirrored, converted, recoloured and rounded inside, for ONNX
+    images and gives images, mirrored, converted, recoloured and rounded inside, for ONNX
     Runtime in programs of your own. It is checked against what `srcnn-rt upscale` gives.
 
     \b
@@ -67,7 +67,7 @@ def export(
     if ready and scale is not None:
         raise click.UsageError(f"--scale goes with checkpoints; {source} has its own")
     if io is None and ready:
-        raise click.UsageError(f"{source} is an ONNX model already; --io u8 puts the picture path into it")
+        raise click.UsageError(f"{source} is an ONNX model already; --io u8 puts the image path into it")
     try:
         if io is None:
             target = output or source.with_suffix(".onnx")
@@ -90,7 +90,7 @@ def export(
                 str(model), target, io, layout, model_range=model_range, overwrite=overwrite
             )
         click.echo(
-            f"{target}: {layout} pictures in {io}, {_what(done.spec)}, {done.size} bytes; "
+            f"{target}: {layout} images in {io}, {_what(done.spec)}, {done.size} bytes; "
             f"agrees with the engine to {done.largest:.1g} of full scale"
         )
     except SrcnnError as error:
@@ -108,7 +108,7 @@ def _checkpoint(source: Path, target: Path, scale: int | None, overwrite: bool) 
 
 
 def _what(spec: ModelSpec) -> str:
-    reach = f"margin {spec.margin} LR pixels" if spec.facts.tiled else "whole pictures only"
+    reach = f"margin {spec.margin} LR pixels" if spec.facts.tiled else "whole images only"
     return f"{spec.architecture}, scale {spec.scale}, {reach}"
 
 

@@ -16,14 +16,14 @@ from .extras import missing
 @click.command()
 @click.argument("model", metavar="NAME|PATH")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The picture, PNG or SVG; NAME_filters.png."
+    "-o", "--output", type=click.Path(path_type=Path), help="The image, PNG or SVG; NAME_filters.png."
 )
 @click.option("--plain", is_flag=True, help="The weights as they are in the file.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a filter.")
 def filters(model: str, output: Path | None, plain: bool, as_json: bool) -> None:
     """Draw the first layer's filters, sorted by variance, and say what each looks like.
 
-    They are drawn as pictures see them: of an enlarged picture neighbouring samples are alike, and most of
+    They are drawn as images see them: of an enlarged image neighbouring samples are alike, and most of
     a filter's weights is about what it does not hold. --plain draws the weights.
 
     Gaussian-like (smooths), Laplacian-like (a centre against its ring), an edge and its

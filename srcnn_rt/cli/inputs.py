@@ -1,4 +1,4 @@
-"""Which pictures a command line names, and where their results go."""
+"""Which images a command line names, and where their results go."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import ArgumentError, PictureError, SourceMissingError
-from ..io import is_picture, is_picture_name
+from ..errors import ArgumentError, ImageError, SourceMissingError
+from ..io import is_image, is_image_name
 from ..jobs.file_job import Job
 from ..jobs.manifest import Manifest
 
@@ -15,31 +15,31 @@ _SUFFIXES = {"tif": (".tif", ".tiff"), "jpg": (".jpg", ".jpeg")}
 
 
 def expand(names: Sequence[str], scale: int) -> tuple[list[Path], list[Exception]]:
-    """Turn files, folders and patterns into pictures, each once, in order.
+    """Turn files, folders and patterns into images, each once, in order.
 
-    A folder gives the pictures directly in it, less earlier results beside their sources
+    A folder gives the images directly in it, less earlier results beside their sources
     (``a_x2.png`` where there is an ``a.*``). A name that exists is never a pattern.
 
     Returns
     -------
-    The pictures, and one error for each name that gives none.
+    The images, and one error for each name that gives none.
     """
     found: dict[Path, None] = {}
     errors: list[Exception] = []
     for name in names:
         path = Path(name)
-        if path.is_dir() and not is_picture(path):
-            pictures = _in_folder(path, scale)
-            if not pictures:
-                errors.append(PictureError(f"{name}: no pictures in this folder"))
+        if path.is_dir() and not is_image(path):
+            images = _in_folder(path, scale)
+            if not images:
+                errors.append(ImageError(f"{name}: no images in this folder"))
         elif path.exists() or not glob.has_magic(name):
-            pictures = [path]
+            images = [path]
         else:
             matches = glob.glob(name, recursive=True)  # noqa: PTH207 (it may be absolute)
-            pictures = sorted(p for m in matches if (p := Path(m)).is_file() or is_picture(p))
-            if not pictures:
+            images = sorted(p for m in matches if (p := Path(m)).is_file() or is_image(p))
+            if not images:
                 errors.append(SourceMissingError(f"{name}: no file matches"))
-        found.update(dict.fromkeys(pictures))
+        found.update(dict.fromkeys(images))
     return list(found), errors
 
 
@@ -82,19 +82,19 @@ def output_folder(output: str | None) -> Path | None:
     if output is None:
         return None
     path = Path(output)
-    if (path.is_dir() and not is_picture(path)) or output.endswith(("/", "\\")):
+    if (path.is_dir() and not is_image(path)) or output.endswith(("/", "\\")):
         return path
     return None if path.suffix or path.exists() else path
 
 
 class Queue:
-    """Which of several pictures are done: by this run, or by one before, as the folders' manifests say.
+    """Which of several images are done: by this run, or by one before, as the folders' manifests say.
 
     Parameters
     ----------
-    targets : of all pictures
+    targets : of all images
     several : whether there is a manifest at all
-    overwrite : whether pictures that are done are done again
+    overwrite : whether images that are done are done again
     """
 
     def __init__(self, targets: Sequence[Path], *, several: bool, overwrite: bool) -> None:
@@ -113,13 +113,13 @@ class Queue:
         return done
 
     def finished(self, job: Job) -> None:
-        """Note a finished picture."""
+        """Note a finished image."""
         self._done += 1
         if job.target.parent in self._manifests:
             self._manifests[job.target.parent].add(job.source, job.target, job.facts())
 
     def failed(self, source: Path, target: Path, error: BaseException) -> None:
-        """Note a picture that failed."""
+        """Note an image that failed."""
         if target.parent in self._manifests and target.parent.is_dir():
             self._manifests[target.parent].add_error(source, target, str(error))
 
@@ -128,12 +128,12 @@ class Queue:
 
 
 def _in_folder(folder: Path, scale: int) -> list[Path]:
-    pictures = sorted(p for p in folder.iterdir() if is_picture(p))
+    images = sorted(p for p in folder.iterdir() if is_image(p))
     ending = f"_x{scale}"
-    stems = {p.stem for p in pictures}
-    return [p for p in pictures if not (p.stem.endswith(ending) and p.stem.removesuffix(ending) in stems)]
+    stems = {p.stem for p in images}
+    return [p for p in images if not (p.stem.endswith(ending) and p.stem.removesuffix(ending) in stems)]
 
 
 def _suffix(source: Path) -> str:
-    """Return the source's own suffix, or ``.tif`` where it has none of a picture."""
-    return source.suffix if is_picture_name(source) else ".tif"
+    """Return the source's own suffix, or ``.tif`` where it has none of an image."""
+    return source.suffix if is_image_name(source) else ".tif"

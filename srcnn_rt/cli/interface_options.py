@@ -14,9 +14,9 @@ def shaping_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option(
         "--input", "fixed", multiple=True, metavar="NAME=VALUE",
-        help="A fixed value of a model's input that is no picture, such as a noise level.",
+        help="A fixed value of a model's input that is no image, such as a noise level.",
     )  # fmt: skip
-    @click.option("--output-name", metavar="NAME", help="Which of a model's several outputs is the picture.")
+    @click.option("--output-name", metavar="NAME", help="Which of a model's several outputs is the image.")
     @click.option(
         "--channel-order", type=click.Choice(["rgb", "bgr"]), default="rgb",
         help="Of the channels that a model of three takes and gives.",

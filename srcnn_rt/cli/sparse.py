@@ -12,7 +12,7 @@ from .extras import missing
 
 
 @click.command()
-@click.option("--data", multiple=True, required=True, metavar="DIR", help="A folder of training pictures.")
+@click.option("--data", multiple=True, required=True, metavar="DIR", help="A folder of training images.")
 @click.option("--scale", type=click.IntRange(2, 8), required=True, help="HR pixels an LR pixel.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The dictionaries, .npz."
@@ -55,7 +55,7 @@ def sparse(
         from ..training.sparse_coding import learn
     except ImportError as error:
         missing("sparse", "scikit-learn", error)
-    from ..evaluation.protocol import list_pictures
+    from ..evaluation.protocol import list_images
 
     def say(line: str) -> None:
         click.echo(line, err=True)
@@ -65,7 +65,7 @@ def sparse(
             raise OutputError(f"{output}: dictionaries are written as .npz")
         if output.exists() and not overwrite:
             raise OutputError(f"{output}: exists already; overwriting must be asked for")
-        paths = [p for folder in data for p in list_pictures(folder)]
+        paths = [p for folder in data for p in list_images(folder)]
         coder = learn(
             paths,
             scale,

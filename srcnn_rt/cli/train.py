@@ -31,7 +31,7 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
     "--data",
     multiple=True,
     metavar="DIR",
-    help="A folder of training pictures; more folders, or the same again to weigh it.",
+    help="A folder of training images; more folders, or the same again to weigh it.",
 )
 @click.option("--out", required=True, metavar="RUN_DIR", help="The run folder; made by the run.")
 @click.option("--scale", type=click.IntRange(1, 8), help="HR pixels an LR pixel; 1 restores only.")
@@ -47,7 +47,7 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
 @click.option("--loss", type=click.Choice(["mse", "l1", "charbonnier"]), help="What is made small.")
 @click.option(
     "--degrade", metavar="HOW",
-    help="How an LR picture is made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, or "
+    help="How an LR image is made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, or "
     "several joined by +.",
 )  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length of the run.")
@@ -62,10 +62,8 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
 )  # fmt: skip
 @click.option("--start", metavar="CHECKPOINT", help="Start from these weights, of any scale.")
 @click.option("--seed", type=click.IntRange(0), help="Of weights, crops and noise; 0 by default.")
-@click.option(
-    "--validate", metavar="DIR", help="Pictures whose PSNR is shown; some training ones by default."
-)
-@click.option("--hold-out", type=click.IntRange(0), help="How many training pictures that are; 4 by default.")
+@click.option("--validate", metavar="DIR", help="Images whose PSNR is shown; some training ones by default.")
+@click.option("--hold-out", type=click.IntRange(0), help="How many training images that are; 4 by default.")
 @click.option(
     "--precision", type=click.Choice(["auto", "float32", "mixed"]),
     help="mixed computes in bfloat16 except at the end; auto does where the machine has it.",
@@ -113,7 +111,7 @@ def train(out: str, resume: bool, quiet: bool, **given: Any) -> None:
     except ImportError as error:
         missing("train", "more packages", error)
     printer.end()
-    score = "" if outcome.psnr is None else f", PSNR {outcome.psnr:.2f} dB on the validation pictures"
+    score = "" if outcome.psnr is None else f", PSNR {outcome.psnr:.2f} dB on the validation images"
     if not outcome.finished:
         click.echo(
             f"stopped after step {outcome.step}, saved{score}; "

@@ -90,7 +90,7 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--max-pixels", type=click.IntRange(1), metavar="N",
-    help="Refuse larger pictures. By default 2^30 where a picture has to be in memory whole.",
+    help="Refuse larger images. By default 2^30 where an image has to be in memory whole.",
 )  # fmt: skip
 @click.option(
     "--bands", is_flag=True, help="Take every channel for a band of its own, alpha and colours too."
@@ -104,16 +104,16 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
 )
 @shaping_options
 @click.option(
-    "--trust", is_flag=True, help="Do not try another's model on a drawn picture, tiled and whole, first."
+    "--trust", is_flag=True, help="Do not try another's model on a drawn image, tiled and whole, first."
 )
-@click.option("--whole", is_flag=True, help="Run the model once on each whole picture, untiled.")
+@click.option("--whole", is_flag=True, help="Run the model once on each whole image, untiled.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same job ended.")
 @click.option(
     "--overwrite", is_flag=True, help="Replace results that exist, and begin interrupted ones again."
 )
 @click.option("--dry-run", is_flag=True, help="Only print what it will take: bytes, memory, time.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a picture to stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object an image to stdout.")
 def upscale(
     inputs: tuple[str, ...],
     output: str | None,
@@ -142,7 +142,7 @@ def upscale(
     quiet: bool,
     as_json: bool,
 ) -> None:
-    """Upscale pictures: files, folders or quoted patterns.
+    """Upscale images: files, folders or quoted patterns.
 
     The result of big.tif is big_x2.tif beside it, in the same format and depth. TIFF is
     streamed, whatever its size; PNG, JPEG, WebP, AVIF, JPEG XL and BMP are read whole.
@@ -156,14 +156,14 @@ def upscale(
     only prints it.
 
     Nothing is lost when a run ends early: NAME.partial is gone on with by --resume. Of several
-    pictures, a manifest beside the results knows those that are done, and a second run does the rest.
+    images, a manifest beside the results knows those that are done, and a second run does the rest.
 
     Exit status: 0 all done, 1 some failed (the others are done), 2 wrong usage, 130 interrupted.
     """
     # Before GDAL is loaded: its block cache would take 5% of the machine's memory.
     os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
     from ..engine import Engine
-    from ..io import is_picture, make_folder
+    from ..io import is_image, make_folder
     from ..jobs import sampling
     from ..jobs.estimate_text import lines
     from ..models import spec
@@ -198,7 +198,7 @@ def upscale(
                 make_folder(folder)
             for missing in errors:
                 _fail(missing, as_json, None)
-            several = len(sources) > 1 or any(Path(n).is_dir() and not is_picture(Path(n)) for n in inputs)
+            several = len(sources) > 1 or any(Path(n).is_dir() and not is_image(Path(n)) for n in inputs)
             queue = Queue(named, several=several, overwrite=overwrite)
             settings: dict[str, Any] = {
                 "overwrite": overwrite, "resume": resume or (several and not overwrite), "page": page,
@@ -265,7 +265,7 @@ def _terminable() -> Iterator[None]:
 def _tell(
     engine: Engine, sources: Sequence[Path], targets: Sequence[Path], settings: dict[str, Any], as_json: bool
 ) -> int:
-    """Print what pictures will take; return how many cannot be done."""
+    """Print what images will take; return how many cannot be done."""
     from ..jobs import estimate_text, sampling
 
     found, failed = [], 0
@@ -292,7 +292,7 @@ def _tell(
 
 
 def _is_large(source: Path) -> bool:
-    """Return whether a picture may take so long that people want to know how long."""
+    """Return whether an image may take so long that people want to know how long."""
     return source.is_dir() or (source.exists() and source.stat().st_size >= LARGE_BYTES)
 
 

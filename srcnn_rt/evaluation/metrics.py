@@ -1,7 +1,7 @@
-"""How close two pictures are: PSNR, SSIM and MS-SSIM, in the definitions the field quotes.
+"""How close two images are: PSNR, SSIM and MS-SSIM, in the definitions the field quotes.
 
 SSIM is Wang's (Z. Wang et al., 2004, ``ssim.m``): an 11 x 11 Gaussian of σ 1.5, only where
-the window lies inside the picture, K1 = 0.01, K2 = 0.03. MS-SSIM is Wang's of 2003
+the window lies inside the image, K1 = 0.01, K2 = 0.03. MS-SSIM is Wang's of 2003
 (``msssim.m``): five scales, each a 2 x 2 mean and every second sample.
 """
 
@@ -23,12 +23,12 @@ Codes = NDArray[np.float64]  # (H, W) or (H, W, C) of code values 0 to 255
 
 
 def codes(image: NDArray[np.floating]) -> Codes:
-    """Round a picture in [0, 1] to code values of 8 bits, as float64."""
+    """Round an image in [0, 1] to code values of 8 bits, as float64."""
     return np.rint(np.clip(image.astype(np.float64), 0, 1) * PEAK)
 
 
 def psnr(a: Codes, b: Codes) -> float:
-    """Peak signal to noise ratio in dB over all samples; infinite for equal pictures."""
+    """Peak signal to noise ratio in dB over all samples; infinite for equal images."""
     _check(a, b, 1)
     mse = float(np.mean((a - b) ** 2))
     return 10 * math.log10(PEAK**2 / mse) if mse else math.inf
@@ -93,4 +93,4 @@ def _planes(a: Codes, b: Codes) -> list[tuple[Codes, Codes]]:
 
 def _check(a: Codes, b: Codes, least: int) -> None:
     if a.shape != b.shape or a.ndim not in (2, 3) or min(a.shape[:2]) < least:
-        raise ValueError(f"two pictures of one shape, at least {least} pixels, got {a.shape} and {b.shape}")
+        raise ValueError(f"two images of one shape, at least {least} pixels, got {a.shape} and {b.shape}")

@@ -1,4 +1,4 @@
-"""The field's protocol: MATLAB's luminance and imresize, modcrop, and how an LR picture is made.
+"""The field's protocol: MATLAB's luminance and imresize, modcrop, and how an LR image is made.
 
 Training pairs and evaluation both come from here, so that a model is measured on what it
 was trained for. Needs neither torch nor a model.
@@ -15,11 +15,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArgumentError, PictureError, SourceMissingError
+from ..errors import ArgumentError, ImageError, SourceMissingError
 from ..image.color import luminance
 
 Channels = Literal["y", "rgb"]
-Picture = NDArray[np.float64]  # (H, W) or (H, W, 3), nominally in [0, 1]
+Image = NDArray[np.float64]  # (H, W) or (H, W, 3), nominally in [0, 1]
 
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 _CUBIC = 2  # samples the cubic kernel reaches on each side, before it is widened
@@ -30,33 +30,33 @@ _RULE = (
 )
 
 
-def list_pictures(folder: str | Path) -> list[Path]:
-    """Every picture below `folder`, sorted by path.
+def list_images(folder: str | Path) -> list[Path]:
+    """Every image below `folder`, sorted by path.
 
     Raises
     ------
     SourceMissingError
         If there is no such folder.
-    PictureError
-        If it holds no picture.
+    ImageError
+        If it holds no image.
     """
     root = Path(folder)
     if not root.is_dir():
         raise SourceMissingError(f"{folder}: no such folder")
     found = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not found:
-        raise PictureError(f"{folder}: no pictures in this folder ({', '.join(SUFFIXES)})")
+        raise ImageError(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")
     return found
 
 
-def read_picture(path: Path, channels: Channels) -> Picture:
-    """Read one picture as the field does.
+def read_image(path: Path, channels: Channels) -> Image:
+    """Read one image as the field does.
 
     Parameters
     ----------
     path : 8 or 16 bits, gray or colour; an alpha channel must be opaque
     channels : ``"y"``: the luminance of MATLAB's ``rgb2ycbcr`` as it is for uint8, rounded
-        to whole code values, in [16/255, 235/255]; a gray picture is taken as it is, which
+        to whole code values, in [16/255, 235/255]; a gray image is taken as it is, which
         is the field's habit. ``"rgb"``: R, G, B.
 
     Returns
@@ -65,7 +65,7 @@ def read_picture(path: Path, channels: Channels) -> Picture:
 
     Raises
     ------
-    PictureError
+    ImageError
         Naming the file: unreadable, transparent, or gray where three channels are wanted.
     """
     import cv2
@@ -75,21 +75,21 @@ def read_picture(path: Path, channels: Channels) -> Picture:
     except cv2.error:  # a header that promises more than memory holds
         coded = None
     if coded is None:
-        raise PictureError(f"{path}: not a picture that OpenCV reads, or damaged")
+        raise ImageError(f"{path}: not an image that OpenCV reads, or damaged")
     if coded.dtype not in (np.uint8, np.uint16):
-        raise PictureError(f"{path}: {coded.dtype}; 8 or 16 bits are wanted")
+        raise ImageError(f"{path}: {coded.dtype}; 8 or 16 bits are wanted")
     top = 255 if coded.dtype == np.uint8 else 65535
     if coded.ndim == 3 and coded.shape[2] in (2, 4):
         if (coded[..., -1] != top).any():
-            raise PictureError(f"{path}: is partly transparent")
+            raise ImageError(f"{path}: is partly transparent")
         coded = coded[..., :-1]
     if coded.ndim == 3 and coded.shape[2] == 1:
         coded = coded[..., 0]
     if coded.ndim == 3 and coded.shape[2] != 3:
-        raise PictureError(f"{path}: has {coded.shape[2]} channels")
+        raise ImageError(f"{path}: has {coded.shape[2]} channels")
     if coded.ndim == 2:
         if channels == "rgb":
-            raise PictureError(f"{path}: is gray, and three channels are wanted")
+            raise ImageError(f"{path}: is gray, and three channels are wanted")
         return coded.astype(np.float64) / top
     rgb = coded[..., ::-1].astype(np.float64) / top
     if channels == "rgb":
@@ -97,7 +97,7 @@ def read_picture(path: Path, channels: Channels) -> Picture:
     return np.asarray(np.rint(luminance(rgb) * 255) / 255, dtype=np.float64)
 
 
-def modcrop(image: Picture, scale: int) -> Picture:
+def modcrop(image: Image, scale: int) -> Image:
     """Cut bottom and right so that both sides are multiples of `scale`."""
     h, w = (n - n % scale for n in image.shape[:2])
     return image[:h, :w]
@@ -108,7 +108,7 @@ def shave(image: NDArray[Any], border: int) -> NDArray[Any]:
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
 
 
-def imresize(image: Picture, scale: int, *, down: bool) -> Picture:
+def imresize(image: Image, scale: int, *, down: bool) -> Image:
     """MATLAB's ``imresize(image, scale or 1/scale, 'bicubic')`` for a whole-number scale.
 
     Keys' kernel with a = -1/2, widened by the scale when shrinking (antialiasing) and
@@ -117,7 +117,7 @@ def imresize(image: Picture, scale: int, *, down: bool) -> Picture:
     Parameters
     ----------
     image : (H, W) or (H, W, C) float64
-    scale : 1 returns the picture as it is
+    scale : 1 returns the image as it is
     down : shrink by `scale` (H and W must be multiples of it) rather than enlarge
     """
     if scale == 1:
@@ -126,7 +126,7 @@ def imresize(image: Picture, scale: int, *, down: bool) -> Picture:
     return np.ascontiguousarray(_resize_rows(once.swapaxes(0, 1), scale, down).swapaxes(0, 1))
 
 
-def _resize_rows(image: Picture, scale: int, down: bool) -> Picture:
+def _resize_rows(image: Image, scale: int, down: bool) -> Image:
     n = image.shape[0]
     size, step, wide = (n // scale, float(scale), scale) if down else (n * scale, 1 / scale, 1)
     centre = (np.arange(size) + 0.5) * step - 0.5
@@ -153,13 +153,13 @@ def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """What happens to a picture on its way to LR: blurred, shrunk by bicubic, noise, JPEG.
+    """What happens to an image on its way to LR: blurred, shrunk by bicubic, noise, JPEG.
 
     Attributes
     ----------
     blur : σ of a Gaussian before shrinking, in HR pixels; 0 is none
     noise : σ of white Gaussian noise after shrinking, in code values of 8 bits; 0 is none
-    jpeg : quality 1 to 100 of a JPEG the LR picture went through; 0 is none
+    jpeg : quality 1 to 100 of a JPEG the LR image went through; 0 is none
     best_jpeg : where qualities are drawn, from `jpeg` to this one; 0 is that one quality
     """
 
@@ -215,10 +215,10 @@ class Degradation:
         """Whether two calls of `apply` with other generators differ."""
         return self.noise > 0 or self.best_jpeg > 0
 
-    def apply(self, truth: Picture, scale: int, rng: np.random.Generator) -> Picture:
-        """Make the LR picture of `truth`.
+    def apply(self, truth: Image, scale: int, rng: np.random.Generator) -> Image:
+        """Make the LR image of `truth`.
 
-        Blur, noise and JPEG leave a picture of 8 bits, rounded and clipped as a file would
+        Blur, noise and JPEG leave an image of 8 bits, rounded and clipped as a file would
         be: to undo a blur without rounding is another, far easier task, and what learns it
         fails on files. Bicubic alone is not rounded, which is the field's habit.
 
@@ -259,5 +259,5 @@ class Degradation:
 BICUBIC = Degradation()
 
 
-def _eight_bits(image: Picture) -> Picture:
+def _eight_bits(image: Image) -> Image:
     return np.asarray(np.rint(image.clip(0, 1) * 255) / 255, dtype=np.float64)

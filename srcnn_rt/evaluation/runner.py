@@ -1,4 +1,4 @@
-"""Measure models on folders of pictures, in the field's protocol, through `Engine`."""
+"""Measure models on folders of images, in the field's protocol, through `Engine`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import Engine
-from ..errors import ArgumentError, PictureError
+from ..errors import ArgumentError, ImageError
 from ..image.color import STUDIO_BLACK, STUDIO_WHITE, luminance
 from ..models import spec
 from . import metrics
-from .protocol import BICUBIC, Channels, Degradation, Picture, list_pictures, modcrop, read_picture, shave
+from .protocol import BICUBIC, Channels, Degradation, Image, list_images, modcrop, read_image, shave
 
 Upscale = Callable[[NDArray[np.float32]], NDArray[Any]]
 
@@ -31,7 +31,7 @@ class Protocol:
     Attributes
     ----------
     scale : HR pixels an LR pixel
-    degradation : how LR pictures are made
+    degradation : how LR images are made
     channels : ``"y"`` measures luminance, ``"rgb"`` all three channels together
     border : pixels cut off every side before measuring, `scale` of them unless told
     """
@@ -70,13 +70,13 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One picture by one method, or the mean over a folder.
+    """One image by one method, or the mean over a folder.
 
     Attributes
     ----------
     psnr : dB
     ssim : 0 to 1
-    ms_ssim : 0 to 1; None where a picture is too small for five scales
+    ms_ssim : 0 to 1; None where an image is too small for five scales
     """
 
     psnr: float
@@ -91,7 +91,7 @@ class Result:
     Attributes
     ----------
     folder, protocol : what was measured
-    scores : method → picture → score, in the order they ran
+    scores : method → image → score, in the order they ran
     skipped : one line for each file that could not be used
     """
 
@@ -101,7 +101,7 @@ class Result:
     skipped: Sequence[str] = ()
 
     def mean(self, method: str) -> Score:
-        """Return the mean over pictures; MS-SSIM only if every picture has it."""
+        """Return the mean over images; MS-SSIM only if every image has it."""
         scores = list(self.scores[method].values())
         multi = [s.ms_ssim for s in scores if s.ms_ssim is not None]
         return Score(
@@ -111,7 +111,7 @@ class Result:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values: the protocol, and of every method its mean and its pictures."""
+        """Return plain values: the protocol, and of every method its mean and its images."""
 
         def plain(score: Score) -> dict[str, float | None]:
             return {"psnr": score.psnr, "ssim": score.ssim, "ms_ssim": score.ms_ssim}
@@ -124,7 +124,7 @@ class Result:
             "border": self.protocol.border,
             "skipped": list(self.skipped),
             "methods": {
-                name: {"mean": plain(self.mean(name)), "pictures": {k: plain(s) for k, s in rows.items()}}
+                name: {"mean": plain(self.mean(name)), "images": {k: plain(s) for k, s in rows.items()}}
                 for name, rows in self.scores.items()
             },
         }
@@ -185,23 +185,23 @@ def evaluate(
     log: Callable[[str], None] = lambda line: None,
     keep: Callable[[str, Mapping[str, NDArray[np.float64]]], None] | None = None,
 ) -> Result:
-    """Measure methods on the pictures of one folder.
+    """Measure methods on the images of one folder.
 
     Parameters
     ----------
     folder : searched recursively
     methods : see `model_method` and `baselines`
     protocol : the same for all of them
-    paths : pictures to use instead of all in `folder`
+    paths : images to use instead of all in `folder`
     log : told every file that is skipped
-    keep : given each picture's name and, by method (and ``"truth"``), code values of 8 bits
+    keep : given each image's name and, by method (and ``"truth"``), code values of 8 bits
 
     Raises
     ------
     SourceMissingError
         If there is no such folder.
-    PictureError
-        If no picture can be used.
+    ImageError
+        If no image can be used.
     ArgumentError
         If two methods have one name.
     """
@@ -210,18 +210,18 @@ def evaluate(
         raise ArgumentError(f"two models of one name: {', '.join(names)}")
     scores: dict[str, dict[str, Score]] = {name: {} for name in names}
     skipped: list[str] = []
-    found = list(paths) if paths is not None else list_pictures(folder)
+    found = list(paths) if paths is not None else list_images(folder)
     for path in found:
         try:
-            pictures = _Prepared(path, protocol)
-        except PictureError as error:
+            images = _Prepared(path, protocol)
+        except ImageError as error:
             skipped.append(str(error))
             log(f"skipped: {error}")
             continue
-        truth = shave(metrics.codes(pictures.truth), protocol.border)
+        truth = shave(metrics.codes(images.truth), protocol.border)
         shown: dict[str, NDArray[np.float64]] = {"truth": truth}
         for method in methods:
-            codes = shave(metrics.codes(pictures.run(method)), protocol.border)
+            codes = shave(metrics.codes(images.run(method)), protocol.border)
             shown[method.name] = codes
             scores[method.name][_key(path, scores[method.name])] = Score(
                 metrics.psnr(codes, truth), metrics.ssim(codes, truth), metrics.ms_ssim(codes, truth)
@@ -229,26 +229,26 @@ def evaluate(
         if keep is not None:
             keep(path.name, shown)
     if len(skipped) == len(found):
-        raise PictureError(f"{folder}: none of {len(found)} pictures can be used")
+        raise ImageError(f"{folder}: none of {len(found)} images can be used")
     return Result(Path(folder).name or str(folder), protocol, scores, skipped)
 
 
 class _Prepared:
-    """One picture of a test set, degraded once for all methods."""
+    """One image of a test set, degraded once for all methods."""
 
     def __init__(self, path: Path, protocol: Protocol) -> None:
         self._path, self._protocol = path, protocol
-        self.truth = modcrop(read_picture(path, protocol.channels), protocol.scale)
+        self.truth = modcrop(read_image(path, protocol.channels), protocol.scale)
         least = 2 * protocol.border + metrics.SMALLEST_SSIM
         if min(self.truth.shape[:2]) < least:
             h, w = self.truth.shape[:2]
-            raise PictureError(f"{path}: {w} x {h} pixels, smaller than {least} x {least}")
+            raise ImageError(f"{path}: {w} x {h} pixels, smaller than {least} x {least}")
         self._lr = self._degrade(self.truth)
         self._colour: NDArray[np.float32] | None = None
         self._gray = False
 
-    def _degrade(self, truth: Picture) -> NDArray[np.float32]:
-        # The same noise in every run, another in every picture.
+    def _degrade(self, truth: Image) -> NDArray[np.float32]:
+        # The same noise in every run, another in every image.
         rng = np.random.default_rng(zlib.crc32(self._path.name.encode()))
         lr = self._protocol.degradation.apply(truth, self._protocol.scale, rng)
         return lr.astype(np.float32)
@@ -259,8 +259,8 @@ class _Prepared:
         # A colour model where luminance is measured: it sees the colour, its answer's Y counts.
         if self._colour is None:
             try:
-                colour = modcrop(read_picture(self._path, "rgb"), self._protocol.scale)
-            except PictureError:  # a gray picture
+                colour = modcrop(read_image(self._path, "rgb"), self._protocol.scale)
+            except ImageError:  # a gray image
                 colour = np.repeat(self.truth[..., None], 3, axis=2)
                 self._gray = True
             self._colour = self._degrade(colour)
@@ -269,5 +269,5 @@ class _Prepared:
 
 
 def _key(path: Path, taken: Mapping[str, Score]) -> str:
-    """A picture's name, with its folder where another has the same."""
+    """An image's name, with its folder where another has the same."""
     return path.stem if path.stem not in taken else str(path)

@@ -91,7 +91,7 @@ def _fed_as_is(data: bytes, name: str) -> tuple[bytes, ModelSpec]:
 
 
 def _shapes(described: ModelSpec) -> Iterator[tuple[int, int]]:
-    """Yield picture shapes around every edge case of the geometry for the tiles of `_TILES`."""
+    """Yield image shapes around every edge case of the geometry for the tiles of `_TILES`."""
     rules = rules_for(described)
     tile = MIN_TILE + 2 * described.margin
     least = max(1, *(r.minimum for r in rules))
@@ -113,39 +113,39 @@ def _compare(engines: list[Engine], session: Session, described: ModelSpec, valu
     worst, count = 0.0, 0
     for shape in _shapes(described):
         size = (*shape, described.channels)
-        picture = (
+        image = (
             rng.random(size, np.float32) if values == "real" else rng.integers(0, 3, size).astype(np.float32)
         )
-        expected = whole(session, described, picture)
+        expected = whole(session, described, image)
         top = max(1.0, float(np.abs(expected).max()))
         for engine in engines:
-            got = engine.upscale(picture, bands=described.channels > 4, data_range=(0, 1))
+            got = engine.upscale(image, bands=described.channels > 4, data_range=(0, 1))
             worst = max(worst, float(np.abs(got - expected).max()) / top)
             count += 1
     return worst, count
 
 
 def _is_fixed(described: ModelSpec) -> bool:
-    """Return whether no larger picture can be run whole, so that there is nothing to compare with."""
+    """Return whether no larger image can be run whole, so that there is nothing to compare with."""
     return any(r.fixed is not None for r in rules_for(described))
 
 
 def _tiled_equals_whole(data: bytes, described: ModelSpec) -> Check:
     if _is_fixed(described):
-        return Check("real weights", None, "a model of fixed size cannot run a larger picture whole")
+        return Check("real weights", None, "a model of fixed size cannot run a larger image whole")
     if described.facts.types[0] == "uint8":
         return Check("real weights", None, "not run on models of bytes")
     engines = [Engine(data, "cpu", tile) for tile in _TILES]
     worst, count = _compare(engines, Session(data), described, "real")
     limit = TOLERANCE if described.facts.types[0] == "float32" else 2e-3
-    text = f"largest difference {worst:.2g} of full scale in {count} pictures, allowed {limit:g}"
+    text = f"largest difference {worst:.2g} of full scale in {count} images, allowed {limit:g}"
     return Check("real weights", worst <= limit, text)
 
 
 def _integers(data: bytes, described: ModelSpec) -> Check:
     name = "integer weights"
     if _is_fixed(described):
-        return Check(name, None, "a model of fixed size cannot run a larger picture whole")
+        return Check(name, None, "a model of fixed size cannot run a larger image whole")
     if described.facts.types != ("float32", "float32"):
         return Check(name, None, f"not for {described.facts.types[0]} models")
     proto = _parse(data)
@@ -162,7 +162,7 @@ def _integers(data: bytes, described: ModelSpec) -> Check:
     exact = made.SerializeToString()
     engines = [Engine(exact, "cpu", tile) for tile in _TILES]
     worst, count = _compare(engines, Session(exact), described, "integer")
-    return Check(name, worst == 0, f"largest difference {worst:g} in {count} pictures, must be 0")
+    return Check(name, worst == 0, f"largest difference {worst:g} in {count} images, must be 0")
 
 
 def _outside(data: bytes, described: ModelSpec) -> Check:
@@ -170,16 +170,16 @@ def _outside(data: bytes, described: ModelSpec) -> Check:
     checked = 0
     for axis, before, after, size, core in _places(described):
         session = Session(_randomised(data, 0))
-        picture = _picture(described, size, 1)
-        changed = picture.copy()
-        other = _picture(described, size, 2)
+        image = _image(described, size, 1)
+        changed = image.copy()
+        other = _image(described, size, 2)
         rows = np.arange(size[axis])
         out = (rows < core[0] - before) | (rows >= core[1] + after)
         index: list[Any] = [slice(None)] * 4
         index[2 + axis] = out
         changed[tuple(index)] = other[tuple(index)]
         checked += int(out.sum())
-        a, b = (_core(session.run(p), described, axis, core) for p in (picture, changed))
+        a, b = (_core(session.run(p), described, axis, core) for p in (image, changed))
         if not np.array_equal(a, b):
             return Check(name, False, f"the core changes with samples beyond {before} and {after} LR samples")
     if not checked:
@@ -214,12 +214,12 @@ def _changes(
     seed: int,
 ) -> bool:
     session = Session(_randomised(data, seed))
-    picture = _picture(described, size, seed)
-    changed = picture.copy()
+    image = _image(described, size, seed)
+    changed = image.copy()
     index: list[Any] = [slice(None)] * 4
     index[2 + axis] = row
     changed[tuple(index)] += np.float32(3)
-    a, b = (_core(session.run(p), described, axis, core) for p in (picture, changed))
+    a, b = (_core(session.run(p), described, axis, core) for p in (image, changed))
     return not np.array_equal(a, b)
 
 
@@ -246,7 +246,7 @@ def _window(rule: Rules, margin: int, padded: bool) -> int:
     return -(-core // rule.period) * rule.period + 2 * margin
 
 
-def _picture(described: ModelSpec, size: tuple[int, int], seed: int) -> NDArray[np.float32]:
+def _image(described: ModelSpec, size: tuple[int, int], seed: int) -> NDArray[np.float32]:
     shape = (described.batch or 1, described.channels, *size)
     top = 255 if described.facts.types[0] == "uint8" else 1
     return np.random.default_rng(seed).random(shape, np.float32) * np.float32(top)
@@ -265,7 +265,7 @@ def _parse(data: bytes) -> ModelProto:
 
 
 def _nodes_on_samples(proto: ModelProto) -> list[Any]:
-    """Return the nodes whose inputs depend on the picture's samples, not on shapes alone."""
+    """Return the nodes whose inputs depend on the image's samples, not on shapes alone."""
     weights = {t.name for t in proto.graph.initializer}
     flowing = {v.name for v in proto.graph.input if v.name not in weights}
     found = []

@@ -14,17 +14,17 @@ ZOOM = 4  # every HR pixel is drawn this often on each side
 _GAP, _STRIP = 6, 22
 
 
-def per_picture(result: Result) -> str:
-    """Return one folder as a Markdown table: a row a picture, PSNR / SSIM / MS-SSIM a method."""
+def per_image(result: Result) -> str:
+    """Return one folder as a Markdown table: a row an image, PSNR / SSIM / MS-SSIM a method."""
     methods = list(result.scores)
-    pictures = list(result.scores[methods[0]])
+    images = list(result.scores[methods[0]])
     lines = [
         f"{result.folder}: {result.protocol}",
         "",
-        "| picture | " + " | ".join(methods) + " |",
+        "| image | " + " | ".join(methods) + " |",
         "|---|" + "---:|" * len(methods),
     ]
-    for name in pictures:
+    for name in images:
         lines.append(f"| {name} | " + " | ".join(_cell(result.scores[m][name]) for m in methods) + " |")
     lines.append("| **mean** | " + " | ".join(_cell(result.mean(m)) for m in methods) + " |")
     lines += ["", "PSNR in dB / SSIM / MS-SSIM"]
@@ -59,7 +59,7 @@ def _cell(score: Score) -> str:
 
 
 class Sheet:
-    """A contact sheet: a row a picture, the same crop of the truth and of every method.
+    """A contact sheet: a row an image, the same crop of the truth and of every method.
 
     The crop is where the last method and the first differ most, so that the sheet shows
     what a model changes, good or bad.
@@ -68,16 +68,16 @@ class Sheet:
     def __init__(self) -> None:
         self._rows: list[NDArray[np.uint8]] = []
 
-    def add(self, name: str, pictures: Mapping[str, NDArray[np.float64]]) -> None:
-        """Add a picture: by title, (H, W) or (H, W, 3) code values, the truth first."""
-        crop = min(CROP, *(min(p.shape[:2]) for p in pictures.values()))
-        methods = [title for title in pictures if title != "truth"]
-        a, b = pictures[methods[0]], pictures[methods[-1] if len(methods) > 1 else "truth"]
+    def add(self, name: str, images: Mapping[str, NDArray[np.float64]]) -> None:
+        """Add an image: by title, (H, W) or (H, W, 3) code values, the truth first."""
+        crop = min(CROP, *(min(p.shape[:2]) for p in images.values()))
+        methods = [title for title in images if title != "truth"]
+        a, b = images[methods[0]], images[methods[-1] if len(methods) > 1 else "truth"]
         y, x = _busiest(np.abs(a - b), crop)
         cells = []
-        for title, picture in pictures.items():
+        for title, image in images.items():
             label = f"{name}: {title}" if title == "truth" else title
-            cells.append(_cell_picture(picture[y : y + crop, x : x + crop], label))
+            cells.append(_cell_image(image[y : y + crop, x : x + crop], label))
         self._rows.append(np.hstack(cells))
 
     def image(self) -> NDArray[np.uint8]:
@@ -104,7 +104,7 @@ def _busiest(difference: NDArray[np.float64], size: int) -> tuple[int, int]:
     return int(y), int(x)
 
 
-def _cell_picture(crop: NDArray[np.float64], title: str) -> NDArray[np.uint8]:
+def _cell_image(crop: NDArray[np.float64], title: str) -> NDArray[np.uint8]:
     import cv2
 
     codes = crop.astype(np.uint8)

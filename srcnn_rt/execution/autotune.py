@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.loader import Setup, forget
-from ..image.info import Layout, PictureInfo
+from ..image.info import ImageInfo, Layout
 from ..io import ArraySink, ArraySource
 from ..models.spec import ModelSpec
 from ..tiling import geometry
@@ -22,13 +22,13 @@ from .executor import process
 # What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
 TILES_HR = (96, 128, 192, 256, 384, 512, 768)
 CARD_TILES_HR = (512, 768, 1024, 1536, 2048)
-MOST_AT_ONCE = 2 * 768**2
-TRIAL_HR = 1024  # about the side of the picture it is tried on
+MAX_AT_ONCE = 2 * 768**2
+TRIAL_HR = 1024  # about the side of the image it is tried on
 CARD_TRIAL_HR = 6144
 TRIAL_ROUNDS = 4  # the first plans and allocates
 # What a measurement of one setup may take, seconds; a window that takes longer is run once.
 RATE_SECONDS = 0.4
-MOST_SIDE = 1024  # larger tiles, and pictures that are run whole, are stood for by a smaller one, LR pixels
+MAX_SIDE = 1024  # larger tiles, and images that are run whole, are stood for by a smaller one, LR pixels
 _SMALLER = 256
 
 
@@ -75,7 +75,7 @@ def fastest(
 
     measure(list(layouts))
     best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
-    sides, most = (CARD_TILES_HR, math.inf) if best.devices else (TILES_HR, MOST_AT_ONCE)
+    sides, most = (CARD_TILES_HR, math.inf) if best.devices else (TILES_HR, MAX_AT_ONCE)
     tiles = {lr(hr, best.model) for hr in sides if hr * hr * best.workers <= most} - {best.tile}
     measure([replace(best, tile=side) for side in sorted(tiles)])
     trials.sort(key=lambda t: t[0].mpx_per_s)
@@ -85,17 +85,17 @@ def fastest(
 def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype[Any]) -> float:
     """Return HR pixels a second of arrays of a kind: a few windows of the setup's own size.
 
-    The median of some runs, because what else the machine does slows the picture as well.
+    The median of some runs, because what else the machine does slows the image as well.
     """
     model = setup.model
-    side = setup.tile if setup.tile <= MOST_SIDE else geometry.ceil_to(_SMALLER, model.period)
+    side = setup.tile if setup.tile <= MAX_SIDE else geometry.ceil_to(_SMALLER, model.period)
     setup = replace(setup, tile=side)
     shape = (side, side * setup.workers * 2)
-    picture = np.random.default_rng(0).random((*shape, layout.channels), np.float32)
+    image = np.random.default_rng(0).random((*shape, layout.channels), np.float32)
     if dtype.kind != "f":
-        picture = (picture * np.iinfo(dtype).max).astype(dtype)
-    info = PictureInfo(shape, layout, picture.dtype)
-    source, sink = ArraySource(picture, info), ArraySink(info.scaled(model.scale))
+        image = (image * np.iinfo(dtype).max).astype(dtype)
+    info = ImageInfo(shape, layout, image.dtype)
+    source, sink = ArraySource(image, info), ArraySink(info.scaled(model.scale))
     taken: list[float] = []
     while not taken or sum(taken) + statistics.median(taken) <= RATE_SECONDS:
         start = time.perf_counter()
@@ -106,7 +106,7 @@ def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype
 
 
 def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
-    """Return HR Mpx/s on a drawn picture of each setup, the best of some rounds.
+    """Return HR Mpx/s on a drawn image of each setup, the best of some rounds.
 
     On the processor they take turns, and the best counts, because what else the machine does only ever slows.
     """
@@ -119,9 +119,9 @@ def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
         # Whole windows, as many for every worker.
         trial = CARD_TRIAL_HR if setup.devices else TRIAL_HR
         side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
-        picture = rng.integers(0, 256, (side, side, channels), np.uint8)
-        info = PictureInfo((side, side), layout, picture.dtype)
-        source, sink = ArraySource(picture, info), ArraySink(info.scaled(model.scale))
+        image = rng.integers(0, 256, (side, side, channels), np.uint8)
+        info = ImageInfo((side, side), layout, image.dtype)
+        source, sink = ArraySource(image, info), ArraySink(info.scaled(model.scale))
         start = time.perf_counter()
         process(source, sink, setup, pool)
         return (side * model.scale) ** 2 / 1e6 / (time.perf_counter() - start)

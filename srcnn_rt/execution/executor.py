@@ -1,4 +1,4 @@
-"""One picture through a network: plan, read, render, write."""
+"""One image through a network: plan, read, render, write."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..backends.loader import Setup, Work, batch_for, forget, networks_for, renderer
 from ..errors import DeviceError, OutOfMemoryError
 from ..image import nodata
-from ..image.info import PictureInfo
+from ..image.info import ImageInfo
 from ..io import Record, Sink, Source
 from ..io.protocols import StripCache
 from ..models.margins import check_layout, margin_for, rules_for
@@ -30,7 +30,7 @@ from .normalization import DataRange, Values
 
 CHUNK_TILES = 8  # of every worker in a chunk, at least
 CHUNK_MACS = 5e11  # of every worker in a chunk, about: some ten seconds
-LEAST_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
+MIN_SHARE = 16  # LR pixels; halves of less are not worth a worker's start
 
 AUTO = DataRange()
 
@@ -63,14 +63,14 @@ def process(
     data_range: DataRange = AUTO,
     written: Written = lambda chunk, record: None,
 ) -> None:
-    """Upscale a picture from `source` into `sink`.
+    """Upscale an image from `source` into `sink`.
 
     Where the network finds no memory, batches and then tiles are halved, and what was written is kept. A card
     that breaks leaves its windows to the others.
 
     Parameters
     ----------
-    pool : runs the workers; it may be shared with other pictures
+    pool : runs the workers; it may be shared with other images
     progress : called with (HR pixels done, HR pixels in all)
     plan : as `plan_for` gives it
     first : chunks of the plan before this one are done already
@@ -80,11 +80,11 @@ def process(
 
     Raises
     ------
-    PictureError, OutputError, ModelError, OutOfMemoryError, DeviceError
+    ImageError, OutputError, ModelError, OutOfMemoryError, DeviceError
     """
     model = setup.model
     check_layout(model, source.info.layout)
-    mapped = normalization.for_picture(source, model, data_range)
+    mapped = normalization.for_image(source, model, data_range)
     plan = plan or plan_for(setup, source.info, sink)
     following = first
 
@@ -101,11 +101,11 @@ def process(
         except MemoryError as error:
             fewer = 1 if model.batch is None else batch
             if again:
-                again = False  # what other pictures left on the card may have been all there was
+                again = False  # what other images left on the card may have been all there was
             elif batch > fewer:
                 batch = max(fewer, batch // 2)
             else:
-                # A model that was not analysed has no margin: only whole pictures are right.
+                # A model that was not analysed has no margin: only whole images are right.
                 smaller = None if math.isnan(model.facts.macs) else plan.halved()
                 if smaller is None:
                     h, w = plan.window
@@ -118,7 +118,7 @@ def process(
 
 
 class _Run:
-    """One plan of a picture, gone through once."""
+    """One plan of an image, gone through once."""
 
     def __init__(
         self,
@@ -274,8 +274,8 @@ class _Run:
         return Span(span.start * self._s, span.stop * self._s)
 
 
-def plan_for(setup: Setup, info: PictureInfo, sink: Sink) -> Plan:
-    """Cut a picture so that chunks are whole blocks of the sink and every worker has windows."""
+def plan_for(setup: Setup, info: ImageInfo, sink: Sink) -> Plan:
+    """Cut an image so that chunks are whole blocks of the sink and every worker has windows."""
     model, s = setup.model, setup.model.scale
     tile = _share(model.period, info.shape, setup)
     height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
@@ -298,11 +298,11 @@ def plan_for(setup: Setup, info: PictureInfo, sink: Sink) -> Plan:
 
 
 def _share(period: int, shape: tuple[int, int], setup: Setup) -> int:
-    """Return a tile with which a picture has windows for every worker, where it is large enough."""
+    """Return a tile with which an image has windows for every worker, where it is large enough."""
     tile, (h, w) = setup.tile, shape
     while -(-h // tile) * -(-w // tile) < setup.workers:
         half = geometry.ceil_to(min(tile, max(h, w)) // 2, period)
-        if half < LEAST_SHARE or half >= tile:  # a period may be as long as the tile
+        if half < MIN_SHARE or half >= tile:  # a period may be as long as the tile
             break
         tile = half
     return tile

@@ -1,12 +1,12 @@
-"""What the samples of a picture mean: how they become float32 for a network, and samples again.
+"""What the samples of an image mean: how they become float32 for a network, and samples again.
 
 A network that is equivariant to gain and offset needs no range. Integers of up to 16 bits go in as they
-stand. Those of 32 bits, and all floats, are taken less an offset of the picture, the middle one of samples
+stand. Those of 32 bits, and all floats, are taken less an offset of the image, the middle one of samples
 from all over it, and times a power of two. So what float32 rounds is the distance from the middle, not the
-value; a count of 10⁹ + 3 keeps its last digit, and a constant picture comes back as that constant. The offset
-belongs to the picture, never to a window, and windows agree.
+value; a count of 10⁹ + 3 keeps its last digit, and a constant image comes back as that constant. The offset
+belongs to the image, never to a window, and windows agree.
 
-Any other network is fed from 0 to 1: black and white of the picture's range (`DataRange`), which the model's
+Any other network is fed from 0 to 1: black and white of the image's range (`DataRange`), which the model's
 own range (`spec.ValueRange`) maps to what it learnt.
 """
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArgumentError, RangeError
 from ..image import nodata
-from ..image.info import PictureInfo
+from ..image.info import ImageInfo
 from ..io import Source
 from ..models.spec import ModelSpec
 from ..tiling.geometry import Span
@@ -31,8 +31,8 @@ from ..tiling.kernels import DTYPES, white
 Floats = NDArray[np.float64]
 Seen = tuple[NDArray[Any], NDArray[np.bool_]]
 
-# Of a picture that is looked at: windows a side, and LR pixels of each. Few rows, for strips are decoded
-# whole; the same ones of any file, so that a picture's offset does not depend on how it is stored.
+# Of an image that is looked at: windows a side, and LR pixels of each. Few rows, for strips are decoded
+# whole; the same ones of any file, so that an image's offset does not depend on how it is stored.
 _PLACES, _ROWS, _COLUMNS = 4, 16, 64
 _EXPONENT = 120  # of the power of two by which float32 samples are multiplied, at most
 # Of samples that do not live in their type's range: the part of it that they fill, at most, and of floats
@@ -84,17 +84,17 @@ class DataRange:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """The map between the samples of one picture and what windows are cut from.
+    """The map between the samples of one image and what windows are cut from.
 
     Attributes
     ----------
-    info : of the picture, in the type that windows are cut from: uint8 and uint16 as they stand, else float32
+    info : of the image, in the type that windows are cut from: uint8 and uint16 as they stand, else float32
     dtype : of the samples
     gain, offset : of each channel: a sample v is fed as ``gain · (v - offset)``
     top : largest integer that may come out; None for floats
     """
 
-    info: PictureInfo
+    info: ImageInfo
     dtype: np.dtype[Any]
     gain: Floats
     offset: Floats
@@ -142,14 +142,14 @@ class Values:
             np.copyto(out, made, casting="unsafe")
 
 
-def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Values:
-    """Return how a picture's samples are mapped for a model.
+def for_image(source: Source, model: ModelSpec, data_range: DataRange) -> Values:
+    """Return how an image's samples are mapped for a model.
 
     Raises
     ------
     RangeError
         If the model needs a range, and the samples clearly do not live in that of their type; or another
-        one is given for a picture that lies on a card.
+        one is given for an image that lies on a card.
     """
     info = source.info
     dtype, count = info.dtype, info.layout.channels
@@ -167,7 +167,7 @@ def for_picture(source: Source, model: ModelSpec, data_range: DataRange) -> Valu
             asked = (data_range.low, data_range.high)
             if asked != (0, white(dtype)):
                 raise RangeError(
-                    f"a picture that lies on a card is taken from 0 to {white(dtype):g} by this model, "
+                    f"an image that lies on a card is taken from 0 to {white(dtype):g} by this model, "
                     f"not from {asked[0]:g} to {asked[1]:g}; bring it into host memory, or take a model "
                     f"that needs no range, such as srcnn-915-x2"
                 )
@@ -210,7 +210,7 @@ def _belied(source: Source) -> bool:
     return any(bool((part[good] > info.top).any()) for part, good in _look_at(source))
 
 
-def _black_and_white(source: Source, info: PictureInfo, asked: DataRange) -> tuple[float, float]:
+def _black_and_white(source: Source, info: ImageInfo, asked: DataRange) -> tuple[float, float]:
     """Return the samples that a model is to take for black and white.
 
     Raises
@@ -243,13 +243,13 @@ def _black_and_white(source: Source, info: PictureInfo, asked: DataRange) -> tup
     return low, high
 
 
-def _middles(looked_at: Sequence[Seen], info: PictureInfo) -> Floats:
+def _middles(looked_at: Sequence[Seen], info: ImageInfo) -> Floats:
     """Return the offset of every channel: of bands each its own, of a colour one for all."""
     count = info.layout.channels
     seen = [np.concatenate([part[:, :, c][good[:, :, c]] for part, good in looked_at]) for c in range(count)]
     if info.layout.color != "bands":
         seen = [np.concatenate(seen)] * count
-    # A sample itself, so that a constant picture is the offset, to the last bit.
+    # A sample itself, so that a constant image is the offset, to the last bit.
     return np.array([float(np.sort(samples)[samples.size // 2]) if samples.size else 0.0 for samples in seen])
 
 
@@ -269,7 +269,7 @@ def _power(looked_at: Sequence[Seen], offset: Floats, dtype: np.dtype[Any]) -> f
 
 
 def _look_at(source: Source) -> list[Seen]:
-    """Return samples from all over a picture, and which of them are data: (h, w, C) each."""
+    """Return samples from all over an image, and which of them are data: (h, w, C) each."""
     info, found = source.info, []
     rows, columns = _places(info.shape[0], _ROWS), _places(info.shape[1], _COLUMNS)
     for y in rows:

@@ -32,7 +32,7 @@ def overlap(
     of any stage is raised here, after all that was started has stopped. `done` is called here
     with what each future gives, in their order.
 
-    Where `background` is false `read` and `write` run in the caller's thread: right for pictures in
+    Where `background` is false `read` and `write` run in the caller's thread: right for images in
     memory, of which nothing has to be waited for. On Ctrl-C, or whatever else is no `Exception`, running
     work is waited for within `interrupted`, which should make it end soon.
     """

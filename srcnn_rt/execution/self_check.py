@@ -1,8 +1,8 @@
 """The promise tried out on a model that did not come with the package: tiled against whole, once.
 
-A small drawn picture of odd sides goes through the file's own graph whole, and through the engine in the
+A small drawn image of odd sides goes through the file's own graph whole, and through the engine in the
 smallest tiles there are. What `verify` proves from all sides takes longer; this is a look before the first
-picture, under a second, and kept in the user's cache folder.
+image, under a second, and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 LIMIT = 1e-4  # of the largest sample: ten times what float32 sums in another order make
 LIMIT_FLOAT16 = 1e-2
 LIMIT_FAST = 2e-2  # of bfloat16, with weights of others; a seam in the wrong place is ten times that
-MOST_MACS = 2e10  # of the whole picture: about half a second; heavier models are not tried
+MAX_MACS = 2e10  # of the whole image: about half a second; heavier models are not tried
 
 
 def check(
     data: bytes, described: ModelSpec, setup: Setup, pool: ThreadPoolExecutor, *, fast: bool = False
 ) -> bool:
-    """Compare tiles with the whole picture; return whether it could be done.
+    """Compare tiles with the whole image; return whether it could be done.
 
     Parameters
     ----------
@@ -54,37 +54,37 @@ def check(
     kinds = described.facts.types
     if shape is None or kinds not in (("float32", "float32"), ("float16", "float16")):
         return False
-    picture = np.stack([drawn(max(shape), seed) for seed in range(described.channels)], axis=2)
-    picture = np.ascontiguousarray(picture[: shape[0], : shape[1]])
+    image = np.stack([drawn(max(shape), seed) for seed in range(described.channels)], axis=2)
+    image = np.ascontiguousarray(image[: shape[0], : shape[1]])
     gain, offset = (np.array(v, np.float32) for v in (described.range.gain, described.range.offset))
-    expected = (whole(Session(data), described, gain * picture + offset) - offset) / gain
-    source = array_source(picture, bands=described.channels != 3, nodata=None)
+    expected = (whole(Session(data), described, gain * image + offset) - offset) / gain
+    source = array_source(image, bands=described.channels != 3, nodata=None)
     sink = ArraySink(source.info.scaled(described.scale))
     small = replace(setup, tile=geometry.ceil_to(geometry.MIN_TILE, setup.model.period))
     executor.process(source, sink, small, pool, data_range=DataRange("given", 0.0, 1.0))
     worst = float(np.abs(sink.array - expected).max()) / max(1e-6, float(np.abs(expected).max()))
     if not worst <= (LIMIT_FAST if fast else LIMIT if kinds[0] == "float32" else LIMIT_FLOAT16):
         raise ModelError(
-            f"tiles of a picture differ from the whole of it by {worst:.2g} of its largest sample; "
+            f"tiles of an image differ from the whole of it by {worst:.2g} of its largest sample; "
             "srcnn-rt inspect --verify looks closer, and --trust runs the model all the same"
         )
     return True
 
 
-def whole(session: Session, described: ModelSpec, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run a model on a whole (H, W, C) picture, without the tiler: the reference.
+def whole(session: Session, described: ModelSpec, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Run a model on a whole (H, W, C) image, without the tiler: the reference.
 
-    The picture is mirrored by the margin (valid models) or to the sizes that the model takes.
+    The image is mirrored by the margin (valid models) or to the sizes that the model takes.
     """
     m, s = described.margin, described.scale
-    h, w, _ = picture.shape
+    h, w, _ = image.shape
     if described.padded:
         y, x = rules_for(described)
         pads = [(0, y.extended(h) - h), (0, x.extended(w) - w), (0, 0)]
     else:
         p = described.period
         pads = [(m, m - n % -p) for n in (h, w)] + [(0, 0)]
-    mirrored = np.pad(picture, pads, mode="symmetric").transpose(2, 0, 1)[None]
+    mirrored = np.pad(image, pads, mode="symmetric").transpose(2, 0, 1)[None]
     windows = np.ascontiguousarray(np.repeat(mirrored, described.batch or 1, axis=0))
     return session.run(windows)[0, :, : h * s, : w * s].transpose(1, 2, 0)
 
@@ -101,4 +101,4 @@ def _shape(described: ModelSpec, setup: Setup) -> tuple[int, int] | None:
         side = max(around + 2 * tile + geometry.MIN_TILE, rule.minimum) + 4 * k
         sides.append(side + 1 - side % 2)
     work = described.facts.macs * math.prod(sides) * described.scale**2
-    return (sides[0], sides[1]) if work <= MOST_MACS else None
+    return (sides[0], sides[1]) if work <= MAX_MACS else None

@@ -1,4 +1,4 @@
-"""Finished parts of a picture, one after the other, for pipelines that want them as they come."""
+"""Finished parts of an image, one after the other, for pipelines that want them as they come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError
-from ..image.info import PictureInfo
+from ..image.info import ImageInfo
 from ..io import Record, Sink
 from ..tiling.geometry import Span
 
@@ -32,7 +32,7 @@ class _QueueSink:
     block = (256, 256)
     max_bytes: int | None = 4 * 2**20
 
-    def __init__(self, info: PictureInfo) -> None:
+    def __init__(self, info: ImageInfo) -> None:
         self._info = info
         self.parts: Queue[tuple[Window, NDArray[Any]] | None] = Queue(AHEAD)
         self.abandoned = threading.Event()
@@ -57,7 +57,7 @@ class _QueueSink:
 
 
 def parts(
-    info: PictureInfo, run: Callable[[Sink], None], region: tuple[Span, Span], scale: int
+    info: ImageInfo, run: Callable[[Sink], None], region: tuple[Span, Span], scale: int
 ) -> Iterator[tuple[Window, NDArray[Any]]]:
     """Yield what `run` writes into the sink it is given, while it runs in a thread of its own.
 
@@ -118,5 +118,5 @@ def spans_of(region: tuple[slice, slice] | None, shape: tuple[int, int]) -> tupl
         raise ArgumentError(f"a region is (rows, columns) as slices without steps, got {region}")
     y, x = (Span(*part.indices(length)[:2]) for part, length in zip(region, shape, strict=True))
     if y.size < 1 or x.size < 1:
-        raise ArgumentError(f"the region {region} holds no pixel of a picture of {shape[1]} x {shape[0]}")
+        raise ArgumentError(f"the region {region} holds no pixel of an image of {shape[1]} x {shape[0]}")
     return y, x

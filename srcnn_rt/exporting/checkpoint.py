@@ -169,7 +169,7 @@ def _keep(
 
 def _write(target: Path, proto: ModelProto, oracle: nn.Module, told: _Told) -> spec.ModelSpec:
     """Write a model; it stays only if its graph has this scale and it agrees with torch."""
-    # The file is what the model is, so here is the place to leave out what no picture can wake.
+    # The file is what the model is, so here is the place to leave out what no image can wake.
     proto = drop_dead_filters(proto)
     channels = spec.interface(proto.SerializeToString()).channels
 
@@ -373,7 +373,7 @@ def build(network: SRCNN, scale: int) -> ModelProto:
         last = "bicubic"
     if spare:
         last = crop(last, "crop", spare)
-    picture = last
+    image = last
     for k, (conv, weight) in enumerate(_layers(network), start=1):
         arrays = {"weight": weight} if conv.bias is None else {"weight": weight, "bias": _array(conv.bias)}
         initialisers += [numpy_helper.from_array(array, f"conv{k}.{part}") for part, array in arrays.items()]
@@ -385,7 +385,7 @@ def build(network: SRCNN, scale: int) -> ModelProto:
             body.append(helper.make_node("Relu", [last], [f"relu{k}.out"], f"relu{k}"))
             last = f"relu{k}.out"
     if equivariant:
-        body.append(helper.make_node("Add", [last, crop(picture, "inner", network.shrink)], ["hr"], "sum"))
+        body.append(helper.make_node("Add", [last, crop(image, "inner", network.shrink)], ["hr"], "sum"))
     graph = helper.make_graph(
         body,
         f"srcnn-{network.arch}-x{scale}",

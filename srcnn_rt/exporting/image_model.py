@@ -1,7 +1,7 @@
-"""A model file for other runtimes: interleaved pictures in, interleaved pictures out.
+"""A model file for other runtimes: interleaved images in, interleaved images out.
 
-The graph is `pixels.picture_graph` of whole pictures. A file gets its name after ONNX Runtime has run it
-and what came out is what `Engine` makes of the same pictures.
+The graph is `pixels.image_graph` of whole images. A file gets its name after ONNX Runtime has run it
+and what came out is what `Engine` makes of the same images.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ TYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32),
 }
 LAYOUTS = {"gray": Layout.of(1), "graya": Layout.of(2), "rgb": Layout.of(3), "rgba": Layout.of(4)}
-# Pictures (n, h, w) on which file and engine must agree: one pixel, odd, long.
+# Images (n, h, w) on which file and engine must agree: one pixel, odd, long.
 _CHECKED = ((1, 1, 1), (2, 7, 5), (1, 33, 18), (1, 3, 61))
-# Of full scale, by the type that the model computes its ends in: what a last bit there makes of a picture.
+# Of full scale, by the type that the model computes its ends in: what a last bit there makes of an image.
 _TOLERANCE = {"float32": 1e-5, "float16": 2e-3, "uint8": 1.2 / 255}
 
 
@@ -49,7 +49,7 @@ class Written:
     ----------
     spec : of the network inside
     size : bytes of the file
-    largest : difference from `Engine` on the pictures that were tried, of full scale
+    largest : difference from `Engine` on the images that were tried, of full scale
     """
 
     spec: ModelSpec
@@ -66,7 +66,7 @@ def export(
     model_range: str | None = None,
     overwrite: bool = False,
 ) -> Written:
-    """Write a model that takes pictures (N, h, w, C) of any size and gives (N, s·h, s·w, C).
+    """Write a model that takes images (N, h, w, C) of any size and gives (N, s·h, s·w, C).
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def export(
 
     Raises
     ------
-    SourceMissingError, ModelError, PictureError, ArgumentError, OutputError
+    SourceMissingError, ModelError, ImageError, ArgumentError, OutputError
         ModelError too where the file does not give what `Engine` gives.
     """
     if io not in TYPES:
@@ -93,9 +93,7 @@ def export(
         if not math.isnan(found.facts.macs):
             ready = prepare.prepare(data, found)
             data, inside = ready.data, replace(ready.spec, range=engine.spec.range)
-        proto = image_graph.picture_graph(
-            spec.parse(data), inside, LAYOUTS[layout], TYPES[io], source="whole"
-        )
+        proto = image_graph.image_graph(spec.parse(data), inside, LAYOUTS[layout], TYPES[io], source="whole")
         _describe(proto, engine.spec, io, layout)
         try:
             largest = _compare(proto.SerializeToString(), engine, io, layout)
@@ -111,7 +109,7 @@ def _describe(
 ) -> None:
     """Say in the metadata what the file takes; what the network inside takes is no longer true of it."""
     kept = {p.key: p.value for p in proto.metadata_props if not p.key.startswith(spec.PREFIX)}
-    check = {"against": "srcnn_rt.Engine", "pictures": _CHECKED, "largest": largest}
+    check = {"against": "srcnn_rt.Engine", "images": _CHECKED, "largest": largest}
     own = {
         "format": spec.FORMAT,
         "io": io,
@@ -128,7 +126,7 @@ def _describe(
 
 
 def _compare(data: bytes, engine: Engine, io: str, layout: str) -> float:
-    """Run file and engine on random pictures and return the largest difference, of full scale.
+    """Run file and engine on random images and return the largest difference, of full scale.
 
     Colour that was divided by an alpha is compared times that alpha: where next to nothing is left of it, the
     last bit of float32 is divided by next to nothing.
@@ -143,12 +141,12 @@ def _compare(data: bytes, engine: Engine, io: str, layout: str) -> float:
     model, kind, white = engine.spec, TYPES[io], kernels.white(TYPES[io])
     allowed = max(_TOLERANCE[t] for t in model.facts.types)
     worst = 0.0
-    for pictures in _pictures(model, kind, LAYOUTS[layout].channels):
+    for images in _images(model, kind, LAYOUTS[layout].channels):
         try:
-            (got,) = network.run(None, {"picture": pictures})
+            (got,) = network.run(None, {"image": images})
         except Exception as error:
-            raise onnxruntime.failure("ONNX Runtime", pictures.shape, error) from error
-        expected = np.stack([engine.upscale(p) for p in pictures])
+            raise onnxruntime.failure("ONNX Runtime", images.shape, error) from error
+        expected = np.stack([engine.upscale(p) for p in images])
         if (got.shape, got.dtype) != (expected.shape, expected.dtype):
             raise ModelError(
                 f"what was made gives {got.dtype} {got.shape}, not {expected.dtype} {expected.shape}"
@@ -168,8 +166,8 @@ def _compare(data: bytes, engine: Engine, io: str, layout: str) -> float:
     return worst
 
 
-def _pictures(model: ModelSpec, kind: np.dtype[Any], channels: int) -> Iterator[NDArray[Any]]:
-    """Yield random pictures (N, h, w, C), of the model's own batch and size where those are fixed."""
+def _images(model: ModelSpec, kind: np.dtype[Any], channels: int) -> Iterator[NDArray[Any]]:
+    """Yield random images (N, h, w, C), of the model's own batch and size where those are fixed."""
     rng = np.random.default_rng(0)
     fixed = [rule.fixed for rule in rules_for(model)]
     shapes = {(model.batch or n, fixed[0] or h, fixed[1] or w, channels) for n, h, w in _CHECKED}

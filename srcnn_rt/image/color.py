@@ -1,4 +1,4 @@
-"""Colour: luminance, alpha, and how a luminance model upscales a colour picture.
+"""Colour: luminance, alpha, and how a luminance model upscales a colour image.
 
 A luminance model changes Y only; chroma is bicubic. With constant chroma a change
 of Y adds equally to R, G and B, so no round trip through YCbCr is needed:
@@ -29,7 +29,7 @@ STUDIO_BLACK, STUDIO_WHITE = 16 / 255, 235 / 255
 
 
 def luminance(rgb: NDArray[np.floating]) -> NDArray[np.floating]:
-    """MATLAB's luminance of an RGB picture, in studio swing.
+    """MATLAB's luminance of an RGB image, in studio swing.
 
     Parameters
     ----------

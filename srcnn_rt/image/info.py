@@ -1,4 +1,4 @@
-"""What a picture is, apart from its samples: size, layout, sample type, metadata."""
+"""What an image is, apart from its samples: size, layout, sample type, metadata."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Layout:
         classes : all channels are numbers of classes
         """
         if channels < 1:
-            raise ArgumentError(f"a picture has at least one channel, got {channels}")
+            raise ArgumentError(f"an image has at least one channel, got {channels}")
         if classes:
             return cls("classes", channels)
         if alpha and channels < 2:
@@ -144,8 +144,8 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureInfo:
-    """A picture without its samples.
+class ImageInfo:
+    """An image without its samples.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ class PictureInfo:
     metadata : what travels along
     nodata : samples of this value are not data (NaN and infinity never are); None if all are
     nodata_within : neither are floats so near to it, of which its text does not tell it
-    masked : whether the picture has a mask beside its samples that says which are data
+    masked : whether the image has a mask beside its samples that says which are data
     top : the largest value that the file declares for its integer samples, where that is less than
         their type's: 4095 of 12 bits in 16. None if it declares nothing
     """
@@ -170,7 +170,7 @@ class PictureInfo:
     top: float | None = None
 
     def scaled(self, scale: int) -> Self:
-        """Return the info of the picture `scale` times larger (metadata as they are)."""
+        """Return the info of the image `scale` times larger (metadata as they are)."""
         return replace(self, shape=(self.shape[0] * scale, self.shape[1] * scale))
 
 

@@ -1,7 +1,7 @@
 """Samples that are not data: kept out of the network, and put back afterwards.
 
 Nodata values, what a mask hides, NaN and infinity would spread over all pixels that a network sees them
-from. So before a part of a picture goes through it, they take the mean of the data around them, as
+from. So before a part of an image goes through it, they take the mean of the data around them, as
 colour does under what is transparent; of the result, the pixels of an LR pixel that is not data are
 copies of it. Pixels further from them than the margin are the same, bit for bit, as without them.
 
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import color
-from .info import PictureInfo
+from .info import ImageInfo
 
 Invalid = NDArray[np.bool_]
 HUGE = 2.0**120
 
 
-def concerns(info: PictureInfo) -> bool:
-    """Return whether a picture can have samples that are not data, and that matters.
+def concerns(info: ImageInfo) -> bool:
+    """Return whether an image can have samples that are not data, and that matters.
 
     Classes are copied, data or not: only their mask has to come along.
     """
@@ -33,15 +33,15 @@ def concerns(info: PictureInfo) -> bool:
     return info.masked or info.nodata is not None or info.dtype.kind == "f"
 
 
-def invalid(part: NDArray[Any], info: PictureInfo, mask: NDArray[np.bool_] | None = None) -> Invalid | None:
+def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None = None) -> Invalid | None:
     """Tell which samples are not data.
 
     Parameters
     ----------
-    part : (h, w, C) of the picture
+    part : (h, w, C) of the image
     info : its nodata value and layout. Of RGB, a pixel is nodata if all three samples are; other
         channels are each on their own. Alpha is always data.
-    mask : (h, w), true where the picture's own mask says data
+    mask : (h, w), true where the image's own mask says data
 
     Returns
     -------
@@ -69,11 +69,11 @@ def invalid(part: NDArray[Any], info: PictureInfo, mask: NDArray[np.bool_] | Non
     return found
 
 
-def fill(part: NDArray[Any], invalid: Invalid, info: PictureInfo, reach: int) -> NDArray[Any]:
+def fill(part: NDArray[Any], invalid: Invalid, info: ImageInfo, reach: int) -> NDArray[Any]:
     """Return a copy in which data go on where there are none.
 
-    What a sample becomes depends on the picture no further than `reach` from it, and not on where
-    `part` begins and ends; within `reach` of the edges of `part` that is only true of the picture's
+    What a sample becomes depends on the image no further than `reach` from it, and not on where
+    `part` begins and ends; within `reach` of the edges of `part` that is only true of the image's
     own edges.
 
     Parameters
@@ -102,7 +102,7 @@ def fill(part: NDArray[Any], invalid: Invalid, info: PictureInfo, reach: int) ->
 
 
 def put_back(
-    out: NDArray[Any], part: NDArray[Any], invalid: Invalid | None, info: PictureInfo, scale: int
+    out: NDArray[Any], part: NDArray[Any], invalid: Invalid | None, info: ImageInfo, scale: int
 ) -> None:
     """Give the result's samples that are not data their own values, and take those from all others.
 
@@ -125,11 +125,11 @@ def enlarge(plane: NDArray[Any], scale: int) -> NDArray[Any]:
     return plane.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def _has_value(info: PictureInfo) -> bool:
+def _has_value(info: ImageInfo) -> bool:
     return info.nodata is not None and not np.isnan(info.nodata)
 
 
-def _is_nodata(samples: NDArray[Any], info: PictureInfo) -> Invalid:
+def _is_nodata(samples: NDArray[Any], info: ImageInfo) -> Invalid:
     """Tell which samples have the nodata value."""
     least, most = _range(info)
     if least == most:
@@ -137,7 +137,7 @@ def _is_nodata(samples: NDArray[Any], info: PictureInfo) -> Invalid:
     return np.asarray((samples >= least) & (samples <= most))
 
 
-def _range(info: PictureInfo) -> tuple[Any, Any]:
+def _range(info: ImageInfo) -> tuple[Any, Any]:
     """Return the least and the largest sample that is the nodata value; floats hold the nearest."""
     value = info.nodata or 0
     if info.dtype.kind != "f":
@@ -148,7 +148,7 @@ def _range(info: PictureInfo) -> tuple[Any, Any]:
     return least, most
 
 
-def _step_aside(out: NDArray[Any], info: PictureInfo) -> None:
+def _step_aside(out: NDArray[Any], info: ImageInfo) -> None:
     """Move computed samples off the nodata value to the next one beside it: they are data."""
     least, most = _range(info)
     colors = out[:, :, : info.layout.channels - info.layout.alpha]

@@ -3,21 +3,21 @@
 from .in_memory import ArraySink, ArraySource, array_source
 from .protocols import Record, Sink, Source, Target
 from .registry import (
-    PICTURE_SUFFIXES,
+    IMAGE_SUFFIXES,
     TIFF_COMPRESSIONS,
     Output,
     check_holds,
     check_output,
     create_target,
-    is_picture,
-    is_picture_name,
+    is_image,
+    is_image_name,
     make_folder,
     open_source,
     page_count,
 )
 
 __all__ = [
-    "PICTURE_SUFFIXES",
+    "IMAGE_SUFFIXES",
     "TIFF_COMPRESSIONS",
     "ArraySink",
     "ArraySource",
@@ -30,8 +30,8 @@ __all__ = [
     "check_holds",
     "check_output",
     "create_target",
-    "is_picture",
-    "is_picture_name",
+    "is_image",
+    "is_image_name",
     "make_folder",
     "open_source",
     "page_count",

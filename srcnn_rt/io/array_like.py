@@ -1,7 +1,7 @@
-"""Arrays that live elsewhere (Zarr, HDF5, memory maps, dask) as pictures, window by window.
+"""Arrays that live elsewhere (Zarr, HDF5, memory maps, dask) as images, window by window.
 
 Anything with ``shape``, ``dtype`` and slicing by integers and ranges will do; nothing is imported for
-it. Only what is asked for is sliced, so that an array larger than memory is a picture like any other.
+it. Only what is asked for is sliced, so that an array larger than memory is an image like any other.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArgumentError, OutputError, PictureError
-from ..image.info import SAMPLE_TYPES, Layout, Metadata, PictureInfo
+from ..errors import ArgumentError, ImageError, OutputError
+from ..image.info import SAMPLE_TYPES, ImageInfo, Layout, Metadata
 from ..tiling.geometry import Span
 from .protocols import Closing, Record
 
@@ -23,7 +23,7 @@ from .protocols import Closing, Record
 WRITE_BYTES = 4 * 2**20
 # A buffer of whole chunks may hold this much; chunks that need more are written in parts.
 BLOCK_BYTES = 32 * 2**20
-# Chunks as wide as the picture are read once, as strips of some hundred rows, up to rows of this size.
+# Chunks as wide as the image are read once, as strips of some hundred rows, up to rows of this size.
 ROW_BYTES = 2**18
 
 
@@ -46,7 +46,7 @@ class Assigned(Sliced, Protocol):
 
 
 class SlicedSource(Closing):
-    """A picture in an array that is sliced, never read whole.
+    """An image in an array that is sliced, never read whole.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class SlicedSource(Closing):
     alpha, classes : as in `Layout.of`; classes may be whole numbers of any type
     layout : what the channels mean, in place of `bands`, `alpha` and `classes`
     at : the index on every other axis, such as ``{"t": 3, "z": 0}``
-    metadata, nodata, top : of the picture's info
+    metadata, nodata, top : of the image's info
     name : what errors call the array
 
     Raises
@@ -88,11 +88,11 @@ class SlicedSource(Closing):
         self._dtype = _sample_type(array, classes=classes)
         h, w, channels = self._axes.size
         if min(h, w, channels) < 1:
-            raise ArgumentError(f"a picture must not be empty, got an array of {tuple(array.shape)}")
+            raise ArgumentError(f"an image must not be empty, got an array of {tuple(array.shape)}")
         layout = layout or Layout.of(channels, bands=bands, alpha=alpha, classes=classes)
         if layout.channels != channels:
             raise ArgumentError(f"the layout has {layout.channels} channels, the array {channels}")
-        self.info = PictureInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata, top=top)
+        self.info = ImageInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata, top=top)
         self.in_memory = _in_memory(array)
         chunk = _chunk(array, ("chunks",))
         self.by_rows = (
@@ -104,11 +104,11 @@ class SlicedSource(Closing):
     def read(self, y: Span, x: Span) -> NDArray[Any]:
         try:
             part = np.asarray(self._array[self._axes.key(y, x)])
-        except (MemoryError, PictureError):
+        except (MemoryError, ImageError):
             raise
         except Exception as error:  # every store has errors of its own
-            raise PictureError(f"{self._name} cannot be read: {_reason(error)}") from error
-        return self._axes.picture(part.astype(self._dtype, copy=False))
+            raise ImageError(f"{self._name} cannot be read: {_reason(error)}") from error
+        return self._axes.image(part.astype(self._dtype, copy=False))
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
         return np.ones((y.size, x.size), np.bool_)
@@ -118,18 +118,18 @@ class SlicedSource(Closing):
 
 
 class SlicedSink(Closing):
-    """A picture written into an array that is there already, in whole chunks, each once.
+    """An image written into an array that is there already, in whole chunks, each once.
 
     The edges of what is written are multiples of the array's chunk and of `scale`, so of their least
     common multiple: chunks of 500 at x3 are written three by three. Where that would be more than
-    ``BLOCK_BYTES`` (chunks of 1,000 with float32 RGB at x3, or a chunk that is the whole picture), chunks
+    ``BLOCK_BYTES`` (chunks of 1,000 with float32 RGB at x3, or a chunk that is the whole image), chunks
     are written in parts, which is right but slow: the store reads, changes and writes them again. Chunks
     that reach over several places of an axis in `at` are, too.
 
     Parameters
     ----------
-    array : of the picture's size and type, either byte order; it needs slice assignment
-    info : of the picture that is written
+    array : of the image's size and type, either byte order; it needs slice assignment
+    info : of the image that is written
     scale : HR pixels an LR pixel
     axes, at, name : as in `SlicedSource`
     block : (h, w) of a chunk in HR pixels, in place of the array's ``shards`` or ``chunks``
@@ -137,7 +137,7 @@ class SlicedSink(Closing):
     Raises
     ------
     ArgumentError
-        If the array's size, type or axes are not those of the picture.
+        If the array's size, type or axes are not those of the image.
     """
 
     max_bytes: int | None = WRITE_BYTES
@@ -145,7 +145,7 @@ class SlicedSink(Closing):
     def __init__(
         self,
         array: Assigned,
-        info: PictureInfo,
+        info: ImageInfo,
         scale: int,
         axes: str | None = None,
         *,
@@ -167,7 +167,7 @@ class SlicedSink(Closing):
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ArgumentError("an array that can be written is needed, got a read-only one")
         if info.masked:
-            raise ArgumentError("an array has no place for the picture's mask")
+            raise ArgumentError("an array has no place for the image's mask")
         self._dtype = np.dtype(array.dtype)
         self.in_memory = _in_memory(array) and self._dtype.isnative
         chunk = _chunk(array, ("shards", "chunks"))
@@ -179,14 +179,14 @@ class SlicedSink(Closing):
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
         if self.in_memory:
-            return self._axes.picture(self._array[self._axes.key(y, x)])
+            return self._axes.image(self._array[self._axes.key(y, x)])
         shape = self._axes.shape(y, x)
         size = math.prod(shape)
         free = self._buffers.pop(0)
         if free.size < size:
             free = np.empty(size, self._info.dtype)
         self._buffers.append(free)
-        return self._axes.picture(free[:size].reshape(shape))  # in the array's own order
+        return self._axes.image(free[:size].reshape(shape))  # in the array's own order
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         if self.in_memory:
@@ -258,14 +258,14 @@ class _Axes:
         sizes = (y.size, x.size, self.size[2])
         return tuple(sizes[k] for k in self._back)
 
-    def picture(self, part: NDArray[Any]) -> NDArray[Any]:
+    def image(self, part: NDArray[Any]) -> NDArray[Any]:
         """Turn what `key` slices to (h, w, C); a view."""
         part = part.transpose(self._to)
         return part if part.ndim == 3 else part[:, :, np.newaxis]
 
-    def stored(self, picture: NDArray[Any]) -> NDArray[Any]:
+    def stored(self, image: NDArray[Any]) -> NDArray[Any]:
         """Turn (h, w, C) to what `key` slices; a view."""
-        return (picture if len(self._back) == 3 else picture[:, :, 0]).transpose(self._back)
+        return (image if len(self._back) == 3 else image[:, :, 0]).transpose(self._back)
 
 
 def _sample_type(array: Sliced, *, classes: bool) -> np.dtype[Any]:
@@ -302,13 +302,13 @@ def _chunk(array: Sliced, names: tuple[str, ...]) -> tuple[int, ...] | None:
     return None
 
 
-def _block(chunk: tuple[int, int] | None, info: PictureInfo, scale: int) -> tuple[int, int]:
+def _block(chunk: tuple[int, int] | None, info: ImageInfo, scale: int) -> tuple[int, int]:
     """Return the smallest block of whole chunks and whole LR pixels, or (1, 1) where it is too large."""
     if chunk is None:
         return 1, 1
     if min(chunk) < 1:
         raise ArgumentError(f"block must be at least 1 HR pixel a side, got {chunk}")
-    # A chunk that reaches past the picture ends with it, as the last block does.
+    # A chunk that reaches past the image ends with it, as the last block does.
     h, w = (min(math.lcm(c, scale), n) for c, n in zip(chunk, info.shape, strict=True))
     bytes_ = h * w * info.layout.channels * info.dtype.itemsize
     return (h, w) if bytes_ <= BLOCK_BYTES else (1, 1)

@@ -1,4 +1,4 @@
-"""Pictures that are arrays already."""
+"""Images that are arrays already."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError
-from ..image.info import SAMPLE_TYPES, Layout, PictureInfo
+from ..image.info import SAMPLE_TYPES, ImageInfo, Layout
 from ..tiling.geometry import Span
 from .protocols import Closing, Record
 
@@ -19,7 +19,7 @@ class ArraySource(Closing):
     by_rows = False
     in_memory = True
 
-    def __init__(self, array: NDArray[Any], info: PictureInfo) -> None:
+    def __init__(self, array: NDArray[Any], info: ImageInfo) -> None:
         self.info = info
         self._array = array
 
@@ -38,14 +38,14 @@ class ArraySink(Closing):
 
     Attributes
     ----------
-    array : the picture
+    array : the image
     """
 
     block = (1, 1)
     max_bytes: int | None = None
     in_memory = True
 
-    def __init__(self, info: PictureInfo) -> None:
+    def __init__(self, info: ImageInfo) -> None:
         self.array = np.empty((*info.shape, info.layout.channels), info.dtype)
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
@@ -69,7 +69,7 @@ def array_source(
     classes: bool = False,
     nodata: float | None = None,
 ) -> ArraySource:
-    """Take an array for a picture, as `Engine.upscale` describes it.
+    """Take an array for an image, as `Engine.upscale` describes it.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def array_source(
             raise ArgumentError(f"classes are whole numbers, got {image.dtype}")
     elif image.dtype.name not in SAMPLE_TYPES:
         raise ArgumentError(f"an image's samples must be {', '.join(SAMPLE_TYPES)}, got {image.dtype}")
-    picture = image if image.ndim == 3 else image[:, :, np.newaxis]
-    layout = Layout.of(picture.shape[2], bands=bands, alpha=alpha, classes=classes)
-    shape = (picture.shape[0], picture.shape[1])
-    return ArraySource(picture, PictureInfo(shape, layout, np.dtype(picture.dtype.name), nodata=nodata))
+    pixels = image if image.ndim == 3 else image[:, :, np.newaxis]
+    layout = Layout.of(pixels.shape[2], bands=bands, alpha=alpha, classes=classes)
+    shape = (pixels.shape[0], pixels.shape[1])
+    return ArraySource(pixels, ImageInfo(shape, layout, np.dtype(pixels.dtype.name), nodata=nodata))

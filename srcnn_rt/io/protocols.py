@@ -1,4 +1,4 @@
-"""What the engine asks of a picture to read and of a picture to write."""
+"""What the engine asks of an image to read and of an image to write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..image.info import PictureInfo
+from ..image.info import ImageInfo
 from ..tiling.geometry import Span
 
 # What a journal keeps of one written chunk: numbers and lists of them.
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 
 
 class Source(Protocol):
-    """A picture to read.
+    """An image to read.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Source(Protocol):
     in_memory : whether nothing has to be read or decoded any more
     """
 
-    info: PictureInfo
+    info: ImageInfo
     by_rows: bool
     in_memory: bool
 
@@ -47,12 +47,12 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """A picture to write, in whole blocks, each once.
+    """An image to write, in whole blocks, each once.
 
     Attributes
     ----------
     block : (h, w) in HR pixels; writes start at its multiples and end there or at the
-        picture's edge
+        image's edge
     max_bytes : how much one write should hold at most, None for no limit
     in_memory : whether `write` has nothing to do
     """
@@ -68,7 +68,7 @@ class Sink(Protocol):
         """
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
-        """Store a filled buffer, and the mask of it where the picture has one.
+        """Store a filled buffer, and the mask of it where the image has one.
 
         When it returns, the end of this process loses nothing of it, and `restore` knows it by
         what is returned.
@@ -82,7 +82,7 @@ class Sink(Protocol):
 
 
 class Target(Protocol):
-    """A file that grows, of one picture or several.
+    """A file that grows, of one image or several.
 
     It is used as: pages, in order, written or restored; `rewind` between the last restored and the first
     written; `sync` now and then; then `finish`, or `abort`.

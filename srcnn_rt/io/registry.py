@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ArgumentError, OutputError, PictureError, SourceMissingError
-from ..image.info import AS_SAID, PictureInfo, Reading
+from ..errors import ArgumentError, ImageError, OutputError, SourceMissingError
+from ..image.info import AS_SAID, ImageInfo, Reading
 from .metadata import nodata_tag
 from .protocols import Source, Target
 
@@ -22,19 +22,19 @@ TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
 MAX_TIFF_SIDE = 2**31 - 1  # of GDAL, which reads nearly all of them
 CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 ZARR_SUFFIXES = (".zarr",)  # folders
-PICTURE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES, *ZARR_SUFFIXES)
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES, *ZARR_SUFFIXES)
 _COLOR_MAP = 320  # of a TIFF
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def is_picture_name(path: Path) -> bool:
-    """Return whether a file's name says that it is a picture of a known format."""
-    return path.suffix.lower() in PICTURE_SUFFIXES
+def is_image_name(path: Path) -> bool:
+    """Return whether a file's name says that it is an image of a known format."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether there is a file, or for Zarr a folder, of a picture's name."""
-    return is_picture_name(path) and (is_zarr(path) if path.is_dir() else path.is_file())
+def is_image(path: Path) -> bool:
+    """Return whether there is a file, or for Zarr a folder, of an image's name."""
+    return is_image_name(path) and (is_zarr(path) if path.is_dir() else path.is_file())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +64,11 @@ class Output:
 
 
 def page_count(path: Path) -> int:
-    """Return how many pictures a file holds.
+    """Return how many images a file holds.
 
     Raises
     ------
-    SourceMissingError, PictureError
+    SourceMissingError, ImageError
     """
     if path.is_dir() and is_zarr(path):
         from .zarr.writer import pages as planes
@@ -92,23 +92,23 @@ def open_source(
     max_pixels: int | None = None,
     reading: Reading = AS_SAID,
 ) -> Source:
-    """Open a picture by its content, whatever its name says.
+    """Open an image by its content, whatever its name says.
 
     Parameters
     ----------
     page : of a TIFF or Zarr, from 1
-    max_pixels : refuse larger pictures; None for the default of formats that are read in one piece,
+    max_pixels : refuse larger images; None for the default of formats that are read in one piece,
         and no limit for others
     reading : what its samples are taken for, where that is not what the file says
 
     Raises
     ------
-    SourceMissingError, PictureError
+    SourceMissingError, ImageError
         Naming the file and what is wrong with it.
     ArgumentError
         If it is not what `reading` says.
     """
-    # Imported when a picture needs them: each costs about 0.1 s.
+    # Imported when an image needs them: each costs about 0.1 s.
     if path.is_dir() and is_zarr(path):
         from .zarr.writer import open_zarr
 
@@ -127,7 +127,7 @@ def open_source(
 
     format_ = recognise(head)
     if format_ is None:
-        raise PictureError(f"{path}: not a picture of a known format ({', '.join(PICTURE_SUFFIXES)})")
+        raise ImageError(f"{path}: not an image of a known format ({', '.join(IMAGE_SUFFIXES)})")
     if reading.classes:
         raise ArgumentError(f"{path}: classes are read from TIFF and Zarr, got a {format_.name}")
     source = read_coded(path, format_, MAX_PIXELS if max_pixels is None else max_pixels)
@@ -153,7 +153,7 @@ def _bounded(path: Path, source: Source, max_pixels: int | None) -> Source:
     h, w = source.info.shape
     if max_pixels is not None and h * w > max_pixels:
         source.close()
-        raise PictureError(f"{path}: {w} x {h} pixels are more than the {max_pixels} of --max-pixels")
+        raise ImageError(f"{path}: {w} x {h} pixels are more than the {max_pixels} of --max-pixels")
     return source
 
 
@@ -161,16 +161,16 @@ def _head(path: Path) -> bytes:
     if not path.exists():
         raise SourceMissingError(f"{path}: no such file")
     if path.is_dir():
-        raise PictureError(f"{path}: a folder, not a picture")
+        raise ImageError(f"{path}: a folder, not an image")
     if not path.is_file():
-        raise PictureError(f"{path}: not a regular file")
+        raise ImageError(f"{path}: not a regular file")
     try:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
     if not head:
-        raise PictureError(f"{path}: an empty file")
+        raise ImageError(f"{path}: an empty file")
     return head
 
 
@@ -183,8 +183,8 @@ def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
         If `path` is `source`, exists (without `overwrite`), is a folder, has an unknown
         suffix, or its folder is missing or not writable.
     """
-    if not is_picture_name(path):
-        raise OutputError(f"{path}: the suffix must be one of {', '.join(PICTURE_SUFFIXES)}")
+    if not is_image_name(path):
+        raise OutputError(f"{path}: the suffix must be one of {', '.join(IMAGE_SUFFIXES)}")
     if path.is_dir() and not (path.suffix.lower() in ZARR_SUFFIXES and is_zarr(path)):
         raise OutputError(f"{path}: a folder is in the way")
     if source is not None and path.exists() and source.exists() and path.samefile(source):
@@ -200,7 +200,7 @@ def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
 def create_target(
     path: Path,
     final: Path,
-    infos: Sequence[PictureInfo],
+    infos: Sequence[ImageInfo],
     scale: int,
     output: Output,
     *,
@@ -246,7 +246,7 @@ def create_target(
     )
 
 
-def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> None:
+def check_holds(final: Path, infos: Sequence[ImageInfo], output: Output) -> None:
     """Refuse, before any work, a result that the format of `final` cannot hold.
 
     Raises
@@ -274,13 +274,13 @@ def check_holds(final: Path, infos: Sequence[PictureInfo], output: Output) -> No
     if output.cog:
         raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
     if len(infos) > 1:
-        raise OutputError(f"{final}: holds one picture, got {len(infos)} pages; name one, or write a TIFF")
+        raise OutputError(f"{final}: holds one image, got {len(infos)} pages; name one, or write a TIFF")
     from .codecs.whole_file import FORMATS, check_coded
 
     check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
 
 
-def _has_colormap(info: PictureInfo) -> bool:
+def _has_colormap(info: ImageInfo) -> bool:
     return any(field.tag == _COLOR_MAP for field in info.metadata.raster.get("fields", ()))
 
 

@@ -1,4 +1,4 @@
-"""A picture of a format that is written in one piece: until it is complete, its samples are a file.
+"""An image of a format that is written in one piece: until it is complete, its samples are a file.
 
 So formats that nobody can write part by part can be gone on with too, and the samples take no memory that
 the system could not have back.
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 from .._system.safe_files import clear_workspace, interruptible, open_own, workspace
 from ..errors import OutputError
-from ..image.info import PictureInfo
+from ..image.info import ImageInfo
 from ..tiling.geometry import Span
 from .protocols import Record
 
-# Pictures of fewer bytes are simply kept in memory.
-LEAST_BYTES = 4 * 2**20
+# Images of fewer bytes are simply kept in memory.
+MIN_BYTES = 4 * 2**20
 # What one write holds, about: what a killed job has to do again.
 CHUNK_BYTES = 4 * 2**20
 
 
 class SpoolTarget:
-    """One picture, encoded when complete.
+    """One image, encoded when complete.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class SpoolTarget:
     def __init__(
         self,
         path: Path,
-        info: PictureInfo,
+        info: ImageInfo,
         encode: Callable[[NDArray[Any]], Any],
         *,
         resume: bool = False,
@@ -57,7 +57,7 @@ class SpoolTarget:
         self._path, self._encode = path, encode
         shape = (*info.shape, info.layout.channels)
         size = math.prod(shape) * info.dtype.itemsize
-        self._kept = size < LEAST_BYTES
+        self._kept = size < MIN_BYTES
         self._map: mmap.mmap | None = None
         self.array: NDArray[Any] | None
         file = open_own(path)

@@ -2,7 +2,7 @@
 
 Two kinds of numbers are kept apart. What is *expected* is printed, and may be wrong by what stands beside the
 constants below. What is *needed at least* refuses, so it must not be more than what the job really takes:
-sizes that are exact, samples that are held, and half of what parts of the picture itself compress to.
+sizes that are exact, samples that are held, and half of what parts of the image itself compress to.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ..backends.onnxruntime import available_threads
 from ..errors import SrcnnError
 from ..execution import autotune
 from ..execution.executor import plan_for
-from ..image.info import Layout, PictureInfo
+from ..image.info import ImageInfo, Layout
 from ..io import ArraySink, Sink
 from ..io.codecs.formats import BMP, PNG, WEBP, Format, recognise
 from ..io.codecs.integrity import declared
 from ..io.metadata.header import Declared
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
-from ..io.spool import CHUNK_BYTES, LEAST_BYTES
+from ..io.spool import CHUNK_BYTES, MIN_BYTES
 from ..models.spec import ModelSpec
 from . import journal, sampling
 from .estimate_text import Estimate, refuse
@@ -57,13 +57,13 @@ OVER_PNG = {".png": 1.0, ".webp": 0.66, ".bmp": 1.0, ".avif": 0.93, ".jxl": 0.62
 JPEG_OVER_PNG = {1: 0.54, 3: 0.25}  # by channels, of quality 95
 ZARR_OVER_PNG = 1.35  # ZSTD without a predictor
 TIFF_OVER_PNG = {"deflate": 0.97, "zstd": 0.97, "lzw": 1.05, "none": 1.0}
-JPEG_TO_LOSSLESS = 3.7  # bytes of a JPEG's picture as PNG over the JPEG's: 1.5 to 6
+JPEG_TO_LOSSLESS = 3.7  # bytes of a JPEG's image as PNG over the JPEG's: 1.5 to 6
 # A JPEG of quality 50, 70 … over one of 95.
 JPEG_QUALITY = 95
 _QUALITY = ((1, 50, 70, 80, 90, 95, 100), (0.05, 0.31, 0.41, 0.5, 0.71, 1.0, 2.0))
 # A Cloud-Optimised GeoTIFF over the plain file it is made of, which is there until it is complete, as is a
 # file of the overviews.
-COG, COG_LEAST, COG_OVERVIEWS = 1.4, 1.3, 0.5
+COG, MIN_COG_BYTES, COG_OVERVIEWS = 1.4, 1.3, 0.5
 # Processor ns a raw byte, with zlib at `_PACE_NS`.
 DECODE_NS = {
     "tiff": 2.5,
@@ -84,7 +84,7 @@ WRITE_COPIES: dict[str, dict[int, float]] = {  # by channels, of 8 bits
     ".jxl": {1: 7.5, 2: 5.0, 3: 5.0, 4: 4.5},
 }
 SOURCE_PARTS = 3  # of a striped TIFF, at once
-SAMPLE_SECONDS = 0.15  # that looking at the picture may take
+SAMPLE_SECONDS = 0.15  # that looking at the image may take
 
 
 def estimate(
@@ -99,11 +99,11 @@ def estimate(
     Parameters
     ----------
     setup, pool : that will run it
-    rates : keeps what was timed for other pictures
+    rates : keeps what was timed for other images
 
     Raises
     ------
-    SourceMissingError, PictureError, OutputError, ModelError
+    SourceMissingError, ImageError, OutputError, ModelError
         If the source cannot be read; not if it does not fit, for which there is `check`.
     """
     infos = _said(job) or _opened(job)
@@ -117,25 +117,25 @@ def estimate(
     return work.estimate(size, rates[key])
 
 
-def check(job: Job, model: ModelSpec, setup: Setup, infos: Sequence[PictureInfo] | None = None) -> None:
+def check(job: Job, model: ModelSpec, setup: Setup, infos: Sequence[ImageInfo] | None = None) -> None:
     """Refuse a job that cannot fit, before it starts.
 
     **The rule.** A job is refused if what it needs *at least* is more than what is free, so one that
     fits is never refused. At least needed are, of the disk: the file's bytes with ``compress="none"`` and of
     a BMP, and all samples where they are spooled, both exact. Of a compressed TIFF, half of what windows all
-    over the picture, enlarged by bicubic, compress to in its own codec: the network's result was never below
+    over the image, enlarged by bicubic, compress to in its own codec: the network's result was never below
     1.0 of that. They are only looked at where that could decide. Of memory: the samples of a source
     that is decoded in one piece, half of what encoders were seen to take beyond theirs, a striped source's
-    rows, and a whole picture's windows; swap counts as memory.
+    rows, and a whole image's windows; swap counts as memory.
 
     Parameters
     ----------
-    infos : of the pages to be done; if None, only what a coded picture declares is looked at, so
+    infos : of the pages to be done; if None, only what a coded image declares is looked at, so
         that one that cannot be held is not even decoded
 
     Raises
     ------
-    OutputError, PictureError
+    OutputError, ImageError
         Naming the file, what is needed and what is free.
     """
     said = list(infos) if infos is not None else _said(job, sure=True)
@@ -159,9 +159,9 @@ class _Size:
     likely: int
     least: int
     temporary: int
-    least_temporary: int
+    min_temporary: int
     exact: bool
-    refine: bool  # whether looking at the picture could tell more
+    refine: bool  # whether looking at the image could tell more
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ class _Limit:
 class _Work:
     """The parts of an estimate."""
 
-    def __init__(self, job: Job, model: ModelSpec, setup: Setup, infos: Sequence[PictureInfo]) -> None:
+    def __init__(self, job: Job, model: ModelSpec, setup: Setup, infos: Sequence[ImageInfo]) -> None:
         self.job, self.model, self.setup, self.infos = job, model, setup, infos
         self.suffix = job.target.suffix.lower()
         self.tiff = self.suffix in TIFF_SUFFIXES
@@ -201,13 +201,13 @@ class _Work:
             )
             return self._with_temporary(file, file, file, exact=True, refine=False)
         ratio = None
-        # A coded picture would have to be decoded whole, which is too much but for a refusal.
+        # A coded image would have to be decoded whole, which is too much but for a refusal.
         if sample is not None and (self.source_streams or sample.seconds is None):
             compress = self.job.output.compress if self.tiff else "zarr" if self.streams else "deflate"
             ratio = sampling.ratio(self.job, self.infos, compress, sample.seconds)
         if ratio is None:
             file = round(self.raw * self._guess())
-            # Nothing is sure: a picture of one colour takes next to nothing.
+            # Nothing is sure: an image of one colour takes next to nothing.
             return self._with_temporary(file, round(self.raw * 1.3), 0, exact=False, refine=self.streams)
         least = round(self.raw * ratio * SURELY) if self.streams else 0
         over = OVER_BICUBIC[max(most)] * (1 if self.streams else self._over_png() / TIFF_OVER_PNG["deflate"])
@@ -217,13 +217,13 @@ class _Work:
     def _with_temporary(self, file: int, likely: int, least: int, *, exact: bool, refine: bool) -> _Size:
         if not self.streams:
             # All of it is allocated when the job starts, and there until the file is complete.
-            spool = 0 if self.raw < LEAST_BYTES else self.raw
+            spool = 0 if self.raw < MIN_BYTES else self.raw
             return _Size(file, likely, least, spool, spool, exact, refine)
         if self.job.output.cog:
             beside = round(file * (1 + COG_OVERVIEWS))
-            # Small pictures have no overviews.
-            least_made = round(least * (COG_LEAST if min(self.large[0].shape) >= 4096 else 1))
-            return _Size(round(file * COG), round(likely * COG), least_made, beside, least, False, refine)
+            # Small images have no overviews.
+            min_made = round(least * (MIN_COG_BYTES if min(self.large[0].shape) >= 4096 else 1))
+            return _Size(round(file * COG), round(likely * COG), min_made, beside, least, False, refine)
         again = len(self.large) == 1 and self.infos[0].metadata.raster.get("overviews")
         if again or not self.tiff:  # overviews are made anew, and smaller levels of a Zarr image
             return _Size(round(file * COG), round(likely * COG), least, 0, 0, False, refine)
@@ -276,7 +276,7 @@ class _Work:
         rate : HR pixels a second of arrays; None if nothing was timed
         """
         job, info, large = self.job, self.infos[0], self.large[0]
-        done = _done(job, self.infos) if job.resume and (self.streams or self.raw >= LEAST_BYTES) else 0.0
+        done = _done(job, self.infos) if job.resume and (self.streams or self.raw >= MIN_BYTES) else 0.0
         free = _free(job.target.parent)
         kept = _kept(job)
         file = size.file
@@ -300,10 +300,10 @@ class _Work:
             kept_bytes=kept,
             replaced_bytes=_allocated(job.target) if job.overwrite else 0,
             free_bytes=free,
-            least_bytes=size.least,
-            least_temporary_bytes=size.least_temporary,
+            min_bytes=size.least,
+            min_temporary_bytes=size.min_temporary,
             memory_bytes=own + expected,
-            least_memory=least,
+            min_memory=least,
             memory_available=None if memory is None else memory.available + own,
             memory_limit=None if memory is None else memory.with_swap + own,
             seconds=seconds,
@@ -316,8 +316,8 @@ class _Work:
         """Return the bytes that a job takes beyond what the process has: expected, and in any case."""
         info, s = self.infos[0], self.job.scale
         channels, pixels = info.layout.channels, math.prod(info.shape)
-        reading = parts = chunks = writing = least_writing = windows = 0
-        with suppress(SrcnnError):  # a picture that a model has no windows for is refused elsewhere
+        reading = parts = chunks = writing = min_writing = windows = 0
+        with suppress(SrcnnError):  # an image that a model has no windows for is refused elsewhere
             plan = plan_for(self.setup, info, self._sink())
             row = info.shape[1] * channels * info.dtype.itemsize
             if self.source_tiff and sampling.striped(self.job.source):
@@ -326,28 +326,28 @@ class _Work:
                 wide = min(plan.chunk[1], info.shape[1])
                 chunks = 2 * plan.chunk[0] * wide * s * s * channels * info.dtype.itemsize
             # Was timed with a smaller one; a card has memory of its own.
-            if max(plan.tile) > autotune.MOST_SIDE and not self.setup.devices:
+            if max(plan.tile) > autotune.MAX_SIDE and not self.setup.devices:
                 windows = 4 * self.model.channels * math.prod(plan.tile) * (1 + s * s) * self.setup.workers
         held = 0 if self.source_streams else self.lr
         if not self.source_streams:
             reading = round(READ_COPIES.get(self.job.source.suffix.lower(), 1.0) * self.lr)
         if not self.streams:
             copies = WRITE_COPIES.get(self.suffix, {}).get(channels, 0) / info.dtype.itemsize
-            least_writing = round(copies * SURELY * self.raw)
+            min_writing = round(copies * SURELY * self.raw)
             writing = round(copies * self.raw) + 2 * file
-        small = self.raw if not self.streams and self.raw < LEAST_BYTES else 0
+        small = self.raw if not self.streams and self.raw < MIN_BYTES else 0
         expected = max(
             reading + self.stored * (not self.source_streams),
             held + SOURCE_PARTS * parts + chunks + windows + small,
             held + writing + small,
         )
-        # Of a whole picture, only what is bound to the runtime is sure.
+        # Of a whole image, only what is bound to the runtime is sure.
         sure = windows if pixels <= math.prod(min(self.setup.tile, n) for n in info.shape) else 0
-        return expected, max(held + parts, held + sure, held + least_writing)
+        return expected, max(held + parts, held + sure, held + min_writing)
 
     def _sink(self) -> Sink:
         """Return what a plan asks of a sink, without a file."""
-        sink = ArraySink(PictureInfo((1, 1), Layout.of(1), np.dtype(np.uint8)))
+        sink = ArraySink(ImageInfo((1, 1), Layout.of(1), np.dtype(np.uint8)))
         sink.max_bytes = CHUNK_BYTES
         if self.tiff:
             from ..io.tiff import writer as tiff
@@ -381,15 +381,15 @@ class _Work:
         return seconds + beside / cores
 
 
-def _said(job: Job, *, sure: bool = False) -> list[PictureInfo] | None:
-    """Return what a coded picture declares; None for others."""
+def _said(job: Job, *, sure: bool = False) -> list[ImageInfo] | None:
+    """Return what a coded image declares; None for others."""
     found = _declared(job.source)
     if found is None or job.page not in (None, 1):
         return None
     if sure and found[0] is BMP:  # its palettes count as colour, and may be gray
         return None
     dtype = np.dtype({1: np.uint8, 2: np.uint16, 4: np.float32}[found[1].sample_bytes])
-    return [PictureInfo((found[1].height, found[1].width), Layout.of(found[1].channels), dtype)]
+    return [ImageInfo((found[1].height, found[1].width), Layout.of(found[1].channels), dtype)]
 
 
 def _is_lossless_webp(path: Path) -> bool:
@@ -399,7 +399,7 @@ def _is_lossless_webp(path: Path) -> bool:
 
 
 def _declared(path: Path) -> tuple[Format, Declared] | None:
-    """Return the format of a coded picture and what its header says."""
+    """Return the format of a coded image and what its header says."""
     try:
         with path.open("rb") as file:
             format_ = recognise(file.read(32))
@@ -408,16 +408,16 @@ def _declared(path: Path) -> tuple[Format, Declared] | None:
         return None  # those who open it say why
 
 
-def _opened(job: Job) -> list[PictureInfo]:
+def _opened(job: Job) -> list[ImageInfo]:
     with Pages(job) as pages:
         return pages.infos
 
 
-def _raw(info: PictureInfo) -> int:
+def _raw(info: ImageInfo) -> int:
     return math.prod(info.shape) * info.layout.channels * info.dtype.itemsize
 
 
-def _done(job: Job, infos: Sequence[PictureInfo]) -> float:
+def _done(job: Job, infos: Sequence[ImageInfo]) -> float:
     """Return which part of the pixels an interrupted run has done, as its journal says."""
     plans: list[list[int]] = []
     seen = set[tuple[int, int]]()

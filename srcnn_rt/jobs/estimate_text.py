@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import OutputError, PictureError
+from ..errors import ImageError, OutputError
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
 
 MARGIN = 1.2  # less room than so many times what is expected is worth a warning
@@ -52,10 +52,10 @@ class Estimate:
     kept_bytes: int
     replaced_bytes: int
     free_bytes: int | None
-    least_bytes: int
-    least_temporary_bytes: int
+    min_bytes: int
+    min_temporary_bytes: int
     memory_bytes: int
-    least_memory: int
+    min_memory: int
     memory_available: int | None
     memory_limit: int | None
     seconds: float | None
@@ -90,7 +90,7 @@ class Total:
     exact: bool
     seconds: float | None
     peak_bytes: int
-    least_bytes: int
+    min_bytes: int
     free_bytes: int | None
 
     @property
@@ -105,22 +105,22 @@ def refuse(found: Estimate) -> None:
 
     Raises
     ------
-    OutputError, PictureError
+    OutputError, ImageError
     """
-    needed = found.least_bytes + found.least_temporary_bytes - found.kept_bytes
+    needed = found.min_bytes + found.min_temporary_bytes - found.kept_bytes
     if found.free_bytes is not None and needed > found.free_bytes:
         raise OutputError(
             f"{found.target}: needs {'' if found.exact else 'at least '}{size_text(needed)} of disk, "
             f"and {size_text(found.free_bytes)} are free"
         )
-    if found.memory_limit is None or found.least_memory <= found.memory_limit:
+    if found.memory_limit is None or found.min_memory <= found.memory_limit:
         return
     (w, h), (hr_w, hr_h) = found.source_size, found.target_size
-    least, limit = size_text(found.least_memory), size_text(found.memory_limit)
+    least, limit = size_text(found.min_memory), size_text(found.memory_limit)
     memory = f"at least {least} of memory, and {limit} are available"
     if Path(found.target).suffix.lower() not in (*TIFF_SUFFIXES, *ZARR_SUFFIXES):
         raise OutputError(f"{found.target}: {hr_w} x {hr_h} pixels need {memory}; a TIFF is streamed")
-    raise PictureError(f"{found.source}: {w} x {h} pixels need {memory}; tiles of a tiled TIFF are streamed")
+    raise ImageError(f"{found.source}: {w} x {h} pixels need {memory}; tiles of a tiled TIFF are streamed")
 
 
 def total(estimates: Sequence[Estimate]) -> Total:
@@ -132,7 +132,7 @@ def total(estimates: Sequence[Estimate]) -> Total:
         there = [e for e in estimates if e.disk == disk]
         frees = [e.free_bytes for e in there if e.free_bytes is not None]
         expected = _peak([(e.file_bytes, e.temporary_bytes, e) for e in there])
-        least = _peak([(e.least_bytes, e.least_temporary_bytes, e) for e in there])
+        least = _peak([(e.min_bytes, e.min_temporary_bytes, e) for e in there])
         peaks.append((expected, least, min(frees, default=None)))
     # The disk with the least room.
     peak, least, free = max(peaks, key=lambda p: p[0] - (p[2] or 0), default=(0, 0, None))
@@ -143,7 +143,7 @@ def total(estimates: Sequence[Estimate]) -> Total:
         exact=all(e.exact for e in estimates),
         seconds=sum(seconds) if len(seconds) == len(estimates) else None,
         peak_bytes=peak,
-        least_bytes=least,
+        min_bytes=least,
         free_bytes=free,
     )
 
@@ -156,11 +156,11 @@ def check_total(estimates: Sequence[Estimate], folder: str = "") -> None:
     OutputError
     """
     found = total(estimates)
-    if found.free_bytes is not None and found.least_bytes > found.free_bytes:
+    if found.free_bytes is not None and found.min_bytes > found.free_bytes:
         where = folder or str(Path(estimates[0].target).parent)
         raise OutputError(
             f"{where}: {found.files} results need {'' if found.exact else 'at least '}"
-            f"{size_text(found.least_bytes)} of disk, and {size_text(found.free_bytes)} are free"
+            f"{size_text(found.min_bytes)} of disk, and {size_text(found.free_bytes)} are free"
         )
 
 
@@ -175,7 +175,7 @@ def lines(found: Estimate) -> list[str]:
     out = [
         f"{found.source}: {w} x {h} → {hr_w} x {hr_h} pixels{pages}, {size_text(found.raw_bytes)} of samples",
         f"file: {about}{size_text(found.file_bytes)}{while_}"
-        + ("" if found.exact else "; an estimate, it depends on the picture"),
+        + ("" if found.exact else "; an estimate, it depends on the image"),
         f"disk: {about}{size_text(needed)} needed{kept}"
         + ("" if found.free_bytes is None else f", {size_text(found.free_bytes)} free"),
         f"memory: about {size_text(found.memory_bytes)}"

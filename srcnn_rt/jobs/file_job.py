@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .._system.safe_files import clear_workspace, remove_own, workspace
-from ..errors import OutputError, PictureError, RangeError, SrcnnError
+from ..errors import ImageError, OutputError, RangeError, SrcnnError
 from ..execution.executor import Progress
-from ..image.info import AS_SAID, PictureInfo, Reading
+from ..image.info import AS_SAID, ImageInfo, Reading
 from ..io import (
     Output,
     Record,
@@ -55,7 +55,7 @@ class Job:
     overwrite : replace `target` if it is there, and what an interrupted run left
     resume : go on with what an interrupted run left, if there is any
     page : the only one to be done, from 1; None for all
-    max_pixels : refuse larger pictures
+    max_pixels : refuse larger images
     reading : what the samples of the source are taken for
     """
 
@@ -109,20 +109,20 @@ class Pages(Closing):
 
     Raises
     ------
-    SourceMissingError, PictureError, OutputError
+    SourceMissingError, ImageError, OutputError
     """
 
-    def __init__(self, job: Job, check: Callable[[PictureInfo], None] = lambda info: None) -> None:
+    def __init__(self, job: Job, check: Callable[[ImageInfo], None] = lambda info: None) -> None:
         self._job, self._numbers = job, _pages(job)
         self._only: Source | None = None
-        self.infos: list[PictureInfo] = []
+        self.infos: list[ImageInfo] = []
         for number in self._numbers:
             source = job.open(number)
             try:
                 check(source.info)
-            except PictureError as error:
+            except ImageError as error:
                 source.close()
-                raise PictureError(f"{job.source}: {error}") from error
+                raise ImageError(f"{job.source}: {error}") from error
             self.infos.append(source.info)
             if len(self._numbers) == 1:
                 self._only = source
@@ -143,7 +143,7 @@ class Pages(Closing):
 def upscale(
     job: Job,
     pages: Pages,
-    plan_for: Callable[[PictureInfo, Sink], Plan],
+    plan_for: Callable[[ImageInfo, Sink], Plan],
     run: Run,
     progress: Progress | None = None,
 ) -> None:
@@ -253,8 +253,8 @@ def _goes_on(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
     return job.resume
 
 
-def _changed(job: Job) -> PictureError:
-    return PictureError(f"{job.source}: changed while it was being read")
+def _changed(job: Job) -> ImageError:
+    return ImageError(f"{job.source}: changed while it was being read")
 
 
 class _Keeper:
@@ -318,7 +318,7 @@ def _as_before(job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], t
     Raises
     ------
     OutputError
-        If these are none that could have been made of these pictures.
+        If these are none that could have been made of these images.
     """
     if len(cuts) != len(plans):
         raise OutputError(
@@ -333,9 +333,7 @@ def _as_before(job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], t
             and all(type(n) is int and 1 <= n < 2**63 for n in cut)
             and plan.allows((cut[0], cut[1]), (cut[2], cut[3]), block)
         ):
-            raise OutputError(
-                f"{job.journal}: cannot be resumed: {str(cut)[:100]} is no plan of this picture"
-            )
+            raise OutputError(f"{job.journal}: cannot be resumed: {str(cut)[:100]} is no plan of this image")
         made.append(replace(plan, tile=(cut[0], cut[1]), chunk=(cut[2], cut[3])))
     return made
 

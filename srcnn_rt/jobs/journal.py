@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .._system.safe_files import open_own
-from ..errors import OutputError, PictureError, SourceMissingError
+from ..errors import ImageError, OutputError, SourceMissingError
 
 try:
     import fcntl
@@ -26,10 +26,10 @@ except ImportError:  # not a POSIX system: nobody is kept from running the same 
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".journal"
-_MOST_LINE = 64 * 2**20  # bytes; what is longer was not written here
+_MAX_LINE = 64 * 2**20  # bytes; what is longer was not written here
 _ENDS = 2**20  # bytes at both ends of a source that are hashed
 _TRIES = 100
-_MOST_SHOWN = 60  # characters of a value in an error
+_MAX_SHOWN = 60  # characters of a value in an error
 
 
 class Journal:
@@ -210,7 +210,7 @@ def fingerprint(path: Path, *, beside: bool = False) -> dict[str, Any]:
 
     Raises
     ------
-    SourceMissingError, PictureError
+    SourceMissingError, ImageError
         If it cannot be read.
     """
     digest = hashlib.sha256()
@@ -236,7 +236,7 @@ def fingerprint(path: Path, *, beside: bool = False) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise SourceMissingError(f"{path}: no such file") from error
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
     return {"bytes": size, "changed": changed, "hash": digest.hexdigest()[:16]}
 
 
@@ -254,7 +254,7 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], whole: str = 
         name = f"{key} of the {whole}" if whole else key
         if isinstance(was, dict) and isinstance(is_, dict):
             return _difference(was, is_, name)
-        texts = (json.dumps(v).strip('"')[:_MOST_SHOWN] for v in (was, is_))
+        texts = (json.dumps(v).strip('"')[:_MAX_SHOWN] for v in (was, is_))
         return "the {} differs, {} then, {} now".format(name, *texts)
     return None
 
@@ -282,7 +282,7 @@ def _locked(path: Path) -> int:
 def _lines(file: int) -> Iterator[bytes]:
     """Yield whole lines from the beginning."""
     rest = b""
-    while (block := os.read(file, 2**20)) and len(rest) < _MOST_LINE:
+    while (block := os.read(file, 2**20)) and len(rest) < _MAX_LINE:
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
             yield line + b"\n"

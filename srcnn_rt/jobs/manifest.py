@@ -1,6 +1,6 @@
-"""What a job of many pictures has done, in the folder of its results.
+"""What a job of many images has done, in the folder of its results.
 
-One line of JSON a picture, appended when it is finished or has failed, so that a second run of the same
+One line of JSON an image, appended when it is finished or has failed, so that a second run of the same
 command does what is left.
 """
 
@@ -23,7 +23,7 @@ class Manifest:
 
     Parameters
     ----------
-    folder : of the results; the file is made with the first picture
+    folder : of the results; the file is made with the first image
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +42,7 @@ class Manifest:
                 item = json.loads(line)
                 self._lines[item["target"]] = item
             except (ValueError, KeyError, TypeError):
-                continue  # half a line: its picture is done again
+                continue  # half a line: its image is done again
 
     def is_done(self, target: Path, job: Mapping[str, Any]) -> bool:
         """Return whether `target` is there as a former run finished it, and of the same job."""
@@ -50,13 +50,13 @@ class Manifest:
         return item.get("job") == digest(job) and item.get("result") == _state(target) is not None
 
     def add(self, source: Path, target: Path, job: Mapping[str, Any]) -> None:
-        """Note a finished picture."""
+        """Note a finished image."""
         self._append({
             "source": str(source), "target": target.name, "job": digest(job), "result": _state(target)
         })  # fmt: skip
 
     def add_error(self, source: Path, target: Path, error: str) -> None:
-        """Note a picture that failed; it is tried again."""
+        """Note an image that failed; it is tried again."""
         self._append({"source": str(source), "target": target.name, "error": error})
 
     def _append(self, item: Mapping[str, Any]) -> None:

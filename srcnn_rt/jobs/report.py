@@ -16,9 +16,9 @@ class Report:
     source, target : paths
     source_size, target_size : (width, height) of the first page in pixels
     pages : how many there are in the result
-    layout, dtype : of both pictures, e.g. ``"rgb + alpha"``, ``"uint16"``
+    layout, dtype : of both images, e.g. ``"rgb + alpha"``, ``"uint16"``
     scale, model, provider, precision : what was used
-    tile : largest side of a tile in LR pixels, the whole picture's at most
+    tile : largest side of a tile in LR pixels, the whole image's at most
     seconds : from opening the source to the finished file
     mpx_per_s : HR megapixels a second
     peak_memory : largest resident size of the process so far, bytes; None where unknown

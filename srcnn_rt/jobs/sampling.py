@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import SrcnnError
 from ..image.bicubic import REACH
-from ..image.info import PictureInfo
+from ..image.info import ImageInfo
 from ..io import page_count
 from ..io.tiff.ifd import Directory, Reader
 from ..tiling import kernels
@@ -22,7 +22,7 @@ from ..tiling.geometry import Span
 from .file_job import Job
 
 # Windows of so many HR pixels a side, about; the least of them whatever it takes.
-SAMPLES, SAMPLES_LEAST, SAMPLE_HR = 25, 5, 512
+SAMPLES, MIN_SAMPLED_PIXELS, SAMPLE_HR = 25, 5, 512
 _SAMPLED_BYTES = 64 * 2**20  # what may be decoded for one of them
 _PAGES = 8  # that are looked at
 # Of an alpha: windows of so many LR pixels, and the largest part of what it shows that it may show in part.
@@ -55,8 +55,8 @@ def striped(path: Path) -> bool:
     return _head(path).get(_TILE_WIDTH) is None
 
 
-def ratio(job: Job, infos: Sequence[PictureInfo], compress: str, seconds: float | None) -> float | None:
-    """Compress windows of a picture's pages, enlarged by bicubic; return the bytes of a raw byte.
+def ratio(job: Job, infos: Sequence[ImageInfo], compress: str, seconds: float | None) -> float | None:
+    """Compress windows of an image's pages, enlarged by bicubic; return the bytes of a raw byte.
 
     None where windows of a TIFF cannot be had for little: compressed strips of many rows.
 
@@ -81,7 +81,7 @@ def ratio(job: Job, infos: Sequence[PictureInfo], compress: str, seconds: float 
             with job.open(page) as source:
                 for k, (y, x) in enumerate(_places(h, w, side)):
                     late = seconds is not None and time.perf_counter() - start > seconds
-                    if late and k >= SAMPLES_LEAST:
+                    if late and k >= MIN_SAMPLED_PIXELS:
                         break
                     made = _enlarged(source.read(y, x), job.scale, classes=info.layout.color == "classes")
                     coded += len(_zarr_chunk(made) if compress == "zarr" else coded_tile(made, compress))
@@ -91,11 +91,11 @@ def ratio(job: Job, infos: Sequence[PictureInfo], compress: str, seconds: float 
     return coded / raw if raw else None
 
 
-def doubts(job: Job, infos: Sequence[PictureInfo] | None = None) -> tuple[str, ...]:
+def doubts(job: Job, infos: Sequence[ImageInfo] | None = None) -> tuple[str, ...]:
     """Tell, a line each, what is called alpha in a georeferenced TIFF and does not look it.
 
-    A common writer calls the fourth of four bands alpha, and in aerial pictures that is near-infrared. An
-    alpha is nothing or all at nearly every place; of what is neither, windows all over the picture are asked.
+    A common writer calls the fourth of four bands alpha, and in aerial images that is near-infrared. An
+    alpha is nothing or all at nearly every place; of what is neither, windows all over the image are asked.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ def doubts(job: Job, infos: Sequence[PictureInfo] | None = None) -> tuple[str, .
     return tuple(found)
 
 
-def _has_placed_alpha(info: PictureInfo) -> bool:
+def _has_placed_alpha(info: ImageInfo) -> bool:
     placed = any(info.metadata.raster.get(key) for key in ("crs", "transform", "gcps", "rpcs"))
     return placed and info.layout.alpha
 
@@ -138,7 +138,7 @@ def _doubt(windows: Sequence[NDArray[Any]], white: float) -> str | None:
     return "looks like data" if seen - whole > SOFT * seen else None
 
 
-def _costs(head: Directory, info: PictureInfo, side: int) -> int:
+def _costs(head: Directory, info: ImageInfo, side: int) -> int:
     """Return the bytes that are decoded for one window."""
     if head.get(_TILE_WIDTH) is not None:
         return 0
@@ -148,7 +148,7 @@ def _costs(head: Directory, info: PictureInfo, side: int) -> int:
 
 
 def _places(height: int, width: int, side: int) -> list[tuple[Span, Span]]:
-    """Return windows all over a picture, the first few of them too."""
+    """Return windows all over an image, the first few of them too."""
     rows, columns = (max(0, n - side) for n in (height, width))
     found = dict[tuple[int, int], None]()
     for k in range(SAMPLES):

@@ -1,7 +1,7 @@
-"""The picture path inside the graph: interleaved samples in, interleaved samples out.
+"""The image path inside the graph: interleaved samples in, interleaved samples out.
 
 What `render.Renderer` does around a network on the CPU, written as nodes around it, so that a card is sent
-bytes and sends bytes back, and nothing of a picture is computed on this side of the bus. The steps are those
+bytes and sends bytes back, and nothing of an image is computed on this side of the bus. The steps are those
 of the table in `render`; the samples stay in code values (0 … 255 of uint8), so that no step only divides
 or multiplies by white.
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 Source = Literal["windows", "whole", "gather"]
 
 PREFIX = "pixels"  # of the names of all nodes written here
-PUBLIC = ("picture", "rows", "columns", "result")  # names of inputs and output
+PUBLIC = ("image", "rows", "columns", "result")  # names of inputs and output
 
 # What may be written, and in which types ONNX Runtime's CUDA provider computes it, of operator set 13 and
 # later (docs/OperatorKernels.md of ONNX Runtime): a node of another type would run on the CPU, with the
-# picture copied there and back. `tests/test_pixels.py` holds every graph against it. Shapes (int64) are
-# computed on the CPU by design; they are no copies of the picture.
+# image copied there and back. `tests/test_pixels.py` holds every graph against it. Shapes (int64) are
+# computed on the CPU by design; they are no copies of the image.
 _ANY = frozenset({"uint8", "uint16", "float32", "float16", "int64"})
 _REAL = frozenset({"float32", "float16"})
 OPERATORS: dict[str, frozenset[str]] = {
@@ -52,7 +52,7 @@ OPERATORS: dict[str, frozenset[str]] = {
 }
 
 
-def picture_graph(
+def image_graph(
     model: ModelProto,
     spec: ModelSpec,
     layout: Layout,
@@ -61,22 +61,22 @@ def picture_graph(
     source: Source = "windows",
     split: bool = False,
 ) -> ModelProto:
-    """Put the picture path around a network.
+    """Put the image path around a network.
 
     Parameters
     ----------
     model : the network as it is run, float32, float16 or uint8 in and out; what is inside does not matter.
         Not changed.
     spec : its facts, range of values included, as `program.prepare` gives them for `model`
-    layout : what the channels of the pictures mean, C of them
-    dtype : uint8, uint16 or float32 of the pictures. Integers use their full range; float32 is nominally
+    layout : what the channels of the images mean, C of them
+    dtype : uint8, uint16 or float32 of the images. Integers use their full range; float32 is nominally
         [0, 1], neither clipped nor rounded, and must be finite: what is no data is `validity`'s affair.
     source : what the graph reads
 
-        - ``"windows"``: "picture" (N, h + 2m, w + 2m, C) with m = `margin_for`, mirrored already.
-        - ``"whole"``: "picture" (N, h, w, C) of any size, mirrored inside; of that size where the model's is
+        - ``"windows"``: "image" (N, h + 2m, w + 2m, C) with m = `margin_for`, mirrored already.
+        - ``"whole"``: "image" (N, h, w, C) of any size, mirrored inside; of that size where the model's is
           fixed.
-        - ``"gather"``: "picture" (H, W, C) of any size, and "rows" (h + 2m) and "columns" (w + 2m), int64,
+        - ``"gather"``: "image" (H, W, C) of any size, and "rows" (h + 2m) and "columns" (w + 2m), int64,
           which tell what of it is one window; mirroring is in them.
     split : keep the path around the network exact on a card that may round what convolutions multiply to TF32
 
@@ -86,8 +86,8 @@ def picture_graph(
 
     Raises
     ------
-    PictureError
-        If the model has no use for such pictures.
+    ImageError
+        If the model has no use for such images.
     ArgumentError
         If `dtype` or `source` is another one.
     ModelError
@@ -98,7 +98,7 @@ def picture_graph(
 
     check_layout(spec, layout)
     if dtype not in kernels.DTYPES:
-        raise ArgumentError(f"a picture must be uint8, uint16 or float32, got {dtype}")
+        raise ArgumentError(f"an image must be uint8, uint16 or float32, got {dtype}")
     if source not in get_args(Source):
         raise ArgumentError(f"source must be one of {', '.join(get_args(Source))}, got {source!r}")
     if source == "gather" and spec.batch not in (None, 1):
@@ -115,11 +115,11 @@ def picture_graph(
     if source == "whole":
         path.whole()
     elif source == "gather":
-        rows = steps.op("Gather", "picture", "rows", axis=0)
+        rows = steps.op("Gather", "image", "rows", axis=0)
         window = steps.op("Unsqueeze", steps.op("Gather", rows, "columns", axis=1), steps.ints(0))
         steps.op("Squeeze", path.window(window), steps.ints(0), output="result")
     else:
-        path.window("picture", output="result")
+        path.window("image", output="result")
     edit.nodes = steps.nodes
     return edit.model()
 
@@ -165,13 +165,13 @@ def _interface(
 
     if source == "gather":
         inputs = [
-            value("picture", kind, "height", "width", channels),
+            value("image", kind, "height", "width", channels),
             value("rows", TensorProto.INT64, size[0]),
             value("columns", TensorProto.INT64, size[1]),
         ]
         return inputs, value("result", kind, *large, channels)
     n = spec.batch or "n"
-    return [value("picture", kind, n, *size, channels)], value("result", kind, n, *large, channels)
+    return [value("image", kind, n, *size, channels)], value("result", kind, n, *large, channels)
 
 
 class _Network:
@@ -231,11 +231,11 @@ class _Path:
         # Margin of the windows that colour comes in, less what bicubic reads of it.
         self._cut = lead(spec) + spare(spec, layout) - bicubic.REACH
 
-    def window(self, picture: str, output: str | None = None) -> str:
+    def window(self, image: str, output: str | None = None) -> str:
         """Write the path of windows (N, h + 2m, w + 2m, C) with their margins."""
         steps = self._steps
         # Turned while they are bytes.
-        planes = self._planes(picture)
+        planes = self._planes(image)
         if self._integer:
             planes = steps.cast(planes, "float32")
         planes = self._rounded(self._render(planes))
@@ -244,13 +244,13 @@ class _Path:
         return self._interleaved(planes, output)
 
     def whole(self) -> None:
-        """Write the path of whole pictures (N, h, w, C).
+        """Write the path of whole images (N, h, w, C).
 
         Casts are its very first and last steps: TensorRT takes bytes at a graph's ends only.
         """
         steps, spec, margin = self._steps, self._spec, margin_for(self._spec, self._layout)
-        picture = steps.cast("picture", "float32") if self._integer else "picture"
-        planes = self._planes(picture)
+        image = steps.cast("image", "float32") if self._integer else "image"
+        planes = self._planes(image)
         window, ends = planes, {}
         for axis, rule in zip((2, 3), rules_for(spec), strict=True):
             # As `Rules.extended` and `Rules.tile`: mirrored up to a size that the model takes.
@@ -276,12 +276,12 @@ class _Path:
     def _integer(self) -> bool:
         return self._dtype.kind != "f"
 
-    def _planes(self, picture: str) -> str:
+    def _planes(self, image: str) -> str:
         """Turn (N, h, w, C) to (N, C, h, w); one channel is only called otherwise, and nothing moves."""
         steps = self._steps
         if self._layout.channels > 1:
-            return steps.op("Transpose", picture, perm=[0, 3, 1, 2])
-        return steps.op("Unsqueeze", steps.op("Squeeze", picture, steps.ints(3)), steps.ints(1))
+            return steps.op("Transpose", image, perm=[0, 3, 1, 2])
+        return steps.op("Unsqueeze", steps.op("Squeeze", image, steps.ints(3)), steps.ints(1))
 
     def _interleaved(self, planes: str, output: str | None = None) -> str:
         """Turn (N, C, h, w) to (N, h, w, C)."""
@@ -328,7 +328,7 @@ class _Path:
         steps, channels = self._steps, self._spec.channels
         if channels == count:
             return self._network(planes)
-        if channels == 3 and count == 1:  # a gray picture is its three channels
+        if channels == 3 and count == 1:  # a gray image is its three channels
             ones = np.ones(3)
             fed = steps.mix(planes, (ones * self._gain / self._white)[:, None], ones * self._offset)
             back = ones * self._white / (3 * self._gain)
@@ -336,7 +336,7 @@ class _Path:
                 self._net.write(steps, fed), back[None, :], -(back @ (ones * self._offset))[None]
             )
         if self._spec.batch is None:
-            # Each channel is a picture of its own: all of them go through together.
+            # Each channel is an image of its own: all of them go through together.
             planes = steps.op("Reshape", planes, steps.ints(-1, 1, 0, 0))
             return steps.op("Reshape", self._network(planes), steps.ints(-1, count, 0, 0))
         return steps.concat(*(self._network(steps.channels(planes, c, c + 1)) for c in range(count)))
@@ -397,7 +397,7 @@ class _Path:
             detail = steps.op("Add", sharp, steps.channels(large, count + 1, count + 1 + less))
         alpha = steps.channels(large, count, count + 1)
         divided = steps.op("Add", steps.op("Div", steps.channels(large, 0, count), alpha), detail)
-        visible = steps.op("GreaterOrEqual", alpha, steps.number(kernels.least_alpha(self._dtype)))
+        visible = steps.op("GreaterOrEqual", alpha, steps.number(kernels.min_alpha(self._dtype)))
         colors = steps.op("Where", visible, divided, steps.number(0))
         return steps.concat(colors, steps.times(alpha, self._white))
 

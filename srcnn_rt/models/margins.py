@@ -1,4 +1,4 @@
-"""What a model and a layout of picture ask of windows: which steps, how many pixels around a tile.
+"""What a model and a layout of image ask of windows: which steps, how many pixels around a tile.
 
 From the outside of a window to its tile::
 
@@ -10,7 +10,7 @@ From the outside of a window to its tile::
 
 from __future__ import annotations
 
-from ..errors import PictureError
+from ..errors import ImageError
 from ..image import bicubic
 from ..image.info import Layout
 from ..tiling.geometry import Rules
@@ -18,7 +18,7 @@ from .spec import ModelSpec
 
 
 def margin_for(model: ModelSpec, layout: Layout) -> int:
-    """Return the LR margin that pictures of a layout need with a model."""
+    """Return the LR margin that images of a layout need with a model."""
     if layout.color == "classes":
         return 0
     around = lead(model) + spare(model, layout)
@@ -26,11 +26,11 @@ def margin_for(model: ModelSpec, layout: Layout) -> int:
 
 
 def check_layout(model: ModelSpec, layout: Layout) -> None:
-    """Refuse pictures whose channels a model has no use for.
+    """Refuse images whose channels a model has no use for.
 
     Raises
     ------
-    PictureError
+    ImageError
         Naming both.
     """
     if layout.color == "classes" or model.channels == 1:
@@ -42,9 +42,9 @@ def check_layout(model: ModelSpec, layout: Layout) -> None:
         return
     if model.channels == 3:
         if layout.color == "bands":
-            raise PictureError(f"a colour model takes gray or RGB pictures, got {layout}")
+            raise ImageError(f"a colour model takes gray or RGB images, got {layout}")
         return
-    raise PictureError(f"{model.name} takes pictures of {model.channels} channels, got {layout}")
+    raise ImageError(f"{model.name} takes images of {model.channels} channels, got {layout}")
 
 
 def rules_for(model: ModelSpec, layout: Layout | None = None) -> tuple[Rules, Rules]:
@@ -70,7 +70,7 @@ def lead(model: ModelSpec) -> int:
 
 
 def spare(model: ModelSpec, layout: Layout) -> int:
-    """Return what bicubic reads beyond that, where the picture wants bicubic too."""
+    """Return what bicubic reads beyond that, where the image wants bicubic too."""
     plain = has_plain_alpha(model, layout) or recolors(model, layout) or model.adds_bicubic
     return max(0, bicubic.REACH - lead(model)) if plain else 0
 

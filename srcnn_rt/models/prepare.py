@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-MOST_NODES = 2_000  # to be rewritten
+MAX_NODES = 2_000  # to be rewritten
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def prepare(data: bytes, spec: ModelSpec) -> Program:
     weights would no longer be finite in float32 when multiplied together.
     """
     model = parse(data)
-    if len(model.graph.node) > MOST_NODES:
+    if len(model.graph.node) > MAX_NODES:
         return Program(data, spec, False)
     inner = _inner(model, spec)
     return _program(data, spec, inner or model, optimize.optimise(inner or model), adds=inner is not None)
@@ -69,7 +69,7 @@ def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, 
     One that is left alone is there as ``file``.
     """
     model = parse(data)
-    many = len(model.graph.node) > MOST_NODES
+    many = len(model.graph.node) > MAX_NODES
     inner = None if many else _inner(model, spec)
     base = inner or model
     graphs = {} if many else optimize.variants(base, half=half)
@@ -96,7 +96,7 @@ def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto
         )  # the proof of each forbids it
     axes = [(made, file) for made, file in ((facts.y, spec.facts.y), (facts.x, spec.facts.x))]
     if spec.padded:
-        # Which sizes there are is the file's affair: a graph that takes fewer would have pictures mirrored
+        # Which sizes there are is the file's affair: a graph that takes fewer would have images mirrored
         # that the model takes as they are.
         if any(file.multiple % made.multiple or made.minimum > file.minimum for made, file in axes):
             return Program(data, spec, False)

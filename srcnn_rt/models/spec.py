@@ -26,9 +26,9 @@ CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors")
 LARGEST = 2**31 - 1  # bytes, protobuf's own limit
 _LOOK = 2**24  # bytes; a larger file is looked at before it is read
 DEFAULT_SCALE = 2
-MOST_SCALE = 16
+MAX_SCALE = 16
 _ALIKE = 0.8  # of two names, from which one is taken for the other misspelt
-_LEAST, _MOST = 1e-30, 1e30  # of a value range, so that float32 holds it and its inverse
+_MIN, _MAX = 1e-30, 1e30  # of a value range, so that float32 holds it and its inverse
 # What networks of luminance learnt, the field's (MATLAB's) 16 to 235 of 255.
 STUDIO = f"{STUDIO_BLACK!r}..{STUDIO_WHITE!r}"
 ANY_RANGE = "any"  # of a model that is equivariant
@@ -69,9 +69,7 @@ class ValueRange:
                 if len(parts) != 2 or len(mean) != len(std) or min(std) <= 0:
                     raise ValueError
                 found = cls(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
-            if not all(_LEAST < abs(v) < _MOST for v in found.gain) or any(
-                abs(v) > _MOST for v in found.offset
-            ):
+            if not all(_MIN < abs(v) < _MAX for v in found.gain) or any(abs(v) > _MAX for v in found.offset):
                 raise ValueError  # 0 or infinite in float32
         except (ValueError, KeyError, OverflowError) as error:
             raise ArgumentError(
@@ -100,7 +98,7 @@ class ModelSpec:
     range : what it calls black and white: as its metadata say (`range_told`) or its types; else luminance is
         16/255 to 235/255, as the field has it, and colour 0 to 1
     equivariant : whether ``f(a·x + b) = a·f(x) + b`` for all a > 0 and b, so that no range of values matters
-    adds_bicubic : whether the graph that runs gives what is added to the bicubic picture (`program.prepare`);
+    adds_bicubic : whether the graph that runs gives what is added to the bicubic image (`program.prepare`);
         False of every file as it is
     batch : windows a run takes, None for any number
     parameters : numbers in the weights
@@ -152,7 +150,7 @@ class ModelSpec:
 
     @property
     def padded(self) -> bool:
-        """Whether layers pad inside the model, so that windows end at the picture's edges."""
+        """Whether layers pad inside the model, so that windows end at the image's edges."""
         return self.facts.kind == "padded"
 
     @property
@@ -211,7 +209,7 @@ def load(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[byt
 
 
 def shaped(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[bytes, str]:
-    """Return a model's bytes, with one picture (N, C, H, W) in and one out if that is clear, and its name.
+    """Return a model's bytes, with one image (N, C, H, W) in and one out if that is clear, and its name.
 
     Raises
     ------
@@ -335,7 +333,7 @@ def interface(data: bytes) -> Interface:
 
 
 def unbounded(data: bytes, name: str, scale: int) -> ModelSpec:
-    """Describe a model that runs on whole pictures only, at a scale that was tried out."""
+    """Describe a model that runs on whole images only, at a scale that was tried out."""
     from .analysis import unbounded as facts_of
 
     proto = parse(data)
@@ -358,8 +356,8 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
         raise ModelError(f"gives {facts.channels_out} channels for {facts.channels}: as many are needed")
     if facts.scale.denominator != 1:
         raise ModelError(f"the scale must be a whole number to be run, got {facts.scale}")
-    if facts.scale > MOST_SCALE:
-        raise ModelError(f"the scale must be at most {MOST_SCALE}, got {facts.scale}")
+    if facts.scale > MAX_SCALE:
+        raise ModelError(f"the scale must be at most {MAX_SCALE}, got {facts.scale}")
     found = {"scale": facts.scale, "channels": facts.channels}
     for key, value in found.items():
         if key in meta and meta[key] != str(value):
@@ -453,7 +451,7 @@ def parse(data: bytes) -> ModelProto:
             kind.shape.SetInParent()
         data = proto.SerializeToString()
     check(proto, data)
-    _refuse_picture_path(proto)
+    _refuse_image_path(proto)
     return proto
 
 
@@ -467,13 +465,13 @@ def is_model(name: str) -> bool:
     return name in bundled() or _BICUBIC.fullmatch(name) is not None or name.lower().endswith(SUFFIX)
 
 
-def _refuse_picture_path(proto: ModelProto) -> None:
-    """Refuse what `pixelfile` wrote: it takes pictures where a network takes planes."""
+def _refuse_image_path(proto: ModelProto) -> None:
+    """Refuse what `pixelfile` wrote: it takes images where a network takes planes."""
     meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
     if "io" in meta:
         raise ModelError(
             f"was written by srcnn-rt export --io {meta['io']} for other runtimes, and takes "
-            f"{meta.get('layout', 'whole')} pictures itself; "
+            f"{meta.get('layout', 'whole')} images itself; "
             f"here use the model inside, {meta.get('model', 'which it was made of')}"
         )
 

@@ -1,10 +1,10 @@
 """What a network's first layer looks for (paper §4.3, its figure of the first-layer filters).
 
-Neighbouring samples of a picture are alike, those of an enlarged one even more, so a filter's weights do not
-show what it answers to: most of their energy lies in directions that hardly any picture has. `as_seen` shows
-a filter as it is to pictures, ``w · C^½`` with the covariance C of their patches: its weights where samples
+Neighbouring samples of an image are alike, those of an enlarged one even more, so a filter's weights do not
+show what it answers to: most of their energy lies in directions that hardly any image has. `as_seen` shows
+a filter as it is to images, ``w · C^½`` with the covariance C of their patches: its weights where samples
 were not alike (whitening, as in Bell and Sejnowski's "The independent components of natural scenes", 1997).
-Two filters that differ only in what no picture has look the same.
+Two filters that differ only in what no image has look the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Kind = Literal["Gaussian", "Laplacian", "edge", "texture", "dead"]
 _DEAD = 0.02  # of the strongest filter's standard deviation
 _ROUND = 0.5  # part of the energy that the mean over rings explains in a round filter
 _ONE_SIGN = 0.5  # |sum| over sum of absolutes from which a filter smooths
-_PICTURES, _SIDE = 4, 128  # drawn ones, for the covariance of patches
+_IMAGES, _SIDE = 4, 128  # drawn ones, for the covariance of patches
 _DIRECTED = 0.4  # coherence of the spectrum from which a filter has a direction
 
 
@@ -41,7 +41,7 @@ class Filter:
     Attributes
     ----------
     index : its channel in the model
-    weights : (C, k, k) as pictures see them, or as the model has them
+    weights : (C, k, k) as images see them, or as the model has them
     variance : over all of these
     kind : what it looks like
     angle : of an edge: the direction across which it differentiates, degrees in [0, 180)
@@ -60,7 +60,7 @@ def first_layer(model: str | Path, *, plain: bool = False) -> tuple[str, list[Fi
 
     Parameters
     ----------
-    plain : the weights as the model has them, not as pictures see them
+    plain : the weights as the model has them, not as images see them
 
     Raises
     ------
@@ -88,20 +88,20 @@ def first_layer(model: str | Path, *, plain: bool = False) -> tuple[str, list[Fi
 
 
 def as_seen(weights: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
-    """Return filters as they are to pictures: ``w · C^½``.
+    """Return filters as they are to images: ``w · C^½``.
 
     Parameters
     ----------
     weights : (n, C, k, k); channels are taken as independent
-    scale : by which the pictures are enlarged by bicubic before the layer reads them
+    scale : by which the images are enlarged by bicubic before the layer reads them
     """
     size = weights.shape[2] * weights.shape[3]
     total = np.zeros((size, size))
-    for seed in range(_PICTURES):
-        picture = kernels.enlarge(drawn(_SIDE, seed)[None, None], scale)[0, 0].astype(np.float64)
-        patches = np.lib.stride_tricks.sliding_window_view(picture, weights.shape[2:]).reshape(-1, size)
+    for seed in range(_IMAGES):
+        image = kernels.enlarge(drawn(_SIDE, seed)[None, None], scale)[0, 0].astype(np.float64)
+        patches = np.lib.stride_tricks.sliding_window_view(image, weights.shape[2:]).reshape(-1, size)
         patches = patches - patches.mean(axis=1, keepdims=True)
-        total += patches.T @ patches / (_PICTURES * len(patches))
+        total += patches.T @ patches / (_IMAGES * len(patches))
     values, vectors = np.linalg.eigh(total)
     root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
     # The mean of a patch is left out above: to a filter that sees it, it is as much as what varies most.

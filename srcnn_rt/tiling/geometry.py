@@ -1,15 +1,15 @@
 """Windows and cores: integers only, solved on one axis, then the product.
 
-All coordinates are LR pixels of the picture unless a name says ``hr``. On one axis::
+All coordinates are LR pixels of the image unless a name says ``hr``. On one axis::
 
-    picture       0 ─────────────────────────────────────────────── length
+    image       0 ─────────────────────────────────────────────── length
     chunks        ├───────── chunk ─────────┤├───────── chunk ──────┤
     cores         ├─ core ─┤├─ core ─┤├core─┤├─ core ─┤├─ core ─┤├──┤
     window    ├m├──── tile ────┤m┤                       shifted inward:
                                                     ├m├──── tile ────┤m┤
 
 A *window* is ``tile`` pixels and the margin ``m`` on both sides; its shape is the same
-everywhere in a picture, because runtimes re-plan for every new shape. A *core* is the
+everywhere in an image, because runtimes re-plan for every new shape. A *core* is the
 part of the window that its output is used for: every pixel belongs to exactly one core.
 The last window of an axis is shifted inward, so its core is shorter than the tile.
 
@@ -60,19 +60,19 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is written at once: a rectangle of the picture and the tiles that make it."""
+    """What is written at once: a rectangle of the image and the tiles that make it."""
 
     y: Span
     x: Span
     tiles: tuple[Tile, ...]
 
     def reach(self, tile: tuple[int, int], margin: int, shape: tuple[int, int]) -> tuple[Span, Span]:
-        """Return the part of the picture that the windows read, on both axes."""
+        """Return the part of the image that the windows read, on both axes."""
         ys = [t.y.origin for t in self.tiles]
         xs = [t.x.origin for t in self.tiles]
         return (
-            mirrored_reach(min(ys) - margin, max(ys) + tile[0] + margin, shape[0]),
-            mirrored_reach(min(xs) - margin, max(xs) + tile[1] + margin, shape[1]),
+            mirrored_extent(min(ys) - margin, max(ys) + tile[0] + margin, shape[0]),
+            mirrored_extent(min(xs) - margin, max(xs) + tile[1] + margin, shape[1]),
         )
 
 
@@ -83,7 +83,7 @@ class Rules:
     Attributes
     ----------
     period : step that window origins must keep
-    clipped : whether windows end at the picture's true edges, because the model pads
+    clipped : whether windows end at the image's true edges, because the model pads
     inset : how far inside a clipped window a core must stay
     multiple, minimum : clipped windows are multiples of the one and at least the other
     fixed : the only tile size, or None
@@ -97,7 +97,7 @@ class Rules:
     fixed: int | None = None
 
     def extended(self, length: int) -> int:
-        """Return the length to which a picture's axis is mirrored so that windows fit into it."""
+        """Return the length to which an image's axis is mirrored so that windows fit into it."""
         if not self.clipped:
             return length
         if self.fixed is not None:
@@ -119,8 +119,8 @@ class Rules:
         if want >= length:
             return length
         if self.fixed is None:
-            # As many pixels as the picture modulo the period, or a model that pads to a
-            # multiple would pad its windows otherwise than the picture.
+            # As many pixels as the image modulo the period, or a model that pads to a
+            # multiple would pad its windows otherwise than the image.
             want = length - (length - want) // self.period * self.period
         if want < around + self.period:
             raise ArgumentError(
@@ -131,11 +131,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one picture is cut.
+    """How one image is cut.
 
     Attributes
     ----------
-    shape : (H, W) of the picture
+    shape : (H, W) of the image
     tile : (h, w) of every window without the margin around it
     margin : LR pixels around each tile
     rules : what the model asks of its windows, per axis
@@ -167,11 +167,11 @@ class Plan:
         return None if tile == self.tile else replace(self, tile=tile)
 
     def allows(self, tile: tuple[int, int], chunk: tuple[int, int], block: tuple[int, int]) -> bool:
-        """Return whether the picture could have been cut so for blocks of that size, LR pixels."""
+        """Return whether the image could have been cut so for blocks of that size, LR pixels."""
         for side, part, step, rule, length in zip(tile, chunk, block, self.rules, self.shape, strict=True):
             step = np.lcm(step, rule.period).item()
             extended = rule.extended(length)
-            # Equal parts and whole chunks: a little more than the picture, never twice.
+            # Equal parts and whole chunks: a little more than the image, never twice.
             if part % step or part > 2 * ceil_to(length, step):
                 return False
             if not rule.clipped and rule.fixed is None:
@@ -223,16 +223,16 @@ def split(length: int, step: int) -> list[Span]:
 def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -> list[Piece]:
     """Cover `span` with windows of one constant length; each pixel has one owner.
 
-    Origins are multiples of `period`, and so are the ends of cores inside the picture: how far a model
+    Origins are multiples of `period`, and so are the ends of cores inside the image: how far a model
     reaches is known of whole periods. A window may pass the end of `span`, and is shifted
-    inward where it would pass the end of the picture (but for the rounding to `period`).
+    inward where it would pass the end of the image (but for the rounding to `period`).
 
     Parameters
     ----------
     span : part of the axis to cover; it starts at a multiple of `period`
     length : of the whole axis
     tile : length of a window without the margins around it
-    inset : how far inside its window a core must stay, but for the picture's true ends:
+    inset : how far inside its window a core must stay, but for the image's true ends:
         the margin of a model that pads, whose windows have none around them
     """
     last = max(0, ceil_to(length - tile, period))
@@ -247,12 +247,12 @@ def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -
     return pieces
 
 
-def mirrored_reach(start: int, stop: int, length: int) -> Span:
-    """Return the part of the picture that positions ``start … stop-1`` come from.
+def mirrored_extent(start: int, stop: int, length: int) -> Span:
+    """Return the part of the image that positions ``start … stop-1`` come from.
 
     The axis is mirrored endlessly at both ends, symmetrically: the edge sample repeats, as
     in ``numpy.pad(mode="symmetric")`` and MATLAB's imresize. Any distance is legal, also
-    past a picture of one pixel.
+    past an image of one pixel.
     """
     low, high = max(start, 0), min(stop, length)
     if start < 0:  # 0 … -start-1 come back from beyond the near edge
@@ -271,7 +271,7 @@ def plan(
     block: tuple[int, int] = (1, 1),
     max_chunk: int = 1,
 ) -> Plan:
-    """Decide window, core and chunk sizes for a picture.
+    """Decide window, core and chunk sizes for an image.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def plan(
     chunks, sides = [], []
     for length, step, rule in zip(shape, block, rules, strict=True):
         # As many windows as the tile asks for, but of equal size: the last would else be
-        # mostly overlap. First over the picture, then over a chunk, whose edges are fixed.
+        # mostly overlap. First over the image, then over a chunk, whose edges are fixed.
         step = np.lcm(step, rule.period).item()
         chunk = ceil_to(_share(length, tile), step)
         chunks.append(chunk)

@@ -1,6 +1,6 @@
-"""The tiler: pictures to windows and back. Validates and allocates; ``_tiles`` loops.
+"""The tiler: images to windows and back. Validates and allocates; ``_tiles`` loops.
 
-Pictures are (H, W, C) arrays of uint8, uint16 or float32 with any strides, so gray,
+Images are (H, W, C) arrays of uint8, uint16 or float32 with any strides, so gray,
 interleaved and planar data (a transposed view) come in without a copy. Windows are
 (N, C, h, w) float32; integer samples are mapped to [0, 1].
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .. import _tiles
 from ..errors import ArgumentError
 from ..image.bicubic import REACH, taps
-from .geometry import Span, Tile, ceil_to, mirrored_reach
+from .geometry import Span, Tile, ceil_to, mirrored_extent
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
@@ -30,13 +30,13 @@ def white(dtype: np.dtype[Any]) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
-def least_alpha(dtype: np.dtype[Any]) -> float:
+def min_alpha(dtype: np.dtype[Any]) -> float:
     """Return the alpha in [0, 1] below which it is stored as 0; of float32, below which it says nothing."""
     return 1e-6 if dtype.kind == "f" else 0.5 / white(dtype)
 
 
 def extract(
-    picture: NDArray[Any],
+    image: NDArray[Any],
     tiles: Sequence[Tile],
     margin: int,
     out: NDArray[np.float32],
@@ -44,48 +44,46 @@ def extract(
     shape: tuple[int, int] | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> None:
-    """Fill ``out[:len(tiles)]`` with windows of a picture, mirrored at its true edges.
+    """Fill ``out[:len(tiles)]`` with windows of an image, mirrored at its true edges.
 
     Parameters
     ----------
-    picture : (h, w, C) uint8, uint16 or float32
-        The whole picture, or the part of it that the windows reach.
+    image : (h, w, C) uint8, uint16 or float32
+        The whole image, or the part of it that the windows reach.
     tiles : at most ``len(out)``
     margin : LR pixels around each tile
     out : (N, C, h, w) float32, C-contiguous; h and w are those of a window
-    shape : (H, W) of the whole picture, if `picture` is a part
-    origin : (y, x) of the part in the whole picture
+    shape : (H, W) of the whole image, if `image` is a part
+    origin : (y, x) of the part in the whole image
 
     Raises
     ------
     ArgumentError
         If an array has the wrong shape or type, or the part lacks a pixel a window needs.
     """
-    _check_picture(picture)
+    _check_image(image)
     _check_windows(out)
-    if len(tiles) > len(out) or out.shape[1] != picture.shape[2]:
-        raise ArgumentError(
-            f"{len(tiles)} windows of {picture.shape[2]} channels do not fit into {out.shape}"
-        )
+    if len(tiles) > len(out) or out.shape[1] != image.shape[2]:
+        raise ArgumentError(f"{len(tiles)} windows of {image.shape[2]} channels do not fit into {out.shape}")
     if not tiles:
         return
-    whole = (picture.shape[0], picture.shape[1]) if shape is None else shape
+    whole = (image.shape[0], image.shape[1]) if shape is None else shape
     corners = [(t.y.origin - margin, t.x.origin - margin) for t in tiles]
     for axis in (0, 1):
         starts = [c[axis] for c in corners]
-        need = mirrored_reach(min(starts), max(starts) + out.shape[2 + axis], whole[axis])
-        have = Span(origin[axis], origin[axis] + picture.shape[axis])
+        need = mirrored_extent(min(starts), max(starts) + out.shape[2 + axis], whole[axis])
+        have = Span(origin[axis], origin[axis] + image.shape[axis])
         if need.start < have.start or need.stop > have.stop:
             raise ArgumentError(
                 f"windows reach {need.start}..{need.stop - 1}, "
                 f"the part at hand holds {have.start}..{have.stop - 1}"
             )
-    gain = 1.0 / white(picture.dtype)
-    _tiles.extract(picture, whole[0], whole[1], origin[0], origin[1], np.array(corners, np.intp), gain, out)
+    gain = 1.0 / white(image.dtype)
+    _tiles.extract(image, whole[0], whole[1], origin[0], origin[1], np.array(corners, np.intp), gain, out)
 
 
 def cut(
-    picture: NDArray[Any],
+    image: NDArray[Any],
     tiles: Sequence[Tile],
     margin: int,
     out: NDArray[Any],
@@ -93,30 +91,28 @@ def cut(
     shape: tuple[int, int] | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> None:
-    """Fill ``out[:len(tiles)]`` with windows as they stand in the picture, mirrored at its true edges.
+    """Fill ``out[:len(tiles)]`` with windows as they stand in the image, mirrored at its true edges.
 
-    As `extract`, but interleaved and of the picture's own type: (N, h, w, C).
+    As `extract`, but interleaved and of the image's own type: (N, h, w, C).
 
     Raises
     ------
     ArgumentError
         If an array has the wrong shape or type, or the part lacks a pixel a window needs.
     """
-    _check_picture(picture)
-    if out.ndim != 4 or out.dtype != picture.dtype or out.shape[3] != picture.shape[2]:
-        raise ArgumentError(
-            f"windows of {picture.dtype} {picture.shape} do not go into {out.dtype} {out.shape}"
-        )
+    _check_image(image)
+    if out.ndim != 4 or out.dtype != image.dtype or out.shape[3] != image.shape[2]:
+        raise ArgumentError(f"windows of {image.dtype} {image.shape} do not go into {out.dtype} {out.shape}")
     if len(tiles) > len(out):
         raise ArgumentError(f"{len(tiles)} windows do not fit into {out.shape}")
-    whole = (picture.shape[0], picture.shape[1]) if shape is None else shape
+    whole = (image.shape[0], image.shape[1]) if shape is None else shape
     for window, tile in zip(out, tiles, strict=False):
         corner = (tile.y.origin - margin, tile.x.origin - margin)
         places = []
         for axis in (0, 1):
             start, size, length = corner[axis], out.shape[1 + axis], whole[axis]
-            need = mirrored_reach(start, start + size, length)
-            have = Span(origin[axis], origin[axis] + picture.shape[axis])
+            need = mirrored_extent(start, start + size, length)
+            have = Span(origin[axis], origin[axis] + image.shape[axis])
             if need.start < have.start or need.stop > have.stop:
                 raise ArgumentError(
                     f"a window reaches {need.start}..{need.stop - 1}, "
@@ -125,13 +121,13 @@ def cut(
             places.append(mirrored(start, size, length) - origin[axis])
         rows, columns = places
         if all(place[-1] - place[0] == len(place) - 1 for place in places):  # nothing is mirrored
-            np.copyto(window, picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+            np.copyto(window, image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
         else:
-            np.copyto(window, picture[rows[:, None], columns])
+            np.copyto(window, image[rows[:, None], columns])
 
 
 def mirrored(start: int, size: int, length: int) -> NDArray[np.int64]:
-    """Return where in a picture's axis positions ``start … start + size - 1`` come from.
+    """Return where in an image's axis positions ``start … start + size - 1`` come from.
 
     Symmetrically and endlessly, as `mirrored_reach` says.
     """
@@ -153,15 +149,15 @@ def place(
     ----------
     windows : (N, h, w, C) of the type of `out`, HR, of `tiles`, in order; later windows are ignored
     scale : HR pixels an LR pixel
-    out : (h, w, C), the picture, or the part of it that the cores lie in
-    origin : (y, x) of the part in the whole picture, LR pixels
+    out : (h, w, C), the image, or the part of it that the cores lie in
+    origin : (y, x) of the part in the whole image, LR pixels
 
     Raises
     ------
     ArgumentError
         If a shape or type is wrong, or a core lies outside its window or `out`.
     """
-    _check_picture(out)
+    _check_image(out)
     if windows.ndim != 4 or windows.dtype != out.dtype or windows.shape[3] != out.shape[2]:
         raise ArgumentError(f"windows {windows.dtype} {windows.shape} do not go into {out.dtype} {out.shape}")
     if len(tiles) > len(windows):
@@ -192,16 +188,16 @@ def stitch(
         What the network returned for `tiles`, in order; later windows are ignored.
     scale : HR pixels an LR pixel
     out : (h, w, C) uint8, uint16 or float32
-        The picture, or the part of it that the cores lie in.
+        The image, or the part of it that the cores lie in.
     cut : HR samples of each window's border that lie outside its tile
-    origin : (y, x) of the part in the whole picture, LR pixels
+    origin : (y, x) of the part in the whole image, LR pixels
 
     Raises
     ------
     ArgumentError
         If a shape or type is wrong, or a core lies outside its window or `out`.
     """
-    _check_picture(out)
+    _check_image(out)
     _check_windows(windows)
     if len(tiles) > len(windows) or windows.shape[1] != out.shape[2]:
         raise ArgumentError(
@@ -271,17 +267,17 @@ def stitch_sum(
         added to all of them.
     scale : HR pixels an LR pixel
     out : (h, w, C) uint8, uint16 or float32
-        The picture, or the part of it that the cores lie in.
+        The image, or the part of it that the cores lie in.
     margin : LR pixels of each window around its tile, at least 2
     first : the channel of the windows that the first of `out` is made of; the others follow it
-    origin : (y, x) of the part in the whole picture, LR pixels
+    origin : (y, x) of the part in the whole image, LR pixels
 
     Raises
     ------
     ArgumentError
         If a shape or type is wrong, or a core lies outside its window or `out`.
     """
-    _check_picture(out)
+    _check_image(out)
     _check_windows(windows)
     _check_windows(detail)
     weights = _phases(scale)
@@ -380,12 +376,12 @@ def _check_windows(array: NDArray[Any]) -> None:
         raise ArgumentError("windows must be a C-contiguous, aligned (N, C, h, w) float32 array")
 
 
-def _check_picture(array: NDArray[Any]) -> None:
+def _check_image(array: NDArray[Any]) -> None:
     if array.ndim != 3 or min(array.shape) < 1:
-        raise ArgumentError(f"a picture must be (H, W, C) with no empty side, got shape {array.shape}")
+        raise ArgumentError(f"an image must be (H, W, C) with no empty side, got shape {array.shape}")
     if array.dtype not in DTYPES or not array.dtype.isnative:
-        raise ArgumentError(f"a picture must be uint8, uint16 or float32, got {array.dtype}")
+        raise ArgumentError(f"an image must be uint8, uint16 or float32, got {array.dtype}")
     if not array.flags.aligned:
-        raise ArgumentError("a picture's samples must be aligned in memory; copy it")
+        raise ArgumentError("an image's samples must be aligned in memory; copy it")
     if any(s % array.itemsize for s in array.strides):
-        raise ArgumentError(f"a picture's strides must be whole samples, got {array.strides}")
+        raise ArgumentError(f"an image's strides must be whole samples, got {array.strides}")

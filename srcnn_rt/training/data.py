@@ -1,4 +1,4 @@
-"""Training crops: pictures are prepared once, kept in memory, and cut by index arithmetic."""
+"""Training crops: images are prepared once, kept in memory, and cut by index arithmetic."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ArgumentError, PictureError
-from ..evaluation.protocol import Channels, Degradation, Picture, imresize, modcrop, read_picture
+from ..errors import ArgumentError, ImageError
+from ..evaluation.protocol import Channels, Degradation, Image, imresize, modcrop, read_image
 
 # Samples are kept as int16 in steps of 2^-14: room for what bicubic overshoots, and 16 steps
 # finer than those of 8 bits.
 _STEP = 2.0**-14
 _CELL = 8  # pixels between the places a crop may start at, before it is jittered
-DRAWS = 8  # versions of a picture whose degradation is random or depends on the position
-_MOST_SAMPLES = 100_000_000  # of all versions; many pictures need fewer versions each
+DRAWS = 8  # versions of an image whose degradation is random or depends on the position
+_MAX_SAMPLES = 100_000_000  # of all versions; many images need fewer versions each
 
 Samples = NDArray[np.float32]
 Sampling = Literal["detail", "uniform", "grid"]
@@ -34,26 +34,26 @@ class Pair:
 
     Attributes
     ----------
-    degraded : the LR picture enlarged by bicubic; at scale 1 the LR picture itself
-    truth : the picture
+    degraded : the LR image enlarged by bicubic; at scale 1 the LR image itself
+    truth : the image
     """
 
     degraded: Samples
     truth: Samples
 
 
-def make_pair(truth: Picture, scale: int, degradation: Degradation, rng: np.random.Generator) -> Pair:
-    """Crop a picture to a multiple of `scale`, degrade it and enlarge it again."""
+def make_pair(truth: Image, scale: int, degradation: Degradation, rng: np.random.Generator) -> Pair:
+    """Crop an image to a multiple of `scale`, degrade it and enlarge it again."""
     truth = modcrop(truth, scale)
     lr = degradation.apply(truth, scale, rng)
-    # float32: thousands of pictures wait here until they are packed.
+    # float32: thousands of images wait here until they are packed.
     degraded = imresize(lr, scale, down=False)
     return Pair(degraded.astype(np.float32), truth.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The pictures of a run.
+    """The images of a run.
 
     Attributes
     ----------
@@ -80,64 +80,64 @@ def load(
     seed: int,
     log: Callable[[str], None] = lambda line: None,
 ) -> Loaded:
-    """Read and prepare pictures; what cannot be used is skipped by name.
+    """Read and prepare images; what cannot be used is skipped by name.
 
     Parameters
     ----------
-    paths : see `protocol.list_pictures`; one that is named n times is kept once, with weight n
+    paths : see `protocol.list_images`; one that is named n times is kept once, with weight n
     scale, channels, degradation : see `protocol`
-    least : side of a crop in HR pixels; smaller pictures are skipped
+    least : side of a crop in HR pixels; smaller images are skipped
     seed : of the random degradations
     log : told every skipped file
 
     Raises
     ------
-    PictureError
-        If no picture is left.
+    ImageError
+        If no image is left.
     """
     counts = Counter(paths)
-    pictures: list[tuple[int, int, Samples]] = []
+    images: list[tuple[int, int, Samples]] = []
     names: list[str] = []
     skipped: list[str] = []
     digest = hashlib.sha256()
     for k, (path, weight) in enumerate(counts.items()):
         try:
-            picture = read_picture(path, channels)
-            h, w = (n - n % scale for n in picture.shape[:2])
+            image = read_image(path, channels)
+            h, w = (n - n % scale for n in image.shape[:2])
             if min(h, w) < least:
-                raise PictureError(f"{path}: {w} x {h} pixels, smaller than a crop of {least}")
-        except PictureError as error:
+                raise ImageError(f"{path}: {w} x {h} pixels, smaller than a crop of {least}")
+        except ImageError as error:
             skipped.append(str(error))
             log(f"skipped: {error}")
             continue
-        pictures.append((k, weight, picture.astype(np.float32)))
+        images.append((k, weight, image.astype(np.float32)))
         names.append(path.name)
         digest.update(path.read_bytes())
-    if not pictures:
-        raise PictureError(f"none of {len(counts)} pictures can be used; the first: {skipped[0]}")
+    if not images:
+        raise ImageError(f"none of {len(counts)} images can be used; the first: {skipped[0]}")
     draws = 1
     if degradation.random or degradation.jpeg:
-        draws = max(1, min(DRAWS, _MOST_SAMPLES // sum(p.size for _, _, p in pictures)))
+        draws = max(1, min(DRAWS, _MAX_SAMPLES // sum(p.size for _, _, p in images)))
     pairs: list[Pair] = []
     weights: list[int] = []
-    while pictures:
-        k, weight, picture32 = pictures.pop(0)
-        pairs += _versions(picture32.astype(np.float64), scale, degradation, least, [seed, k], draws)
+    while images:
+        k, weight, image32 = images.pop(0)
+        pairs += _versions(image32.astype(np.float64), scale, degradation, least, [seed, k], draws)
         weights += [weight] * draws
     return Loaded(pairs, weights, names, skipped, digest.hexdigest())
 
 
 def _versions(
-    picture: Picture, scale: int, degradation: Degradation, least: int, seed: list[int], draws: int
+    image: Image, scale: int, degradation: Degradation, least: int, seed: list[int], draws: int
 ) -> list[Pair]:
     rng = np.random.default_rng(seed)
     pairs = []
     for draw in range(draws):
         # The blocks of a JPEG lie elsewhere in every version.
         y, x = (int(n) * scale for n in rng.integers(0, 8, 2)) if degradation.jpeg and draw else (0, 0)
-        if min(picture.shape[0] - y, picture.shape[1] - x) < least + scale:
+        if min(image.shape[0] - y, image.shape[1] - x) < least + scale:
             y = x = 0
-        pairs.append(make_pair(picture[y:, x:], scale, degradation, rng))
+        pairs.append(make_pair(image[y:, x:], scale, degradation, rng))
     return pairs
 
 
@@ -149,7 +149,7 @@ class Patches:
 
     Parameters
     ----------
-    pairs : pictures, none smaller than `size`
+    pairs : images, none smaller than `size`
     size : side of the input crop in HR pixels
     shrink : what the network takes off each side; the target is that much smaller
     batch : crops a batch
@@ -159,7 +159,7 @@ class Patches:
         least. ``"grid"``: the paper's sub-images, `stride` apart, each once an epoch in
         random order, upright.
     stride : of ``"grid"``
-    device : where the pictures are kept
+    device : where the images are kept
     weights : of every pair, how many times as often its places come
 
     Raises
@@ -251,12 +251,12 @@ class Patches:
         return int(self._order[k])
 
 
-def _pack(pictures: Sequence[Samples], device: torch.device | str) -> Tensor:
-    """Put pictures one after the other: (C, samples) int16."""
-    channels = 1 if pictures[0].ndim == 2 else pictures[0].shape[2]
-    flat = np.empty((channels, sum(p.shape[0] * p.shape[1] for p in pictures)), np.int16)
+def _pack(images: Sequence[Samples], device: torch.device | str) -> Tensor:
+    """Put images one after the other: (C, samples) int16."""
+    channels = 1 if images[0].ndim == 2 else images[0].shape[2]
+    flat = np.empty((channels, sum(p.shape[0] * p.shape[1] for p in images)), np.int16)
     at = 0
-    for p in pictures:
+    for p in images:
         n = p.shape[0] * p.shape[1]
         flat[:, at : at + n] = np.rint(p.reshape(n, channels).T.clip(-1.99, 1.99) / _STEP)
         at += n

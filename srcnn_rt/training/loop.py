@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..architectures.srcnn import SRCNN
 from ..errors import ArgumentError, TrainingError
 from ..evaluation import metrics
-from ..evaluation.protocol import Degradation, list_pictures, shave
+from ..evaluation.protocol import Degradation, list_images, shave
 from ..models import spec
 from . import data
 from .data import Pair, Patches
@@ -47,7 +47,7 @@ class Status:
     part : 0 to 1
     loss : mean since the last status
     rate : learning rate
-    psnr : of the moving average on the validation pictures, dB; None between checkpoints
+    psnr : of the moving average on the validation images, dB; None between checkpoints
     crops_per_s : crops a second since the last status
     seconds, left : spent and to go
     """
@@ -92,7 +92,7 @@ def train(
 
     Raises
     ------
-    SourceMissingError, PictureError
+    SourceMissingError, ImageError
         Nothing to train on.
     OutputError
         The folder holds a run, or cannot be written.
@@ -112,7 +112,7 @@ def train(
     model = SRCNN(config.arch, channels, config.init, form=config.form)
     if config.start:
         model.load_state_dict(dict(starting_weights(config.start, model)))
-    loaded, held = _pictures(config, log)
+    loaded, held = _images(config, log)
     patches = Patches(
         loaded.pairs,
         config.patch,
@@ -125,7 +125,7 @@ def train(
         loaded.weights,
     )
     log(
-        f"{len(loaded.names)} pictures, {len(patches)} places for crops, {len(loaded.skipped)} skipped; "
+        f"{len(loaded.names)} images, {len(patches)} places for crops, {len(loaded.skipped)} skipped; "
         f"{len(held)} to validate; on {device}"
     )
     run = _Run(config, folder, model.to(device), device, held)
@@ -134,7 +134,7 @@ def train(
         run.restore()
     else:
         record: dict[str, Any] = {
-            "pictures": loaded.names,
+            "images": loaded.names,
             "skipped": loaded.skipped,
             "sha256": loaded.digest,
         }
@@ -365,12 +365,12 @@ def distance(out: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
 
 @torch.no_grad()
 def validate(model: nn.Module, pairs: list[Pair], border: int) -> float:
-    """Mean PSNR in dB of a network over pictures, in the field's protocol."""
+    """Mean PSNR in dB of a network over images, in the field's protocol."""
     scores = []
     parameter = next(model.parameters())
     for pair in pairs:
-        picture = pair.degraded[..., None] if pair.degraded.ndim == 2 else pair.degraded
-        x = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None].to(parameter)
+        image = pair.degraded[..., None] if pair.degraded.ndim == 2 else pair.degraded
+        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(parameter)
         shrink = model.shrink
         assert isinstance(shrink, int)
         out = model(data.mirror(x, shrink))[0].double().cpu().numpy().transpose(1, 2, 0)
@@ -406,13 +406,13 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def _pictures(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loaded, list[Pair]]:
+def _images(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loaded, list[Pair]]:
     """Prepare what to train on and what to validate on."""
     degradation = Degradation.parse(config.degrade)
-    paths = [p for folder in config.data for p in list_pictures(folder)]
+    paths = [p for folder in config.data for p in list_images(folder)]
     kept: list[Path] = []
     if config.validate:
-        kept = list_pictures(config.validate)
+        kept = list_images(config.validate)
     elif config.hold_out and len(set(paths)) >= 4 * config.hold_out:
         each = list(dict.fromkeys(paths))
         kept = each[:: math.ceil(len(each) / config.hold_out)]
@@ -421,7 +421,7 @@ def _pictures(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loa
     if not kept:
         return loaded, []
     least = 2 * max(1, config.scale) + 1
-    # One version a picture is enough to follow a run.
+    # One version an image is enough to follow a run.
     once = data.load(kept, config.scale, config.channels, degradation, least, config.seed + 1, log)
     step = len(once.pairs) // len(once.names)
     return loaded, once.pairs[::step]

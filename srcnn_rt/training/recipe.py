@@ -25,18 +25,18 @@ class TrainConfig:
 
     Attributes
     ----------
-    data : folders of training pictures, searched recursively; one that is given n times is seen n
+    data : folders of training images, searched recursively; one that is given n times is seen n
         times as often
     out : run folder, made by the run
     scale : 1 for restoration without enlargement
     arch, channels, form : see `SRCNN`
-    degrade : how an LR picture is made, see `protocol.Degradation`
+    degrade : how an LR image is made, see `protocol.Degradation`
     recipe : where the values below came from, for the record
     init : see `SRCNN`
     start : checkpoint whose weights to start from instead
     optimiser, rate : and its learning rate at the start
     decay : weight decay of the first layer, decoupled from the gradient (Loshchilov and Hutter, arXiv
-        1711.05101): what its filters hold in directions that no enlarged picture has is left over from the
+        1711.05101): what its filters hold in directions that no enlarged image has is left over from the
         start
     last_rate : learning rate of the last layer as a part of `rate`
     bias_rate : learning rate of biases as a part of their layer's; the authors' Caffe files have
@@ -55,8 +55,8 @@ class TrainConfig:
         where the processor or card computes in it
     device : ``"auto"``, ``"cpu"`` or ``"cuda"``
     threads : of torch; 0 is torch's own choice
-    validate : folder of pictures whose PSNR is logged; never trained on, never chosen by
-    hold_out : pictures of `data` kept for that where `validate` is empty
+    validate : folder of images whose PSNR is logged; never trained on, never chosen by
+    hold_out : images of `data` kept for that where `validate` is empty
     """
 
     data: tuple[str, ...]

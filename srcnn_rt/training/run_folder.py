@@ -85,17 +85,17 @@ class RunFolder:
         return dict(record)
 
     def go_on(self, config: TrainConfig, digest: str) -> None:
-        """Note a resumed run: the pictures must be the same, a changed length is kept.
+        """Note a resumed run: the images must be the same, a changed length is kept.
 
         Raises
         ------
         SourceMissingError, ModelError
         ArgumentError
-            If the pictures are others.
+            If the images are others.
         """
         record = self.read()
         if record["data"]["sha256"] != digest:
-            raise ArgumentError(f"{self.path}: other pictures than the run was started with")
+            raise ArgumentError(f"{self.path}: other images than the run was started with")
         if record["config"] != config:
             record["config"] = config.asdict()
             _replace(self._record, (json.dumps(record, indent=2) + "\n").encode())

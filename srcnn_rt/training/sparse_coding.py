@@ -1,7 +1,7 @@
 """Sparse coding, the method SRCNN reinterprets (paper §2.1, §3.2), and its linear parts as convolutions.
 
 Coupled dictionaries in the manner of Yang et al. (2010) and Zeyde et al. (2010): features of the
-bicubic-enlarged picture are coded sparsely in an LR dictionary, and the HR dictionary with the
+bicubic-enlarged image are coded sparsely in an LR dictionary, and the HR dictionary with the
 same code gives what bicubic lost; overlapping patches are averaged.
 
 The paper's reading of it: taking features of every patch, less its mean, and projecting them on the
@@ -25,12 +25,12 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import orthogonal_mp_gram
 
-from ..errors import ArgumentError, ModelError, OutputError, PictureError, SourceMissingError
-from ..evaluation.protocol import Degradation, Picture, imresize, modcrop, read_picture
+from ..errors import ArgumentError, ImageError, ModelError, OutputError, SourceMissingError
+from ..evaluation.protocol import Degradation, Image, imresize, modcrop, read_image
 
 Array = NDArray[np.float64]
 
-# Yang's features: first and second differences of the enlarged picture, along y and along x.
+# Yang's features: first and second differences of the enlarged image, along y and along x.
 _FIRST = (-1.0, 0.0, 1.0)
 _SECOND = (0.5, 0.0, -1.0, 0.0, 0.5)
 _FORMAT = "1"
@@ -63,7 +63,7 @@ def feature_kernels(patch: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class SparseCoder:
-    """Coupled dictionaries, learned on pictures.
+    """Coupled dictionaries, learned on images.
 
     Attributes
     ----------
@@ -122,7 +122,7 @@ class SparseCoder:
         return codes
 
     def upscale(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Upscale a luminance picture.
+        """Upscale a luminance image.
 
         Parameters
         ----------
@@ -136,8 +136,8 @@ class SparseCoder:
             raise ArgumentError(f"a dictionary takes luminance, (h, w), got {lr.shape}")
         return self.restore(imresize(lr.astype(np.float64), self.scale, down=False)).astype(np.float32)
 
-    def restore(self, enlarged: Picture) -> Picture:
-        """Add what bicubic lost to an enlarged picture; patches hang over its mirrored edges."""
+    def restore(self, enlarged: Image) -> Image:
+        """Add what bicubic lost to an enlarged image; patches hang over its mirrored edges."""
         around = self.patch - 1
         padded = np.pad(enlarged, around + self.reach, mode="symmetric")
         features = patch_features(padded, self.patch)
@@ -193,12 +193,12 @@ class SparseCoder:
         return cls(scale, patch, atoms, basis, lr, hr)
 
 
-def patch_features(picture: Picture, patch: int) -> Array:
-    """Features of every patch, directly: difference pictures, cut into patches, each less its mean.
+def patch_features(image: Image, patch: int) -> Array:
+    """Features of every patch, directly: difference images, cut into patches, each less its mean.
 
     Parameters
     ----------
-    picture : (H, W), with 2 pixels around the patches
+    image : (H, W), with 2 pixels around the patches
     patch : side
 
     Returns
@@ -207,7 +207,7 @@ def patch_features(picture: Picture, patch: int) -> Array:
     """
     maps = []
     for taps, vertical in ((_FIRST, True), (_FIRST, False), (_SECOND, True), (_SECOND, False)):
-        lines = picture if vertical else picture.T
+        lines = image if vertical else image.T
         half = len(taps) // 2
         inner = sum(tap * lines[2 + k - half : lines.shape[0] - 2 + k - half] for k, tap in enumerate(taps))
         assert not isinstance(inner, int)
@@ -244,14 +244,14 @@ def learn(
     seed: int = 0,
     log: Callable[[str], None] = lambda line: None,
 ) -> SparseCoder:
-    """Learn coupled dictionaries from pictures.
+    """Learn coupled dictionaries from images.
 
     The LR dictionary is scikit-learn's online dictionary learning (Mairal et al., 2009) on patches
     where something is; the HR one is then the least-squares answer to the same codes (Zeyde et al.).
 
     Parameters
     ----------
-    paths : pictures; damaged ones and those without a patch are skipped
+    paths : images; damaged ones and those without a patch are skipped
     scale : HR pixels an LR pixel
     patch : side of a patch, HR pixels
     dictionary : atoms in each dictionary
@@ -262,7 +262,7 @@ def learn(
 
     Raises
     ------
-    ArgumentError, PictureError
+    ArgumentError, ImageError
     """
     if min(patch, dictionary, atoms, components, samples) < 1 or atoms > dictionary:
         raise ArgumentError(
@@ -280,7 +280,7 @@ def learn(
     kept = values[::-1][: len(basis)].sum() / values.sum()
     projected = features @ basis.T
     log(f"{count} patches, {len(basis)} components with {kept:.1%} of the energy")
-    # Features of unit variance: the penalty then means the same for every scale and set of pictures.
+    # Features of unit variance: the penalty then means the same for every scale and set of images.
     unit = projected.std() or 1.0
     learner = MiniBatchDictionaryLearning(
         n_components=dictionary,
@@ -325,13 +325,13 @@ def _samples(
     rng: np.random.Generator,
     log: Callable[[str], None],
 ) -> tuple[Array, Array]:
-    """Features and lost detail of patches drawn from all pictures, flat ones left out."""
+    """Features and lost detail of patches drawn from all images, flat ones left out."""
     features, details = [], []
     each = -(-2 * samples // len(paths))
     for path in paths:
         try:
-            truth = modcrop(read_picture(path, "y"), scale)
-        except PictureError as error:
+            truth = modcrop(read_image(path, "y"), scale)
+        except ImageError as error:
             log(f"skipped: {error}")
             continue
         if min(truth.shape) < patch + 4:
@@ -346,7 +346,7 @@ def _samples(
         features.append(found.reshape(h * w, -1)[at])
         details.append(lost.reshape(h * w, -1)[at])
     if not features:
-        raise PictureError(f"none of {len(paths)} pictures can be used")
+        raise ImageError(f"none of {len(paths)} images can be used")
     x, y = np.concatenate(features), np.concatenate(details)
     # The half with more in it: flat patches teach nothing.
     strong = np.argsort(-(x**2).sum(axis=1), kind="stable")[:samples]

@@ -377,23 +377,23 @@ def real() -> None:
 def test_cuda_agrees_with_the_processor(
     real: None, rng: np.random.Generator, channels: int, dtype: str
 ) -> None:
-    picture = rng.random((300, 200, channels), np.float32)
+    image = rng.random((300, 200, channels), np.float32)
     if dtype != "float32":
-        picture = (picture * np.iinfo(dtype).max).astype(dtype)
+        image = (image * np.iinfo(dtype).max).astype(dtype)
     with Engine(provider="cuda", tile=128) as card, Engine(provider="cpu", tile=128) as cpu:
         assert card.provider == "cuda"
-        a, b = card.upscale(picture).astype(np.float64), cpu.upscale(picture).astype(np.float64)
+        a, b = card.upscale(image).astype(np.float64), cpu.upscale(image).astype(np.float64)
     limit = 1e-4 if dtype == "float32" else 1
     assert np.abs(a - b).max() <= limit
 
 
 @pytest.mark.gpu
-def test_no_node_of_the_picture_falls_back_to_the_processor(real: None) -> None:
+def test_no_node_of_the_image_falls_back_to_the_processor(real: None) -> None:
     """Engines refuse nothing here; ONNX Runtime would copy to the host and back without a word."""
     import torch
 
-    picture = torch.zeros(500, 400, 3, dtype=torch.uint8, device="cuda")
+    image = torch.zeros(500, 400, 3, dtype=torch.uint8, device="cuda")
     with Engine(provider="cuda") as engine:
-        made = engine.upscale(picture)
-    assert made.device == picture.device
+        made = engine.upscale(image)
+    assert made.device == image.device
     assert made.shape == (1000, 800, 3)

@@ -21,7 +21,7 @@ from srcnn_rt.backends.onnxruntime import create
 from srcnn_rt.errors import DeviceError, RangeError
 from srcnn_rt.image.info import Layout
 from srcnn_rt.models import prepare, spec
-from srcnn_rt.models.image_graph import picture_graph
+from srcnn_rt.models.image_graph import image_graph
 from srcnn_rt.models.low_precision import float16
 from srcnn_rt.models.optimize.node_builder import short
 from srcnn_rt.models.optimize.tensor_core_cost import widest
@@ -55,13 +55,13 @@ def agree(a: np.ndarray, b: np.ndarray) -> None:
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 5])
-def test_a_card_gives_the_processors_picture(
+def test_a_card_gives_the_processors_image(
     cards: list[HostCard], rng: np.random.Generator, channels: int, dtype: str, name: str
 ) -> None:
-    picture = drawn(rng, (70, 90, channels) if channels else (70, 90), dtype)
+    image = drawn(rng, (70, 90, channels) if channels else (70, 90), dtype)
     with Engine(name, "cuda", tile=32) as card, Engine(name, "cpu", tile=32) as cpu:
         assert (card.provider, cpu.provider) == ("cuda", "cpu")
-        agree(card.upscale(picture), cpu.upscale(picture))
+        agree(card.upscale(image), cpu.upscale(image))
     sent = {what for what, _ in cards[0].log}
     assert sent == {"send", "compute", "fetch", "wait"}
 
@@ -69,30 +69,30 @@ def test_a_card_gives_the_processors_picture(
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (129, 64)])
 @pytest.mark.parametrize("tile", [8, 37, 512])
 def test_sizes_and_tiles(cards: list[HostCard], rng: np.random.Generator, shape: Any, tile: int) -> None:
-    picture = drawn(rng, (*shape, 3), "uint8")
+    image = drawn(rng, (*shape, 3), "uint8")
     with Engine("bicubic-x3", "cuda", tile) as card, Engine("bicubic-x3", "cpu", tile) as cpu:
-        agree(card.upscale(picture), cpu.upscale(picture))
+        agree(card.upscale(image), cpu.upscale(image))
 
 
 def test_whole_numbers_are_the_same_bit_for_bit(
     cards: list[HostCard], rng: np.random.Generator, integer_model: Any
 ) -> None:
     path, _ = integer_model(2, (9, 1, 5))
-    picture = rng.integers(0, 4, (90, 70)).astype(np.float32)
+    image = rng.integers(0, 4, (90, 70)).astype(np.float32)
     with Engine(path, "cpu", 512, data_range="dtype") as cpu:
-        expected = cpu.upscale(picture)
+        expected = cpu.upscale(image)
     for tile in (16, 31, 64):
         with Engine(path, "cuda", tile, device=(0, 1), data_range="dtype") as card:
-            np.testing.assert_array_equal(card.upscale(picture), expected)
+            np.testing.assert_array_equal(card.upscale(image), expected)
 
 
 def test_lanes_overlap_and_are_kept(cards: list[HostCard], rng: np.random.Generator) -> None:
-    picture = drawn(rng, (400, 400, 3), "uint8")
+    image = drawn(rng, (400, 400, 3), "uint8")
     with Engine(provider="cuda", tile=64) as engine:
-        engine.upscale(picture)
+        engine.upscale(image)
         used = len(cards[0].options)
         assert used == 4  # sessions: three lanes, the first made to see whether CUDA runs; one for the check
-        engine.upscale(picture)
+        engine.upscale(image)
         assert len(cards[0].options) == used
     streams = {stream for what, stream in cards[0].log if what == "compute"}
     assert len(streams) >= 2
@@ -128,15 +128,15 @@ def test_nothing_is_taken_from_a_run_before(cards: list[HostCard], rng: np.rando
     """Half-full batches, other shapes: buffers hold what was there before."""
     with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
         for shape in [(200, 200, 3), (33, 70, 3), (200, 130, 3), (20, 20, 3)]:
-            picture = drawn(rng, shape, "uint8")
-            agree(card.upscale(picture), cpu.upscale(picture))
+            image = drawn(rng, shape, "uint8")
+            agree(card.upscale(image), cpu.upscale(image))
 
 
 def test_files_go_through_a_card(cards: list[HostCard], rng: np.random.Generator, tmp_path: Path) -> None:
     import tifffile
 
-    picture = drawn(rng, (300, 500, 3), "uint16")
-    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb")
+    image = drawn(rng, (300, 500, 3), "uint16")
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
     for provider in ("cuda", "cpu"):
         with Engine(provider=provider, tile=64) as engine:
             report = engine.upscale_file(tmp_path / "a.tif", tmp_path / f"{provider}.tif")
@@ -148,9 +148,9 @@ def test_files_go_through_a_card(cards: list[HostCard], rng: np.random.Generator
 
 
 def test_two_cards_share_the_work(cards: list[HostCard], rng: np.random.Generator) -> None:
-    picture = drawn(rng, (600, 600), "uint8")
+    image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device="0,1") as two, Engine(provider="cpu", tile=64) as cpu:
-        agree(two.upscale(picture), cpu.upscale(picture))
+        agree(two.upscale(image), cpu.upscale(image))
     assert cards[0].computed > 0
     assert cards[1].computed > 0
 
@@ -160,29 +160,29 @@ def test_a_card_that_breaks_gives_its_windows_back(
     cards: list[HostCard], rng: np.random.Generator, breaks: int
 ) -> None:
     cards[1].breaks = breaks
-    picture = drawn(rng, (600, 600), "uint8")
+    image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device=[0, 1]) as two, Engine(provider="cpu", tile=64) as cpu:
-        expected = cpu.upscale(picture)
-        agree(two.upscale(picture), expected)
+        expected = cpu.upscale(image)
+        agree(two.upscale(image), expected)
         before = cards[1].computed
-        agree(two.upscale(picture), expected)
+        agree(two.upscale(image), expected)
         assert cards[1].computed == before  # it is not asked again
 
 
 def test_when_all_cards_break_it_is_said(cards: list[HostCard], rng: np.random.Generator) -> None:
     cards[0].breaks = cards[1].breaks = 2
-    picture = drawn(rng, (600, 600), "uint8")
+    image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device=(0, 1)) as engine:
         for _ in range(2):
             with pytest.raises(DeviceError, match="unspecified launch failure"):
-                engine.upscale(picture)
+                engine.upscale(image)
 
 
-def test_a_card_that_broke_between_pictures_is_left_out(
+def test_a_card_that_broke_between_images_is_left_out(
     cards: list[HostCard], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It shows when buffers are asked for, before any window is computed."""
-    picture = drawn(rng, (600, 600), "uint8")
+    image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device=(0, 1)) as two, Engine(provider="cpu", tile=64) as cpu:
 
         def refuse(size: int) -> Any:
@@ -190,7 +190,7 @@ def test_a_card_that_broke_between_pictures_is_left_out(
 
         monkeypatch.setattr(cards[1], "memory", refuse)
         for _ in range(2):
-            agree(two.upscale(picture), cpu.upscale(picture))
+            agree(two.upscale(image), cpu.upscale(image))
         assert two._setup.networks[1].failed is not None  # type: ignore[union-attr]
 
 
@@ -199,8 +199,8 @@ def test_a_broken_card_leaves_a_file_that_can_be_gone_on_with(
 ) -> None:
     import tifffile
 
-    picture = drawn(rng, (900, 1500), "uint8")
-    tifffile.imwrite(tmp_path / "a.tif", picture)
+    image = drawn(rng, (900, 1500), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", image)
     cards[0].breaks = 12
     with Engine(provider="cuda", tile=64) as engine, pytest.raises(DeviceError):
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
@@ -208,7 +208,7 @@ def test_a_broken_card_leaves_a_file_that_can_be_gone_on_with(
     cards[0].breaks = float("inf")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", resume=True)
-        agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(picture))
+        agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(image))
 
 
 # Memory
@@ -228,9 +228,9 @@ def test_first_the_batch_then_the_window_halves(
 
     monkeypatch.setattr(renderer.WindowRenderer, "__init__", noted)
     cards[0].most = 60_000
-    picture = drawn(rng, (256, 256), "uint8")
+    image = drawn(rng, (256, 256), "uint8")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
-        agree(engine.upscale(picture), cpu.upscale(picture))
+        agree(engine.upscale(image), cpu.upscale(image))
     batches = [b for b, side in seen if side == 64]
     assert batches[0] > 1
     assert sorted(set(batches), reverse=True) == list(dict.fromkeys(batches))
@@ -270,16 +270,14 @@ def test_memory_that_fails_midway_keeps_what_is_done(
     monkeypatch.setattr(lanes.Lane, "compute", compute)
     import tifffile
 
-    picture = drawn(rng, (900, 1500), "uint8")
-    tifffile.imwrite(tmp_path / "a.tif", picture)
+    image = drawn(rng, (900, 1500), "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", image)
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
-        agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(picture))
+        agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(image))
 
 
-def test_what_another_picture_left_is_let_go_of_first(
-    cards: list[HostCard], rng: np.random.Generator
-) -> None:
+def test_what_another_image_left_is_let_go_of_first(cards: list[HostCard], rng: np.random.Generator) -> None:
     """Before anything is halved: windows stay as large as they were."""
     with Engine(provider="cuda", tile=64) as engine:
         engine.upscale(drawn(rng, (256, 256), "uint8"))
@@ -294,10 +292,10 @@ def test_runs_of_too_many_samples_are_halved(
 ) -> None:
     from srcnn_rt.backends.cuda import streams as lanes
 
-    picture = drawn(rng, (256, 256), "uint8")
+    image = drawn(rng, (256, 256), "uint8")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
         monkeypatch.setattr(lanes, "_LONGEST", 40 * 64 * 128 * 128)
-        agree(engine.upscale(picture), cpu.upscale(picture))
+        agree(engine.upscale(image), cpu.upscale(image))
 
 
 @pytest.mark.parametrize("name", ["srcnn-915-x2", "srcnn-955-x3", "srcnn-955-deblur-x1"])
@@ -317,11 +315,11 @@ def test_what_stays_in_float32_bears_tf32(layout: Layout, rng: np.random.Generat
     window = rng.integers(0, 65536, (1, 50, 50, layout.channels)).astype(np.uint16)
     results = {}
     for split in (False, True):
-        graph = picture_graph(spec.parse(ready.data), ready.spec, layout, window.dtype, split=split)
+        graph = image_graph(spec.parse(ready.data), ready.spec, layout, window.dtype, split=split)
         for rounded in (False, True):
             made = in_tf32(graph) if rounded else graph
             session = create(made.SerializeToString(), ["CPUExecutionProvider"], 1)
-            results[split, rounded] = session.run(None, {"picture": window})[0].astype(np.int64)
+            results[split, rounded] = session.run(None, {"image": window})[0].astype(np.int64)
     exact = results[False, False]
     assert np.abs(results[True, False] - exact).max() <= 1
     assert np.abs(results[True, True] - exact).max() <= 1
@@ -329,7 +327,7 @@ def test_what_stays_in_float32_bears_tf32(layout: Layout, rng: np.random.Generat
 
 
 def in_tf32(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with what the convolutions of the picture path multiply rounded to eleven bits."""
+    """Return the graph with what the convolutions of the image path multiply rounded to eleven bits."""
     made = onnx.ModelProto()
     made.CopyFrom(graph)
     large = numpy_helper.from_array(np.float32(2**13 + 1), "veltkamp")
@@ -381,11 +379,11 @@ def test_exact_is_checked(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
 def test_a_tensor_on_the_card_never_leaves_it(
     cards: list[HostCard], rng: np.random.Generator, shape: tuple[int, ...], dtype: str, name: str
 ) -> None:
-    picture = drawn(rng, shape, dtype)
+    image = drawn(rng, shape, dtype)
     with Engine(name, "cuda", tile=32) as card, Engine(name, "cpu", tile=32) as cpu:
-        made = card.upscale(torch.from_numpy(picture))
+        made = card.upscale(torch.from_numpy(image))
         assert isinstance(made, torch.Tensor)
-        agree(made.numpy(), cpu.upscale(picture))
+        agree(made.numpy(), cpu.upscale(image))
     assert {what for what, _ in cards[0].log} == {"send", "compute", "move", "wait"}  # send: places only
 
 
@@ -393,8 +391,8 @@ def test_a_range_of_a_tensor_on_the_card_is_not_passed_over(
     cards: list[HostCard], rng: np.random.Generator
 ) -> None:
     """Nothing is mapped there, so another range than the type's is refused, where it matters."""
-    picture = torch.from_numpy(drawn(rng, (50, 60), "float32"))
-    kelvins = 270 + 40 * picture
+    image = torch.from_numpy(drawn(rng, (50, 60), "float32"))
+    kelvins = 270 + 40 * image
     plain, paper = FORMS
     with Engine(paper, "cuda", tile=32) as card, Engine(paper, "cpu", tile=32) as cpu:
         with pytest.raises(
@@ -402,8 +400,8 @@ def test_a_range_of_a_tensor_on_the_card_is_not_passed_over(
         ):
             card.upscale(kelvins, data_range=(270, 310))
         for asked in ("auto", "dtype", (0, 1)):
-            made = card.upscale(picture, data_range=asked).numpy()
-            agree(made, cpu.upscale(picture.numpy(), data_range=asked))
+            made = card.upscale(image, data_range=asked).numpy()
+            agree(made, cpu.upscale(image.numpy(), data_range=asked))
         there = card.upscale(kelvins.numpy(), data_range=(270, 310))
         agree(there, cpu.upscale(kelvins.numpy(), data_range=(270, 310)))
     with Engine(plain, "cuda", tile=32) as card:
@@ -427,12 +425,12 @@ def test_a_tensor_uses_the_card_that_holds_it(cards: list[HostCard], rng: np.ran
 
 
 def test_a_tensor_in_host_memory(rng: np.random.Generator) -> None:
-    picture = drawn(rng, (50, 60, 3), "uint8")
+    image = drawn(rng, (50, 60, 3), "uint8")
     with Engine(provider="cpu") as engine:
-        made = engine.upscale(torch.from_numpy(picture))
+        made = engine.upscale(torch.from_numpy(image))
         assert isinstance(made, torch.Tensor)
-        np.testing.assert_array_equal(made.numpy(), engine.upscale(picture))
-        turned = torch.from_numpy(picture).permute(1, 0, 2)
+        np.testing.assert_array_equal(made.numpy(), engine.upscale(image))
+        turned = torch.from_numpy(image).permute(1, 0, 2)
         np.testing.assert_array_equal(engine.upscale(turned).numpy(), engine.upscale(turned.numpy()))
 
 
@@ -477,13 +475,13 @@ def test_bad_tensors_are_one_line(cards: list[HostCard]) -> None:
 )
 @settings(max_examples=80, deadline=None)
 def test_mirrored_places(size: Any, start: Any, window: Any) -> None:
-    picture = np.arange(size[0] * size[1]).reshape(size)
+    image = np.arange(size[0] * size[1]).reshape(size)
     rows, columns = (kernels.mirrored(s, w, n) for s, w, n in zip(start, window, size, strict=True))
     before = [max(0, -s) for s in start]
     after = [max(0, s + w - n) for s, w, n in zip(start, window, size, strict=True)]
-    padded = np.pad(picture, list(zip(before, after, strict=True)), mode="symmetric")
+    padded = np.pad(image, list(zip(before, after, strict=True)), mode="symmetric")
     expected = padded[tuple(np.s_[s + b : s + b + w] for s, b, w in zip(start, before, window, strict=True))]
-    np.testing.assert_array_equal(picture[rows[:, None], columns], expected)
+    np.testing.assert_array_equal(image[rows[:, None], columns], expected)
 
 
 @pytest.mark.parametrize(
@@ -517,11 +515,11 @@ def test_bad_memory_sizes(text: str) -> None:
 
 
 def test_fast_is_float16_on_a_card(cards: list[HostCard], rng: np.random.Generator) -> None:
-    picture = drawn(rng, (120, 130, 3), "uint8")
+    image = drawn(rng, (120, 130, 3), "uint8")
     for model in ("srcnn-915-x2", "srcnn-955-x2"):
         with Engine(model, "cuda", 64, precision="fast") as fast, Engine(model, "cpu", 64) as exact:
             assert fast.precision == "fast"
-            a, b = fast.upscale(picture).astype(int), exact.upscale(picture).astype(int)
+            a, b = fast.upscale(image).astype(int), exact.upscale(image).astype(int)
         assert np.abs(a - b).max() <= 2
         assert (a != b).mean() < 0.2
 
@@ -556,12 +554,12 @@ def test_tune_tries_graphs_lanes_and_tiles(
     with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as engine:
         found = engine.tune()
         best = found[-1]
-        picture = np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18
-        expected = engine.upscale(picture)
+        image = np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18
+        expected = engine.upscale(image)
     assert len({trial.variant for trial in found}) >= 5
     assert {trial.workers for trial in found} == {1, 2, 3, 4}
     assert len({trial.tile for trial in found}) == 3
     with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as again:
         setup = again._setup
         assert (setup.tile, setup.workers, setup.variant) == (best.tile, best.workers, best.variant)
-        np.testing.assert_array_equal(again.upscale(picture), expected)
+        np.testing.assert_array_equal(again.upscale(image), expected)

@@ -37,18 +37,18 @@ def results() -> Callable[..., np.ndarray]:
 
     @functools.cache
     def make(name: str, dtype: str, **options: object) -> np.ndarray:
-        picture = drawing(90, 110, 3)
+        image = drawing(90, 110, 3)
         if dtype == "float32" and spec.load(name)[1].channels == 1:
-            picture = picture[..., 0]
-        picture = picture.astype(np.float32) if dtype == "float32" else quantise(picture, np.uint8)
+            image = image[..., 0]
+        image = image.astype(np.float32) if dtype == "float32" else quantise(image, np.uint8)
         with Engine(name, **options) as e:
-            return e.upscale(picture)
+            return e.upscale(image)
 
     return make
 
 
 def codes_apart(a: np.ndarray, b: np.ndarray) -> tuple[int, float]:
-    """Return the largest difference of two pictures and the share of equal samples."""
+    """Return the largest difference of two images and the share of equal samples."""
     difference = np.abs(a.astype(int) - b.astype(int))
     return int(difference.max()), float((difference == 0).mean())
 
@@ -114,7 +114,7 @@ def test_a_copy_is_tried_out_in_fast(name: str, monkeypatch: pytest.MonkeyPatch)
 
 @needs_bfloat16
 def test_a_model_that_loses_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two large numbers whose difference is the picture: bfloat16 keeps nothing of it."""
+    """Two large numbers whose difference is the image: bfloat16 keeps nothing of it."""
     weights = {
         "a": np.full((2, 1, 1, 1), 40, np.float32),
         "d": np.array([1, -0.975], np.float32)[None, :, None, None],
@@ -142,9 +142,9 @@ def test_fast_is_right_in_every_unit(name: str) -> None:
     rng = np.random.default_rng(0)
     height = 1500 + 500 * np.sin(x / 40) * np.cos(y / 30) + rng.normal(0, 1, x.shape)
     with Engine(name, "cpu") as exact, Engine(name, precision="fast") as fast:
-        for picture in (height.astype(np.float32), np.rint(height).astype(np.uint16)):
-            a, b = exact.upscale(picture).astype(float), fast.upscale(picture).astype(float)
-            assert np.sqrt(np.mean((a - b) ** 2)) <= (0.02 if picture.dtype == np.float32 else 0.2)
+        for image in (height.astype(np.float32), np.rint(height).astype(np.uint16)):
+            a, b = exact.upscale(image).astype(float), fast.upscale(image).astype(float)
+            assert np.sqrt(np.mean((a - b) ** 2)) <= (0.02 if image.dtype == np.float32 else 0.2)
 
 
 @needs_bfloat16
@@ -163,9 +163,9 @@ def test_a_model_of_fixed_size_and_batch(tmp_path: Path) -> None:
     ]  # fmt: skip
     kinds = {"inputs": [value("lr", [2, 1, 40, 56])], "outputs": [value("hr", [2, 1, 40, 56])]}
     path = save(tmp_path / "m.onnx", nodes, weights, **kinds)
-    picture = drawing(77, 61, 1)[..., 0].astype(np.float32)
+    image = drawing(77, 61, 1)[..., 0].astype(np.float32)
     with Engine(path, "cpu", 16) as exact, Engine(path, precision="fast", tile=16) as fast:
-        assert np.abs(fast.upscale(picture) - exact.upscale(picture)).max() <= 2e-2
+        assert np.abs(fast.upscale(image) - exact.upscale(image)).max() <= 2e-2
 
 
 @needs_openvino
@@ -224,12 +224,12 @@ def test_a_processor_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch
 
 @needs_bfloat16
 def test_several_threads_at_once() -> None:
-    pictures = [drawing(40 + 7 * k, 90, 3, k).astype(np.float32) for k in range(6)]
+    images = [drawing(40 + 7 * k, 90, 3, k).astype(np.float32) for k in range(6)]
     with Engine(TEST_MODEL, precision="fast", tile=32) as e:
-        expected = [e.upscale(p) for p in pictures]
+        expected = [e.upscale(p) for p in images]
         with ThreadPoolExecutor(4) as pool:
             for _ in range(2):
-                for a, b in zip(pool.map(e.upscale, pictures), expected, strict=True):
+                for a, b in zip(pool.map(e.upscale, images), expected, strict=True):
                     assert np.array_equal(a, b)
 
 
@@ -252,21 +252,21 @@ def test_a_run_leaves_its_input_as_it_was() -> None:
 
 @needs_bfloat16
 def test_many_batches_that_are_not_full() -> None:
-    picture = drawing(300, 24, 1)[..., 0].astype(np.float32)
+    image = drawing(300, 24, 1)[..., 0].astype(np.float32)
     with Engine(TEST_MODEL, precision="fast", tile=8) as fast, Engine(TEST_MODEL, "cpu") as exact:
         for _ in range(12):
-            got = fast.upscale(picture)
-        assert np.abs(got - exact.upscale(picture)).max() <= 1e-2
+            got = fast.upscale(image)
+        assert np.abs(got - exact.upscale(image)).max() <= 1e-2
 
 
-def test_pictures_for_the_calibration() -> None:
+def test_images_for_the_calibration() -> None:
     a, b = drawn(96, 0), drawn(96, 1)
     assert np.array_equal(a, drawn(96, 0))
     assert not np.array_equal(a, b)
-    for picture in (a, b):
-        codes = picture * np.float32(255)
-        assert picture.dtype == np.float32
-        assert (picture.min(), picture.max()) >= (0, 0)
-        assert picture.max() <= 1
+    for image in (a, b):
+        codes = image * np.float32(255)
+        assert image.dtype == np.float32
+        assert (image.min(), image.max()) >= (0, 0)
+        assert image.max() <= 1
         assert np.abs(codes - np.rint(codes)).max() < 1e-4
-        assert np.corrcoef(picture[:, 1:].ravel(), picture[:, :-1].ravel())[0, 1] > 0.8
+        assert np.corrcoef(image[:, 1:].ravel(), image[:, :-1].ravel())[0, 1] > 0.8

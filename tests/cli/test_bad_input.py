@@ -15,7 +15,7 @@ import rasterio
 import tifffile
 from PIL import Image
 
-from srcnn_rt import Engine, OutputError, PictureError, SrcnnError
+from srcnn_rt import Engine, ImageError, OutputError, SrcnnError
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers import models
 from tests.helpers.reference import quantise
@@ -61,42 +61,42 @@ def test_a_missing_file(tmp_path: Path) -> None:
     fails(command(tmp_path, "upscale", "gone.tif"), "gone.tif: no such file")
 
 
-def test_a_folder_without_pictures(tmp_path: Path) -> None:
+def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    fails(command(tmp_path, "upscale", "empty"), "empty: no pictures in this folder")
+    fails(command(tmp_path, "upscale", "empty"), "empty: no images in this folder")
 
 
 @pytest.mark.parametrize(
     ("name", "data", "rule"),
     [
         ("a.tif", b"", "an empty file"),
-        ("a.png", b"hello, I am text", "not a picture of a known format"),
+        ("a.png", b"hello, I am text", "not an image of a known format"),
         ("a.tif", b"II*\0" + b"\xff" * 40, "damaged TIFF"),
         ("a.tif", b"II*\0", "damaged TIFF"),
         ("a.jpg", b"\xff\xd8\xff\xe0" + bytes(50), "JPEG"),
         ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(50), "PNG"),
         ("a.webp", b"RIFF\x20\0\0\0WEBPVP8 " + bytes(24), "damaged WebP"),
         ("a.bmp", b"BM" + bytes(80), "damaged BMP"),
-        ("a.gif", b"GIF89a" + bytes(50), "not a picture of a known format"),
+        ("a.gif", b"GIF89a" + bytes(50), "not an image of a known format"),
     ],
 )
-def test_not_a_picture(engine: Engine, tmp_path: Path, name: str, data: bytes, rule: str) -> None:
+def test_not_a_image(engine: Engine, tmp_path: Path, name: str, data: bytes, rule: str) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(PictureError, match=rule) as caught:
+    with pytest.raises(ImageError, match=rule) as caught:
         engine.upscale_file(tmp_path / name, tmp_path / "out.tif")
     assert str(caught.value).startswith(str(tmp_path / name))
     assert contents(tmp_path) == [name]
 
 
-def test_not_a_picture_on_the_command_line(tmp_path: Path) -> None:
+def test_not_a_image_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("hello")
-    fails(command(tmp_path, "upscale", "a.png"), "a.png: not a picture of a known format")
+    fails(command(tmp_path, "upscale", "a.png"), "a.png: not an image of a known format")
     assert contents(tmp_path) == ["a.png"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
-def test_a_truncated_picture_at_any_point(engine: Engine, tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_image_at_any_point(engine: Engine, tmp_path: Path, suffix: str) -> None:
     whole = tmp_path / f"whole{suffix}"
     Image.fromarray(RGB).save(whole, **({"compression": "tiff_lzw"} if suffix == ".tif" else {}))
     data = whole.read_bytes()
@@ -104,7 +104,7 @@ def test_a_truncated_picture_at_any_point(engine: Engine, tmp_path: Path, suffix
     cut_file = tmp_path / f"cut{suffix}"
     for cut in cuts:
         cut_file.write_bytes(data[:cut])
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             engine.upscale_file(cut_file, tmp_path / "out.tif")
         assert f"cut{suffix}" in str(caught.value)
     assert contents(tmp_path) == sorted([whole.name, cut_file.name])
@@ -120,7 +120,7 @@ def test_a_jpeg_cut_between_scans_is_truncated(
     data = (tmp_path / "a.jpg").read_bytes()
     for cut in range(len(data) // 4, len(data) - 1, 97):
         (tmp_path / "b.jpg").write_bytes(data[:cut])
-        with pytest.raises(PictureError, match="truncated JPEG"):
+        with pytest.raises(ImageError, match="truncated JPEG"):
             engine.upscale_file(tmp_path / "b.jpg", tmp_path / "out.png")
     engine.upscale_file(tmp_path / "a.jpg", tmp_path / "out.png")
 
@@ -139,19 +139,19 @@ def test_zero_size(engine: Engine, tmp_path: Path) -> None:
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[16:20] = bytes(4)  # the width in IHDR
     (tmp_path / "a.png").write_bytes(data)
-    with pytest.raises(PictureError, match="damaged PNG"):
+    with pytest.raises(ImageError, match="damaged PNG"):
         engine.upscale_file(tmp_path / "a.png", tmp_path / "b.png")
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb")
     with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
         file.pages[0].tags["ImageWidth"].overwrite(0)
-    with pytest.raises(PictureError, match=r"a\.tif"):
+    with pytest.raises(ImageError, match=r"a\.tif"):
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
 
 
 @pytest.mark.parametrize("dtype", ["int64", "uint64", "complex64", "complex128"])
 def test_an_unsupported_depth(tmp_path: Path, engine: Engine, dtype: str) -> None:
     write_raster(tmp_path / "a.tif", dtype)
-    with pytest.raises(PictureError, match=f"samples must be uint8, int8, .*, float64, got {dtype}"):
+    with pytest.raises(ImageError, match=f"samples must be uint8, int8, .*, float64, got {dtype}"):
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
     assert contents(tmp_path) == ["a.tif"]
 
@@ -164,7 +164,7 @@ def test_an_unsupported_depth_on_the_command_line(tmp_path: Path) -> None:
 def test_another_driver_behind_a_tiff_name(engine: Engine, tmp_path: Path) -> None:
     """A VRT could open any file or address; only TIFF by content is opened."""
     (tmp_path / "a.tif").write_text('<VRTDataset rasterXSize="9" rasterYSize="9"></VRTDataset>')
-    with pytest.raises(PictureError, match="not a picture of a known format"):
+    with pytest.raises(ImageError, match="not an image of a known format"):
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
 
 
@@ -249,8 +249,8 @@ def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
     fails(command(tmp_path, "upscale", "a.png"), "a_x2.png: exists already")
     assert (tmp_path / "a_x2.png").read_text() == "precious"
     assert command(tmp_path, "upscale", "a.png", "--overwrite").returncode == 0
-    with Image.open(tmp_path / "a_x2.png") as picture:
-        assert picture.size == (160, 120)
+    with Image.open(tmp_path / "a_x2.png") as image:
+        assert image.size == (160, 120)
 
 
 def test_an_old_result_survives_a_failed_overwrite(tmp_path: Path) -> None:

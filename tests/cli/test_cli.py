@@ -39,8 +39,8 @@ def save(*names: str) -> None:
 
 
 def size(name: str) -> tuple[int, int]:
-    with Image.open(name) as picture:
-        return picture.size
+    with Image.open(name) as image:
+        return image.size
 
 
 def names(folder: str = ".") -> list[str]:
@@ -103,7 +103,7 @@ def test_output_is_a_file_or_a_folder() -> None:
 
 def test_folders_and_patterns() -> None:
     save("in/a.png", "in/b.tif", "in/deep/c.png")
-    Path("in/notes.txt").write_text("no picture")
+    Path("in/notes.txt").write_text("no image")
     assert run("upscale", "in", "-o", "out").exit_code == 0
     assert names("out") == [MANIFEST, "a_x2.png", "b_x2.tif"]
     assert run("upscale", "in/**/*.png", "-o", "all").exit_code == 0
@@ -128,14 +128,14 @@ def test_a_name_with_brackets_is_a_name() -> None:
     assert "scan[1]_x2.png" in names()
 
 
-def test_one_bad_picture_does_not_stop_the_others() -> None:
+def test_one_bad_image_does_not_stop_the_others() -> None:
     save("a.png", "c.png")
-    Path("b.png").write_text("not a picture")
+    Path("b.png").write_text("not an image")
     result = run("upscale", "a.png", "b.png", "missing.png", "c.png", "no*.png", "--json")
     assert result.exit_code == 1
     assert names() == [MANIFEST, "a.png", "a_x2.png", "b.png", "c.png", "c_x2.png"]
     assert len(result.stderr.splitlines()) == 3
-    for name in ("b.png: not a picture", "missing.png: no such file", "no*.png: no file matches"):
+    for name in ("b.png: not an image", "missing.png: no such file", "no*.png: no file matches"):
         assert f"error: {name}" in result.stderr
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["source"] for line in lines if "error" not in line] == ["a.png", "c.png"]

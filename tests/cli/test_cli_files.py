@@ -53,7 +53,7 @@ def pixels(path: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("format_", ["tif", "png", "webp", "avif", "jxl", "bmp", "zarr"])
-def test_every_format_holds_the_same_picture(format_: str) -> None:
+def test_every_format_holds_the_same_image(format_: str) -> None:
     if format_ == "zarr":
         pytest.importorskip("zarr", reason="the extra zarr is not installed")
     result = run("a.png", "--format", format_)
@@ -85,7 +85,7 @@ def test_pages() -> None:
     assert run("m.tif", "--page", "2", "-o", "two.png").exit_code == 0
     assert np.asarray(Image.open("two.png")).shape == (40, 50)
     assert "m.tif: has 2 pages, so there is no page 3" in refused("m.tif", "--page", "3", "-o", "x.tif")
-    assert "x.png: holds one picture, got 2 pages" in refused("m.tif", "-o", "x.png")
+    assert "x.png: holds one image, got 2 pages" in refused("m.tif", "-o", "x.png")
     assert "x.tif: a Cloud-Optimised GeoTIFF holds one page" in refused("m.tif", "-o", "x.tif", "--cog")
 
 

@@ -92,7 +92,7 @@ def test_ms_ssim_is_its_definition() -> None:
     assert expected == pytest.approx(value, abs=1e-9)
 
 
-def test_small_pictures_have_no_ms_ssim_and_wrong_ones_no_measure() -> None:
+def test_small_images_have_no_ms_ssim_and_wrong_ones_no_measure() -> None:
     a, b = pair(175, 400)
     assert metrics.ms_ssim(a, b) is None
     with pytest.raises(ValueError, match="of one shape, at least 11 pixels"):

@@ -1,4 +1,4 @@
-"""The field's protocol: imresize, luminance, degradations, and which files are pictures."""
+"""The field's protocol: imresize, luminance, degradations, and which files are images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from srcnn_rt.errors import ArgumentError, PictureError, SourceMissingError
+from srcnn_rt.errors import ArgumentError, ImageError, SourceMissingError
 from srcnn_rt.evaluation import protocol
 from srcnn_rt.evaluation.protocol import Degradation
 from tests.conftest import drawing
@@ -19,22 +19,22 @@ from tests.helpers.reference import quantise
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_imresize_up_is_the_oracle(scale: int) -> None:
-    picture = drawing(13, 17, 1)[..., 0]
-    up = protocol.imresize(picture, scale, down=False)
-    assert np.abs(up - reference.bicubic(picture, scale)).max() < 1e-12
+    image = drawing(13, 17, 1)[..., 0]
+    up = protocol.imresize(image, scale, down=False)
+    assert np.abs(up - reference.bicubic(image, scale)).max() < 1e-12
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 1), (1, 7)])
-def test_imresize_mirrors_pictures_smaller_than_the_kernel(shape: tuple[int, int]) -> None:
-    picture = drawing(*shape, 1)[..., 0]
-    up = protocol.imresize(picture, 3, down=False)
-    assert np.abs(up - reference.bicubic(picture, 3)).max() < 1e-12
+def test_imresize_mirrors_images_smaller_than_the_kernel(shape: tuple[int, int]) -> None:
+    image = drawing(*shape, 1)[..., 0]
+    up = protocol.imresize(image, 3, down=False)
+    assert np.abs(up - reference.bicubic(image, 3)).max() < 1e-12
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_imresize_down_is_matlabs_antialiased_kernel(scale: int) -> None:
     """Direct sum over the widened, normalised kernel, edges mirrored."""
-    picture = drawing(6 * scale, 5 * scale, 1)[..., 0]
+    image = drawing(6 * scale, 5 * scale, 1)[..., 0]
 
     def shrink_axis(a: np.ndarray) -> np.ndarray:
         n = a.shape[0] // scale
@@ -47,74 +47,74 @@ def test_imresize_down_is_matlabs_antialiased_kernel(scale: int) -> None:
                 out[i] += weight / sum(weights) * a[reference.mirrored(k, a.shape[0])]
         return out
 
-    expected = shrink_axis(shrink_axis(picture).T).T
-    assert np.abs(protocol.imresize(picture, scale, down=True) - expected).max() < 1e-12
+    expected = shrink_axis(shrink_axis(image).T).T
+    assert np.abs(protocol.imresize(image, scale, down=True) - expected).max() < 1e-12
 
 
 def test_imresize_takes_colour_plane_by_plane() -> None:
-    picture = drawing(12, 18)
-    small = protocol.imresize(picture, 3, down=True)
+    image = drawing(12, 18)
+    small = protocol.imresize(image, 3, down=True)
     assert small.shape == (4, 6, 3)
     for c in range(3):
-        assert (small[..., c] == protocol.imresize(picture[..., c], 3, down=True)).all()
-    assert protocol.imresize(picture, 1, down=True) is picture
+        assert (small[..., c] == protocol.imresize(image[..., c], 3, down=True)).all()
+    assert protocol.imresize(image, 1, down=True) is image
 
 
 def test_modcrop_and_shave() -> None:
-    picture = drawing(13, 17)
-    assert protocol.modcrop(picture, 4).shape == (12, 16, 3)
-    assert (protocol.modcrop(picture, 4) == picture[:12, :16]).all()
-    assert (protocol.shave(picture, 3) == picture[3:-3, 3:-3]).all()
-    assert protocol.shave(picture, 0).shape == picture.shape
+    image = drawing(13, 17)
+    assert protocol.modcrop(image, 4).shape == (12, 16, 3)
+    assert (protocol.modcrop(image, 4) == image[:12, :16]).all()
+    assert (protocol.shave(image, 3) == image[3:-3, 3:-3]).all()
+    assert protocol.shave(image, 0).shape == image.shape
 
 
 def test_luminance_is_rounded_as_matlab_does(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8))  # blue, red
-    y = protocol.read_picture(tmp_path / "a.png", "y") * 255
+    y = protocol.read_image(tmp_path / "a.png", "y") * 255
     assert y.tolist() == [[round(16 + 24.966), round(16 + 65.481)]]
 
 
 def test_colour_comes_as_red_green_blue_and_16_bits_keep_theirs(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.array([[[1, 2, 60000]]], np.uint16))
-    rgb = protocol.read_picture(tmp_path / "a.png", "rgb") * 65535
+    rgb = protocol.read_image(tmp_path / "a.png", "rgb") * 65535
     assert np.rint(rgb).tolist() == [[[60000, 2, 1]]]
     cv2.imwrite(str(tmp_path / "g.png"), np.array([[7, 255]], np.uint8))
-    assert (protocol.read_picture(tmp_path / "g.png", "y") * 255).tolist() == [[7, 255]]
+    assert (protocol.read_image(tmp_path / "g.png", "y") * 255).tolist() == [[7, 255]]
 
 
 def test_an_opaque_alpha_is_dropped_and_another_refused(tmp_path: Path) -> None:
-    picture = quantise(drawing(5, 6, 4), np.uint8)
-    picture[..., 3] = 255
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
-    assert protocol.read_picture(tmp_path / "a.png", "rgb").shape == (5, 6, 3)
-    picture[2, 2, 3] = 254
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
-    with pytest.raises(PictureError, match=r"a\.png: is partly transparent"):
-        protocol.read_picture(tmp_path / "a.png", "rgb")
+    image = quantise(drawing(5, 6, 4), np.uint8)
+    image[..., 3] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    assert protocol.read_image(tmp_path / "a.png", "rgb").shape == (5, 6, 3)
+    image[2, 2, 3] = 254
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    with pytest.raises(ImageError, match=r"a\.png: is partly transparent"):
+        protocol.read_image(tmp_path / "a.png", "rgb")
 
 
-def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("text")
-    with pytest.raises(PictureError, match=r"a\.png: not a picture that OpenCV reads, or damaged"):
-        protocol.read_picture(tmp_path / "a.png", "y")
+    with pytest.raises(ImageError, match=r"a\.png: not an image that OpenCV reads, or damaged"):
+        protocol.read_image(tmp_path / "a.png", "y")
     cv2.imwrite(str(tmp_path / "g.png"), np.zeros((4, 4), np.uint8))
-    with pytest.raises(PictureError, match=r"g\.png: is gray, and three channels are wanted"):
-        protocol.read_picture(tmp_path / "g.png", "rgb")
+    with pytest.raises(ImageError, match=r"g\.png: is gray, and three channels are wanted"):
+        protocol.read_image(tmp_path / "g.png", "rgb")
     cv2.imwrite(str(tmp_path / "f.tif"), np.zeros((4, 4), np.float32))
-    with pytest.raises(PictureError, match="float32; 8 or 16 bits are wanted"):
-        protocol.read_picture(tmp_path / "f.tif", "y")
+    with pytest.raises(ImageError, match="float32; 8 or 16 bits are wanted"):
+        protocol.read_image(tmp_path / "f.tif", "y")
 
 
 def test_folders_are_searched_and_an_empty_one_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceMissingError, match="nowhere: no such folder"):
-        protocol.list_pictures(tmp_path / "nowhere")
+        protocol.list_images(tmp_path / "nowhere")
     (tmp_path / "sub").mkdir()
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(PictureError, match="no pictures in this folder"):
-        protocol.list_pictures(tmp_path)
+    with pytest.raises(ImageError, match="no images in this folder"):
+        protocol.list_images(tmp_path)
     for name in ("b.PNG", "sub/a.jpg", "a.bmp"):
         (tmp_path / name).write_bytes(b"")
-    found = [p.relative_to(tmp_path).as_posix() for p in protocol.list_pictures(tmp_path)]
+    found = [p.relative_to(tmp_path).as_posix() for p in protocol.list_images(tmp_path)]
     assert found == ["a.bmp", "b.PNG", "sub/a.jpg"]
 
 
@@ -156,7 +156,7 @@ def test_degradations_out_of_range_are_refused(text: str, rule: str) -> None:
 
 
 def test_blur_is_a_gaussian_with_mirrored_edges(rng: np.random.Generator) -> None:
-    picture = drawing(24, 20, 1)[..., 0]
+    image = drawing(24, 20, 1)[..., 0]
     taps = np.exp(-(np.arange(-9.0, 10) ** 2) / (2 * 1.6**2))
     taps /= taps.sum()
 
@@ -167,8 +167,8 @@ def test_blur_is_a_gaussian_with_mirrored_edges(rng: np.random.Generator) -> Non
         ]
         return np.array(rows)
 
-    expected = along(along(picture).T).T
-    got = Degradation(blur=1.6).apply(picture, 1, rng)
+    expected = along(along(image).T).T
+    got = Degradation(blur=1.6).apply(image, 1, rng)
     assert np.abs(got - expected).max() < 0.5 / 255 + 1e-5
     # What a file would hold: undoing a blur without rounding is another task.
     assert np.abs(got * 255 - np.rint(got * 255)).max() < 1e-9
@@ -189,18 +189,18 @@ def test_noise_has_its_strength_and_makes_whole_code_values(rng: np.random.Gener
 def test_jpeg_loses_more_at_lower_quality_and_keeps_colours_apart(
     channels: int, rng: np.random.Generator
 ) -> None:
-    picture = cv2.GaussianBlur(drawing(64, 64, channels), (5, 5), 2)
-    errors = [np.abs(Degradation(jpeg=q).apply(picture, 1, rng) - picture).mean() for q in (95, 50, 10)]
+    image = cv2.GaussianBlur(drawing(64, 64, channels), (5, 5), 2)
+    errors = [np.abs(Degradation(jpeg=q).apply(image, 1, rng) - image).mean() for q in (95, 50, 10)]
     assert errors[0] < 0.02 < 0.2
     assert errors[0] < errors[1] < errors[2]
 
 
 def test_degradations_combine_in_the_order_light_meets_them() -> None:
-    picture = drawing(48, 48, 1)[..., 0]
-    both = Degradation(blur=1.2, noise=5, jpeg=30).apply(picture, 2, np.random.default_rng(3))
+    image = drawing(48, 48, 1)[..., 0]
+    both = Degradation(blur=1.2, noise=5, jpeg=30).apply(image, 2, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     size = 2 * math.ceil(4.5 * 1.2) + 1
-    step = cv2.GaussianBlur(picture, (size, size), 1.2, borderType=cv2.BORDER_REFLECT)
+    step = cv2.GaussianBlur(image, (size, size), 1.2, borderType=cv2.BORDER_REFLECT)
     step = protocol.imresize(step, 2, down=True)
     step = Degradation(noise=5).apply(step, 1, rng)
     step = Degradation(jpeg=30).apply(step, 1, rng)

@@ -14,9 +14,9 @@ from click.testing import CliRunner, Result
 
 from srcnn_rt import Engine
 from srcnn_rt.cli import main
-from srcnn_rt.errors import ArgumentError, PictureError
+from srcnn_rt.errors import ArgumentError, ImageError
 from srcnn_rt.evaluation import metrics, runner, tables
-from srcnn_rt.evaluation.protocol import Degradation, imresize, list_pictures, modcrop, read_picture
+from srcnn_rt.evaluation.protocol import Degradation, imresize, list_images, modcrop, read_image
 from srcnn_rt.evaluation.runner import Method, Protocol, Score
 from srcnn_rt.models import spec
 from srcnn_rt.models.bundled import bundled
@@ -30,7 +30,7 @@ SET5 = Path(__file__).parents[3] / "shared" / "data" / "eval" / "set5"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("pictures")
+    made = tmp_path_factory.mktemp("images")
     for k in range(2):
         cv2.imwrite(str(made / f"{k}.png"), quantise(drawing(61 + k, 70, 3, k), np.uint8))
     cv2.imwrite(str(made / "gray.png"), quantise(drawing(60, 48, 1, 9)[..., 0], np.uint8))
@@ -45,8 +45,8 @@ def test_bicubic_is_measured_as_the_oracle_measures_it(folder: Path) -> None:
     protocol = Protocol(3)
     result = runner.evaluate(folder, runner.baselines(protocol), protocol)
     assert list(result.scores) == ["bicubic"]
-    for path in list_pictures(folder):
-        truth = modcrop(read_picture(path, "y"), 3)
+    for path in list_images(folder):
+        truth = modcrop(read_image(path, "y"), 3)
         up = reference.bicubic(imresize(truth, 3, down=True), 3)
         a, b = (np.rint(np.clip(p, 0, 1) * 255)[3:-3, 3:-3] for p in (up, truth))
         score = result.scores["bicubic"][path.stem]
@@ -70,12 +70,12 @@ def test_bicubic_lands_on_the_published_numbers(scale: int, psnr: float, ssim: f
 
 
 def test_a_perfect_method_is_perfect_and_the_border_is_shaved(folder: Path) -> None:
-    truths = iter([read_picture(p, "y") for p in list_pictures(folder)])
+    truths = iter([read_image(p, "y") for p in list_images(folder)])
 
     def wrong_at_the_border(_: np.ndarray) -> np.ndarray:
-        picture = modcrop(next(truths), 2).copy()
-        picture[:2] = picture[-2:] = picture[:, :2] = picture[:, -2:] = 0
-        return picture
+        image = modcrop(next(truths), 2).copy()
+        image[:2] = image[-2:] = image[:, :2] = image[:, -2:] = 0
+        return image
 
     result = runner.evaluate(folder, [Method("oracle", wrong_at_the_border)], Protocol(2))
     assert result.mean("oracle") == Score(math.inf, pytest.approx(1), None)
@@ -162,9 +162,9 @@ def test_what_cannot_be_measured_is_named_and_skipped(folder: Path, tmp_path: Pa
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((14, 40), np.uint8))
     lines: list[str] = []
     protocol = Protocol(2)
-    with pytest.raises(PictureError, match="none of 2 pictures can be used"):
+    with pytest.raises(ImageError, match="none of 2 images can be used"):
         runner.evaluate(tmp_path, runner.baselines(protocol), protocol, log=lines.append)
-    assert "bad.png: not a picture" in lines[0]
+    assert "bad.png: not an image" in lines[0]
     assert "small.png: 40 x 14 pixels, smaller than 15 x 15" in lines[1]
     twice = [Method("a", lambda x: x)] * 2
     with pytest.raises(ArgumentError, match="two models of one name"):
@@ -174,8 +174,8 @@ def test_what_cannot_be_measured_is_named_and_skipped(folder: Path, tmp_path: Pa
 def test_tables_hold_every_number(folder: Path) -> None:
     protocol = Protocol(2)
     result = runner.evaluate(folder, runner.baselines(protocol), protocol)
-    table = tables.per_picture(result).splitlines()
-    assert table[2:4] == ["| picture | bicubic |", "|---|---:|"]
+    table = tables.per_image(result).splitlines()
+    assert table[2:4] == ["| image | bicubic |", "|---|---:|"]
     score = result.scores["bicubic"]["1"]
     assert f"| 1 | {score.psnr:.2f} / {score.ssim:.4f} / – |" in table
     mean = result.mean("bicubic")
@@ -210,12 +210,10 @@ def test_eval_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     assert (row["scale"], row["degrade"], row["channels"]) == (2, "bicubic", "y")
     assert set(row["methods"]) == {"bicubic", TEST_MODEL}
     with Engine(TEST_MODEL, "cpu") as engine:
-        truth = modcrop(read_picture(folder / "0.png", "y"), 2)
+        truth = modcrop(read_image(folder / "0.png", "y"), 2)
         up = engine.upscale(imresize(truth, 2, down=True).astype(np.float32))
     codes = [metrics.codes(p.astype(np.float64))[2:-2, 2:-2] for p in (up, truth)]
-    assert row["methods"][TEST_MODEL]["pictures"]["0"]["psnr"] == pytest.approx(
-        metrics.psnr(*codes), abs=1e-3
-    )
+    assert row["methods"][TEST_MODEL]["images"]["0"]["psnr"] == pytest.approx(metrics.psnr(*codes), abs=1e-3)
 
 
 def test_eval_takes_bicubic_alone_all_bundled_models_and_several_folders(folder: Path) -> None:
@@ -230,7 +228,7 @@ def test_eval_refuses_what_makes_no_sense(folder: Path, tmp_path: Path) -> None:
     result = run("eval", "--data", tmp_path)
     assert (result.exit_code, result.stderr) == (
         1,
-        f"error: {tmp_path}: no pictures in this folder (.bmp, .jpg, .jpeg, .png, .tif, .tiff, .webp)\n",
+        f"error: {tmp_path}: no images in this folder (.bmp, .jpg, .jpeg, .png, .tif, .tiff, .webp)\n",
     )
     result = run("eval", "--data", folder, "--model", TEST_MODEL, "--scale", "3")
     assert "has scale 2, not --scale 3" in result.stderr

@@ -85,26 +85,26 @@ def test_the_system_has_a_folder_for_it(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_tuning_is_used_and_found_again_and_changes_no_sample() -> None:
-    picture = drawing(90, 77, 1)[..., 0].astype(np.float32)
+    image = drawing(90, 77, 1)[..., 0].astype(np.float32)
     with Engine(MODEL, "cpu", "auto", threads=2) as e:
-        before, first = e.upscale(picture), e.tile
+        before, first = e.upscale(image), e.tile
         seen: list[Trial] = []
         found = e.tune(seen.append)
         assert sorted(seen, key=lambda t: t.mpx_per_s) == found
         assert {(t.workers, t.threads) for t in found} == {(1, 2), (2, 1)}
         assert {t.tile for t in found} == {16, 32, first}
         assert e.tile == found[-1].tile
-        assert np.array_equal(e.upscale(picture), before)
+        assert np.array_equal(e.upscale(image), before)
     with Engine(MODEL, "cpu", "auto", threads=2) as again:
         assert again.tile == found[-1].tile
-        assert np.array_equal(again.upscale(picture), before)
+        assert np.array_equal(again.upscale(image), before)
     with Engine(MODEL, "cpu", "auto", threads=1) as other:
         assert other.tile == first
     with Engine(MODEL, "cpu", 24, threads=2) as asked:
         assert asked.tile == 24
 
 
-def test_a_large_picture_is_measured_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_large_image_is_measured_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engine, "TUNE_FROM", 4 * 50 * 60)
     tuned: list[int] = []
     real = Engine._tune
@@ -121,7 +121,7 @@ def test_a_large_picture_is_measured_for_once(monkeypatch: pytest.MonkeyPatch, t
     assert tuned == [1]
 
 
-def test_whole_pictures_have_no_tile() -> None:
+def test_whole_images_have_no_tile() -> None:
     with Engine(MODEL, "cpu", whole=True) as e, pytest.raises(ArgumentError, match="has no tile to be tuned"):
         e.tune()
 

@@ -19,8 +19,8 @@ def engine() -> Engine:
     return Engine(TEST_MODEL, "cpu", 16, threads=1)
 
 
-def picture(dtype: str, channels: int = 1) -> np.ndarray:
-    """A picture in a unit of its own: the middle of the type, or 300 to 1,800."""
+def make_image(dtype: str, channels: int = 1) -> np.ndarray:
+    """An image in a unit of its own: the middle of the type, or 300 to 1,800."""
     kind = np.dtype(dtype)
     plane = drawing(37, 41, channels)
     if kind.kind == "f":
@@ -34,7 +34,7 @@ def picture(dtype: str, channels: int = 1) -> np.ndarray:
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.parametrize("dtype", SAMPLE_TYPES)
 def test_every_way_gives_the_same(engine: Engine, tmp_path: Path, dtype: str) -> None:
-    image = picture(dtype)
+    image = make_image(dtype)
     expected = engine.upscale(image)
     assert expected.dtype == dtype
     for order in "<>":
@@ -60,7 +60,7 @@ def test_every_way_gives_the_same(engine: Engine, tmp_path: Path, dtype: str) ->
 @pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "float64"])
 def test_zarr_too(engine: Engine, tmp_path: Path, dtype: str) -> None:
     zarr = pytest.importorskip("zarr")
-    image = picture(dtype)
+    image = make_image(dtype)
     stored = zarr.create_array(tmp_path / "a.zarr", shape=image.shape, chunks=(16, 16), dtype=dtype)
     stored[...] = image
     engine.upscale_file(tmp_path / "a.zarr", tmp_path / "b.zarr")
@@ -70,7 +70,7 @@ def test_zarr_too(engine: Engine, tmp_path: Path, dtype: str) -> None:
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("dtype", ["int16", "uint32", "float32", "float64"])
 def test_colour_and_alpha_in_any_type(engine: Engine, dtype: str, channels: int) -> None:
-    image = picture(dtype, channels)
+    image = make_image(dtype, channels)
     top = 1 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
     if channels == 4:
         image[..., 3] = top

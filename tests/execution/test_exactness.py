@@ -32,12 +32,12 @@ def exact(path: Path, tile: int) -> Engine:
     return Engine(path, "cpu", tile, data_range="dtype")
 
 
-def oracle(picture: np.ndarray, scale: int, parts: dict) -> np.ndarray:
-    """Whole-picture float64 result of an integer model on (C, H, W) planes."""
+def oracle(image: np.ndarray, scale: int, parts: dict) -> np.ndarray:
+    """Whole-image float64 result of an integer model on (C, H, W) planes."""
     pad, shrink = parts["margin"], parts["shrink"]
     kernel = parts["kernel"].reshape(scale, scale, 5, 5)
     ups = []
-    for plane in picture:
+    for plane in image:
         mirrored = np.pad(plane.astype(np.float64), pad, mode="symmetric")
         h, w = mirrored.shape[0] - 4, mirrored.shape[1] - 4
         up = np.zeros((h * scale, w * scale))
@@ -62,31 +62,31 @@ def test_tiled_is_bitwise_whole_and_the_oracle(
     integer_model: Maker, shape: tuple[int, int], tile: int, scale: int, sizes: tuple[int, ...], seed: int
 ) -> None:
     path, parts = integer_model(scale, sizes)
-    picture = np.random.default_rng(seed).integers(0, 4, shape).astype(np.float32)
+    image = np.random.default_rng(seed).integers(0, 4, shape).astype(np.float32)
     with exact(path, tile) as tiled, exact(path, 512) as whole:
-        a, b = tiled.upscale(picture), whole.upscale(picture)
+        a, b = tiled.upscale(image), whole.upscale(image)
         assert tiled.margin == parts["margin"]
     assert np.abs(b).max() < 2**24
     assert (a == b).all()
-    assert (a == oracle(picture[None], scale, parts)[0]).all()
+    assert (a == oracle(image[None], scale, parts)[0]).all()
 
 
 @pytest.mark.parametrize("scale", [2, 3])
 def test_three_channels_are_bitwise_too(integer_model: Maker, scale: int, rng: np.random.Generator) -> None:
     path, parts = integer_model(scale, (9, 1, 5), 3)
-    picture = rng.integers(0, 3, (33, 50, 3)).astype(np.float32)
-    expected = oracle(picture.transpose(2, 0, 1), scale, parts).transpose(1, 2, 0)
+    image = rng.integers(0, 3, (33, 50, 3)).astype(np.float32)
+    expected = oracle(image.transpose(2, 0, 1), scale, parts).transpose(1, 2, 0)
     for tile in (8, 13, 32, 512):
         with exact(path, tile) as e:
-            assert (e.upscale(picture) == expected).all()
+            assert (e.upscale(image) == expected).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3), (7, 300)])
-def test_pictures_smaller_than_a_margin(integer_model: Maker, shape: tuple[int, int]) -> None:
+def test_images_smaller_than_a_margin(integer_model: Maker, shape: tuple[int, int]) -> None:
     path, parts = integer_model(3)
-    picture = np.arange(np.prod(shape)).reshape(shape).astype(np.float32) % 4
+    image = np.arange(np.prod(shape)).reshape(shape).astype(np.float32) % 4
     with exact(path, 16) as e:
-        assert (e.upscale(picture) == oracle(picture[None], 3, parts)[0]).all()
+        assert (e.upscale(image) == oracle(image[None], 3, parts)[0]).all()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -94,12 +94,12 @@ def test_pictures_smaller_than_a_margin(integer_model: Maker, shape: tuple[int, 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_the_promise_holds_for_trained_models(scale: int, channels: int, dtype: type, form: str) -> None:
-    picture = drawing(83, 101, channels)
-    picture = picture.astype(np.float32) if dtype is np.float32 else reference.quantise(picture, dtype)
+    image = drawing(83, 101, channels)
+    image = image.astype(np.float32) if dtype is np.float32 else reference.quantise(image, dtype)
     results = []
     for tile in (512, 37, 16):
         with Engine(f"srcnn-915-x{scale}{form}", "cpu", tile) as e:
-            results.append(e.upscale(picture))
+            results.append(e.upscale(image))
     for other in results[1:]:
         difference = np.abs(results[0].astype(np.float64) - other.astype(np.float64))
         if dtype is np.float32:
@@ -118,7 +118,7 @@ def test_trained_models_agree_with_the_oracle(scale: int, form: str) -> None:
     gray = drawing(23, 31, 1)[..., 0]
     with Engine(name, "cpu", 16) as e:
         got = e.upscale(gray.astype(np.float32))
-        assert np.abs(got - network.picture(gray[..., None])[..., 0]).max() < 2e-5
+        assert np.abs(got - network.image(gray[..., None])[..., 0]).max() < 2e-5
         rgb = drawing(23, 31, 3)
         expected = reference.upscale_rgb(rgb, network)
         assert np.abs(e.upscale(rgb.astype(np.float32)) - expected).max() < 2e-5
@@ -133,12 +133,12 @@ def test_trained_models_agree_with_the_oracle(scale: int, form: str) -> None:
 @pytest.mark.parametrize("channels", [2, 4])
 def test_alpha_and_the_colour_beside_it(channels: int, form: str) -> None:
     name = TEST_MODEL + form
-    picture = drawing(30, 26, channels)
-    picture[:12, :, -1] = 1.0
-    picture[22:, :, -1] = 0.0
-    expected = reference.upscale_with_alpha(picture, network_of(name), reach=5)
+    image = drawing(30, 26, channels)
+    image[:12, :, -1] = 1.0
+    image[22:, :, -1] = 0.0
+    expected = reference.upscale_with_alpha(image, network_of(name), reach=5)
     with Engine(name, "cpu", 16) as e:
-        got = e.upscale(picture.astype(np.float32))
+        got = e.upscale(image.astype(np.float32))
     assert np.abs(got[..., -1] - expected[..., -1]).max() < 1e-5
     solid = expected[..., -1] > 0.05  # below, a float32 rounding is divided by almost nothing
     assert np.abs(got[..., :-1] - expected[..., :-1])[solid].max() < 1e-4
@@ -148,11 +148,11 @@ def test_alpha_and_the_colour_beside_it(channels: int, form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("channels", [2, 4])
 def test_an_opaque_alpha_changes_nothing(channels: int, form: str) -> None:
-    picture = reference.quantise(drawing(60, 50, channels), np.uint8)
-    picture[..., -1] = 255
+    image = reference.quantise(drawing(60, 50, channels), np.uint8)
+    image[..., -1] = 255
     with Engine(TEST_MODEL + form, "cpu", 16) as e:
-        out = e.upscale(picture)
-        plain = e.upscale(np.ascontiguousarray(picture[..., :-1])).reshape(out[..., :-1].shape)
+        out = e.upscale(image)
+        plain = e.upscale(np.ascontiguousarray(image[..., :-1])).reshape(out[..., :-1].shape)
     assert (out[..., -1] == 255).all()
     assert (out[..., :-1] == plain).all()
 
@@ -164,34 +164,34 @@ def test_an_opaque_alpha_changes_nothing(channels: int, form: str) -> None:
 def test_a_cut_out_has_no_fringe(scale: int, softness: int, level: tuple[int, ...], form: str) -> None:
     """One colour behind a round mask, another under what is transparent: it stays that colour."""
     y, x = np.mgrid[:64, :64]
-    picture = np.zeros((64, 64, 4), np.uint8)
-    picture[..., 3] = np.clip((22 - np.hypot(y - 32, x - 32)) * softness + 128, 0, 255)
-    picture[..., :3] = np.where(picture[..., 3:] > 0, level, (0, 255, 0))
+    image = np.zeros((64, 64, 4), np.uint8)
+    image[..., 3] = np.clip((22 - np.hypot(y - 32, x - 32)) * softness + 128, 0, 255)
+    image[..., :3] = np.where(image[..., 3:] > 0, level, (0, 255, 0))
     with Engine(f"srcnn-915-x{scale}{form}", "cpu", 16) as e:
-        out = e.upscale(picture).astype(int)
+        out = e.upscale(image).astype(int)
     visible = out[..., 3] >= 16
     assert np.abs(out[..., :3][visible] - level).max() <= 3
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_bands_are_each_a_gray_picture(form: str) -> None:
-    picture = reference.quantise(drawing(40, 30, 6), np.uint16)
+def test_bands_are_each_a_gray_image(form: str) -> None:
+    image = reference.quantise(drawing(40, 30, 6), np.uint16)
     with Engine(TEST_MODEL + form, "cpu", 16) as e:
-        out = e.upscale(picture)
+        out = e.upscale(image)
         for k in range(6):
-            assert (out[..., k] == e.upscale(np.ascontiguousarray(picture[..., k]))).all()
-        as_bands = e.upscale(picture[..., :3], bands=True)
+            assert (out[..., k] == e.upscale(np.ascontiguousarray(image[..., k]))).all()
+        as_bands = e.upscale(image[..., :3], bands=True)
         assert (as_bands == out[..., :3]).all()
-        assert (e.upscale(picture[..., :3]) != as_bands).any()
+        assert (e.upscale(image[..., :3]) != as_bands).any()
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_flat_picture_stays_flat(form: str) -> None:
+def test_a_flat_image_stays_flat(form: str) -> None:
     """A bright border, a seam or a dark edge would show at once."""
     for level in (0, 17, 128, 255):
-        picture = np.full((50, 61, 3), level, np.uint8)
+        image = np.full((50, 61, 3), level, np.uint8)
         with Engine(TEST_MODEL + form, "cpu", 16) as e:
-            out = e.upscale(picture).astype(int)
+            out = e.upscale(image).astype(int)
         assert out.max() - out.min() <= (0 if form == "" else 1)
         assert abs(out.mean() - level) < (1e-9 if form == "" else 6)
 
@@ -199,7 +199,7 @@ def test_a_flat_picture_stays_flat(form: str) -> None:
 # --- mutants -----------------------------------------------------------------------------
 
 
-def mutant_result(monkeypatch: pytest.MonkeyPatch, path: Path, picture: np.ndarray, mutate: object) -> bool:
+def mutant_result(monkeypatch: pytest.MonkeyPatch, path: Path, image: np.ndarray, mutate: object) -> bool:
     """Return whether tiled and whole differ when `mutate` spoils extract's windows."""
     real = kernels.extract
 
@@ -208,10 +208,10 @@ def mutant_result(monkeypatch: pytest.MonkeyPatch, path: Path, picture: np.ndarr
         mutate(out)
 
     with exact(path, 512) as whole:
-        good = whole.upscale(picture)
+        good = whole.upscale(image)
     monkeypatch.setattr(kernels, "extract", spoiled)
     with exact(path, 16) as tiled:
-        return bool((tiled.upscale(picture) != good).any())
+        return bool((tiled.upscale(image) != good).any())
 
 
 def one_short_at(side: str) -> Callable[[np.ndarray], None]:
@@ -238,15 +238,15 @@ def test_a_margin_one_short_is_caught(
     monkeypatch: pytest.MonkeyPatch, integer_model: Maker, sizes: tuple[int, ...], scale: int, side: str
 ) -> None:
     path, _ = integer_model(scale, sizes)
-    picture = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
-    assert mutant_result(monkeypatch, path, picture, one_short_at(side))
+    image = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
+    assert mutant_result(monkeypatch, path, image, one_short_at(side))
 
 
 def test_a_margin_that_is_enough_is_not_caught(monkeypatch: pytest.MonkeyPatch, integer_model: Maker) -> None:
     """The mutant machinery itself is innocent."""
     path, _ = integer_model(2)
-    picture = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
-    assert not mutant_result(monkeypatch, path, picture, lambda out: None)
+    image = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
+    assert not mutant_result(monkeypatch, path, image, lambda out: None)
 
 
 @pytest.mark.parametrize("delta", [-1, 1])
@@ -258,9 +258,9 @@ def test_a_wrong_margin_in_the_spec_is_caught(
     from srcnn_rt import SrcnnError
 
     path, _ = integer_model(2)
-    picture = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
+    image = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
     with exact(path, 512) as whole:
-        good = whole.upscale(picture)
+        good = whole.upscale(image)
     real = prepare.prepare
 
     def wrong_margin(data: bytes, described: spec.ModelSpec) -> prepare.Program:
@@ -270,7 +270,7 @@ def test_a_wrong_margin_in_the_spec_is_caught(
     monkeypatch.setattr(prepare, "prepare", wrong_margin)
     with exact(path, 16) as wrong:
         try:
-            assert (wrong.upscale(picture) != good).any()
+            assert (wrong.upscale(image) != good).any()
         except SrcnnError as error:
             assert "ONNX Runtime failed on windows of shape" in str(error)  # another size comes out
 
@@ -280,8 +280,8 @@ def test_another_border_is_caught_by_the_oracle(
     monkeypatch: pytest.MonkeyPatch, integer_model: Maker, mode: str
 ) -> None:
     path, parts = integer_model(2)
-    picture = np.random.default_rng(3).integers(0, 4, (20, 20)).astype(np.float32)
-    expected = oracle(picture[None], 2, parts)[0]
+    image = np.random.default_rng(3).integers(0, 4, (20, 20)).astype(np.float32)
+    expected = oracle(image[None], 2, parts)[0]
 
     def other_border(part, batch, margin, out, **place):
         (tile,) = batch
@@ -291,7 +291,7 @@ def test_another_border_is_caught_by_the_oracle(
         out[0, 0] = np.pad(part[..., 0], pads, mode=mode)
 
     with exact(path, 512) as e:
-        assert (e.upscale(picture) == expected).all()
+        assert (e.upscale(image) == expected).all()
     monkeypatch.setattr(kernels, "extract", other_border)
     with exact(path, 512) as e:
-        assert (e.upscale(picture) != expected).any()
+        assert (e.upscale(image) != expected).any()

@@ -63,12 +63,12 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> type[Limited]:
 def test_windows_are_halved_where_memory_ends(
     memory: type[Limited], tmp_path: Path, most: int, workers: int
 ) -> None:
-    """From the first window on, and in the middle of a picture: the same picture, and nothing twice."""
+    """From the first window on, and in the middle of an image: the same image, and nothing twice."""
     source = tmp_path / "a.tif"
-    picture = quantise(drawing(150, 700, 1)[..., 0], np.uint8)
-    tifffile.imwrite(source, picture)
+    image = quantise(drawing(150, 700, 1)[..., 0], np.uint8)
+    tifffile.imwrite(source, image)
     with Engine(TEST_MODEL, "cpu", 64, threads=workers) as engine:
-        plain = engine.upscale(picture).astype(int)
+        plain = engine.upscale(image).astype(int)
         for start in (0, 1):
             noted: list[int] = []
 
@@ -168,7 +168,7 @@ def test_the_buffers_of_large_windows_are_let_go(
 
 
 def test_a_model_of_unbounded_reach_is_not_cut(memory: type[Limited], tmp_path: Path) -> None:
-    """It has no margin, so its smaller windows would be another picture."""
+    """It has no margin, so its smaller windows would be another image."""
     nodes = [
         helper.make_node("ReduceMean", ["lr"], ["mean"], axes=[2, 3], keepdims=1),
         helper.make_node("Sub", ["lr", "mean"], ["hr"]),
@@ -197,7 +197,7 @@ def test_a_long_window_ends_when_it_is_interrupted(provider: str, tmp_path: Path
         nodes.append(helper.make_node("Conv", [f"c{k}", "w"], [f"c{k + 1}"], f"conv{k}", pads=[1, 1, 1, 1]))
     nodes.append(helper.make_node("Conv", ["c400", "last"], ["hr"]))
     path = models.save(tmp_path / "deep.onnx", nodes, weights)
-    picture = np.zeros((700, 700), np.uint8)
+    image = np.zeros((700, 700), np.uint8)
     with Engine(path, provider, whole=True, threads=1) as engine:
         run, done = host_renderer.Renderer.render, []
 
@@ -212,21 +212,21 @@ def test_a_long_window_ends_when_it_is_interrupted(provider: str, tmp_path: Path
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(host_renderer.Renderer, "render", counted)
-            engine.upscale(picture)
+            engine.upscale(image)
         assert len(done) == 1
         assert "whole" not in done
-        engine.upscale(picture[:20, :20])  # it can be used again
+        engine.upscale(image[:20, :20])  # it can be used again
 
 
 def test_heavy_models_have_small_chunks(tmp_path: Path) -> None:
     """So that two chunks are less than a minute of work."""
     from dataclasses import replace
 
-    from srcnn_rt.image.info import Layout, PictureInfo
+    from srcnn_rt.image.info import ImageInfo, Layout
     from srcnn_rt.io import ArraySource  # noqa: F401
     from srcnn_rt.io.in_memory import ArraySink
 
-    info = PictureInfo((8000, 8000), Layout.of(1), np.dtype(np.uint8))
+    info = ImageInfo((8000, 8000), Layout.of(1), np.dtype(np.uint8))
     with Engine(TEST_MODEL, "cpu", 256, threads=2) as engine:
         sink = ArraySink(info)
         sink.max_bytes, sink.block = 2 * 2**20, (512, 512)

@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import ArgumentError, Engine, PictureError, RangeError
+from srcnn_rt import ArgumentError, Engine, ImageError, RangeError
 from srcnn_rt.cli import main
-from srcnn_rt.execution.normalization import DataRange, Values, for_picture
-from srcnn_rt.image.info import SAMPLE_TYPES, Layout, PictureInfo
+from srcnn_rt.execution.normalization import DataRange, Values, for_image
+from srcnn_rt.image.info import SAMPLE_TYPES, ImageInfo, Layout
 from srcnn_rt.io import ArraySink, ArraySource
 from srcnn_rt.models import spec
 from srcnn_rt.models.bundled import bundled
@@ -29,16 +29,16 @@ DEEP = [name for name in SAMPLE_TYPES if not name.startswith("float") and np.dty
 
 
 def mapped(
-    picture: np.ndarray,
+    image: np.ndarray,
     model: str = PAPER,
     asked: object = "auto",
     *,
     layout: Layout | None = None,
     **info: object,
 ) -> Values:
-    picture = picture[..., None] if picture.ndim == 2 else picture
-    found = PictureInfo(picture.shape[:2], layout or Layout.of(picture.shape[2]), picture.dtype, **info)
-    return for_picture(ArraySource(picture, found), spec.load(model)[1], DataRange.of(asked))
+    image = image[..., None] if image.ndim == 2 else image
+    found = ImageInfo(image.shape[:2], layout or Layout.of(image.shape[2]), image.dtype, **info)
+    return for_image(ArraySource(image, found), spec.load(model)[1], DataRange.of(asked))
 
 
 # How a range is asked for.
@@ -79,18 +79,18 @@ def test_what_is_no_range_is_refused(asked: object) -> None:
 # What "auto" refuses.
 
 
-def refused(picture: np.ndarray, **info: object) -> None:
+def refused(image: np.ndarray, **info: object) -> None:
     """The message says what to do, and what it names is there."""
     with pytest.raises(RangeError) as caught:
-        mapped(picture, **info)
-    assert isinstance(caught.value, PictureError)
+        mapped(image, **info)
+    assert isinstance(caught.value, ImageError)
     text = str(caught.value)
     assert "--data-range LOW..HIGH" in text
     (name,) = [word for word in text.split() if word in bundled()]
     assert spec.load(name)[1].equivariant
-    assert mapped(picture, name, **info).dtype == picture.dtype
+    assert mapped(image, name, **info).dtype == image.dtype
     for asked in ("dtype", "0..12345"):
-        assert mapped(picture, asked=asked, **info).dtype == picture.dtype
+        assert mapped(image, asked=asked, **info).dtype == image.dtype
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -104,53 +104,53 @@ def test_floats_far_outside_are_refused(dtype: str, low: float, high: float) -> 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (0.1, 0.4), (-0.2, 1.4), (0, 1e-3), (0.5, 0.5 + 2**-9)])
 def test_floats_about_0_to_1_are_taken_for_that(dtype: str, low: float, high: float) -> None:
-    picture = (low + (high - low) * drawing(40, 50)).astype(dtype)
-    found = mapped(picture)
+    image = (low + (high - low) * drawing(40, 50)).astype(dtype)
+    found = mapped(image)
     assert (found.gain == 1).all()
     assert (found.offset == 0).all()
-    assert np.array_equal(found.encode(picture), picture.astype(np.float32))
+    assert np.array_equal(found.encode(image), image.astype(np.float32))
 
 
 def test_single_samples_do_not_decide(rng: np.random.Generator) -> None:
-    picture = drawing(100, 100, 1).astype(np.float32)
-    picture[3, 3], picture[50, 50] = 40, -40
-    assert mapped(picture).native
-    picture[: len(picture) // 8] += 3
-    refused(picture)
+    image = drawing(100, 100, 1).astype(np.float32)
+    image[3, 3], image[50, 50] = 40, -40
+    assert mapped(image).native
+    image[: len(image) // 8] += 3
+    refused(image)
 
 
 @pytest.mark.parametrize("dtype", DEEP)
 def test_integers_that_fill_little_are_refused(dtype: str) -> None:
     top = np.iinfo(dtype).max
     for share, wrong in ((1, False), (1 / 12, False), (1 / 20, True), (1e-3, True)):
-        picture = np.rint(drawing(40, 50, 1) * top * share)
-        picture[0, 0], picture[0, 1] = 0, np.floor(top * share)
+        image = np.rint(drawing(40, 50, 1) * top * share)
+        image[0, 0], image[0, 1] = 0, np.floor(top * share)
         if wrong:
-            refused(picture.astype(dtype))
+            refused(image.astype(dtype))
         else:
-            assert mapped(picture.astype(dtype)).top == top
+            assert mapped(image.astype(dtype)).top == top
 
 
 @pytest.mark.parametrize("dtype", [name for name in DEEP if name.startswith("int")] + ["int8"])
 def test_negative_integers_are_refused_where_black_is_0(dtype: str) -> None:
-    picture = np.rint((drawing(40, 50, 1) - 0.5) * np.iinfo(dtype).max).astype(dtype)
+    image = np.rint((drawing(40, 50, 1) - 0.5) * np.iinfo(dtype).max).astype(dtype)
     if dtype == "int8":  # eight bits are used up anyway
-        assert mapped(picture).dtype == np.int8
+        assert mapped(image).dtype == np.int8
     else:
-        refused(picture)
+        refused(image)
 
 
 @pytest.mark.parametrize("dtype", SAMPLE_TYPES)
 @pytest.mark.parametrize("value", [0, 7, 100])
-def test_blank_pictures_pass(dtype: str, value: int) -> None:
-    picture = np.full((30, 40, 3), value, dtype)
+def test_blank_images_pass(dtype: str, value: int) -> None:
+    image = np.full((30, 40, 3), value, dtype)
     for model in (PAPER, TEST_MODEL):
-        assert mapped(picture, model).dtype == np.dtype(dtype)
+        assert mapped(image, model).dtype == np.dtype(dtype)
         with Engine(model, "cpu") as engine:
-            made = engine.upscale(picture)
-        assert made.dtype == picture.dtype
+            made = engine.upscale(image)
+        assert made.dtype == image.dtype
         if model == TEST_MODEL:
-            assert (made == picture[0, 0]).all()
+            assert (made == image[0, 0]).all()
         else:  # what float32 leaves of the range
             white = 1 if made.dtype.kind == "f" else np.iinfo(dtype).max
             assert np.ptp(made.astype(float)) <= 1e-6 * white * max(1, value)
@@ -158,16 +158,16 @@ def test_blank_pictures_pass(dtype: str, value: int) -> None:
 
 def test_a_declared_top_is_white() -> None:
     """Twelve bits in sixteen: neither refused nor dark, and nothing above it comes out."""
-    picture = np.rint(drawing(40, 50, 1) * 4095).astype(np.uint16)
-    picture[:2] = 4095
-    refused(picture)
-    found = mapped(picture, top=4095)
+    image = np.rint(drawing(40, 50, 1) * 4095).astype(np.uint16)
+    image[:2] = 4095
+    refused(image)
+    found = mapped(image, top=4095)
     assert found.top == 4095
-    assert np.allclose(found.encode(picture), picture / 4095, atol=1e-7)
-    dim = mapped(picture // 100, top=4095)  # is believed
+    assert np.allclose(found.encode(image), image / 4095, atol=1e-7)
+    dim = mapped(image // 100, top=4095)  # is believed
     assert np.array_equal(dim.gain, found.gain)
     for model in (PAPER, TEST_MODEL):
-        made = mapped(picture, model, top=4095)
+        made = mapped(image, model, top=4095)
         out = np.full((2, 3, 1), 4000, made.info.dtype)
         out[0] = made.encode(np.full((1, 1, 1), 4095, np.uint16)) * (
             1.5 if made.info.dtype == np.float32 else 1
@@ -183,12 +183,12 @@ def test_a_declared_top_is_white() -> None:
 
 
 def test_what_is_no_data_is_not_looked_at() -> None:
-    picture = drawing(60, 70, 1).astype(np.float32)
-    picture[10:50, 5:60] = -9999
-    refused(picture)
-    assert mapped(picture, nodata=-9999.0).info.dtype == np.float32
-    picture[picture == -9999] = np.nan
-    assert mapped(picture).native
+    image = drawing(60, 70, 1).astype(np.float32)
+    image[10:50, 5:60] = -9999
+    refused(image)
+    assert mapped(image, nodata=-9999.0).info.dtype == np.float32
+    image[image == -9999] = np.nan
+    assert mapped(image).native
     gone = np.full((9, 9, 1), np.nan, np.float32)
     assert mapped(gone).native
     assert (mapped(gone, TEST_MODEL).offset == 0).all()
@@ -199,15 +199,15 @@ def test_what_is_no_data_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize("by_rows", [False, True])
-def test_large_pictures_are_looked_at_all_over(by_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_looked_at_all_over(by_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ArraySource, "by_rows", by_rows, raising=False)
     for shape in ((900, 1100), (200, 1100), (70, 90), (40, 30)):
-        picture = np.full((*shape, 1), 0.5, np.float32)
-        picture[:8, :8] = 0.25
-        assert mapped(picture).native
+        image = np.full((*shape, 1), 0.5, np.float32)
+        image[:8, :8] = 0.25
+        assert mapped(image).native
         h, w = (n // 5 for n in shape)
         for corner in (np.s_[: 2 * h, : 2 * w], np.s_[-h:, :], np.s_[:, -w:]):
-            wrong = picture.copy()
+            wrong = image.copy()
             wrong[corner] = 300
             with pytest.raises(RangeError):
                 mapped(wrong)
@@ -218,19 +218,19 @@ def test_large_pictures_are_looked_at_all_over(by_rows: bool, monkeypatch: pytes
 
 def test_who_needs_no_map_has_none() -> None:
     for dtype in (np.uint8, np.uint16):
-        picture = (drawing(20, 20) * np.iinfo(dtype).max).astype(dtype)
+        image = (drawing(20, 20) * np.iinfo(dtype).max).astype(dtype)
         for model in (PAPER, TEST_MODEL):
-            found = mapped(picture, model)
+            found = mapped(image, model)
             assert found.native
-            assert found.encode(picture) is picture
+            assert found.encode(image) is image
 
 
 def test_bands_have_an_offset_each_and_colours_one() -> None:
-    picture = drawing(30, 30, 3) + np.array([0.0, 1000.0, -500.0])
-    bands = mapped(picture, TEST_MODEL, layout=Layout.of(3, bands=True)).offset
+    image = drawing(30, 30, 3) + np.array([0.0, 1000.0, -500.0])
+    bands = mapped(image, TEST_MODEL, layout=Layout.of(3, bands=True)).offset
     assert (np.abs(bands - [0.5, 1000.5, -499.5]) <= 0.5).all()
-    assert all(bands[c] in picture[..., c] for c in range(3))
-    assert len(set(mapped(picture, TEST_MODEL).offset)) == 1
+    assert all(bands[c] in image[..., c] for c in range(3))
+    assert len(set(mapped(image, TEST_MODEL).offset)) == 1
 
 
 @settings(max_examples=150, deadline=None)
@@ -239,22 +239,22 @@ def test_bands_have_an_offset_each_and_colours_one() -> None:
     channels=st.integers(1, 4), power=st.integers(-8, 30), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_there_and_back(dtype: str, model: str, channels: int, power: int, seed: int) -> None:
-    """To what float32 holds of the distance from the picture's own middle."""
+    """To what float32 holds of the distance from the image's own middle."""
     kind, rng = np.dtype(dtype), np.random.default_rng(seed)
     if kind.kind == "f":
         values = rng.normal(0, 1, (9, 11, channels)) * 2.0 ** min(power, 10 if kind.itemsize == 2 else 99)
     else:
         values = rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, (9, 11, channels), endpoint=True)
-    picture = values.astype(kind)
-    found = mapped(picture, model, "dtype")
+    image = values.astype(kind)
+    found = mapped(image, model, "dtype")
     assert found.dtype == kind
     assert kernels.white(found.info.dtype) in (1, 255, 65535)
-    fed = found.encode(picture)
+    fed = found.encode(image)
     assert fed.dtype == found.info.dtype
-    back = np.empty_like(picture)
+    back = np.empty_like(image)
     found.decode(fed.copy(), back)
-    apart = np.abs(back.astype(np.float64) - picture)
-    most = np.abs(picture.astype(np.float64)).max() + 1
+    apart = np.abs(back.astype(np.float64) - image)
+    most = np.abs(image.astype(np.float64)).max() + 1
     if kind.kind == "f":
         assert apart.max() <= most * max(2.0**-22, float(np.finfo(kind).eps))
     else:
@@ -264,18 +264,18 @@ def test_there_and_back(dtype: str, model: str, channels: int, power: int, seed:
 @pytest.mark.parametrize("scale", [1.0, 2.0**-90, 2.0**90, 2.0**-130])
 def test_powers_of_two_bring_any_unit_to_1(scale: float) -> None:
     """So that nothing overflows or vanishes in the fewest bits that a network computes with."""
-    picture = (drawing(30, 31, 1) * scale).astype(np.float32)
-    found = mapped(picture, TEST_MODEL)
+    image = (drawing(30, 31, 1) * scale).astype(np.float32)
+    found = mapped(image, TEST_MODEL)
     assert math.frexp(found.gain[0])[0] == 0.5
-    fed = found.encode(picture)
+    fed = found.encode(image)
     assert 2.0**-12 <= np.abs(fed).max() <= 1
-    back = np.empty_like(picture)
+    back = np.empty_like(image)
     found.decode(fed, back)
-    assert np.allclose(back, picture, rtol=0, atol=2.0**-23 * np.abs(picture).max())
+    assert np.allclose(back, image, rtol=0, atol=2.0**-23 * np.abs(image).max())
 
 
 def test_results_are_rounded_and_clipped_to_the_type() -> None:
-    info = PictureInfo((1, 6), Layout("gray", 1), np.dtype(np.float32))
+    info = ImageInfo((1, 6), Layout("gray", 1), np.dtype(np.float32))
     plain = Values(info, np.dtype(np.int16), np.ones(1), np.zeros(1), 32767.0)
     block = np.array([1.5, 2.5, -0.5, 1e9, -1e9, np.nan], np.float32).reshape(1, 6, 1)
     out = np.empty((1, 6, 1), np.int16)
@@ -289,20 +289,20 @@ def test_results_are_rounded_and_clipped_to_the_type() -> None:
 
 
 def test_a_range_of_a_call_is_that_calls() -> None:
-    picture = (270 + 40 * drawing(30, 40, 1)[..., 0]).astype(np.float32)
-    unit = ((picture - 270) / 40).astype(np.float32)
+    image = (270 + 40 * drawing(30, 40, 1)[..., 0]).astype(np.float32)
+    unit = ((image - 270) / 40).astype(np.float32)
     with Engine(PAPER, "cpu", 16, data_range=(270, 310)) as engine, Engine(PAPER, "cpu", 16) as other:
         expected = other.upscale(unit) * 40 + 270
-        for made in (engine.upscale(picture), other.upscale(picture, data_range="270..310")):
+        for made in (engine.upscale(image), other.upscale(image, data_range="270..310")):
             assert np.abs(made - expected).max() < 1e-3
         with pytest.raises(RangeError, match="--data-range"):
-            other.upscale(picture)
+            other.upscale(image)
         with pytest.raises(RangeError):
-            engine.upscale(picture, data_range="auto")
+            engine.upscale(image, data_range="auto")
     # Nobody who needs no range is asked for one, and an equivariant model gives what it gives.
     with Engine(TEST_MODEL, "cpu", 16) as engine:
-        made = engine.upscale(picture)
-        assert np.array_equal(engine.upscale(picture, data_range="0..7"), made)
+        made = engine.upscale(image)
+        assert np.array_equal(engine.upscale(image, data_range="0..7"), made)
 
 
 def test_ranges_on_the_command_line(tmp_path: Path) -> None:
@@ -312,8 +312,8 @@ def test_ranges_on_the_command_line(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, list(words))
         return result.exit_code, result.output
 
-    picture = (270 + 40 * drawing(20, 30, 1)[..., 0]).astype(np.float32)
-    tifffile.imwrite(tmp_path / "a.tif", picture)
+    image = (270 + 40 * drawing(20, 30, 1)[..., 0]).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", image)
     code, text = run("--model", PAPER)
     assert code == 1
     assert "a.tif" in text
@@ -322,7 +322,7 @@ def test_ranges_on_the_command_line(tmp_path: Path) -> None:
     for words in (("--model", PAPER, "--data-range", "270..310"), ("--model", TEST_MODEL), ()):
         code, text = run(*words)
         assert code == 0, text
-        assert np.abs(tifffile.imread(tmp_path / "b.tif")[::2, ::2] - picture).mean() < 5
+        assert np.abs(tifffile.imread(tmp_path / "b.tif")[::2, ::2] - image).mean() < 5
     code, text = run("--model", PAPER, "--data-range", "310..270")
     assert code == 1
     assert "a data range is LOW..HIGH, auto or dtype, got '310..270'" in text
@@ -338,11 +338,11 @@ def test_ranges_on_the_command_line(tmp_path: Path) -> None:
 def test_opaque_is_what_the_file_declares(tmp_path: Path) -> None:
     """Of 12 bits in 16 an alpha of 4095 is opaque: the colour beside it is as without one."""
     gray = np.rint(4095 * drawing(24, 20, 1)).astype(np.uint16)
-    picture = np.concatenate([gray, np.full_like(gray, 4095)], axis=2)
+    image = np.concatenate([gray, np.full_like(gray, 4095)], axis=2)
     with Engine("srcnn-915-x2", "cpu", 16) as engine:
         made = []
-        for samples in (gray, picture):
-            info = PictureInfo((24, 20), Layout.of(samples.shape[2]), samples.dtype, top=4095.0)
+        for samples in (gray, image):
+            info = ImageInfo((24, 20), Layout.of(samples.shape[2]), samples.dtype, top=4095.0)
             sink = ArraySink(info.scaled(2))
             engine._process(ArraySource(samples, info), sink, None)
             made.append(sink.array)

@@ -1,4 +1,4 @@
-"""Parts handed out as they are finished: the same picture, in bounded memory, and an end at any time."""
+"""Parts handed out as they are finished: the same image, in bounded memory, and an end at any time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import rasterio
 import tifffile
 from rasterio.windows import Window
 
-from srcnn_rt import ArgumentError, Engine, PictureError
+from srcnn_rt import ArgumentError, Engine, ImageError
 from srcnn_rt.execution import streaming
 from tests.conftest import drawing
 from tests.helpers.reference import quantise
@@ -20,30 +20,30 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     return quantise(drawing(700, 900, 3), np.uint8)
 
 
 @pytest.mark.parametrize("from_file", [False, True])
-def test_parts_make_the_picture(tmp_path: Path, picture: np.ndarray, from_file: bool) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb", tile=(64, 64))
+def test_parts_make_the_image(tmp_path: Path, image: np.ndarray, from_file: bool) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64))
     with Engine("bicubic-x2", "cpu", 128) as engine:
         out = np.zeros((1400, 1800, 3), np.uint8)
         seen = np.zeros((1400, 1800), np.uint8)
         count = 0
-        for window, part in engine.stream(tmp_path / "a.tif" if from_file else picture):
+        for window, part in engine.stream(tmp_path / "a.tif" if from_file else image):
             out[window] = part
             seen[window] += 1
             count += 1
         assert count > 5
         assert (seen == 1).all()
-        assert (out == engine.upscale(picture)).all()
+        assert (out == engine.upscale(image)).all()
 
 
-def test_parts_are_the_takers_own(picture: np.ndarray) -> None:
+def test_parts_are_the_takers_own(image: np.ndarray) -> None:
     with Engine("bicubic-x2", "cpu", 128) as engine:
-        parts = list(engine.stream(picture))
-        whole = engine.upscale(picture)
+        parts = list(engine.stream(image))
+        whole = engine.upscale(image)
     assert all((part == whole[window]).all() for window, part in parts)
 
 
@@ -55,20 +55,20 @@ def test_a_gray_array_has_parts_of_one_channel() -> None:
     assert window == (slice(0, 40), slice(0, 60))
 
 
-def test_work_stops_when_nobody_takes(picture: np.ndarray) -> None:
+def test_work_stops_when_nobody_takes(image: np.ndarray) -> None:
     with Engine("bicubic-x2", "cpu", 16) as engine:
-        parts = engine.stream(picture)
+        parts = engine.stream(image)
         next(parts)
         parts.close()
         assert not [t for t in threading.enumerate() if t.name == "srcnn-stream"]
-        assert engine.upscale(picture).shape == (1400, 1800, 3)  # the engine is as good as before
+        assert engine.upscale(image).shape == (1400, 1800, 3)  # the engine is as good as before
 
 
-def test_work_waits_for_the_taker(picture: np.ndarray) -> None:
+def test_work_waits_for_the_taker(image: np.ndarray) -> None:
     """Only some parts are made ahead."""
     with Engine("bicubic-x2", "cpu", 16) as engine:
         made = []
-        parts = engine.stream(picture)
+        parts = engine.stream(image)
         put = streaming._QueueSink.put
         try:
             streaming._QueueSink.put = lambda self, part: made.append(part) or put(self, part)  # type: ignore[method-assign]
@@ -83,25 +83,25 @@ def test_work_waits_for_the_taker(picture: np.ndarray) -> None:
             parts.close()
 
 
-def test_errors_come_where_the_parts_are_taken(tmp_path: Path, picture: np.ndarray) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb", tile=(64, 64))
+def test_errors_come_where_the_parts_are_taken(tmp_path: Path, image: np.ndarray) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", tile=(64, 64))
     data = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(data[: len(data) // 2])
-    with Engine("bicubic-x2", "cpu", 128) as engine, pytest.raises(PictureError, match=r"a\.tif: damaged"):
+    with Engine("bicubic-x2", "cpu", 128) as engine, pytest.raises(ImageError, match=r"a\.tif: damaged"):
         for _ in engine.stream(tmp_path / "a.tif"):
             pass
 
 
 @pytest.mark.parametrize("model", ["srcnn-915-x2", "bicubic-x3"])
-def test_a_region_is_that_part_of_the_whole(picture: np.ndarray, model: str) -> None:
+def test_a_region_is_that_part_of_the_whole(image: np.ndarray, model: str) -> None:
     rng = np.random.default_rng(1)
     with Engine(model, "cpu", 64) as engine:
-        s, whole = engine.scale, engine.upscale(picture)
+        s, whole = engine.scale, engine.upscale(image)
         for _ in range(8):
             (y, below), (x, right) = (np.sort(rng.choice(n + 1, 2, replace=False)) for n in (700, 900))
             out = np.zeros((s * (below - y), s * (right - x), 3), np.uint8)
             seen = np.zeros(out.shape[:2], int)
-            for window, part in engine.stream(picture, region=(slice(y, below), slice(x, right))):
+            for window, part in engine.stream(image, region=(slice(y, below), slice(x, right))):
                 out[window] = part
                 seen[window] += 1
             assert (seen == 1).all()
@@ -135,29 +135,29 @@ def test_regions_that_are_none(region: tuple[slice, ...]) -> None:
         list(engine.stream(np.zeros((20, 30), np.uint8), region=region))  # type: ignore[arg-type]
 
 
-def test_sliced_arrays_go_into_sliced_arrays(tmp_path: Path, picture: np.ndarray) -> None:
+def test_sliced_arrays_go_into_sliced_arrays(tmp_path: Path, image: np.ndarray) -> None:
     source = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (3, 700, 900))
-    source[:] = picture.transpose(2, 0, 1)
+    source[:] = image.transpose(2, 0, 1)
     target = np.lib.format.open_memmap(tmp_path / "b.npy", "w+", np.uint8, (3, 1400, 1800))
     with Engine("bicubic-x2", "cpu", 128) as engine:
         engine.upscale_into(source, target, axes="cyx")
-        whole = engine.upscale(picture)
+        whole = engine.upscale(image)
         assert (target.transpose(1, 2, 0) == whole).all()
         with pytest.raises(ArgumentError, match="1400"):
             engine.upscale_into(source, target[:, :-1], axes="cyx")
 
 
-def test_a_sliced_array_is_streamed(picture: np.ndarray) -> None:
+def test_a_sliced_array_is_streamed(image: np.ndarray) -> None:
     class Lazy:
-        shape, dtype = picture.shape, picture.dtype
+        shape, dtype = image.shape, image.dtype
 
         def __getitem__(self, key: object) -> np.ndarray:
-            part = picture[key]  # type: ignore[index]
-            assert part.size < picture.size
+            part = image[key]  # type: ignore[index]
+            assert part.size < image.size
             return part
 
     with Engine("bicubic-x2", "cpu", 128) as engine:
         out = np.zeros((1400, 1800, 3), np.uint8)
         for window, part in engine.stream(Lazy()):
             out[window] = part
-        assert (out == engine.upscale(picture)).all()
+        assert (out == engine.upscale(image)).all()

@@ -54,21 +54,21 @@ def test_export_agrees_with_torch_and_the_oracle(
     assert (described.scale, described.architecture, described.channels) == (scale, arch, channels)
     assert described.check["largest"] <= 1e-5
     assert described.training["steps"] == 1
-    picture = drawing(11, 14, channels)
+    image = drawing(11, 14, channels)
     with Engine(tmp_path / "m.onnx", "cpu", 8) as e:
-        got = e.upscale(picture.astype(np.float32)).reshape(11 * scale, 14 * scale, channels)
+        got = e.upscale(image.astype(np.float32)).reshape(11 * scale, 14 * scale, channels)
     network = network_of(tmp_path / "m.onnx")
     assert (network.scale, network.added) == (scale, form == "equivariant")
-    expected = network.picture(picture)
+    expected = network.image(image)
     assert np.abs(got - expected).max() < 1e-4
-    plain = np.stack([reference.bicubic(picture[..., c], scale) for c in range(channels)], axis=-1)
+    plain = np.stack([reference.bicubic(image[..., c], scale) for c in range(channels)], axis=-1)
     assert np.abs(expected - plain).max() > 1e-2  # that is not bicubic alone
-    if scale == 1:  # the oracle's bicubic is the picture itself
+    if scale == 1:  # the oracle's bicubic is the image itself
         pad = reference.shrink(network.layers)
-        padded = np.pad(picture, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric").transpose(2, 0, 1)
+        padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="symmetric").transpose(2, 0, 1)
         span = network.white - network.black
         sharp = reference.network(padded * span + network.black, network.layers).transpose(1, 2, 0)
-        whole = sharp + picture if network.added else (sharp - network.black) / span
+        whole = sharp + image if network.added else (sharp - network.black) / span
         assert np.abs(got - whole).max() < 1e-4
 
 
@@ -296,12 +296,12 @@ def test_export_on_the_command_line(tmp_path: Path) -> None:
         exporter.read_checkpoint(tmp_path / "gone.pt")
 
 
-def test_a_checkpoint_with_the_picture_path(tmp_path: Path) -> None:
+def test_a_checkpoint_with_the_image_path(tmp_path: Path) -> None:
     import onnx
 
     result = CliRunner().invoke(main, ["export", str(checkpoint(tmp_path / "c.pt")), "--io", "u8"])
     assert result.exit_code == 0, result.output
-    assert "c-rgb-u8.onnx: rgb pictures in u8, 9-1-5, scale 3, margin 4 LR pixels" in result.stdout
+    assert "c-rgb-u8.onnx: rgb images in u8, 9-1-5, scale 3, margin 4 LR pixels" in result.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c-rgb-u8.onnx", "c.pt"]
     meta = {p.key: p.value for p in onnx.load(tmp_path / "c-rgb-u8.onnx").metadata_props}
     assert meta["srcnn_rt.model"] == "c"

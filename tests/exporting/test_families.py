@@ -75,27 +75,27 @@ def test_engine_agrees_with_torch(exported, name: str) -> None:
     make, channels, scale, _ = FAMILIES[name]
     torch.manual_seed(0)
     network = make().eval()
-    picture = drawing(45, 58, channels).astype(np.float32)
+    image = drawing(45, 58, channels).astype(np.float32)
     with torch.no_grad():
-        expected = network(torch.from_numpy(picture.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)
+        expected = network(torch.from_numpy(image.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)
     with Engine(exported(name, "torchscript"), "cpu", 16, model_range="0..1") as engine:
-        got = engine.upscale(picture)
+        got = engine.upscale(image)
     assert got.shape == (45 * scale, 58 * scale, channels)
     assert np.abs(got - expected).max() < 1e-5
 
 
 def test_gray_rgb_and_alpha_through_a_padded_luminance_model(exported) -> None:
     for channels in (1, 2, 3, 4, 5):
-        picture = drawing(50, 47, channels).astype(np.float32)
+        image = drawing(50, 47, channels).astype(np.float32)
         results = []
         for tile in (512, 8, 21):
             with Engine(exported("ESPCN", "torchscript"), "cpu", tile) as engine:
-                results.append(engine.upscale(picture))
+                results.append(engine.upscale(image))
         for other in results[1:]:
             assert np.abs(other - results[0]).max() < 1e-5
 
 
-def test_a_fixed_size_model_takes_any_picture(tmp_path: Path) -> None:
+def test_a_fixed_size_model_takes_any_image(tmp_path: Path) -> None:
     """Exported without free axes, sizes baked into its reshapes: 48 x 40 is its window."""
     torch.manual_seed(0)
     network = architectures.Edsr().eval()
@@ -104,12 +104,12 @@ def test_a_fixed_size_model_takes_any_picture(tmp_path: Path) -> None:
         input_names=["lr"], output_names=["hr"],
     )  # fmt: skip
     for shape in ((48, 40), (100, 133), (30, 20)):
-        picture = drawing(*shape).astype(np.float32)
+        image = drawing(*shape).astype(np.float32)
         with Engine(tmp_path / "m.onnx", "cpu") as engine:
-            got = engine.upscale(picture)
+            got = engine.upscale(image)
             assert engine.spec.facts.y.fixed == 48
         padded = np.pad(
-            picture, [(0, max(0, 48 - shape[0])), (0, max(0, 40 - shape[1])), (0, 0)], mode="symmetric"
+            image, [(0, max(0, 48 - shape[0])), (0, max(0, 40 - shape[1])), (0, 0)], mode="symmetric"
         )
         with torch.no_grad():
             whole = network(torch.from_numpy(padded.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)

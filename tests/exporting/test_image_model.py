@@ -1,4 +1,4 @@
-"""Files with the picture path inside, for other runtimes: what they hold, and where they are refused."""
+"""Files with the image path inside, for other runtimes: what they hold, and where they are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from srcnn_rt.exporting import image_model
 from srcnn_rt.models import image_graph, spec
 from srcnn_rt.models.spec import ModelSpec
 from tests.conftest import TEST_MODEL
-from tests.helpers.image_graphs import Graph, assert_same, colour, picture_of
+from tests.helpers.image_graphs import Graph, assert_same, colour, image_of
 
 
 def run(*words: str | Path) -> tuple[int, str]:
@@ -34,7 +34,7 @@ def test_export_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, i
     code, text = run("export", TEST_MODEL, "--io", io, "--layout", layout)
     assert code == 0, text
     name = f"{TEST_MODEL}-{layout}-{io}.onnx"
-    assert text.startswith(f"{name}: {layout} pictures in {io}, 9-1-5, scale 2, margin 5 LR pixels, ")
+    assert text.startswith(f"{name}: {layout} images in {io}, 9-1-5, scale 2, margin 5 LR pixels, ")
     assert [p.name for p in tmp_path.iterdir()] == [name]
     proto = onnx.load(name)
     meta = {p.key.removeprefix(spec.PREFIX): p.value for p in proto.metadata_props}
@@ -42,10 +42,10 @@ def test_export_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, i
     assert json.loads(meta["check"])["largest"] <= 1 / 255
     assert "range" not in meta
     described = image_model.LAYOUTS[layout]
-    picture = picture_of((10, 13), described.channels, image_model.TYPES[io].type)
+    image = image_of((10, 13), described.channels, image_model.TYPES[io].type)
     with Engine(TEST_MODEL, "cpu") as engine:
-        got = Graph(proto, engine.spec, described).run(picture=picture[None])[0]
-        assert_same(got, engine.upscale(picture), described, least=0.99)
+        got = Graph(proto, engine.spec, described).run(image=image[None])[0]
+        assert_same(got, engine.upscale(image), described, least=0.99)
 
 
 def test_export_of_a_file_and_what_is_wrong_usage(tmp_path: Path) -> None:
@@ -66,12 +66,12 @@ def test_export_of_a_file_and_what_is_wrong_usage(tmp_path: Path) -> None:
     assert f"{TEST_MODEL} needs no range of values: it is equivariant; leave 0..255 away" in text
     code, text = run("export", model)
     assert code == 2
-    assert "my.onnx is an ONNX model already; --io u8 puts the picture path into it" in text
+    assert "my.onnx is an ONNX model already; --io u8 puts the image path into it" in text
     assert run("export", "a.pt", "--layout", "rgb")[0] == 2
     assert run("export", model, "--io", "u8", "--scale", "2")[0] == 2
     code, text = run("export", colour(tmp_path / "five.onnx", 5), "--io", "u8")
     assert code == 1
-    assert "takes pictures of 5 channels, got rgb" in text
+    assert "takes images of 5 channels, got rgb" in text
     code, text = run("export", tmp_path / "gone.onnx", "--io", "u8")
     assert code == 1
     assert "gone.onnx: no such file" in text
@@ -81,7 +81,7 @@ def test_such_a_file_is_no_model_here(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     image_model.export("bicubic-x2", Path("b.onnx"), "u8", "gray")
     line = (
-        "b.onnx: was written by srcnn-rt export --io u8 for other runtimes, and takes gray pictures itself; "
+        "b.onnx: was written by srcnn-rt export --io u8 for other runtimes, and takes gray images itself; "
         "here use the model inside, bicubic-x2"
     )
     for whole in (False, True):
@@ -94,14 +94,14 @@ def test_such_a_file_is_no_model_here(tmp_path: Path, monkeypatch: pytest.Monkey
         assert text == f"error: {line}\n"
     from PIL import Image
 
-    Image.fromarray(picture_of((5, 5), 3, np.uint8)).save("a.png")
+    Image.fromarray(image_of((5, 5), 3, np.uint8)).save("a.png")
     code, text = run("upscale", "a.png", "--model", "b.onnx")
     assert code == 1
     assert line in text
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = image_graph.picture_graph
+    real = image_graph.image_graph
 
     def another(model: onnx.ModelProto, found: ModelSpec, *rest: object, **more: object) -> onnx.ModelProto:
         for tensor in model.graph.initializer:
@@ -110,7 +110,7 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
                 tensor.CopyFrom(numpy_helper.from_array(array * np.float32(1.02), tensor.name))
         return real(model, found, *rest, **more)
 
-    monkeypatch.setattr(image_graph, "picture_graph", another)
+    monkeypatch.setattr(image_graph, "image_graph", another)
     (tmp_path / "old.onnx").write_text("the old model")
     for name in ("m.onnx", "old.onnx"):
         for io in ("u8", "u16", "f32"):

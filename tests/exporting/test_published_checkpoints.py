@@ -60,7 +60,7 @@ class ConvReLU(nn.Module):
 
 
 class Vdsr(nn.Module):
-    """Works on the picture that bicubic has enlarged already."""
+    """Works on the image that bicubic has enlarged already."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class ResBlock(nn.Module):
 
 
 class EdsrPyTorch(nn.Module):
-    """Its authors': pictures in 0..255, which is undone here, for the models of a file are in 0..1."""
+    """Its authors': images in 0..255, which is undone here, for the models of a file are in 0..1."""
 
     def __init__(self, scale: int, width: int = 8) -> None:
         super().__init__()
@@ -298,14 +298,14 @@ def test_a_known_family_is_exported_and_proven(tmp_path: Path, name: str) -> Non
     assert [c.passed for c in verify(tmp_path / "m.onnx")].count(False) == 0
     # Luminance is what these networks learnt it as, 16 to 235 of 255; denoisers take gray as it is.
     black, white = (16 / 255, 235 / 255) if channels == 1 and scale > 1 else (0.0, 1.0)
-    picture = drawing(37, 41, channels).astype(np.float32)
-    fed = (black + (white - black) * picture).astype(np.float32).transpose(2, 0, 1)[None]
+    image = drawing(37, 41, channels).astype(np.float32)
+    fed = (black + (white - black) * image).astype(np.float32).transpose(2, 0, 1)[None]
     if name == "VDSR":
         fed = np.stack([reference.bicubic(p, scale) for p in fed[0]])[None].astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(np.ascontiguousarray(fed))).numpy()[0].transpose(1, 2, 0)
     with Engine(tmp_path / "m.onnx", "cpu", 16) as engine:
-        got = engine.upscale(picture)
+        got = engine.upscale(image)
     # VDSR's bicubic repeats the edge where the oracle mirrors it: two LR pixels and its reach.
     cut = (2 + margin) * scale if name == "VDSR" else 0
     inner = (slice(cut, -cut or None),) * 2
@@ -379,15 +379,15 @@ def test_what_spandrel_knows_is_exported(tmp_path: Path, name: str) -> None:
     result = CliRunner().invoke(main, ["export", str(tmp_path / "c.pth"), "-o", str(tmp_path / "m.onnx")])
     assert result.exit_code == 0, result.output
     assert f"{called}, scale {options.get('scale', 2)}, " in result.stdout
-    assert ("whole pictures only" in result.stdout) == (not tiled)
+    assert ("whole images only" in result.stdout) == (not tiled)
     assert ("so the model cannot be tiled; --whole" in result.stderr) == (not tiled)
-    picture = drawing(33, 38, 3).astype(np.float32)
+    image = drawing(33, 38, 3).astype(np.float32)
     with torch.no_grad():
         expected = (
-            network(torch.from_numpy(picture.transpose(2, 0, 1)[None].copy())).numpy()[0].transpose(1, 2, 0)
+            network(torch.from_numpy(image.transpose(2, 0, 1)[None].copy())).numpy()[0].transpose(1, 2, 0)
         )
     with Engine(tmp_path / "m.onnx", "cpu", 16, whole=not tiled) as engine:
-        got = engine.upscale(picture)
+        got = engine.upscale(image)
     assert np.abs(got - expected).max() < 1e-4 * max(1, np.abs(expected).max())
     if not tiled:
         with pytest.raises(ModelError, match="unbounded reach"):

@@ -71,18 +71,18 @@ def test_tiles_are_the_whole(tmp_path: Path, name: str, exporter: str) -> None:
     engines = [Engine(path, "cpu", tile, model_range="0..1") for tile in TILES]
     for k in steps:
         shape = (base + k, base + (3 * k + 1 if facts.y.fixed is None else k) % (2 * period))
-        picture = rng.random((*shape, row.channels), np.float32)
+        image = rng.random((*shape, row.channels), np.float32)
         if facts.y.fixed is None:
             sides = [rule.extended(n) for rule, n in zip(rules_for(described), shape, strict=True)]
             pads = [(0, m - n) for m, n in zip(sides, shape, strict=True)]
-            feed = np.pad(picture, [*pads, (0, 0)], mode="symmetric").transpose(2, 0, 1)[None]
+            feed = np.pad(image, [*pads, (0, 0)], mode="symmetric").transpose(2, 0, 1)[None]
             expected = file.run(None, {file.get_inputs()[0].name: np.ascontiguousarray(feed)})[0][0]
         else:
             with torch.no_grad():
-                expected = network(torch.from_numpy(picture.transpose(2, 0, 1)[None]))[0].numpy()
+                expected = network(torch.from_numpy(image.transpose(2, 0, 1)[None]))[0].numpy()
         expected = expected.transpose(1, 2, 0)[: shape[0] * scale, : shape[1] * scale]
         for engine in engines:
-            got = engine.upscale(picture).reshape(expected.shape)
+            got = engine.upscale(image).reshape(expected.shape)
             assert np.abs(got - expected).max() <= 2e-5 * max(1, np.abs(expected).max()), (shape, engine)
     for engine in engines:
         engine.close()

@@ -14,7 +14,7 @@ def conv(i: int, o: int, k: int = 3, **more: int) -> nn.Conv2d:
 
 
 class Srcnn(nn.Module):
-    """Padded, on the bicubic-upscaled picture."""
+    """Padded, on the bicubic-upscaled image."""
 
     def __init__(self) -> None:
         super().__init__()

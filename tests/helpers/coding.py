@@ -1,4 +1,4 @@
-"""Coded pictures made and read without the package: Pillow, imagecodecs, and boxes by hand."""
+"""Coded images made and read without the package: Pillow, imagecodecs, and boxes by hand."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def make(
     dpi: tuple[float, float] | None = None,
     texts: dict[str, str] | None = None,
 ) -> Path:
-    """Write a uint8 picture with metadata, by Pillow (and by hand for JPEG XL)."""
+    """Write a uint8 image with metadata, by Pillow (and by hand for JPEG XL)."""
     suffix = path.suffix
     if suffix == ".jxl":
         path.write_bytes(jxl_file(array, exif, xmp))
@@ -129,11 +129,11 @@ def seen(path: Path) -> dict[str, object]:
     if path.suffix == ".jxl":
         parts = boxes(path.read_bytes())
         return {"exif": parts.get(b"Exif", b"")[4:] or None, "xmp": parts.get(b"xml ")}
-    with Image.open(path) as picture:
-        info = dict(picture.info)
-        if picture.format == "PNG":
-            picture.load()
-            info |= picture.text
+    with Image.open(path) as image:
+        info = dict(image.info)
+        if image.format == "PNG":
+            image.load()
+            info |= image.text
     exif = info.get("exif")
     info["exif"] = exif.removeprefix(b"Exif\0\0") if exif else None
     info["xmp"] = info.get("xmp") or (info.get("XML:com.adobe.xmp") or "").encode() or None
@@ -152,5 +152,5 @@ def decoded(path: Path) -> np.ndarray:
         return np.asarray(imagecodecs.jpegxl_decode(path.read_bytes()))
     if path.suffix == ".avif":
         return np.asarray(imagecodecs.avif_decode(path.read_bytes()))
-    with Image.open(io.BytesIO(path.read_bytes())) as picture:
-        return np.asarray(picture)
+    with Image.open(io.BytesIO(path.read_bytes())) as image:
+        return np.asarray(image)

@@ -31,7 +31,7 @@ SHAPE = (27, 140)  # LR: chunks of 16 x 64 in a TIFF, of 8 x 64 in the others
 
 
 def small_chunks(patch: pytest.MonkeyPatch) -> None:
-    """Blocks and chunks so small that a picture of some thousand pixels has many."""
+    """Blocks and chunks so small that an image of some thousand pixels has many."""
     patch.setattr(tiff, "BLOCK", 32)
     patch.setattr(tiff._Page, "max_bytes", 2048)
     patch.setattr(spool, "LEAST_BYTES", 0)
@@ -44,7 +44,7 @@ def write_gray(path: Path) -> None:
 
 def write_masked(path: Path) -> None:
     """RGB of 16 bits with a mask inside, and a corner that is nodata nowhere else."""
-    picture = quantise(drawing(*SHAPE, 3), np.uint16)
+    image = quantise(drawing(*SHAPE, 3), np.uint16)
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
@@ -52,7 +52,7 @@ def write_masked(path: Path) -> None:
             photometric="RGB", transform=rasterio.Affine.scale(2),
         ) as file,
     ):  # fmt: skip
-        file.write(picture.transpose(2, 0, 1))
+        file.write(image.transpose(2, 0, 1))
         y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
         file.write_mask((y - 14) ** 2 + (x - 60) ** 2 > 200)
 
@@ -64,10 +64,10 @@ def write_pages(path: Path) -> None:
 
 
 def write_float(path: Path) -> None:
-    picture = drawing(*SHAPE, 1)[..., 0].astype(np.float32)
-    picture[5:9, 40:60] = np.nan
-    picture[22, 100] = np.inf
-    tifffile.imwrite(path, picture)
+    image = drawing(*SHAPE, 1)[..., 0].astype(np.float32)
+    image[5:9, 40:60] = np.nan
+    image[22, 100] = np.inf
+    tifffile.imwrite(path, image)
 
 
 def write_pyramid(path: Path) -> None:

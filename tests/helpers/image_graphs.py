@@ -1,4 +1,4 @@
-"""Graphs with the picture path inside, run on the CPU, and what their results are held against."""
+"""Graphs with the image path inside, run on the CPU, and what their results are held against."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ node = helper.make_node
 
 @dataclass
 class Graph:
-    """A picture graph, its session on the CPU, and what it was made of."""
+    """An image graph, its session on the CPU, and what it was made of."""
 
     proto: onnx.ModelProto
     spec: ModelSpec
@@ -41,26 +41,26 @@ class Graph:
     def run(self, **inputs: np.ndarray) -> np.ndarray:
         return self._session.run(None, inputs)[0]
 
-    def tiled(self, picture: np.ndarray, tile: int, spoil: Callable[[np.ndarray], None] | None = None):
+    def tiled(self, image: np.ndarray, tile: int, spoil: Callable[[np.ndarray], None] | None = None):
         """Upscale by windows, all of them in one batch, or gathered one by one."""
         margin, s = margin_for(self.spec, self.layout), self.spec.scale
-        plan = geometry.plan(picture.shape[:2], tile, margin=margin, rules=rules_for(self.spec))
-        out = np.zeros((picture.shape[0] * s, picture.shape[1] * s, picture.shape[2]), picture.dtype)
+        plan = geometry.plan(image.shape[:2], tile, margin=margin, rules=rules_for(self.spec))
+        out = np.zeros((image.shape[0] * s, image.shape[1] * s, image.shape[2]), image.dtype)
         pieces = [t for chunk in plan for t in chunk.tiles]
         at = [
             [
                 np.array([reference.mirrored(i + p.origin - margin, n) for i in range(size)])
-                for p, n, size in zip((t.y, t.x), picture.shape, plan.window, strict=False)
+                for p, n, size in zip((t.y, t.x), image.shape, plan.window, strict=False)
             ]
             for t in pieces
         ]
         if len(self.proto.graph.input) == 3:
-            results: Iterable[np.ndarray] = (self.run(picture=picture, rows=y, columns=x) for y, x in at)
+            results: Iterable[np.ndarray] = (self.run(image=image, rows=y, columns=x) for y, x in at)
         else:
-            windows = np.stack([picture[y][:, x] for y, x in at])
+            windows = np.stack([image[y][:, x] for y, x in at])
             if spoil is not None:
                 spoil(windows)
-            results = self.run(picture=windows)
+            results = self.run(image=windows)
         for t, result in zip(pieces, results, strict=True):
             (y0, y1), (x0, x1) = ((p.core.start, p.core.stop) for p in (t.y, t.x))
             inside = result[(y0 - t.y.origin) * s :, (x0 - t.x.origin) * s :]
@@ -68,9 +68,9 @@ class Graph:
         return out
 
 
-def picture_of(shape: tuple[int, int], channels: int, dtype: type, seed: int = 0) -> np.ndarray:
-    picture = drawing(*shape, channels, seed)
-    return picture.astype(np.float32) if dtype is np.float32 else reference.quantise(picture, dtype)
+def image_of(shape: tuple[int, int], channels: int, dtype: type, seed: int = 0) -> np.ndarray:
+    image = drawing(*shape, channels, seed)
+    return image.astype(np.float32) if dtype is np.float32 else reference.quantise(image, dtype)
 
 
 def assert_same(got: np.ndarray, expected: np.ndarray, layout: Layout, *, least: float = 0.999) -> None:

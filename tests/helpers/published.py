@@ -16,7 +16,7 @@ EXAMPLE = 64  # pixels a side of an export: every network takes it
 
 ROWS_JOINED = "(MatMul): multiplies along rows or columns"
 POOLED = "over rows or columns has unbounded reach"
-SHIFTED = "numbers that depend on the picture's size, as masks of shifted windows"
+SHIFTED = "numbers that depend on the image's size, as masks of shifted windows"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Network:
     Attributes
     ----------
     package, kind, options : where its class is, and what it is made with
-    channels : of its pictures
+    channels : of its images
     margin : LR samples, where it can be tiled
     refused : else what the analysis says, of either exporter
     exporters : those that take it
@@ -55,7 +55,7 @@ class Network:
 
 
 class _Plain(nn.Module):
-    """One picture in, one out, whatever else the network takes and gives."""
+    """One image in, one out, whatever else the network takes and gives."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ NETWORKS: dict[str, Network] = {
         margin=17, exporters=("dynamo",)),
     "SCUNet, unshifted": net("SCUNet", config=[1] * 7, dim=64)(
         margin=83, exporters=("torchscript",), slow=True),
-    # Whatever looks at the whole picture.
+    # Whatever looks at the whole image.
     "RealCUGAN": net("RealCUGAN", "UpCunet2x")(refused=POOLED),
     "RCAN": net("RCAN", scale=2, n_resgroups=1, n_resblocks=2, n_feats=16, reduction=4)(refused=POOLED),
     "RealPLKSR": net("PLKSR", "RealPLKSR", **_PLK)(
@@ -135,8 +135,8 @@ NETWORKS: dict[str, Network] = {
         refused="joins along rows or columns", slow=True, exporters=("torchscript",)),
     "CRAFT": net("CRAFT", embed_dim=12, depths=[2], num_heads=[2], split_size_0=4, split_size_1=8,
                  window_size=8, upscale=2)(
-        refused="turns the picture over", slow=True, exporters=("torchscript",)),
-    # Samples read where the picture says.
+        refused="turns the image over", slow=True, exporters=("torchscript",)),
+    # Samples read where the image says.
     "MoSR, DySample": net("MoSR", n_block=2, dim=16, upscale=2, upsampler="dys")(
         refused=SHIFTED, exporters=("torchscript",)),
 }

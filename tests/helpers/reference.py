@@ -1,7 +1,7 @@
 """The oracle: direct bicubic and direct convolution in float64. Shares no code with the product.
 
 Written to be obviously right, not fast: positions and weights straight from the
-definitions, whole pictures, no tiles, no windows, no shuffles.
+definitions, whole images, no tiles, no windows, no shuffles.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def bicubic_axis(a: np.ndarray, scale: int, border: int) -> np.ndarray:
 
 
 def bicubic(a: np.ndarray, scale: int, border: int = 0) -> np.ndarray:
-    """Enlarge an (H, W) picture, mirrored at its edges, with `border` HR samples around."""
+    """Enlarge an (H, W) image, mirrored at its edges, with `border` HR samples around."""
     return bicubic_axis(bicubic_axis(a.astype(np.float64), scale, border).T, scale, border).T
 
 
@@ -93,10 +93,10 @@ class Network:
             return added_to_bicubic(planes, self.scale, [weight for weight, _ in self.layers])
         return srcnn(planes, self.scale, self.layers)
 
-    def picture(self, picture: np.ndarray) -> np.ndarray:
-        """Upscale an (H, W, C) picture in [0, 1], one channel at a time or as the network has them."""
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """Upscale an (H, W, C) image in [0, 1], one channel at a time or as the network has them."""
         span = self.white - self.black
-        planes = picture.transpose(2, 0, 1) * span + self.black
+        planes = image.transpose(2, 0, 1) * span + self.black
         return (self(planes).transpose(1, 2, 0) - self.black) / span
 
 
@@ -120,36 +120,36 @@ def upscale_rgb(rgb: np.ndarray, network: Network) -> np.ndarray:
     return from_ycbcr(np.stack([y, cb, cr], axis=-1))
 
 
-def filled_under(picture: np.ndarray, reach: int) -> np.ndarray:
-    """Colour of an (H, W, C + 1) picture going on under its transparent parts, border included.
+def filled_under(image: np.ndarray, reach: int) -> np.ndarray:
+    """Colour of an (H, W, C + 1) image going on under its transparent parts, border included.
 
     The result has `reach` pixels more on every side. Direct weighted means, pixel by pixel.
     """
-    h, w, c = picture.shape[0], picture.shape[1], picture.shape[2] - 1
+    h, w, c = image.shape[0], image.shape[1], image.shape[2] - 1
     out = np.zeros((h + 2 * reach, w + 2 * reach, c))
     for i in range(-reach, h + reach):
         for j in range(-reach, w + reach):
             top, bottom = np.zeros(c), 0.0
             for dy in range(-reach, reach + 1):
                 for dx in range(-reach, reach + 1):
-                    pixel = picture[mirrored(i + dy, h), mirrored(j + dx, w)]
+                    pixel = image[mirrored(i + dy, h), mirrored(j + dx, w)]
                     weight = (1 - abs(dy) / (reach + 1)) * (1 - abs(dx) / (reach + 1)) * pixel[-1]
                     top += weight * pixel[:-1]
                     bottom += weight
-            own = picture[mirrored(i, h), mirrored(j, w)]
+            own = image[mirrored(i, h), mirrored(j, w)]
             mean = top / bottom if bottom > 0 else np.zeros(c)
             out[i + reach, j + reach] = own[-1] * own[:-1] + (1 - own[-1]) * mean
     return out
 
 
-def upscale_with_alpha(picture: np.ndarray, network: Network, reach: int) -> np.ndarray:
+def upscale_with_alpha(image: np.ndarray, network: Network, reach: int) -> np.ndarray:
     """Premultiplied bicubic, divided by bicubic alpha, plus the network's detail of `filled_under`."""
-    color, alpha, scale = picture[..., :-1], picture[..., -1], network.scale
+    color, alpha, scale = image[..., :-1], image[..., -1], network.scale
     a = bicubic(alpha, scale)
-    # Mirroring and filling commute, so the filled picture is a whole one again.
-    filled = filled_under(picture, reach)[reach:-reach, reach:-reach]
+    # Mirroring and filling commute, so the filled image is a whole one again.
+    filled = filled_under(image, reach)[reach:-reach, reach:-reach]
     plain = np.stack([bicubic(filled[..., k], scale) for k in range(filled.shape[2])], axis=-1)
-    sharp = upscale_rgb(filled, network) if filled.shape[2] == 3 else network.picture(filled)
+    sharp = upscale_rgb(filled, network) if filled.shape[2] == 3 else network.image(filled)
     premultiplied = color * alpha[..., None]
     c = np.stack([bicubic(premultiplied[..., k], scale) for k in range(filled.shape[2])], axis=-1)
     seen = (a >= 1e-6)[..., None]

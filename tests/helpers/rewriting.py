@@ -89,7 +89,7 @@ def assert_left(rewrite: Pass, proto: onnx.ModelProto, *, sound: bool = True) ->
 
 
 def assert_same(proto: onnx.ModelProto, result: onnx.ModelProto, low: int = -4, high: int = 4) -> None:
-    """Both give the same bits for pictures of integers."""
+    """Both give the same bits for images of integers."""
     channels = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     for k, size in enumerate(SIZES):
         x = whole(k, 2, channels, *size, low=low, high=high)

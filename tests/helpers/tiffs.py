@@ -15,17 +15,17 @@ from tests.conftest import drawing
 from tests.helpers.reference import quantise
 
 
-def picture_of(channels: int, dtype: type = np.uint8, h: int = 45, w: int = 60, seed: int = 0) -> np.ndarray:
+def image_of(channels: int, dtype: type = np.uint8, h: int = 45, w: int = 60, seed: int = 0) -> np.ndarray:
     values = drawing(h, w, channels, seed)
     return values.astype(np.float32) if dtype is np.float32 else quantise(values, dtype)
 
 
-def write(path: Path, picture: np.ndarray, **options: object) -> Path:
+def write(path: Path, image: np.ndarray, **options: object) -> Path:
     """(H, W, C) to TIFF by GDAL."""
-    h, w, c = picture.shape
-    kind = {"driver": "GTiff", "height": h, "width": w, "count": c, "dtype": picture.dtype.name}
+    h, w, c = image.shape
+    kind = {"driver": "GTiff", "height": h, "width": w, "count": c, "dtype": image.dtype.name}
     with rasterio.open(path, "w", **kind, **options) as file:
-        file.write(picture.transpose(2, 0, 1))
+        file.write(image.transpose(2, 0, 1))
     return path
 
 
@@ -46,9 +46,9 @@ def by_gdal(path: Path | str) -> np.ndarray:
 
 
 def by_pillow(path: Path, page: int = 0) -> np.ndarray:
-    with Image.open(path) as picture:
-        picture.seek(page)
-        array = np.asarray(picture)
+    with Image.open(path) as image:
+        image.seek(page)
+        array = np.asarray(image)
     return array if array.ndim == 3 else array[:, :, np.newaxis]
 
 
@@ -61,7 +61,7 @@ def reads_back(path: Path, expected: np.ndarray, *, pillow: bool = True) -> None
         assert np.array_equal(got, expected, equal_nan=expected.dtype.kind == "f"), read.__name__
 
 
-GRAY, RGB = picture_of(1), picture_of(3)
+GRAY, RGB = image_of(1), image_of(3)
 both = pytest.mark.parametrize("cog", [False, True], ids=["tiff", "cog"])
 
 

@@ -34,10 +34,10 @@ def test_scale_two_by_hand() -> None:
     tile=st.integers(8, 20),
 )
 def test_engine_bicubic_is_the_oracles(shape: tuple[int, int], scale: int, tile: int) -> None:
-    picture = np.random.default_rng(0).random(shape).astype(np.float32)
+    image = np.random.default_rng(0).random(shape).astype(np.float32)
     with Engine(f"bicubic-x{scale}", "cpu", tile) as e:
         assert e.margin == 2
-        assert np.abs(e.upscale(picture) - reference.bicubic(picture, scale)).max() < 2e-6
+        assert np.abs(e.upscale(image) - reference.bicubic(image, scale)).max() < 2e-6
 
 
 def test_colour_by_bicubic_is_bicubic_of_each_colour() -> None:

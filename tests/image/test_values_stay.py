@@ -61,7 +61,7 @@ def test_the_papers_form_is_known_for_what_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", LUMINANCE)
 def test_the_reference(name: str) -> None:
-    """A DEM in metres, against float64 arithmetic on the whole picture."""
+    """A DEM in metres, against float64 arithmetic on the whole image."""
     found, scale = weights(name), engine(name).scale
     height = 1200 + 300 * drawing(23, 21, 1)[..., 0]
     kernels = [found[f"conv{k}.weight"] for k in (1, 2, 3)]
@@ -133,15 +133,15 @@ def test_a_constant_is_that_constant(name: str, layout: str, dtype: str, data: s
     count = {"gray": 1, "rgb": 3, "bands": 4, "gray + alpha": 2, "rgb + alpha": 4}[layout]
     if "rgb" in name and (bands or "alpha" in layout):
         return
-    picture = np.full((9, 12, count), value, kind)
+    image = np.full((9, 12, count), value, kind)
     if "alpha" in layout:
-        picture[..., -1] = 1 if kind.kind == "f" else np.iinfo(kind).max
-    got = engine(name).upscale(picture, bands=bands)
+        image[..., -1] = 1 if kind.kind == "f" else np.iinfo(kind).max
+    got = engine(name).upscale(image, bands=bands)
     assert got.dtype == kind
     if "alpha" in layout and kind.itemsize > 2:  # float32 holds 24 bits where there is no offset
         assert np.allclose(got[..., :-1].astype(float), float(value), rtol=1e-6)
         return
-    assert (got == picture[0, 0]).all()
+    assert (got == image[0, 0]).all()
 
 
 @settings(max_examples=60, deadline=None)
@@ -218,9 +218,9 @@ def test_one_photograph_in_every_unit(low: float, high: float, dtype: str) -> No
     truth = camera()[100:228, 180:308] / 255
     small = imresize(truth, 2, down=True).clip(0, 1)
 
-    def psnr(picture: np.ndarray, low: float, high: float) -> float:
+    def psnr(image: np.ndarray, low: float, high: float) -> float:
         # Integers are clipped at the ends of their type: all are at the ends of the photograph's range.
-        error = ((picture.astype(float) - low) / (high - low)).clip(0, 1) - truth
+        error = ((image.astype(float) - low) / (high - low)).clip(0, 1) - truth
         return -10 * math.log10(np.mean(error[2:-2, 2:-2] ** 2))
 
     usual = psnr(engine("srcnn-915-x2").upscale(small), 0, 1)

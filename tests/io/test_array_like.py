@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import zarr
 
-from srcnn_rt import ArgumentError, Engine, OutputError, PictureError
-from srcnn_rt.image.info import Layout, PictureInfo
+from srcnn_rt import ArgumentError, Engine, ImageError, OutputError
+from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io import array_like
 from srcnn_rt.io.array_like import SlicedSink, SlicedSource
 from srcnn_rt.tiling.geometry import Span
@@ -37,9 +37,9 @@ def through(engine: Engine, source: Any, sink: Any) -> None:
     sink.close()
 
 
-def turned(picture: np.ndarray, axes: str) -> np.ndarray:
-    """Return an (h, w, C) picture in another order of axes."""
-    return np.ascontiguousarray(picture.transpose(["yxc".index(a) for a in axes]))
+def turned(image: np.ndarray, axes: str) -> np.ndarray:
+    """Return an (h, w, C) image in another order of axes."""
+    return np.ascontiguousarray(image.transpose(["yxc".index(a) for a in axes]))
 
 
 def stored(kind: str, folder: Path, data: np.ndarray, chunk: int = 20) -> Any:
@@ -91,33 +91,33 @@ class Spy:
 
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_every_store_gives_the_same_picture(
+def test_every_store_gives_the_same_image(
     engines: dict[int, Engine], tmp_path: Path, kind: str, dtype: type
 ) -> None:
     if dtype is np.float32:
-        picture = np.random.default_rng(1).integers(0, 9, (H, W, 3)).astype(np.float32)
+        image = np.random.default_rng(1).integers(0, 9, (H, W, 3)).astype(np.float32)
     else:
-        picture = quantise(drawing(H, W), dtype)
+        image = quantise(drawing(H, W), dtype)
     for axes in ORDERS[:3] if kind in ("zarr3", "h5py") else ORDERS[:1]:
         folder = tmp_path / axes
         folder.mkdir()
-        source = SlicedSource(stored(kind, folder, turned(picture, axes)), axes)
+        source = SlicedSource(stored(kind, folder, turned(image, axes)), axes)
         assert (source.info.shape, source.info.layout) == ((H, W), Layout("rgb", 3))
         assert source.info.dtype == np.dtype(dtype)
         out = np.zeros((2 * H, 2 * W, 3), dtype)
         through(engines[2], source, SlicedSink(out, source.info.scaled(2), 2))
-        assert (out == engines[2].upscale(picture)).all()
+        assert (out == engines[2].upscale(image)).all()
 
 
 @pytest.mark.parametrize("kind", [k for k in STORES if k != "dask"])
 @pytest.mark.parametrize("scale", [2, 3])
 @pytest.mark.parametrize("chunk", [50, 64])  # no multiple of 3
-def test_every_store_takes_the_same_picture(
+def test_every_store_takes_the_same_image(
     engines: dict[int, Engine], tmp_path: Path, kind: str, scale: int, chunk: int
 ) -> None:
-    picture = quantise(drawing(H, W), np.uint16)
-    expected = engines[scale].upscale(picture)
-    source = SlicedSource(picture)
+    image = quantise(drawing(H, W), np.uint16)
+    expected = engines[scale].upscale(image)
+    source = SlicedSource(image)
     for axes in ORDERS if kind == "zarr3" and chunk == 50 else ["cyx"]:
         folder = tmp_path / axes
         folder.mkdir()
@@ -138,13 +138,13 @@ def test_two_axes_are_gray(engines: dict[int, Engine], axes: str) -> None:
 
 
 def test_bands_are_bands(engines: dict[int, Engine]) -> None:
-    picture = quantise(drawing(H, W, 4), np.uint8)
-    assert str(SlicedSource(picture).info.layout) == "rgb + alpha"
-    source = SlicedSource(turned(picture, "cyx"), "cyx", bands=True)
+    image = quantise(drawing(H, W, 4), np.uint8)
+    assert str(SlicedSource(image).info.layout) == "rgb + alpha"
+    source = SlicedSource(turned(image, "cyx"), "cyx", bands=True)
     assert str(source.info.layout) == "4 bands"
     out = np.zeros((4, 2 * H, 2 * W), np.uint8)
     through(engines[2], source, SlicedSink(out, source.info.scaled(2), 2, "cyx"))
-    assert (out == turned(engines[2].upscale(picture, bands=True), "cyx")).all()
+    assert (out == turned(engines[2].upscale(image, bands=True), "cyx")).all()
 
 
 def test_other_axes_have_one_place(engines: dict[int, Engine]) -> None:
@@ -183,7 +183,7 @@ def test_only_the_windows_are_read(engines: dict[int, Engine]) -> None:
 
 @pytest.mark.parametrize(("chunk", "scale", "block"), [(64, 2, 64), (50, 3, 150), (7, 3, 21), (500, 3, 300)])
 def test_blocks_are_whole_chunks_and_whole_pixels(chunk: int, scale: int, block: int) -> None:
-    info = PictureInfo((300, 600), Layout("gray", 1), np.dtype(np.uint8))
+    info = ImageInfo((300, 600), Layout("gray", 1), np.dtype(np.uint8))
     sink = SlicedSink(Spy(np.zeros((300, 600), np.uint8), (chunk, chunk)), info, scale)
     assert sink.block[0] == block
     same = SlicedSink(np.zeros((300, 600), np.uint8), info, scale, block=(chunk, chunk))
@@ -192,7 +192,7 @@ def test_blocks_are_whole_chunks_and_whole_pixels(chunk: int, scale: int, block:
 
 def test_shards_are_written_whole(tmp_path: Path) -> None:
     array = stored("sharded", tmp_path, np.zeros((300, 600), np.uint8), 20)
-    info = PictureInfo((300, 600), Layout("gray", 1), np.dtype(np.uint8))
+    info = ImageInfo((300, 600), Layout("gray", 1), np.dtype(np.uint8))
     assert SlicedSink(array, info, 3).block == (120, 120)
 
 
@@ -200,16 +200,16 @@ def test_chunks_too_large_for_a_buffer_are_written_in_parts(
     engines: dict[int, Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(array_like, "BLOCK_BYTES", 10_000)
-    picture = quantise(drawing(H, W), np.uint8)
-    source = SlicedSource(picture)
+    image = quantise(drawing(H, W), np.uint8)
+    source = SlicedSource(image)
     array = stored("zarr3", tmp_path, np.zeros((2 * H, 2 * W, 3), np.uint8), 64)
     sink = SlicedSink(array, source.info.scaled(2), 2)
     assert sink.block == (1, 1)
     through(engines[2], source, sink)
-    assert (array[...] == engines[2].upscale(picture)).all()
+    assert (array[...] == engines[2].upscale(image)).all()
 
 
-def test_memory_does_not_grow_with_the_picture(engines: dict[int, Engine]) -> None:
+def test_memory_does_not_grow_with_the_image(engines: dict[int, Engine]) -> None:
     class Endless:
         """Any number of rows, none of which is anywhere."""
 
@@ -256,19 +256,19 @@ def test_wide_chunks_are_read_as_strips(tmp_path: Path) -> None:
 
 def test_what_is_in_memory_is_filled_in_place() -> None:
     out = np.zeros((8, 8, 3), np.float32)
-    sink = SlicedSink(out, PictureInfo((8, 8), Layout("rgb", 3), np.dtype(np.float32)), 2)
+    sink = SlicedSink(out, ImageInfo((8, 8), Layout("rgb", 3), np.dtype(np.float32)), 2)
     sink.buffer(Span(2, 4), Span(0, 8))[...] = 1
     assert out.sum() == 2 * 8 * 3
     assert sink.in_memory
     assert SlicedSource(out).in_memory
-    swapped = SlicedSink(out.astype(">f4"), PictureInfo((8, 8), Layout("rgb", 3), np.dtype(np.float32)), 2)
+    swapped = SlicedSink(out.astype(">f4"), ImageInfo((8, 8), Layout("rgb", 3), np.dtype(np.float32)), 2)
     assert not swapped.in_memory
 
 
 def test_closing_flushes(tmp_path: Path) -> None:
     file = h5py.File(tmp_path / "a.h5", "w")
     array = file.create_dataset("a", (8, 8), np.uint8, chunks=(4, 4))
-    sink = SlicedSink(array, PictureInfo((8, 8), Layout("gray", 1), np.dtype(np.uint8)), 2)
+    sink = SlicedSink(array, ImageInfo((8, 8), Layout("gray", 1), np.dtype(np.uint8)), 2)
     block = sink.buffer(Span(0, 8), Span(0, 8))
     block[...] = 5
     sink.write(Span(0, 8), Span(0, 8), block)
@@ -338,15 +338,15 @@ def test_wrong_types_of_stores_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_sink_is_refused(array: np.ndarray, options: dict[str, Any], rule: str) -> None:
-    info = PictureInfo((8, 8), Layout("gray", 1), np.dtype(np.uint8))
+    info = ImageInfo((8, 8), Layout("gray", 1), np.dtype(np.uint8))
     with pytest.raises(ArgumentError) as caught:
         SlicedSink(array, info, 2, **options)
     assert rule in str(caught.value)
 
 
 def test_a_mask_is_not_dropped() -> None:
-    info = PictureInfo((8, 8), Layout("gray", 1), np.dtype(np.uint8), masked=True)
-    with pytest.raises(ArgumentError, match="no place for the picture's mask"):
+    info = ImageInfo((8, 8), Layout("gray", 1), np.dtype(np.uint8), masked=True)
+    with pytest.raises(ArgumentError, match="no place for the image's mask"):
         SlicedSink(np.zeros((8, 8), np.uint8), info, 2)
 
 
@@ -358,10 +358,10 @@ def test_a_store_that_fails_says_so(engines: dict[int, Engine]) -> None:
         def __setitem__(self, key: Any, value: Any) -> None:
             raise OSError(28, "No space left on device")
 
-    picture = np.zeros((64, 64), np.uint8)
-    broken, info = Broken(picture), PictureInfo((128, 128), Layout("gray", 1), np.dtype(np.uint8))
-    with pytest.raises(PictureError, match=r"the array cannot be read: .*gone"):
+    image = np.zeros((64, 64), np.uint8)
+    broken, info = Broken(image), ImageInfo((128, 128), Layout("gray", 1), np.dtype(np.uint8))
+    with pytest.raises(ImageError, match=r"the array cannot be read: .*gone"):
         through(engines[2], SlicedSource(broken), SlicedSink(np.zeros((128, 128), np.uint8), info, 2))
     sink = SlicedSink(Broken(np.zeros((128, 128), np.uint8)), info, 2, name="x.zarr")
     with pytest.raises(OutputError, match=r"x\.zarr cannot be written: No space left on device"):
-        through(engines[2], SlicedSource(picture), sink)
+        through(engines[2], SlicedSource(image), sink)

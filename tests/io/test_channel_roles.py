@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp as Role
 from rasterio.transform import Affine
 
-from srcnn_rt import ArgumentError, Engine, OutputError, PictureError
+from srcnn_rt import ArgumentError, Engine, ImageError, OutputError
 from srcnn_rt.cli import main
 from srcnn_rt.image.info import Layout, Reading
 from srcnn_rt.models import image_graph, prepare, spec
@@ -23,7 +23,7 @@ from tests.conftest import TEST_MODEL, drawing
 from tests.helpers import reference
 from tests.helpers.image_graphs import Graph, assert_same, colour
 from tests.helpers.models import network_of
-from tests.helpers.tiffs import by_tifffile, picture_of, write
+from tests.helpers.tiffs import by_tifffile, image_of, write
 
 PLACE = {"crs": CRS.from_epsg(32633), "transform": Affine(10, 0, 5e5, 0, -10, 5e6)}
 BGRA = (Role.blue, Role.green, Role.red, Role.alpha)
@@ -39,12 +39,12 @@ def engine() -> Engine:
 
 def cut_out(channels: int, dtype: type, h: int = 45, w: int = 60, seed: int = 0) -> np.ndarray:
     """Bands with an alpha: a hole, an edge that is soft, the rest opaque."""
-    picture = picture_of(channels, dtype, h, w, seed)
+    image = image_of(channels, dtype, h, w, seed)
     white = 1 if dtype is np.float32 else np.iinfo(dtype).max
-    picture[..., -1] = white
-    picture[h // 4 : h // 2, w // 4 : w // 2, -1] = 0
-    picture[h // 2, w // 4 : w // 2, -1] = picture.dtype.type(white / 3)
-    return picture
+    image[..., -1] = white
+    image[h // 4 : h // 2, w // 4 : w // 2, -1] = 0
+    image[h // 2, w // 4 : w // 2, -1] = image.dtype.type(white / 3)
+    return image
 
 
 def roles_in(path: Path, roles: tuple[Role, ...]) -> Path:
@@ -53,9 +53,9 @@ def roles_in(path: Path, roles: tuple[Role, ...]) -> Path:
     return path
 
 
-def in_file(path: Path, picture: np.ndarray, roles: tuple[Role, ...], **options: object) -> Path:
+def in_file(path: Path, image: np.ndarray, roles: tuple[Role, ...], **options: object) -> Path:
     kind = "RGB" if roles[:3] == (Role.red, Role.green, Role.blue) else "MINISBLACK"
-    return roles_in(write(path, picture, photometric=kind, **options), roles)
+    return roles_in(write(path, image, photometric=kind, **options), roles)
 
 
 # Alpha beside bands
@@ -64,13 +64,13 @@ def in_file(path: Path, picture: np.ndarray, roles: tuple[Role, ...], **options:
 @pytest.mark.parametrize("bands", [2, 3, 4, 7])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_alpha_beside_bands_equals_the_oracle(engine: Engine, bands: int, dtype: type) -> None:
-    """Every band is a gray picture with that alpha, and alpha is bicubic of nothing but itself."""
+    """Every band is a gray image with that alpha, and alpha is bicubic of nothing but itself."""
     h, w = (8, 10) if bands > 3 else (13, 11)
-    picture = cut_out(bands + 1, dtype, h, w)
+    image = cut_out(bands + 1, dtype, h, w)
     white = 1.0 if dtype is np.float32 else float(np.iinfo(dtype).max)
-    network, values = network_of(TEST_MODEL), picture / white
-    got = engine.upscale(picture, bands=True, alpha=True)
-    assert got.dtype == picture.dtype
+    network, values = network_of(TEST_MODEL), image / white
+    got = engine.upscale(image, bands=True, alpha=True)
+    assert got.dtype == image.dtype
     alpha = reference.bicubic(values[..., -1], 2)
     step = 1e-5 if dtype is np.float32 else 1 / white
     expected_alpha = alpha if dtype is np.float32 else reference.quantise(alpha, dtype) / white
@@ -86,18 +86,18 @@ def test_alpha_beside_bands_equals_the_oracle(engine: Engine, bands: int, dtype:
 
 @pytest.mark.parametrize("tile", [8, 13, 512])
 def test_bands_beside_alpha_are_each_on_their_own(engine: Engine, tile: int) -> None:
-    picture = cut_out(5, np.uint16)
+    image = cut_out(5, np.uint16)
     with Engine(TEST_MODEL, "cpu", tile) as other:
-        got = other.upscale(picture, bands=True, alpha=True)
+        got = other.upscale(image, bands=True, alpha=True)
     for k in range(4):
-        alone = engine.upscale(picture[..., [k, 4]])
+        alone = engine.upscale(image[..., [k, 4]])
         assert np.abs(got[..., [k, 4]].astype(int) - alone).max() <= 1
 
 
 def test_a_hole_stays_a_hole_and_what_lies_under_it_is_nowhere(engine: Engine) -> None:
-    picture = cut_out(5, np.uint16)
-    hole = picture[..., -1] == 0
-    got = engine.upscale(picture, bands=True, alpha=True)
+    image = cut_out(5, np.uint16)
+    hole = image[..., -1] == 0
+    got = engine.upscale(image, bands=True, alpha=True)
     inside = np.zeros_like(hole)
     inside[13:20, 17:28] = True  # two pixels from its edge, as far as bicubic sees
     assert hole[inside].all()
@@ -105,16 +105,16 @@ def test_a_hole_stays_a_hole_and_what_lies_under_it_is_nowhere(engine: Engine) -
     far = np.ones_like(hole)
     far[9:26, 13:33] = False
     assert (got[..., -1][far.repeat(2, 0).repeat(2, 1)] == 65535).all()
-    picture[hole, :-1] = np.random.default_rng(0).integers(0, 65536, (int(hole.sum()), 4))
-    assert np.array_equal(engine.upscale(picture, bands=True, alpha=True), got)
+    image[hole, :-1] = np.random.default_rng(0).integers(0, 65536, (int(hole.sum()), 4))
+    assert np.array_equal(engine.upscale(image, bands=True, alpha=True), got)
 
 
 def test_opaque_alpha_changes_nothing(engine: Engine) -> None:
-    picture = picture_of(5, np.uint8)
-    picture[..., -1] = 255
-    got = engine.upscale(picture, bands=True, alpha=True)
+    image = image_of(5, np.uint8)
+    image[..., -1] = 255
+    got = engine.upscale(image, bands=True, alpha=True)
     assert (got[..., -1] == 255).all()
-    assert np.abs(got[..., :4].astype(int) - engine.upscale(picture[..., :4], bands=True)).max() <= 1
+    assert np.abs(got[..., :4].astype(int) - engine.upscale(image[..., :4], bands=True)).max() <= 1
 
 
 @pytest.mark.parametrize(("roles", "kind"), [(BGRA, np.uint16), (RGBNA, np.uint8), (SEVEN, np.float32)])
@@ -122,16 +122,16 @@ def test_opaque_alpha_changes_nothing(engine: Engine) -> None:
 def test_alpha_beside_bands_in_a_file(
     engine: Engine, tmp_path: Path, roles: tuple[Role, ...], kind: type, how: str
 ) -> None:
-    picture = cut_out(len(roles), kind)
+    image = cut_out(len(roles), kind)
     options = {"interleave": "band"} if how == "planar" else {}
-    source = in_file(tmp_path / "a.tif", picture, roles, **PLACE, **options)
+    source = in_file(tmp_path / "a.tif", image, roles, **PLACE, **options)
     if how == "premultiplied":
         with tifffile.TiffFile(source, mode="r+") as file:
             tag = file.pages[0].tags[338]
             tag.overwrite((*tag.value[:-1], 1))
-        picture = reference_straight(picture)
+        image = reference_straight(image)
     engine.upscale_file(source, tmp_path / "b.tif", cog=how == "cog")
-    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), engine.upscale(picture, bands=True, alpha=True))
+    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), engine.upscale(image, bands=True, alpha=True))
     with rasterio.open(tmp_path / "b.tif") as file:
         assert file.colorinterp == roles
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
@@ -142,25 +142,25 @@ def test_alpha_beside_bands_in_a_file(
     assert report.warnings == ()
 
 
-def reference_straight(picture: np.ndarray) -> np.ndarray:
+def reference_straight(image: np.ndarray) -> np.ndarray:
     """Divide by alpha, clipped and rounded, by the definition of associated alpha."""
-    white = 1.0 if picture.dtype.kind == "f" else float(np.iinfo(picture.dtype).max)
-    alpha = picture[..., -1:].astype(np.float32)
+    white = 1.0 if image.dtype.kind == "f" else float(np.iinfo(image.dtype).max)
+    alpha = image[..., -1:].astype(np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        color = np.where(alpha > 0, picture[..., :-1] * np.float32(white) / alpha, 0)
-    if picture.dtype.kind != "f":
+        color = np.where(alpha > 0, image[..., :-1] * np.float32(white) / alpha, 0)
+    if image.dtype.kind != "f":
         color = np.rint(np.minimum(color, white))
-    return np.concatenate([color.astype(picture.dtype), picture[..., -1:]], axis=2)
+    return np.concatenate([color.astype(image.dtype), image[..., -1:]], axis=2)
 
 
 def test_alpha_of_sliced_arrays_and_streams(engine: Engine) -> None:
-    picture = cut_out(4, np.uint8)
-    expected = engine.upscale(picture, bands=True, alpha=True)
+    image = cut_out(4, np.uint8)
+    expected = engine.upscale(image, bands=True, alpha=True)
     target = np.zeros((4, 90, 120), np.uint8)
-    engine.upscale_into(picture.transpose(2, 0, 1), target, axes="cyx", bands=True, alpha=True)
+    engine.upscale_into(image.transpose(2, 0, 1), target, axes="cyx", bands=True, alpha=True)
     assert np.array_equal(target.transpose(1, 2, 0), expected)
     out = np.zeros_like(expected)
-    for window, part in engine.stream(picture, bands=True, alpha=True):
+    for window, part in engine.stream(image, bands=True, alpha=True):
         out[window] = part
     assert np.array_equal(out, expected)
 
@@ -185,12 +185,12 @@ def test_models_of_several_channels_take_bands_without_their_alpha(tmp_path: Pat
     """Alpha goes through no network, not even one of as many channels as there are with it."""
     _, four = spec.load(colour(tmp_path / "four.onnx", 4))
     check_layout(four, Layout("bands", 5, True))
-    with pytest.raises(PictureError, match=r"takes pictures of 4 channels, got 3 bands \+ alpha"):
+    with pytest.raises(ImageError, match=r"takes images of 4 channels, got 3 bands \+ alpha"):
         check_layout(four, Layout("bands", 4, True))
-    picture = cut_out(5, np.uint8)
+    image = cut_out(5, np.uint8)
     with Engine(tmp_path / "four.onnx", "cpu", 16) as engine:
-        got = engine.upscale(picture, bands=True, alpha=True)
-    assert np.array_equal(got[..., -1], picture[..., -1])  # of scale 1, bicubic changes nothing
+        got = engine.upscale(image, bands=True, alpha=True)
+    assert np.array_equal(got[..., -1], image[..., -1])  # of scale 1, bicubic changes nothing
     assert margin_for(four, Layout("bands", 5, True)) > margin_for(four, Layout("bands", 4))
 
 
@@ -199,21 +199,21 @@ def test_the_path_in_the_graph_is_the_same(dtype: type) -> None:
     data, found = spec.load(TEST_MODEL)
     ready = prepare.prepare(data, found)
     layout = Layout("bands", 4, True)
-    proto = image_graph.picture_graph(spec.parse(ready.data), ready.spec, layout, np.dtype(dtype))
+    proto = image_graph.image_graph(spec.parse(ready.data), ready.spec, layout, np.dtype(dtype))
     graph = Graph(proto, ready.spec, layout)
-    picture = cut_out(4, dtype)
+    image = cut_out(4, dtype)
     with Engine(TEST_MODEL, "cpu", whole=True) as engine:
-        expected = engine.upscale(picture, bands=True, alpha=True)
-    assert_same(graph.tiled(picture, 16), expected, layout, least=0.99)
+        expected = engine.upscale(image, bands=True, alpha=True)
+    assert_same(graph.tiled(image, 16), expected, layout, least=0.99)
 
 
 def test_alpha_beside_inks(engine: Engine, tmp_path: Path) -> None:
-    picture = cut_out(5, np.uint8)
+    image = cut_out(5, np.uint8)
     tifffile.imwrite(
-        tmp_path / "a.tif", picture, photometric="separated", extrasamples=["unassalpha"], metadata=None
+        tmp_path / "a.tif", image, photometric="separated", extrasamples=["unassalpha"], metadata=None
     )
     engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
-    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), engine.upscale(picture, bands=True, alpha=True))
+    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), engine.upscale(image, bands=True, alpha=True))
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.SEPARATED
         assert file.pages[0].extrasamples == (tifffile.EXTRASAMPLE.UNASSALPHA,)
@@ -223,14 +223,14 @@ def test_alpha_beside_inks(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_a_band_that_is_called_alpha_is_a_band_if_somebody_says_so(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(4, np.uint16)
-    picture = np.maximum(picture, 500).astype(np.uint16)
-    source = in_file(tmp_path / "a.tif", picture, RGBA, **PLACE)
+    image = image_of(4, np.uint16)
+    image = np.maximum(image, 500).astype(np.uint16)
+    source = in_file(tmp_path / "a.tif", image, RGBA, **PLACE)
     report = engine.upscale_file(source, tmp_path / "b.tif", bands=True)
     assert (report.layout, report.warnings) == ("4 bands", ())
     got = by_tifffile(tmp_path / "b.tif")
     for k in range(4):
-        assert np.array_equal(got[..., k], engine.upscale(picture[..., k]))
+        assert np.array_equal(got[..., k], engine.upscale(image[..., k]))
     with rasterio.open(tmp_path / "b.tif") as file:
         assert file.colorinterp == RGBA
     with tifffile.TiffFile(source) as a, tifffile.TiffFile(tmp_path / "b.tif") as b:
@@ -249,28 +249,28 @@ def doubted(engine: Engine, source: Path) -> tuple[str, ...]:
 
 
 def test_alpha_that_looks_like_data_is_said_to(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(4, np.uint16)
+    image = image_of(4, np.uint16)
     line = f"{tmp_path}/a.tif: band 4 is called alpha but {{}}; --bands treats it as a band"
-    source = in_file(tmp_path / "a.tif", picture, RGBA, **PLACE)
+    source = in_file(tmp_path / "a.tif", image, RGBA, **PLACE)
     assert doubted(engine, source) == (line.format("looks like data"),)
-    picture[..., 3] = 255  # a mask of 8 bits among 16
-    assert doubted(engine, in_file(source, picture, RGBA, **PLACE)) == (line.format("looks like data"),)
-    picture[..., 3] = 0
-    assert doubted(engine, in_file(source, picture, RGBA, **PLACE)) == (
+    image[..., 3] = 255  # a mask of 8 bits among 16
+    assert doubted(engine, in_file(source, image, RGBA, **PLACE)) == (line.format("looks like data"),)
+    image[..., 3] = 0
+    assert doubted(engine, in_file(source, image, RGBA, **PLACE)) == (
         line.format("hides all that was looked at"),
     )
-    picture = cut_out(4, np.uint16)
-    assert doubted(engine, in_file(source, picture, RGBA, **PLACE)) == ()
-    picture[..., 3] = 65535
-    assert doubted(engine, in_file(source, picture, RGBA, **PLACE)) == ()
-    picture = picture_of(4, np.uint16)  # a picture may be as it likes
+    image = cut_out(4, np.uint16)
+    assert doubted(engine, in_file(source, image, RGBA, **PLACE)) == ()
+    image[..., 3] = 65535
+    assert doubted(engine, in_file(source, image, RGBA, **PLACE)) == ()
+    image = image_of(4, np.uint16)  # an image may be as it likes
     with pytest.warns(rasterio.errors.NotGeoreferencedWarning):
-        in_file(source, picture, RGBA)
+        in_file(source, image, RGBA)
     assert doubted(engine, source) == ()
 
 
 def test_the_command_line_warns_once_and_takes_bands(tmp_path: Path) -> None:
-    source = in_file(tmp_path / "a.tif", picture_of(4, np.uint8), RGBA, **PLACE)
+    source = in_file(tmp_path / "a.tif", image_of(4, np.uint8), RGBA, **PLACE)
     words = ["upscale", str(source), "--provider", "cpu", "--json"]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
@@ -294,8 +294,8 @@ def land(h: int = 300, w: int = 290, dtype: type = np.uint8) -> np.ndarray:
     return (drawing(h, w, 1) * 11).astype(dtype) * dtype(20)
 
 
-def land_file(path: Path, picture: np.ndarray, **options: object) -> Path:
-    write(path, picture, **PLACE, **options)
+def land_file(path: Path, image: np.ndarray, **options: object) -> Path:
+    write(path, image, **PLACE, **options)
     with rasterio.open(path, "r+") as file:
         file.write_colormap(1, COLORS)
         file.descriptions = ("land cover",)
@@ -306,13 +306,13 @@ def land_file(path: Path, picture: np.ndarray, **options: object) -> Path:
 @pytest.mark.parametrize("cog", [False, True])
 @pytest.mark.parametrize("scale", [2, 3])
 def test_classes_are_copied_with_their_colours(tmp_path: Path, dtype: type, cog: bool, scale: int) -> None:
-    picture = land(700, 690, dtype) if cog else land(dtype=dtype)
-    source = land_file(tmp_path / "a.tif", picture, nodata=0)
+    image = land(700, 690, dtype) if cog else land(dtype=dtype)
+    source = land_file(tmp_path / "a.tif", image, nodata=0)
     with Engine(f"bicubic-x{scale}", "cpu", 64) as engine:
         engine._setup.networks[0].bind = None  # whoever asks for a network is told
         report = engine.upscale_file(source, tmp_path / "b.tif", classes=True, cog=cog)
     assert report.layout == "classes"
-    expected = picture.repeat(scale, 0).repeat(scale, 1)
+    expected = image.repeat(scale, 0).repeat(scale, 1)
     assert np.array_equal(by_tifffile(tmp_path / "b.tif"), expected)
     with rasterio.open(source) as a, rasterio.open(tmp_path / "b.tif") as b:
         assert np.array_equal(b.read(1), expected[..., 0])
@@ -324,7 +324,7 @@ def test_classes_are_copied_with_their_colours(tmp_path: Path, dtype: type, cog:
     assert bool(levels) == cog
     for k in range(len(levels)):
         with rasterio.open(tmp_path / "b.tif", overview_level=k) as file:
-            assert set(np.unique(file.read(1))) <= set(np.unique(picture))
+            assert set(np.unique(file.read(1))) <= set(np.unique(image))
             assert file.colorinterp == (Role.palette,)
     with tifffile.TiffFile(source) as a, tifffile.TiffFile(tmp_path / "b.tif") as b:
         assert b.pages[0].photometric == tifffile.PHOTOMETRIC.PALETTE
@@ -332,17 +332,17 @@ def test_classes_are_copied_with_their_colours(tmp_path: Path, dtype: type, cog:
 
 
 def test_overviews_of_classes_hold_classes(engine: Engine, tmp_path: Path) -> None:
-    picture = land(600, 650)
-    source = land_file(tmp_path / "a.tif", picture)
+    image = land(600, 650)
+    source = land_file(tmp_path / "a.tif", image)
     with rasterio.open(source, "r+") as file:
         file.build_overviews([2, 4], rasterio.enums.Resampling.nearest)
     engine.upscale_file(source, tmp_path / "b.tif", classes=True)
     for k in (0, 1):
         with rasterio.open(tmp_path / "b.tif", overview_level=k) as file:
             made = file.read(1)
-            assert set(np.unique(made)) <= set(np.unique(picture))
+            assert set(np.unique(made)) <= set(np.unique(image))
             if k == 0:  # of four copies of a class most are that class
-                assert np.array_equal(made, picture[..., 0])
+                assert np.array_equal(made, image[..., 0])
 
 
 def test_a_palette_on_the_ground_is_refused_without_being_called_classes(
@@ -351,7 +351,7 @@ def test_a_palette_on_the_ground_is_refused_without_being_called_classes(
     source = land_file(tmp_path / "a.tif", land(40, 50))
     for options in ({}, {"bands": True}):
         with pytest.raises(
-            PictureError, match=r"a\.tif: a palette with a place .* --classes enlarges"
+            ImageError, match=r"a\.tif: a palette with a place .* --classes enlarges"
         ) as error:
             engine.upscale_file(source, tmp_path / "b.tif", **options)
         assert "\n" not in str(error.value)
@@ -362,10 +362,10 @@ def test_a_palette_on_the_ground_is_refused_without_being_called_classes(
 
 
 def test_names_attributes_and_masks_of_classes_come_along(engine: Engine, tmp_path: Path) -> None:
-    picture = land(40, 50)
+    image = land(40, 50)
     mask = np.ones((40, 50), bool)
     mask[5:9, 7:30] = False
-    source = write(tmp_path / "a.tif", picture, **PLACE)
+    source = write(tmp_path / "a.tif", image, **PLACE)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(source, "r+") as file:
         file.write_colormap(1, COLORS)
         file.write_mask(mask)
@@ -385,7 +385,7 @@ def test_names_attributes_and_masks_of_classes_come_along(engine: Engine, tmp_pa
     assert "class 11 &amp; more" in beside
     assert "<F>3</F><F>68</F>" in beside  # four times as many pixels
     assert "Histograms" not in beside
-    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), picture.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), image.repeat(2, 0).repeat(2, 1))
     with rasterio.open(tmp_path / "b.tif") as file:
         assert np.array_equal(file.read_masks(1) > 0, mask.repeat(2, 0).repeat(2, 1))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "a.tif.aux.xml", "b.tif", "b.tif.aux.xml"]
@@ -393,12 +393,12 @@ def test_names_attributes_and_masks_of_classes_come_along(engine: Engine, tmp_pa
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_classes_of_few_bits_keep_their_numbers(engine: Engine, tmp_path: Path, bits: int) -> None:
-    picture = (land(40, 50) // 20 % 2**bits).astype(np.uint8)
-    source = write(tmp_path / "a.tif", picture, nbits=bits, photometric="PALETTE", **PLACE)
+    image = (land(40, 50) // 20 % 2**bits).astype(np.uint8)
+    source = write(tmp_path / "a.tif", image, nbits=bits, photometric="PALETTE", **PLACE)
     with rasterio.open(source, "r+") as file:
         file.write_colormap(1, {k: COLORS[20 * (k % 12)] for k in range(2**bits)})
     engine.upscale_file(source, tmp_path / "b.tif", classes=True)
-    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), picture.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(by_tifffile(tmp_path / "b.tif"), image.repeat(2, 0).repeat(2, 1))
     with rasterio.open(source) as a, rasterio.open(tmp_path / "b.tif") as b:
         before, after = a.colormap(1), b.colormap(1)
     assert {k: after[k] for k in range(2**bits)} == {k: before[k] for k in range(2**bits)}
@@ -406,38 +406,36 @@ def test_classes_of_few_bits_keep_their_numbers(engine: Engine, tmp_path: Path, 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.uint32, np.int64])
 def test_classes_in_arrays(engine: Engine, dtype: type) -> None:
-    picture = land(40, 50).astype(dtype)
-    picture[3, 4] = np.iinfo(dtype).max
-    expected = picture.repeat(2, 0).repeat(2, 1)
-    got = engine.upscale(picture, classes=True, nodata=3)
+    image = land(40, 50).astype(dtype)
+    image[3, 4] = np.iinfo(dtype).max
+    expected = image.repeat(2, 0).repeat(2, 1)
+    got = engine.upscale(image, classes=True, nodata=3)
     assert got.dtype == dtype
     assert np.array_equal(got, expected)
     target = np.zeros((80, 100), dtype)
-    engine.upscale_into(picture[..., 0], target, classes=True)
+    engine.upscale_into(image[..., 0], target, classes=True)
     assert np.array_equal(target, expected[..., 0])
     out = np.zeros_like(expected)
-    for window, part in engine.stream(picture, classes=True):
+    for window, part in engine.stream(image, classes=True):
         out[window] = part
     assert np.array_equal(out, expected)
 
 
 def test_classes_ask_no_model_for_anything(tmp_path: Path) -> None:
     """Neither for its channels nor for windows that it could take."""
-    picture = land(40, 50)
+    image = land(40, 50)
     for model in (colour(tmp_path / "four.onnx", 4), "srcnn-955-rgb-x3"):
         for whole in (False, True):
             with Engine(model, "cpu", 8, whole=whole) as engine:
                 s = engine.scale
-                assert np.array_equal(
-                    engine.upscale(picture, classes=True), picture.repeat(s, 0).repeat(s, 1)
-                )
+                assert np.array_equal(engine.upscale(image, classes=True), image.repeat(s, 0).repeat(s, 1))
 
 
 def test_classes_that_cannot_be(engine: Engine, tmp_path: Path) -> None:
     for image in (np.zeros((9, 9), np.float32), np.zeros((9, 9), np.complex64)):
         with pytest.raises(ArgumentError, match="classes are whole numbers, got"):
             engine.upscale(image, classes=True)
-    source = write(tmp_path / "f.tif", picture_of(1, np.float32), **PLACE)
+    source = write(tmp_path / "f.tif", image_of(1, np.float32), **PLACE)
     with pytest.raises(ArgumentError, match=r"f\.tif: classes are whole numbers, got float32"):
         engine.upscale_file(source, tmp_path / "b.tif", classes=True)
     source = land_file(tmp_path / "a.tif", land(40, 50))
@@ -454,23 +452,23 @@ def test_classes_that_cannot_be(engine: Engine, tmp_path: Path) -> None:
 
 def test_classes_in_zarr_are_not_blended_at_any_level(engine: Engine, tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
-    picture = land()[..., 0]
-    zarr.save_array(str(tmp_path / "a.zarr"), picture)
+    image = land()[..., 0]
+    zarr.save_array(str(tmp_path / "a.zarr"), image)
     engine.upscale_file(tmp_path / "a.zarr", tmp_path / "b.zarr", classes=True)
-    assert np.array_equal(zarr.open(str(tmp_path / "b.zarr"))[:], picture.repeat(2, 0).repeat(2, 1))
+    assert np.array_equal(zarr.open(str(tmp_path / "b.zarr"))[:], image.repeat(2, 0).repeat(2, 1))
     source = write(tmp_path / "c.tif", land(), **PLACE)
     engine.upscale_file(source, tmp_path / "c.zarr", classes=True)
     group = zarr.open(str(tmp_path / "c.zarr"))
     assert "1" in group
     for k in group:
-        assert set(np.unique(group[k][:])) <= set(np.unique(picture))
+        assert set(np.unique(group[k][:])) <= set(np.unique(image))
 
 
 @pytest.mark.parametrize("options", [{"bands": True}, {"nodata": 7}, {"nodata": "none"}, {"classes": True}])
 def test_what_samples_are_taken_for_is_part_of_the_job(
     engine: Engine, tmp_path: Path, options: dict[str, object]
 ) -> None:
-    source = write(tmp_path / "a.tif", picture_of(1, np.uint8), **PLACE)
+    source = write(tmp_path / "a.tif", image_of(1, np.uint8), **PLACE)
     plain = engine.job(source, tmp_path / "b.tif").facts()
     facts = engine.job(source, tmp_path / "b.tif", **options).facts()
     assert {k for k in facts if facts[k] != plain[k]} == set(options)
@@ -485,7 +483,7 @@ def test_a_second_run_with_another_reading_does_it_again(tmp_path: Path) -> None
     folder = tmp_path / "in"
     folder.mkdir()
     for name in "ab":
-        write(folder / f"{name}.tif", picture_of(1, np.uint8), **PLACE)
+        write(folder / f"{name}.tif", image_of(1, np.uint8), **PLACE)
     words = ["upscale", str(folder), "-o", f"{tmp_path / 'out'}/", "--provider", "cpu"]
     assert "2 done" in CliRunner().invoke(main, words).stdout
     assert "0 done, 2 done before" in CliRunner().invoke(main, words).stdout

@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
-from srcnn_rt import ArgumentError, Engine, OutputError, PictureError
+from srcnn_rt import ArgumentError, Engine, ImageError, OutputError
 from srcnn_rt.io import open_source
 from srcnn_rt.io.protocols import StripCache
 from srcnn_rt.io.tiff import writer as tiff
@@ -33,16 +33,16 @@ def engine() -> Engine:
     return Engine(TEST_MODEL, "cpu", 32)
 
 
-def write_tiff(path: Path, picture: np.ndarray, **options: object) -> Path:
+def write_tiff(path: Path, image: np.ndarray, **options: object) -> Path:
     """(H, W, C) to TIFF by rasterio."""
-    h, w, c = picture.shape
-    kind = {"driver": "GTiff", "height": h, "width": w, "count": c, "dtype": picture.dtype.name}
+    h, w, c = image.shape
+    kind = {"driver": "GTiff", "height": h, "width": w, "count": c, "dtype": image.dtype.name}
     with rasterio.open(path, "w", **kind, **options) as file:
-        file.write(picture.transpose(2, 0, 1))
+        file.write(image.transpose(2, 0, 1))
     return path
 
 
-def picture_of(channels: int, dtype: type, h: int = 45, w: int = 60) -> np.ndarray:
+def image_of(channels: int, dtype: type, h: int = 45, w: int = 60) -> np.ndarray:
     values = drawing(h, w, channels)
     return values.astype(np.float32) if dtype is np.float32 else quantise(values, dtype)
 
@@ -62,31 +62,31 @@ def picture_of(channels: int, dtype: type, h: int = 45, w: int = 60) -> np.ndarr
 def test_tiff_equals_the_array(
     engine: Engine, tmp_path: Path, dtype: type, channels: int, options: dict[str, object]
 ) -> None:
-    picture = picture_of(channels, dtype)
+    image = image_of(channels, dtype)
     color = "RGB" if channels in (3, 4) else "MINISBLACK"
     alpha = {"alpha": "YES"} if channels == 4 else {}
-    source = write_tiff(tmp_path / "a.tif", picture, photometric=color, **options, **alpha)
+    source = write_tiff(tmp_path / "a.tif", image, photometric=color, **options, **alpha)
     report = engine.upscale_file(source, tmp_path / "b.tif")
     back = tifffile.imread(tmp_path / "b.tif")
     if channels == 6 and options.get("interleave") == "band":  # bands lie as they lay
         back = back.transpose(1, 2, 0)
     back = back.reshape(90, 120, channels)
     assert back.dtype == dtype
-    assert (back == engine.upscale(picture)).all()
+    assert (back == engine.upscale(image)).all()
     assert report.dtype == np.dtype(dtype).name
     assert report.target_size == (120, 90)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "b.tif"]
 
 
 def test_output_blocks_are_whole_whatever_the_tile(tmp_path: Path) -> None:
-    """Larger than a block, tiles that do not divide it, chunks narrower than the picture."""
-    picture = picture_of(1, np.uint8, 700, 900)
-    source = write_tiff(tmp_path / "a.tif", picture, tiled=True, blockxsize=256, blockysize=256)
+    """Larger than a block, tiles that do not divide it, chunks narrower than the image."""
+    image = image_of(1, np.uint8, 700, 900)
+    source = write_tiff(tmp_path / "a.tif", image, tiled=True, blockxsize=256, blockysize=256)
     results = []
     for scale, tile in ((2, 37), (2, 512), (3, 100), (4, 64)):
         with Engine(f"bicubic-x{scale}", "cpu", tile) as e:
             e.upscale_file(source, tmp_path / "b.tif", overwrite=True)
-            results.append((e.upscale(picture), tifffile.imread(tmp_path / "b.tif")))
+            results.append((e.upscale(image), tifffile.imread(tmp_path / "b.tif")))
         with tifffile.TiffFile(tmp_path / "b.tif") as file:
             page = file.pages[0]
             assert page.is_tiled
@@ -96,28 +96,28 @@ def test_output_blocks_are_whole_whatever_the_tile(tmp_path: Path) -> None:
         assert (expected[..., 0] == got).all()
 
 
-def test_narrow_chunks_give_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = picture_of(3, np.uint16, 300, 2000)
+def test_narrow_chunks_give_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = image_of(3, np.uint16, 300, 2000)
     for options in ({"tiled": True, "blockxsize": 128, "blockysize": 128}, {"blockysize": 3}):
-        source = write_tiff(tmp_path / "a.tif", picture, photometric="RGB", **options)
+        source = write_tiff(tmp_path / "a.tif", image, photometric="RGB", **options)
         monkeypatch.setattr(tiff._Page, "max_bytes", 100_000)
         with Engine("bicubic-x2", "cpu", 64) as e:
             e.upscale_file(source, tmp_path / "b.tif", overwrite=True)
-            assert (tifffile.imread(tmp_path / "b.tif") == e.upscale(picture)).all()
+            assert (tifffile.imread(tmp_path / "b.tif") == e.upscale(image)).all()
 
 
 def test_striped_files_are_read_strip_by_strip(tmp_path: Path) -> None:
-    picture = picture_of(1, np.uint8, 64, 300)
-    with open_source(write_tiff(tmp_path / "a.tif", picture, blockysize=4)) as source:
+    image = image_of(1, np.uint8, 64, 300)
+    with open_source(write_tiff(tmp_path / "a.tif", image, blockysize=4)) as source:
         assert source.by_rows
         calls = []
         read = source.read
         source.read = lambda y, x: calls.append((y, x)) or read(y, x)  # type: ignore[method-assign]
         cache = StripCache(source)
         for x in (Span(0, 50), Span(40, 150), Span(250, 300)):
-            assert (cache.read(Span(3, 40), x) == picture[3:40, x.start : x.stop]).all()
+            assert (cache.read(Span(3, 40), x) == image[3:40, x.start : x.stop]).all()
         assert calls == [(Span(3, 40), Span(0, 300))]
-    tiled = write_tiff(tmp_path / "b.tif", picture, tiled=True, blockxsize=16, blockysize=16)
+    tiled = write_tiff(tmp_path / "b.tif", image, tiled=True, blockxsize=16, blockysize=16)
     with open_source(tiled) as source:
         assert not source.by_rows
 
@@ -129,7 +129,7 @@ def test_geotiff_keeps_its_place_on_earth(engine: Engine, tmp_path: Path) -> Non
         source, "w", driver="GTiff", height=45, width=60, count=4, dtype="uint16", crs="EPSG:32633",
         transform=place, nodata=0,
     ) as file:  # fmt: skip
-        file.write(picture_of(4, np.uint16).transpose(2, 0, 1))
+        file.write(image_of(4, np.uint16).transpose(2, 0, 1))
         file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined]
         file.set_band_description(4, "near infrared")
         file.update_tags(SENSOR="drawn", TIFFTAG_XRESOLUTION="300", TIFFTAG_YRESOLUTION="300")
@@ -149,10 +149,10 @@ def test_geotiff_keeps_its_place_on_earth(engine: Engine, tmp_path: Path) -> Non
 
 
 def test_a_fourth_band_that_is_not_alpha_is_a_band(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(4, np.uint16)
-    source = write_tiff(tmp_path / "a.tif", picture, photometric="MINISBLACK")
+    image = image_of(4, np.uint16)
+    source = write_tiff(tmp_path / "a.tif", image, photometric="MINISBLACK")
     engine.upscale_file(source, tmp_path / "b.tif")
-    assert (tifffile.imread(tmp_path / "b.tif") == engine.upscale(picture, bands=True)).all()
+    assert (tifffile.imread(tmp_path / "b.tif") == engine.upscale(image, bands=True)).all()
 
 
 def test_palettes_and_bits_are_expanded(engine: Engine, tmp_path: Path) -> None:
@@ -192,13 +192,13 @@ def test_palettes_and_bits_are_expanded(engine: Engine, tmp_path: Path) -> None:
 def test_lossless_formats_equal_the_array(
     engine: Engine, tmp_path: Path, suffix: str, channels: int, dtype: type
 ) -> None:
-    picture = picture_of(channels, dtype)
+    image = image_of(channels, dtype)
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
     source = tmp_path / f"a{suffix}"
     options = [cv2.IMWRITE_WEBP_QUALITY, 101] if suffix == ".webp" else []
-    cv2.imwrite(str(source), picture[..., order], options)
+    cv2.imwrite(str(source), image[..., order], options)
     engine.upscale_file(source, tmp_path / f"b{suffix}")
-    expected = engine.upscale(picture)
+    expected = engine.upscale(image)
     if dtype is np.uint8:
         back = np.asarray(Image.open(tmp_path / f"b{suffix}"))
         back = back.reshape(expected.shape)
@@ -273,29 +273,29 @@ def test_a_camera_jpeg_with_data_after_the_end_is_whole(engine: Engine, tmp_path
     exif = Image.Exif()
     Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif, progressive=True)
     data = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(data + b"motion picture" * 9)
+    (tmp_path / "a.jpg").write_bytes(data + b"motion image" * 9)
     engine.upscale_file(tmp_path / "a.jpg", tmp_path / "b.jpg")
 
 
 @pytest.mark.parametrize(
-    ("name", "picture", "rule"),
+    ("name", "image", "rule"),
     [
-        ("b.jpg", picture_of(4, np.uint8), "JPEG holds no alpha"),
-        ("b.jpg", picture_of(3, np.uint16), "JPEG holds uint8 samples, got uint16"),
-        ("b.png", picture_of(3, np.float32), "PNG holds uint8 or uint16 samples, got float32"),
-        ("b.png", picture_of(6, np.uint8), "PNG holds gray or RGB, got 6 bands"),
-        ("b.bmp", picture_of(4, np.uint8), "BMP holds no alpha"),
+        ("b.jpg", image_of(4, np.uint8), "JPEG holds no alpha"),
+        ("b.jpg", image_of(3, np.uint16), "JPEG holds uint8 samples, got uint16"),
+        ("b.png", image_of(3, np.float32), "PNG holds uint8 or uint16 samples, got float32"),
+        ("b.png", image_of(6, np.uint8), "PNG holds gray or RGB, got 6 bands"),
+        ("b.bmp", image_of(4, np.uint8), "BMP holds no alpha"),
         ("b.webp", np.zeros((2, 8192, 1), np.uint8), "WebP sides are at most 16383 pixels, got 16384 x 4"),
         ("b.jpg", np.zeros((2, 32768, 1), np.uint8), "JPEG sides are at most 65535 pixels, got 65536 x 4"),
     ],
 )
 def test_a_format_that_cannot_hold_the_result_is_refused_before_the_work(
-    engine: Engine, tmp_path: Path, name: str, picture: np.ndarray, rule: str
+    engine: Engine, tmp_path: Path, name: str, image: np.ndarray, rule: str
 ) -> None:
-    kinds = {"photometric": "RGB"} if picture.shape[2] in (3, 4) else {}
-    if picture.shape[2] == 4:
+    kinds = {"photometric": "RGB"} if image.shape[2] in (3, 4) else {}
+    if image.shape[2] == 4:
         kinds["alpha"] = "YES"
-    source = write_tiff(tmp_path / "a.tif", picture, **kinds)
+    source = write_tiff(tmp_path / "a.tif", image, **kinds)
     worked = []
     with pytest.raises(OutputError, match=rule):
         engine.upscale_file(source, tmp_path / name, progress=lambda *p: worked.append(p))
@@ -315,7 +315,7 @@ def test_a_georeference_that_would_be_lost_is_said(engine: Engine, tmp_path: Pat
 def test_animations_are_refused_not_cut_to_a_frame(tmp_path: Path, suffix: str) -> None:
     frames = [Image.fromarray(np.roll(RGB, 9 * k, axis=1)) for k in range(3)]
     frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], lossless=True)
-    with pytest.raises(PictureError, match="only pictures of one frame are read"):
+    with pytest.raises(ImageError, match="only images of one frame are read"):
         open_source(tmp_path / f"a{suffix}")
     frames[0].save(tmp_path / f"b{suffix}", lossless=True, icc_profile=SRGB)
     open_source(tmp_path / f"b{suffix}").close()
@@ -327,9 +327,9 @@ def test_one_pixel(engine: Engine, tmp_path: Path, channels: int) -> None:
     for suffix in (".png", ".tif"):
         Image.new(mode, (1, 1), 200 if channels == 1 else (200,) * channels).save(tmp_path / f"a{suffix}")
         engine.upscale_file(tmp_path / f"a{suffix}", tmp_path / f"b{suffix}", overwrite=True)
-        with Image.open(tmp_path / f"b{suffix}") as picture:
-            assert picture.size == (2, 2)
-            assert abs(int(np.asarray(picture).reshape(4, -1)[0, 0]) - 200) <= 3
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            assert image.size == (2, 2)
+            assert abs(int(np.asarray(image).reshape(4, -1)[0, 0]) - 200) <= 3
 
 
 def test_exif_that_lies_is_taken_as_upright() -> None:
@@ -348,11 +348,11 @@ def test_exif_that_lies_is_taken_as_upright() -> None:
 @pytest.mark.parametrize("compress", ["deflate", "zstd", "lzw", "none"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_every_compression_of_a_tiff_reads_back(tmp_path: Path, compress: str, dtype: type) -> None:
-    picture = drawing(70, 90, 3).astype(dtype) if dtype is np.float32 else quantise(drawing(70, 90, 3), dtype)
-    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb")
+    image = drawing(70, 90, 3).astype(dtype) if dtype is np.float32 else quantise(drawing(70, 90, 3), dtype)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
     with Engine("bicubic-x2", "cpu") as e:
         e.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", compress=compress)
-        expected = e.upscale(picture)
+        expected = e.upscale(image)
     assert (tifffile.imread(tmp_path / "b.tif") == expected).all()
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         found = file.pages[0].compression.name.lower()

@@ -19,8 +19,8 @@ import rasterio
 import tifffile
 import zarr
 
-from srcnn_rt import ArgumentError, OutputError, PictureError
-from srcnn_rt.image.info import SAMPLE_TYPES, Layout, PictureInfo
+from srcnn_rt import ArgumentError, ImageError, OutputError
+from srcnn_rt.image.info import SAMPLE_TYPES, ImageInfo, Layout
 from srcnn_rt.io import TIFF_COMPRESSIONS, ArraySink, Output, array_source, create_target, open_source
 from srcnn_rt.io import check_holds as holds
 from srcnn_rt.io.array_like import SlicedSink, SlicedSource
@@ -66,7 +66,7 @@ def same(got: np.ndarray, expected: np.ndarray) -> None:
     assert np.array_equal(got, expected, equal_nan=expected.dtype.kind == "f")
 
 
-def windows(info: PictureInfo, block: tuple[int, int]) -> Iterator[tuple[Span, Span]]:
+def windows(info: ImageInfo, block: tuple[int, int]) -> Iterator[tuple[Span, Span]]:
     h, w = info.shape
     bh, bw = (b if b > 1 else 32 for b in block)
     for top in range(0, h, bh):
@@ -294,7 +294,7 @@ def test_a_killed_job_goes_on(tmp_path: Path, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["int16", "float16", "float64"])
 @pytest.mark.parametrize("room", [0, 2**28])
-def test_turned_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, room: int) -> None:
+def test_turned_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, room: int) -> None:
     monkeypatch.setattr(orientation, "IN_MEMORY", room)
     expected = samples(dtype)
     tifffile.imwrite(
@@ -546,7 +546,7 @@ def test_declared_bits_go_from_format_to_format(tmp_path: Path) -> None:
             same(read(source), expected)
             path = rewritten(source, tmp_path / name)
     with open_source(path) as source:
-        # What shows pictures shows these as bright as they are.
+        # What shows images shows these as bright as they are.
         coded = rewritten(source, tmp_path / "g.jxl").read_bytes()
         assert libjxl.basic_info(coded).bits == 12
         same(imagecodecs.jpegxl_decode(coded)[..., np.newaxis], expected)
@@ -682,12 +682,12 @@ def test_other_types_are_refused_in_one_line(tmp_path: Path, dtype: str) -> None
     array = np.ones((H, W), dtype)
     if dtype != "bool":
         tifffile.imwrite(tmp_path / "a.tif", array, metadata=None)
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             open_source(tmp_path / "a.tif")
         assert str(caught.value) == f"{tmp_path / 'a.tif'}: samples must be {LIST}, got {dtype}"
     for version in (2, 3):
         plain_zarr(tmp_path / f"{version}.zarr", array, version)
-        with pytest.raises(PictureError, match=f"samples must be {LIST}, got '"):
+        with pytest.raises(ImageError, match=f"samples must be {LIST}, got '"):
             open_source(tmp_path / f"{version}.zarr")
     for make in (SlicedSource, lambda a: array_source(a, bands=False, nodata=None)):
         with pytest.raises(ArgumentError, match=f"samples must be {LIST}, got {dtype}$"):
@@ -697,7 +697,7 @@ def test_other_types_are_refused_in_one_line(tmp_path: Path, dtype: str) -> None
 @pytest.mark.parametrize("dtype", [t for t in SAMPLE_TYPES if t not in ("uint8", "uint16")])
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".avif", ".jxl"])
 def test_a_format_without_the_type_names_others(suffix: str, dtype: str) -> None:
-    info = PictureInfo((4, 4), Layout.of(3), np.dtype(dtype))
+    info = ImageInfo((4, 4), Layout.of(3), np.dtype(dtype))
     with pytest.raises(OutputError) as caught:
         holds(Path(f"b{suffix}"), [info], Output())
     assert str(caught.value).endswith(f"got {dtype}; write a TIFF or Zarr instead")

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from srcnn_rt import Engine, OutputError, PictureError
+from srcnn_rt import Engine, ImageError, OutputError
 from srcnn_rt._system import memory as resources
 from srcnn_rt._system.memory import Memory
 from srcnn_rt.io import Output
@@ -98,21 +98,21 @@ def test_the_bytes_of_a_tiff_are_as_expected(
     engine.upscale_file(source, target, compress=compress)
     real = target.stat().st_size
     assert 0.8 < real / found.file_bytes < 1.6
-    assert found.least_bytes < real
+    assert found.min_bytes < real
     assert not found.exact
 
 
 @pytest.mark.parametrize(
     ("channels", "suffix"), [(1, ".png"), (3, ".png"), (3, ".tif"), (1, ".jpg"), (3, ".webp")]
 )
-def test_the_bytes_of_coded_pictures_are_roughly_as_expected(
+def test_the_bytes_of_coded_images_are_roughly_as_expected(
     engine: Engine, tmp_path: Path, channels: int, suffix: str
 ) -> None:
     source = write_png(tmp_path / "a.png", photo(300, 400, channels))
     found = engine.estimate(source, target := tmp_path / f"b{suffix}")
     engine.upscale_file(source, target)
     assert 0.4 < target.stat().st_size / found.file_bytes < 2.5
-    assert found.least_bytes < target.stat().st_size
+    assert found.min_bytes < target.stat().st_size
 
 
 def test_a_zarr_is_a_folder(engine: Engine, tmp_path: Path, free: list[int]) -> None:
@@ -124,7 +124,7 @@ def test_a_zarr_is_a_folder(engine: Engine, tmp_path: Path, free: list[int]) -> 
         engine.upscale_file(one, two)
         real = sum(p.stat().st_size for p in two.rglob("*") if p.is_file())
         assert 0.7 < real / found.file_bytes < 1.5
-        assert found.least_bytes < real
+        assert found.min_bytes < real
     assert found.temporary_bytes == 0
     assert engine.estimate(first, second, overwrite=True).replaced_bytes == real
     free[0] = real // 4
@@ -218,7 +218,7 @@ def test_a_compressed_file_is_refused_when_it_surely_does_not_fit(
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])
-def test_a_blank_picture_is_not_refused(
+def test_a_blank_image_is_not_refused(
     engine: Engine, tmp_path: Path, free: list[int], compression: str | None
 ) -> None:
     source = write_tiff(tmp_path / "a.tif", np.full((1200, 1300, 1), 200, np.uint8), compression)
@@ -227,11 +227,11 @@ def test_a_blank_picture_is_not_refused(
     assert (tmp_path / "b.tif").stat().st_size <= free[0]
 
 
-def test_samples_of_a_coded_picture_are_spooled(engine: Engine, tmp_path: Path, free: list[int]) -> None:
+def test_samples_of_a_coded_image_are_spooled(engine: Engine, tmp_path: Path, free: list[int]) -> None:
     source = write_png(tmp_path / "a.png", photo(700, 800, 3))
     raw = 4 * 700 * 800 * 3
     found = engine.estimate(source, tmp_path / "b.png")
-    assert (found.temporary_bytes, found.least_temporary_bytes) == (raw, raw)
+    assert (found.temporary_bytes, found.min_temporary_bytes) == (raw, raw)
     free[0] = raw - 1
     with pytest.raises(OutputError, match=r"at least 6.72 MB of disk, and 6.72 MB are free"):
         engine.upscale_file(source, tmp_path / "b.png")
@@ -294,7 +294,7 @@ def test_what_is_done_counts(engine: Engine, tmp_path: Path, free: list[int], na
     assert again.done == 0
     assert again.kept_bytes == found.kept_bytes  # written over
     # Only what is missing needs room.
-    free[0] = max(1, fresh.least_bytes + fresh.least_temporary_bytes - found.kept_bytes + 100_000)
+    free[0] = max(1, fresh.min_bytes + fresh.min_temporary_bytes - found.kept_bytes + 100_000)
     engine.upscale_file(source, target, resume=True)
     assert 0.7 < target.stat().st_size / found.file_bytes < 1.4
 
@@ -328,7 +328,7 @@ def test_a_header_that_declares_too_much_is_not_decoded(
     source = lying_png(tmp_path / "a.png", 30_000)
     monkeypatch.setattr(libraries, "decode", lambda *a, **k: pytest.fail("it was decoded"))
     memory[0] = 2 * 10**9
-    with pytest.raises(PictureError, match=r"a.png: 30000 x 30000 pixels need at least 2.70 GB of memory"):
+    with pytest.raises(ImageError, match=r"a.png: 30000 x 30000 pixels need at least 2.70 GB of memory"):
         engine.upscale_file(source, tmp_path / "b.tif")
     memory[0] = 50 * 10**9
     with pytest.raises(
@@ -349,11 +349,11 @@ def test_a_tiff_that_declares_too_much_is_refused(
             data[at : at + 4] = struct.pack("<I", value)
     source.write_bytes(data)
     free[0] = 10**12
-    with pytest.raises((OutputError, PictureError)) as caught:
+    with pytest.raises((OutputError, ImageError)) as caught:
         engine.upscale_file(source, tmp_path / "b.tif", compress="none")
     assert "16.0 TB of disk, and 1.00 TB are free" in str(caught.value)
     free[0], memory[0] = 10**15, 10**8
-    with pytest.raises(PictureError, match=r"a.tif: 2000000 x 2000000 pixels need at least .* of memory"):
+    with pytest.raises(ImageError, match=r"a.tif: 2000000 x 2000000 pixels need at least .* of memory"):
         engine.upscale_file(source, tmp_path / "b.tif")
 
 
@@ -361,7 +361,7 @@ def test_memory_is_refused_at_its_boundary(
     engine: Engine, tmp_path: Path, free: list[int], memory: list[int]
 ) -> None:
     source = write_png(tmp_path / "a.png", photo(400, 400, 3))
-    least = engine.estimate(source, tmp_path / "b.png").least_memory
+    least = engine.estimate(source, tmp_path / "b.png").min_memory
     memory[0] = least - 1
     with pytest.raises(OutputError, match="of memory"):
         engine.upscale_file(source, tmp_path / "b.png")
@@ -393,12 +393,12 @@ import numpy as np
 from pathlib import Path
 from srcnn_rt.io import open_source
 from srcnn_rt.io.codecs.whole_file import FORMATS, encode
-from srcnn_rt.image.info import Layout, PictureInfo
+from srcnn_rt.image.info import Layout, ImageInfo
 def status(key):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(key + ":")) * 1024
 folder, suffix, channels, kind = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 side = 3000 if suffix != ".webp" else 1500
-info = PictureInfo((side, side), Layout.of(channels), np.dtype(np.uint8))
+info = ImageInfo((side, side), Layout.of(channels), np.dtype(np.uint8))
 path, small = folder / ("a" + suffix), folder / ("small" + suffix)
 small.write_bytes(encode(np.zeros((64, 64, channels), np.uint8), FORMATS[suffix], info, 1, None, path))
 open_source(small)
@@ -514,13 +514,13 @@ def test_a_folder_is_summed_up_and_refused(engine: Engine, tmp_path: Path) -> No
     jobs = [some(base)] * 12
     found = estimate_text.total(jobs)
     assert (found.files, found.file_bytes, found.seconds) == (12, 1200, 24)
-    assert (found.peak_bytes, found.least_bytes, found.free_bytes, found.fits) == (1200, 720, 1000, False)
+    assert (found.peak_bytes, found.min_bytes, found.free_bytes, found.fits) == (1200, 720, 1000, False)
     estimate_text.check_total(jobs)
     with pytest.raises(OutputError, match=r"out: 20 results need at least 1.20 kB of disk"):
         estimate_text.check_total([some(base)] * 20, "out")
     assert json.loads(json.dumps(asdict(found)))["files"] == 12
     # What is beside a file goes with it, and what is replaced becomes free one by one.
-    spooled = [some(base, temporary_bytes=300, least_temporary_bytes=300)] * 3
+    spooled = [some(base, temporary_bytes=300, min_temporary_bytes=300)] * 3
     assert estimate_text.total(spooled).peak_bytes == 600
     assert estimate_text.total([some(base, replaced_bytes=100)] * 30).peak_bytes == 100
     # Disks are separate.

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from srcnn_rt import Engine, OutputError, PictureError, SourceMissingError
+from srcnn_rt import Engine, ImageError, OutputError, SourceMissingError
 from srcnn_rt.execution import executor
 from srcnn_rt.io.tiff import reader as raster
 from srcnn_rt.io.tiff import writer as tiff
@@ -132,7 +132,7 @@ def test_a_source_that_is_truncated_meanwhile(gray: Bench, monkeypatch: pytest.M
         os.truncate(gray.source, 200)
         return read(this, *words)
 
-    with monkeypatch.context() as patch, pytest.raises(PictureError, match=r"a\.tif: "):
+    with monkeypatch.context() as patch, pytest.raises(ImageError, match=r"a\.tif: "):
         patch.setattr(raster.RasterSource, "read", cut)
         gray.run()
     assert gray.contents() == ["a.tif"]
@@ -141,7 +141,7 @@ def test_a_source_that_is_truncated_meanwhile(gray: Bench, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("how", ["written", "touched", "replaced"])
 def test_a_source_that_changes_meanwhile(gray: Bench, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of one picture and half of another is neither; what was made of it is worth nothing."""
+    """Half of one image and half of another is neither; what was made of it is worth nothing."""
     part = executor._Run._part
     monkeypatch.setattr(file_job, "SYNC_SECONDS", 0.0)
 
@@ -159,7 +159,7 @@ def test_a_source_that_changes_meanwhile(gray: Bench, how: str, monkeypatch: pyt
         return part(this, chunk)
 
     monkeypatch.setattr(executor._Run, "_part", change)
-    with pytest.raises(PictureError, match=r"a\.tif: changed while it was being read"):
+    with pytest.raises(ImageError, match=r"a\.tif: changed while it was being read"):
         gray.engine.upscale_file(gray.source, gray.target)
     assert gray.contents() == ["a.tif"]
 
@@ -179,7 +179,7 @@ def test_a_page_of_another_size_comes_up(
         return opened(other, 1) if len(calls) > 4 else opened(path, page, *words)
 
     monkeypatch.setattr(file_job, "open_source", another)
-    with pytest.raises(PictureError, match="changed while it was being read"):
+    with pytest.raises(ImageError, match="changed while it was being read"):
         bench.run()
     assert bench.contents() == ["a.tif"]
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import OutputError, PictureError, SourceMissingError
+from srcnn_rt import ImageError, OutputError, SourceMissingError
 from srcnn_rt.jobs.journal import Journal, fingerprint, line_of
 
 JOB = {"model": "m", "source": {"bytes": 7, "hash": "x"}, "scale": 2}
@@ -281,5 +281,5 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SourceMissingError, match="a: no such file"):
         fingerprint(tmp_path / "a")
     (tmp_path / "b").write_text("")
-    with pytest.raises(PictureError, match="b/c: cannot be read: Not a directory"):
+    with pytest.raises(ImageError, match="b/c: cannot be read: Not a directory"):
         fingerprint(tmp_path / "b" / "c")

@@ -1,4 +1,4 @@
-"""A second run of a job of many pictures does what is left, and nothing else."""
+"""A second run of a job of many images does what is left, and nothing else."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_another_model_is_another_job(scans: Path) -> None:
     assert result.stderr.count("exists already") == 3
 
 
-def test_an_interrupted_picture_is_gone_on_with_unasked(scans: Path) -> None:
+def test_an_interrupted_image_is_gone_on_with_unasked(scans: Path) -> None:
     big = np.random.default_rng(0).integers(0, 255, (2000, 1500), dtype=np.uint8)
     tifffile.imwrite(scans / "d.tif", big, tile=(256, 256))
     out = scans.parent / "out"
@@ -101,7 +101,7 @@ def test_an_interrupted_picture_is_gone_on_with_unasked(scans: Path) -> None:
         assert (tifffile.imread(out / "d_x2.tif") == engine.upscale(big)).all()
 
 
-def test_one_picture_has_none(scans: Path) -> None:
+def test_one_image_has_none(scans: Path) -> None:
     assert upscale("scans/a.png", "-o", "a.png").exit_code == 0
     assert not list(scans.parent.rglob(NAME))
 

@@ -234,7 +234,7 @@ def left(
 
 
 def tried(bench: Bench) -> None:
-    """Resume: the expected picture, or one line."""
+    """Resume: the expected image, or one line."""
     try:
         bench.resume()
     except SrcnnError as error:

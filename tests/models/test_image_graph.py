@@ -1,4 +1,4 @@
-"""The picture path inside the graph gives what the engine gives, and what the oracle gives."""
+"""The image path inside the graph gives what the engine gives, and what the oracle gives."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from srcnn_rt import ArgumentError, Engine, ModelError, PictureError
+from srcnn_rt import ArgumentError, Engine, ImageError, ModelError
 from srcnn_rt.backends.untiled import load_whole
 from srcnn_rt.image.info import Layout
 from srcnn_rt.models import image_graph, prepare, spec
 from srcnn_rt.models.spec import ModelSpec, ValueRange
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers import reference
-from tests.helpers.image_graphs import Graph, assert_same, colour, picture_of
+from tests.helpers.image_graphs import Graph, assert_same, colour, image_of
 from tests.helpers.models import network_of, normal, save, value
 
 Maker = Callable[..., tuple[Path, dict[str, object]]]
@@ -50,7 +50,7 @@ def build(
 ) -> Graph:
     data, found = program_for(model, model_range)
     layout = Layout.of(channels, bands=bands)
-    proto = image_graph.picture_graph(spec.parse(data), found, layout, np.dtype(dtype), source=source)
+    proto = image_graph.image_graph(spec.parse(data), found, layout, np.dtype(dtype), source=source)
     onnx.checker.check_model(proto, full_check=True)
     check_operators(proto)
     return Graph(proto, found, layout)
@@ -127,7 +127,7 @@ CASES = [
 
 # What float32 rounds in another order is less than a code value of 8 bits, but not of 16: the engine itself
 # is that far from the exact sum. Deblurring amplifies it.
-def least_identical(name: str, dtype: type) -> float:
+def min_identical(name: str, dtype: type) -> float:
     if dtype is np.uint16:
         return 0.96 if name == "deblur" else 0.99
     return 0.999
@@ -135,15 +135,15 @@ def least_identical(name: str, dtype: type) -> float:
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
 @pytest.mark.parametrize("dtype", TYPES)
-def test_whole_pictures_equal_the_engine(
+def test_whole_images_equal_the_engine(
     models: dict[str, str | Path], name: str, channels: int, dtype: type
 ) -> None:
     graph = build(models[name], channels, dtype)
     with Engine(models[name], "cpu", whole=True) as engine:
         for shape in SIZES:
-            picture = picture_of(shape, channels, dtype)
-            got = graph.run(picture=picture[None])[0]
-            assert_same(got, engine.upscale(picture), graph.layout, least=least_identical(name, dtype))
+            image = image_of(shape, channels, dtype)
+            got = graph.run(image=image[None])[0]
+            assert_same(got, engine.upscale(image), graph.layout, least=min_identical(name, dtype))
 
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
@@ -154,17 +154,17 @@ def test_windows_equal_the_engine(
     with Engine(models[name], "cpu", 512) as engine:
         for dtype, shape in ((np.uint8, (30, 45)), (np.float32, (19, 9)), (np.uint16, (3, 1))):
             graph = build(models[name], channels, dtype, source)
-            picture = picture_of(shape, channels, dtype)
-            got = graph.tiled(picture, 16)
-            assert_same(got, engine.upscale(picture), graph.layout, least=least_identical(name, dtype))
+            image = image_of(shape, channels, dtype)
+            got = graph.tiled(image, 16)
+            assert_same(got, engine.upscale(image), graph.layout, least=min_identical(name, dtype))
 
 
 @pytest.mark.parametrize("channels", [3, 4])
-def test_bands_are_each_a_gray_picture(channels: int) -> None:
-    picture = picture_of((20, 17), channels, np.uint8)
+def test_bands_are_each_a_gray_image(channels: int) -> None:
+    image = image_of((20, 17), channels, np.uint8)
     graph = build(TEST_MODEL, channels, np.uint8, bands=True)
     with Engine(TEST_MODEL, "cpu") as engine:
-        assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture, bands=True), graph.layout)
+        assert_same(graph.run(image=image[None])[0], engine.upscale(image, bands=True), graph.layout)
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_value_ranges(models: dict[str, str | Path], text: str) -> None:
         with Engine(models[name], "cpu", whole=True, model_range=text) as engine:
             for channels, dtype in ((1, np.uint8), (2, np.float32), (3, np.float32), (4, np.uint8)):
                 graph = build(models[name], channels, dtype, model_range=text)
-                picture = picture_of((12, 15), channels, dtype)
-                assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout)
+                image = image_of((12, 15), channels, dtype)
+                assert_same(graph.run(image=image[None])[0], engine.upscale(image), graph.layout)
 
 
 def test_luminance_of_which_no_range_is_told(models: dict[str, str | Path]) -> None:
@@ -188,17 +188,17 @@ def test_luminance_of_which_no_range_is_told(models: dict[str, str | Path]) -> N
         assert engine.spec.range == swing
         for channels in (1, 2, 3, 4):
             graph = build(models["untold"], channels, np.uint8)
-            picture = picture_of((12, 15), channels, np.uint8)
-            assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout)
+            image = image_of((12, 15), channels, np.uint8)
+            assert_same(graph.run(image=image[None])[0], engine.upscale(image), graph.layout)
 
 
-def test_pictures_of_one_batch_are_each_on_their_own() -> None:
+def test_images_of_one_batch_are_each_on_their_own() -> None:
     for channels in (1, 2, 3, 4, 5):
         graph = build(TEST_MODEL, channels, np.uint8)
-        pictures = np.stack([picture_of((9, 14), channels, np.uint8, seed) for seed in range(3)])
-        together = graph.run(picture=pictures)
-        for one, result in zip(pictures, together, strict=True):
-            assert_same(result, graph.run(picture=one[None])[0], graph.layout)
+        images = np.stack([image_of((9, 14), channels, np.uint8, seed) for seed in range(3)])
+        together = graph.run(image=images)
+        for one, result in zip(images, together, strict=True):
+            assert_same(result, graph.run(image=one[None])[0], graph.layout)
 
 
 @pytest.mark.parametrize("kind", ["float16", "uint8"])
@@ -212,15 +212,13 @@ def test_models_of_other_types(tmp_path: Path, kind: str) -> None:
         node("Cast", ["c"], ["hr"], to=number),
     ]  # fmt: skip
     path = save(tmp_path / "m.onnx", nodes, {"w": weight}, inputs=ends[:1], outputs=ends[1:])
-    picture = picture_of((14, 11), 3, np.uint8)
+    image = image_of((14, 11), 3, np.uint8)
     # On the CPU ONNX Runtime leaves out some casts to float16 and back, by what stands around them.
     least = 0.9 if kind == "float16" else 0.999
     with Engine(path, "cpu", whole=True) as engine:
         for source in ("whole", "windows"):
             graph = build(path, 3, np.uint8, source)
-            assert_same(
-                graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout, least=least
-            )
+            assert_same(graph.run(image=image[None])[0], engine.upscale(image), graph.layout, least=least)
 
 
 def test_models_of_fixed_size_and_batch(tmp_path: Path) -> None:
@@ -231,10 +229,10 @@ def test_models_of_fixed_size_and_batch(tmp_path: Path) -> None:
             graph = build(path, channels, np.uint8)
             dims = [d.dim_value for d in graph.proto.graph.input[0].type.tensor_type.shape.dim]
             assert dims == [1, 12, 16, channels]
-            picture = picture_of((12, 16), channels, np.uint8)
-            assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout)
+            image = image_of((12, 16), channels, np.uint8)
+            assert_same(graph.run(image=image[None])[0], engine.upscale(image), graph.layout)
             gathered = build(path, channels, np.uint8, "gather")
-            larger = picture_of((25, 31), channels, np.uint8)
+            larger = image_of((25, 31), channels, np.uint8)
             assert_same(gathered.tiled(larger, 16), engine.upscale(larger), graph.layout)
 
 
@@ -254,50 +252,50 @@ def test_a_model_of_unbounded_reach_runs_whole(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", nodes, {"w": np.full((4, 1, 3, 3), 0.2, np.float32)})
     with Engine(path, "cpu", whole=True) as engine:
         for channels in (1, 3, 4):
-            picture = picture_of((13, 10), channels, np.float32)
+            image = image_of((13, 10), channels, np.float32)
             graph = build(path, channels, np.float32)
-            assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture), graph.layout)
+            assert_same(graph.run(image=image[None])[0], engine.upscale(image), graph.layout)
 
 
 @pytest.mark.parametrize("opset", [11, 13, 18, 21])
 def test_operator_sets_and_names_of_the_network(tmp_path: Path, opset: int) -> None:
     """Names of its own that the path uses too, also read from the body of an If."""
-    there = helper.make_graph([node("Relu", ["rows"], ["picture.0"])], "t", [], [value("picture.0", None)])
+    there = helper.make_graph([node("Relu", ["rows"], ["image.0"])], "t", [], [value("image.0", None)])
     other = helper.make_graph([node("Neg", ["rows"], ["other"])], "e", [], [value("other", None)])
     nodes = [
-        node("Conv", ["picture", "result"], ["rows"], pads=[1] * 4),
+        node("Conv", ["image", "result"], ["rows"], pads=[1] * 4),
         node("If", ["yes"], ["pixels.conv.out"], then_branch=there, else_branch=other),
         node("Conv", ["pixels.conv.out", "result"], ["columns"], "pixels", pads=[1] * 4),
     ]
     weights = {"result": normal(np.random.default_rng(0), 1, 1, 3, 3), "yes": np.array(True)}
     path = save(
         tmp_path / "m.onnx", nodes, weights,
-        inputs=[value("picture", ["n", 1, "h", "w"])], outputs=[value("columns", ["n", 1, "h", "w"])],
+        inputs=[value("image", ["n", 1, "h", "w"])], outputs=[value("columns", ["n", 1, "h", "w"])],
     )  # fmt: skip
     proto = onnx.load(path)
     proto.opset_import[0].version = opset
     data, found = proto.SerializeToString(), spec.unbounded(proto.SerializeToString(), "m", 1)
     (tmp_path / "old.onnx").write_bytes(data)
-    picture = picture_of((9, 8), 3, np.float32)
-    made = image_graph.picture_graph(proto, found, Layout.of(3, bands=True), picture.dtype, source="whole")
+    image = image_of((9, 8), 3, np.float32)
+    made = image_graph.image_graph(proto, found, Layout.of(3, bands=True), image.dtype, source="whole")
     assert proto.SerializeToString() == data
     graph = Graph(made, found, Layout.of(3, bands=True))
     with Engine(tmp_path / "old.onnx", "cpu", whole=True) as engine:
-        assert_same(graph.run(picture=picture[None])[0], engine.upscale(picture, bands=True), graph.layout)
+        assert_same(graph.run(image=image[None])[0], engine.upscale(image, bands=True), graph.layout)
 
 
 def test_what_is_refused() -> None:
     data, found = program_for(TEST_MODEL)
     proto = spec.parse(data)
-    with pytest.raises(ArgumentError, match="a picture must be uint8, uint16 or float32, got int16"):
-        image_graph.picture_graph(proto, found, Layout.of(1), np.dtype(np.int16))
+    with pytest.raises(ArgumentError, match="an image must be uint8, uint16 or float32, got int16"):
+        image_graph.image_graph(proto, found, Layout.of(1), np.dtype(np.int16))
     with pytest.raises(ArgumentError, match="source must be one of windows, whole, gather, got 'tiles'"):
-        image_graph.picture_graph(proto, found, Layout.of(1), np.dtype(np.uint8), source="tiles")
-    with pytest.raises(PictureError, match="a colour model takes gray or RGB pictures, got 5 bands"):
+        image_graph.image_graph(proto, found, Layout.of(1), np.dtype(np.uint8), source="tiles")
+    with pytest.raises(ImageError, match="a colour model takes gray or RGB images, got 5 bands"):
         build("srcnn-955-rgb-x3", 5, np.uint8)
     proto.opset_import[0].version = 99
     with pytest.raises(ModelError, match="operator set 99 is not known here"):
-        image_graph.picture_graph(proto, found, Layout.of(1), np.dtype(np.uint8))
+        image_graph.image_graph(proto, found, Layout.of(1), np.dtype(np.uint8))
 
 
 # --- bitwise, and the oracle ---------------------------------------------------------------
@@ -313,20 +311,20 @@ def test_small_integers_are_bitwise(integer_model: Maker, scale: int, channels: 
             for count in {1, channels}:
                 if count == 1 and channels == 3:
                     continue  # a third is not exact
-                picture = rng.integers(0, 4, (*shape, count)).astype(np.float32)
-                expected = engine.upscale(picture)
-                assert (build(path, count, np.float32).run(picture=picture[None])[0] == expected).all()
+                image = rng.integers(0, 4, (*shape, count)).astype(np.float32)
+                expected = engine.upscale(image)
+                assert (build(path, count, np.float32).run(image=image[None])[0] == expected).all()
                 for source in ("windows", "gather"):
-                    assert (build(path, count, np.float32, source).tiled(picture, 8) == expected).all()
+                    assert (build(path, count, np.float32, source).tiled(image, 8) == expected).all()
 
 
-def oracle(picture: np.ndarray, name: str) -> np.ndarray:
-    network, channels = network_of(name), picture.shape[2]
+def oracle(image: np.ndarray, name: str) -> np.ndarray:
+    network, channels = network_of(name), image.shape[2]
     if channels == 1:
-        return network.picture(picture)
+        return network.image(image)
     if channels == 3:
-        return reference.upscale_rgb(picture, network)
-    return reference.upscale_with_alpha(picture, network, spec.load(name)[1].margin)
+        return reference.upscale_rgb(image, network)
+    return reference.upscale_with_alpha(image, network, spec.load(name)[1].margin)
 
 
 @pytest.mark.parametrize("form", ["", "-paper"])
@@ -334,21 +332,21 @@ def oracle(picture: np.ndarray, name: str) -> np.ndarray:
 @pytest.mark.parametrize("scale", [2, 3])
 def test_the_oracle(channels: int, scale: int, form: str) -> None:
     name = f"srcnn-915-x{scale}{form}"
-    picture = drawing(17, 14, channels)
+    image = drawing(17, 14, channels)
     if channels == 4:
-        picture[:6, :, 3] = 1.0
-        picture[12:, :, 3] = 0.0
-    expected = oracle(picture, name)
-    got = build(name, channels, np.float32).run(picture=picture[None].astype(np.float32))[0]
+        image[:6, :, 3] = 1.0
+        image[12:, :, 3] = 0.0
+    expected = oracle(image, name)
+    got = build(name, channels, np.float32).run(image=image[None].astype(np.float32))[0]
     # Where alpha is small, a float32 rounding is divided by almost nothing.
     solid = expected[..., 3] > 0.05 if channels == 4 else np.ones(expected.shape[:2], bool)
     assert np.abs(got - expected)[solid].max() < 1e-4
     if channels == 4:
         assert np.abs(got[..., 3] - expected[..., 3]).max() < 1e-5
         assert (got[..., :3][expected[..., 3] < 1e-7] == 0).all()
-    eight = reference.quantise(picture, np.uint8)
+    eight = reference.quantise(image, np.uint8)
     expected8 = reference.quantise(oracle(eight / 255, name), np.uint8)
-    got8 = build(name, channels, np.uint8).run(picture=eight[None])[0]
+    got8 = build(name, channels, np.uint8).run(image=eight[None])[0]
     apart = np.abs(got8.astype(int) - expected8)
     if channels == 4:
         apart = apart[expected8[..., 3] > 0]
@@ -361,10 +359,10 @@ def test_the_oracle(channels: int, scale: int, form: str) -> None:
 def test_a_cut_out_has_no_fringe(name: str, softness: int) -> None:
     level = (200, 60, 30)
     y, x = np.mgrid[:40, :40]
-    picture = np.zeros((40, 40, 4), np.uint8)
-    picture[..., 3] = np.clip((13 - np.hypot(y - 20, x - 20)) * softness + 128, 0, 255)
-    picture[..., :3] = np.where(picture[..., 3:] > 0, level, (0, 255, 0))
-    out = build(name, 4, np.uint8).run(picture=picture[None])[0].astype(int)
+    image = np.zeros((40, 40, 4), np.uint8)
+    image[..., 3] = np.clip((13 - np.hypot(y - 20, x - 20)) * softness + 128, 0, 255)
+    image[..., :3] = np.where(image[..., 3:] > 0, level, (0, 255, 0))
+    out = build(name, 4, np.uint8).run(image=image[None])[0].astype(int)
     assert np.abs(out[..., :3][out[..., 3] >= 16] - level).max() <= 3
     assert (out[..., :3][out[..., 3] == 0] == 0).all()
 
@@ -384,7 +382,7 @@ def test_the_bus_carries_bytes_and_nothing_is_turned_for_nothing() -> None:
                 TensorProto.UINT8
             }
     graph = build(TEST_MODEL, 3, np.uint8).proto.graph
-    (first,) = (n for n in graph.node if "picture" in n.input)
+    (first,) = (n for n in graph.node if "image" in n.input)
     (last,) = (n for n in graph.node if "result" in n.output)
     assert (first.op_type, last.op_type) == ("Cast", "Cast")
 
@@ -396,9 +394,9 @@ def test_the_bus_carries_bytes_and_nothing_is_turned_for_nothing() -> None:
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_margin_one_short_is_caught(integer_model: Maker, side: str, channels: int) -> None:
     path, _ = integer_model(2)
-    picture = np.random.default_rng(3).integers(0, 4, (30, 30, channels)).astype(np.float32)
+    image = np.random.default_rng(3).integers(0, 4, (30, 30, channels)).astype(np.float32)
     if channels == 4:
-        picture[..., 3] = picture[..., 3] > 1
+        image[..., 3] = image[..., 3] > 1
     graph = build(path, channels, np.float32, "windows")
 
     def spoil(windows: np.ndarray) -> None:
@@ -412,51 +410,51 @@ def test_a_margin_one_short_is_caught(integer_model: Maker, side: str, channels:
             case "right":
                 windows[:, :, -1] = windows[:, :, -2]
 
-    good = graph.tiled(picture, 8)
-    assert (graph.tiled(picture, 8, lambda windows: None) == good).all()
-    assert (graph.tiled(picture, 8, spoil) != good).any()
+    good = graph.tiled(image, 8)
+    assert (graph.tiled(image, 8, lambda windows: None) == good).all()
+    assert (graph.tiled(image, 8, spoil) != good).any()
 
 
 def test_a_luminance_without_its_offset_is_caught() -> None:
     """Fed from 0 to 219/255 in place of studio swing."""
     name = f"{TEST_MODEL}-paper"
-    picture = drawing(15, 12)
-    good = oracle(picture, name)
+    image = drawing(15, 12)
+    good = oracle(image, name)
     data, found = program_for(name)
-    fed = picture[None].astype(np.float32)
+    fed = image[None].astype(np.float32)
     for values, right in ((found.range, True), (replace(found.range, offset=(0.0,)), False)):
         described = replace(found, range=values)
-        made = image_graph.picture_graph(
+        made = image_graph.image_graph(
             spec.parse(data), described, Layout.of(3), np.dtype(np.float32), source="whole"
         )
-        got = Graph(made, described, Layout.of(3)).run(picture=fed)[0]
+        got = Graph(made, described, Layout.of(3)).run(image=fed)[0]
         assert (np.abs(got - good).max() <= 1e-4) == right
 
 
 def test_luminance_of_other_weights_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a network that is added to bicubic too."""
-    picture = drawing(15, 12)
-    fed = picture[None].astype(np.float32)
+    image = drawing(15, 12)
+    fed = image[None].astype(np.float32)
     monkeypatch.setattr(image_graph.color, "LUMA_WEIGHTS", (1 / 3, 1 / 3, 1 / 3))
     for name in (TEST_MODEL, f"{TEST_MODEL}-paper"):
-        assert np.abs(build(name, 3, np.float32).run(picture=fed)[0] - oracle(picture, name)).max() > 1e-4
+        assert np.abs(build(name, 3, np.float32).run(image=fed)[0] - oracle(image, name)).max() > 1e-4
 
 
 def test_a_sum_without_its_bicubic_is_caught() -> None:
     data, found = program_for(TEST_MODEL)
     assert found.adds_bicubic
     for channels in (1, 3):
-        picture, layout = drawing(15, 12, channels), Layout.of(channels)
+        image, layout = drawing(15, 12, channels), Layout.of(channels)
         described = replace(found, adds_bicubic=False)
-        made = image_graph.picture_graph(
+        made = image_graph.image_graph(
             spec.parse(data), described, layout, np.dtype(np.float32), source="whole"
         )
-        got = Graph(made, described, layout).run(picture=picture[None].astype(np.float32))[0]
-        assert np.abs(got - oracle(picture, TEST_MODEL)).max() > 1e-2
+        got = Graph(made, described, layout).run(image=image[None].astype(np.float32))[0]
+        assert np.abs(got - oracle(image, TEST_MODEL)).max() > 1e-2
 
 
 def test_colour_that_is_not_premultiplied_is_caught() -> None:
-    picture = picture_of((15, 12), 4, np.uint8)
+    image = image_of((15, 12), 4, np.uint8)
     graph = build(TEST_MODEL, 4, np.uint8)
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.proto)
@@ -465,12 +463,10 @@ def test_colour_that_is_not_premultiplied_is_caught() -> None:
     first.op_type = "Identity"
     del first.input[1:]
     with Engine(TEST_MODEL, "cpu") as engine:
-        expected = engine.upscale(picture)
-    assert_same(graph.run(picture=picture[None])[0], expected, graph.layout)
+        expected = engine.upscale(image)
+    assert_same(graph.run(image=image[None])[0], expected, graph.layout)
     with pytest.raises(AssertionError):
-        assert_same(
-            Graph(proto, graph.spec, graph.layout).run(picture=picture[None])[0], expected, graph.layout
-        )
+        assert_same(Graph(proto, graph.spec, graph.layout).run(image=image[None])[0], expected, graph.layout)
 
 
 def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
@@ -481,11 +477,11 @@ def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
         tmp_path / "m.onnx", [node("Conv", ["lr", "w"], ["hr"], pads=[0, 1, 0, 1])], {"w": weight},
         metadata={"srcnn_rt.range": "0..255"},
     )  # fmt: skip
-    picture = np.random.default_rng(0).integers(0, 256, (9, 11, 1), np.uint8)
-    exact = (picture + np.pad(picture[:, 1:], [(0, 0), (0, 1), (0, 0)]).astype(float)) / 2
+    image = np.random.default_rng(0).integers(0, 256, (9, 11, 1), np.uint8)
+    exact = (image + np.pad(image[:, 1:], [(0, 0), (0, 1), (0, 0)]).astype(float)) / 2
     graph = build(path, 1, np.uint8, "windows")
     assert (exact % 1 == 0.5).sum() > 20
-    assert (graph.run(picture=picture[None])[0] == np.rint(exact)).all()
+    assert (graph.run(image=image[None])[0] == np.rint(exact)).all()
     proto = onnx.ModelProto()
     proto.CopyFrom(graph.proto)
     (rounding,) = (n for n in proto.graph.node if n.op_type == "Round")
@@ -495,4 +491,4 @@ def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
     proto.graph.node[at + 1].op_type = "Floor"
     proto.graph.node[at + 1].input[0] = "up"
     proto.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
-    assert (Graph(proto, graph.spec, graph.layout).run(picture=picture[None])[0] != np.rint(exact)).any()
+    assert (Graph(proto, graph.spec, graph.layout).run(image=image[None])[0] != np.rint(exact)).any()

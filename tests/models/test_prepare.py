@@ -28,11 +28,11 @@ def kernel(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (rng.normal(size=shape) / np.prod(shape[1:]) ** 0.5).astype(np.float32)
 
 
-def as_exported(data: bytes, picture: np.ndarray) -> np.ndarray:
-    """The file's own graph, run on the whole picture in its range of values."""
+def as_exported(data: bytes, image: np.ndarray) -> np.ndarray:
+    """The file's own graph, run on the whole image in its range of values."""
     described = spec.load(data)[1]
     gain, offset = (np.array(v, np.float32) for v in (described.range.gain, described.range.offset))
-    return (whole(Session(data, 1), described, picture * gain + offset) - offset) / gain
+    return (whole(Session(data, 1), described, image * gain + offset) - offset) / gain
 
 
 @pytest.mark.parametrize("name", bundled())
@@ -126,10 +126,10 @@ def test_the_engine_gives_what_the_file_gives(name: str) -> None:
     with Engine(name, "cpu", 16) as e:
         assert e.spec.period == prepare(data, described).spec.period
         for shape in ((31, 42), (1, 1), (7, 19)):
-            picture = drawing(*shape, channels).astype(np.float32)
-            # The file's windows need no whole blocks, and mirror the picture all the same.
-            expected = as_exported(data, picture)
-            got = e.upscale(picture)
+            image = drawing(*shape, channels).astype(np.float32)
+            # The file's windows need no whole blocks, and mirror the image all the same.
+            expected = as_exported(data, image)
+            got = e.upscale(image)
             assert got.shape == expected.shape
             assert np.abs(got - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
@@ -164,11 +164,11 @@ def test_a_third_partys_resize(tmp_path: Path, mode: str, scale: int) -> None:
     assert (ready.spec.facts.kind, ready.spec.scale) == ("padded", scale)
     session = Session(data, 1)
     for shape in ((45, 38), (5, 30), (1, 1)):
-        picture = drawing(*shape, 1)[..., 0].astype(np.float32)
-        expected = session.run(picture[None, None])[0, 0]
+        image = drawing(*shape, 1)[..., 0].astype(np.float32)
+        expected = session.run(image[None, None])[0, 0]
         for tile in (8, 13, 512):
             with Engine(path, "cpu", tile) as e:
-                assert np.abs(e.upscale(picture) - expected).max() <= 1e-5
+                assert np.abs(e.upscale(image) - expected).max() <= 1e-5
 
 
 @pytest.mark.parametrize("size", [32, 33])
@@ -186,11 +186,11 @@ def test_a_model_of_fixed_size_keeps_it(tmp_path: Path, size: int) -> None:
         )
         for kind, dims in (("fixed", (size, size)), ("free", (None, None)))
     ]
-    picture = drawing(70, 51, 1)[..., 0].astype(np.float32)
+    image = drawing(70, 51, 1)[..., 0].astype(np.float32)
     with Engine(paths[0], "cpu", 16) as fixed, Engine(paths[1], "cpu", 16) as free:
         assert fixed.spec.facts.y.fixed == size
         assert free.spec.period > 1
-        assert np.abs(fixed.upscale(picture) - free.upscale(picture)).max() <= 1e-6
+        assert np.abs(fixed.upscale(image) - free.upscale(image)).max() <= 1e-6
 
 
 def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch:
     ]  # fmt: skip
     path = save(tmp_path / "m.onnx", nodes, weights)
     monkeypatch.setattr(program, "prepare", lambda *_: pytest.fail("prepared"))
-    picture = drawing(30, 21, 1)[..., 0].astype(np.float32)
-    expected = Session(path.read_bytes(), 1).run(picture[None, None])[0, 0]
+    image = drawing(30, 21, 1)[..., 0].astype(np.float32)
+    expected = Session(path.read_bytes(), 1).run(image[None, None])[0, 0]
     with Engine(path, "cpu", whole=True) as e:
-        assert np.abs(e.upscale(picture) - expected).max() <= 1e-6
+        assert np.abs(e.upscale(image) - expected).max() <= 1e-6

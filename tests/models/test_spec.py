@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper
 from PIL import Image
 
-from srcnn_rt import ArgumentError, Engine, ModelError, PictureError
+from srcnn_rt import ArgumentError, Engine, ImageError, ModelError
 from srcnn_rt.cli import main
 from srcnn_rt.evaluation.seam_check import verify
 from srcnn_rt.models import spec
@@ -35,30 +35,30 @@ def blur(path: Path, channels: int, **more: object) -> Path:
     return save(path, [conv], weights, channels=channels, **more)
 
 
-def convolved(picture: np.ndarray) -> np.ndarray:
+def convolved(image: np.ndarray) -> np.ndarray:
     """The blur by definition, zero outside."""
-    h, w, _ = picture.shape
-    padded = np.pad(picture.astype(np.float64), [(2, 2), (2, 2), (0, 0)])
+    h, w, _ = image.shape
+    padded = np.pad(image.astype(np.float64), [(2, 2), (2, 2), (0, 0)])
     return sum(padded[i : i + h, j : j + w] for i in range(5) for j in range(5)) / 25
 
 
 def test_scale_one_and_any_number_of_channels(tmp_path: Path) -> None:
     for channels in (1, 3, 4, 7):
         path = blur(tmp_path / f"{channels}.onnx", channels)
-        picture = drawing(40, 55, channels).astype(np.float32)
+        image = drawing(40, 55, channels).astype(np.float32)
         with Engine(path, "cpu", 16) as e:
             assert (e.scale, e.margin) == (1, 2)
-            assert np.abs(e.upscale(picture) - convolved(picture)).max() < 1e-6
+            assert np.abs(e.upscale(image) - convolved(image)).max() < 1e-6
             if channels > 3:
-                with pytest.raises(PictureError, match=f"takes pictures of {channels} channels, got rgb"):
-                    e.upscale(picture[..., :3])
+                with pytest.raises(ImageError, match=f"takes images of {channels} channels, got rgb"):
+                    e.upscale(image[..., :3])
 
 
 def test_a_four_channel_model_sees_alpha_as_a_channel(tmp_path: Path) -> None:
-    picture = quantise(drawing(30, 30, 4), np.uint8)
+    image = quantise(drawing(30, 30, 4), np.uint8)
     with Engine(blur(tmp_path / "m.onnx", 4), "cpu", 16) as e:
-        expected = quantise(convolved(picture / 255), np.uint8)
-        assert np.abs(e.upscale(picture).astype(int) - expected).max() <= 1
+        expected = quantise(convolved(image / 255), np.uint8)
+        assert np.abs(e.upscale(image).astype(int) - expected).max() <= 1
 
 
 def test_float16_models(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_float16_models(tmp_path: Path) -> None:
     path = save(tmp_path / "half.onnx", nodes, weights, inputs=kinds[:1], outputs=kinds[1:])
     assert spec.load(path)[1].facts.types == ("float16", "float16")
     assert [c.passed for c in verify(path)].count(False) == 0
-    picture = drawing(40, 50, 1).astype(np.float32)
-    results = [Engine(path, "cpu", tile).upscale(picture) for tile in (512, 16)]
+    image = drawing(40, 50, 1).astype(np.float32)
+    results = [Engine(path, "cpu", tile).upscale(image) for tile in (512, 16)]
     assert results[0].dtype == np.float32
     assert np.abs(results[0] - results[1]).max() < 2e-3
 
@@ -92,12 +92,12 @@ def test_uint8_models_are_fed_and_read_in_bytes(tmp_path: Path) -> None:
     weights = {"w": np.full((3, 1, 3, 3), 1 / 9, np.float32), "zero": np.float32(0), "top": np.float32(255)}
     weights = {k: np.asarray(v) for k, v in weights.items()}
     path = save(tmp_path / "bytes.onnx", nodes, weights, inputs=kinds[:1], outputs=kinds[1:])
-    picture = quantise(drawing(33, 47), np.uint8)
-    padded = np.pad(picture.astype(np.float64), [(1, 1), (1, 1), (0, 0)])
+    image = quantise(drawing(33, 47), np.uint8)
+    padded = np.pad(image.astype(np.float64), [(1, 1), (1, 1), (0, 0)])
     expected = sum(padded[i : i + 33, j : j + 47] for i in range(3) for j in range(3)) / 9
     for tile in (512, 8):
         with Engine(path, "cpu", tile) as e:
-            assert np.abs(e.upscale(picture) - expected).max() <= 0.5001
+            assert np.abs(e.upscale(image) - expected).max() <= 0.5001
     assert [c.passed for c in verify(path)].count(False) == 0
 
 
@@ -105,13 +105,13 @@ def test_value_ranges(tmp_path: Path) -> None:
     """A model that adds 10 says at once what range it was fed."""
     nodes, weights = [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)}
     path = save(tmp_path / "m.onnx", nodes, weights, channels=3, metadata=None)
-    picture = np.full((9, 9, 3), 0.5, np.float32)
+    image = np.full((9, 9, 3), 0.5, np.float32)
     told = {
         None: 10, "0..255": 10 / 255, "-1..1": 5, "mean=0.5,0.5,0.5 std=0.1,0.2,0.4": (1, 2, 4),
     }  # fmt: skip
     for text, step in told.items():
         with Engine(path, "cpu", model_range=text) as e:
-            assert np.allclose(e.upscale(picture), 0.5 + np.array(step), atol=1e-5)
+            assert np.allclose(e.upscale(image), 0.5 + np.array(step), atol=1e-5)
     for text in ("255", "1..0", "mean=1", "mean=1,2 std=1", "mean=0,0 std=0,1", "a..b", "mean=1 std=1 x=2"):
         with pytest.raises(ArgumentError, match="a value range is"):
             ValueRange.parse(text)
@@ -120,7 +120,7 @@ def test_value_ranges(tmp_path: Path) -> None:
     known = save(tmp_path / "k.onnx", nodes, weights, metadata={"srcnn_rt.range": "0..255"})
     for text in (None, "0..255"):  # a second time is no harm
         with Engine(known, "cpu", model_range=text) as e:
-            assert np.allclose(e.upscale(picture[..., 0]), 0.5 + 10 / 255, atol=1e-6)
+            assert np.allclose(e.upscale(image[..., 0]), 0.5 + 10 / 255, atol=1e-6)
     with pytest.raises(
         ArgumentError, match=r"k: its file says that black and white are 0\.\.255, got -1\.\.1"
     ):
@@ -133,14 +133,14 @@ def test_value_ranges(tmp_path: Path) -> None:
 def test_what_a_model_calls_black_and_white_by_itself(tmp_path: Path) -> None:
     """Luminance as the field has it, colour from 0; bytes are codes. And none where it does not matter."""
     nodes, weights = [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)}
-    picture = np.full((9, 9), 0.5, np.float32)
+    image = np.full((9, 9), 0.5, np.float32)
     path = save(tmp_path / "y.onnx", nodes, weights, metadata=None)
     with Engine(path, "cpu") as e:
         assert e.spec.range == ValueRange((219 / 255,), (16 / 255,))
         assert not e.spec.range_told
-        assert np.allclose(e.upscale(picture), 0.5 + 10 * 255 / 219, atol=1e-5)
+        assert np.allclose(e.upscale(image), 0.5 + 10 * 255 / 219, atol=1e-5)
     with Engine(path, "cpu", model_range="0..255") as e:
-        assert np.allclose(e.upscale(picture), 0.5 + 10 / 255, atol=1e-6)
+        assert np.allclose(e.upscale(image), 0.5 + 10 / 255, atol=1e-6)
     for channels, expected in ((1, ValueRange((219,), (16,))), (3, ValueRange((255,), (0,)))):
         ends = [value(n, ["n", channels, "h", "w"], TensorProto.UINT8) for n in ("lr", "hr")]
         copy = [node("Identity", ["lr"], ["hr"])]
@@ -168,15 +168,15 @@ def test_a_model_of_unbounded_reach_runs_whole_only(tmp_path: Path) -> None:
     path = squeeze_and_excite(tmp_path / "se.onnx")
     with pytest.raises(ModelError, match=r"se\.onnx: node 'squeeze' \(GlobalAveragePool\)"):
         Engine(path, "cpu")
-    picture = drawing(70, 90, 1)[..., 0].astype(np.float32)
+    image = drawing(70, 90, 1)[..., 0].astype(np.float32)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (expected,) = session.run(None, {"lr": picture[None, None]})
+    (expected,) = session.run(None, {"lr": image[None, None]})
     with Engine(path, "cpu", whole=True) as e:
         assert e.scale == 2
-        assert np.abs(e.upscale(picture) - expected[0, 0]).max() < 1e-5
-    Image.fromarray(quantise(picture, np.uint8)).save(tmp_path / "a.png")
+        assert np.abs(e.upscale(image) - expected[0, 0]).max() < 1e-5
+    Image.fromarray(quantise(image, np.uint8)).save(tmp_path / "a.png")
     words = ["upscale", str(tmp_path / "a.png"), "--model", str(path)]
     assert CliRunner().invoke(main, words).exit_code == 1
     assert CliRunner().invoke(main, [*words, "--whole"]).exit_code == 0
@@ -185,10 +185,10 @@ def test_a_model_of_unbounded_reach_runs_whole_only(tmp_path: Path) -> None:
 
 
 def test_whole_equals_tiled(tmp_path: Path) -> None:
-    picture = drawing(70, 90, 3).astype(np.float32)
+    image = drawing(70, 90, 3).astype(np.float32)
     for model in ("srcnn-915-x2", blur(tmp_path / "m.onnx", 3)):
         with Engine(model, "cpu", whole=True) as whole, Engine(model, "cpu", 16) as tiled:
-            assert np.abs(whole.upscale(picture) - tiled.upscale(picture)).max() < 1e-5
+            assert np.abs(whole.upscale(image) - tiled.upscale(image)).max() < 1e-5
 
 
 def test_quantised_convolutions(tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ def test_quantised_convolutions(tmp_path: Path) -> None:
         node("DequantizeLinear", ["c", "os", "oz"], ["hr"]),
     ]
     path = save(tmp_path / "q.onnx", nodes, {k: np.asarray(v) for k, v in weights.items()})
-    picture = drawing(40, 41, 1)[..., 0].astype(np.float32)
-    results = [Engine(path, "cpu", tile).upscale(picture) for tile in (512, 8, 13)]
+    image = drawing(40, 41, 1)[..., 0].astype(np.float32)
+    results = [Engine(path, "cpu", tile).upscale(image) for tile in (512, 8, 13)]
     assert spec.load(path)[1].margin == 1
     assert (results[0] == results[1]).all()
     assert (results[0] == results[2]).all()

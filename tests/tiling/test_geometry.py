@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError
 from srcnn_rt.execution import executor
-from srcnn_rt.tiling.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_reach, plan, split
+from srcnn_rt.tiling.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_extent, plan, split
 from tests.helpers.reference import mirrored
 
 
@@ -48,7 +48,7 @@ def test_cover_gives_each_pixel_one_owner(length: int, tile: int, period: int, s
     block=st.tuples(st.sampled_from([1, 16, 32, 48]), st.sampled_from([1, 16, 32, 48])),
     max_chunk=st.integers(1, 500),
 )
-def test_plan_covers_the_picture_once_in_whole_blocks(
+def test_plan_covers_the_image_once_in_whole_blocks(
     shape: tuple[int, int], tile: int, margin: int, period: int, block: tuple[int, int], max_chunk: int
 ) -> None:
     p = plan(shape, tile, margin=margin, rules=(Rules(period),) * 2, block=block, max_chunk=max_chunk)
@@ -78,10 +78,10 @@ def test_plan_covers_the_picture_once_in_whole_blocks(
 @given(length=st.integers(1, 30), start=st.integers(-90, 60), size=st.integers(1, 120))
 def test_mirrored_reach_is_the_hull_of_what_is_read(length: int, start: int, size: int) -> None:
     read = [mirrored(i, length) for i in range(start, start + size)]
-    reach = mirrored_reach(start, start + size, length)
+    reach = mirrored_extent(start, start + size, length)
     assert 0 <= reach.start <= min(read)
     assert max(read) < reach.stop <= length
-    if start < length and start + size > 0:  # windows meet the picture: then it is tight
+    if start < length and start + size > 0:  # windows meet the image: then it is tight
         assert (reach.start, reach.stop) == (min(read), max(read) + 1)
 
 
@@ -100,7 +100,7 @@ def test_windows_are_equal_rather_than_overlapping() -> None:
     assert work < 1.03 * 10_000**2
 
 
-def test_a_wide_picture_is_cut_into_chunks_of_bounded_width() -> None:
+def test_a_wide_image_is_cut_into_chunks_of_bounded_width() -> None:
     p = plan((100, 100_000), 64, margin=5, block=(64, 64), max_chunk=1000)
     assert p.chunk[1] == 960
     assert max(chunk.x.size for chunk in p) == 960
@@ -137,11 +137,11 @@ def test_windows_of_models_that_pad_end_at_the_true_edges(
                 length, window = rule.extended(shape[axis]), p.tile[axis]
                 assert piece.origin % period == 0
                 assert 0 <= piece.origin <= piece.origin + window <= length
-                # A core keeps its distance but where the window ends with the picture.
+                # A core keeps its distance but where the window ends with the image.
                 assert piece.origin == 0 or piece.core.start - piece.origin >= inset
                 end = piece.origin + window
                 assert end == length or end - piece.core.stop >= inset
-                # A model that pads to a multiple pads every window as it pads the picture.
+                # A model that pads to a multiple pads every window as it pads the image.
                 assert (length - window) % period == 0
                 assert fixed is None or window == fixed
     assert (owners == 1).all()

@@ -19,23 +19,23 @@ from tests.helpers.reference import mirrored
 DTYPES = [np.uint8, np.uint16, np.float32]
 
 
-def random_picture(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def random_image(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     if dtype is np.float32:
         return rng.normal(0.5, 1, shape).astype(np.float32)
     return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
-def views(picture: np.ndarray) -> dict[str, np.ndarray]:
-    """The same (H, W, C) picture in other memory layouts."""
-    h, w, c = picture.shape
-    planar = np.ascontiguousarray(picture.transpose(2, 0, 1)).transpose(1, 2, 0)
-    wide = np.zeros((2 * h, 3 * w, c + 2), picture.dtype)
-    wide[::2, ::3, 1:-1] = picture
-    bgr = np.ascontiguousarray(picture[..., ::-1])[..., ::-1]
-    reversed_ = np.ascontiguousarray(picture[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
-    turned = np.ascontiguousarray(picture.swapaxes(0, 1)).swapaxes(0, 1)
+def views(image: np.ndarray) -> dict[str, np.ndarray]:
+    """The same (H, W, C) image in other memory layouts."""
+    h, w, c = image.shape
+    planar = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)
+    wide = np.zeros((2 * h, 3 * w, c + 2), image.dtype)
+    wide[::2, ::3, 1:-1] = image
+    bgr = np.ascontiguousarray(image[..., ::-1])[..., ::-1]
+    reversed_ = np.ascontiguousarray(image[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
+    turned = np.ascontiguousarray(image.swapaxes(0, 1)).swapaxes(0, 1)
     return {
-        "interleaved": picture,
+        "interleaved": image,
         "planar": planar,
         "bgr": bgr,
         "strided": wide[::2, ::3, 1:-1],
@@ -63,31 +63,31 @@ def one_tile(y: int, x: int, h: int, w: int) -> Tile:
 def test_extract_is_a_symmetric_pad_and_a_slice(
     shape: tuple[int, int, int], tile: int, margin: int, dtype: type, seed: int
 ) -> None:
-    picture = random_picture(np.random.default_rng(seed), shape, dtype)
+    image = random_image(np.random.default_rng(seed), shape, dtype)
     p = plan(shape[:2], tile, margin=margin, max_chunk=shape[1])
-    gain = np.float32(1 / kernels.white(picture.dtype))
-    for name, view in views(picture).items():
+    gain = np.float32(1 / kernels.white(image.dtype))
+    for name, view in views(image).items():
         for chunk in p:
             out = np.full((len(chunk.tiles) + 1, shape[2], *p.window), np.nan, np.float32)
             kernels.extract(view, chunk.tiles, margin, out)
             for n, t in enumerate(chunk.tiles):
                 rows = mirror_index(t.y.origin - margin, t.y.origin + p.tile[0] + margin, shape[0])
                 cols = mirror_index(t.x.origin - margin, t.x.origin + p.tile[1] + margin, shape[1])
-                expected = picture[np.ix_(rows, cols)].transpose(2, 0, 1).astype(np.float32) * gain
+                expected = image[np.ix_(rows, cols)].transpose(2, 0, 1).astype(np.float32) * gain
                 assert (out[n] == expected).all(), name
             assert np.isnan(out[-1]).all()  # what no tile asked for is left alone
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_extract_from_a_part_equals_extract_from_the_whole(dtype: type, rng: np.random.Generator) -> None:
-    picture = random_picture(rng, (90, 120, 3), dtype)
+    image = random_image(rng, (90, 120, 3), dtype)
     p = plan((90, 120), 32, margin=5, max_chunk=64)
     for chunk in p:
         a = np.empty((len(chunk.tiles), 3, *p.window), np.float32)
         b = np.empty_like(a)
         y, x = chunk.reach(p.tile, 5, (90, 120))
-        kernels.extract(picture, chunk.tiles, 5, a)
-        part = picture[y.start : y.stop, x.start : x.stop]
+        kernels.extract(image, chunk.tiles, 5, a)
+        part = image[y.start : y.stop, x.start : x.stop]
         kernels.extract(part, chunk.tiles, 5, b, shape=(90, 120), origin=(y.start, x.start))
         assert (a == b).all()
 
@@ -147,10 +147,10 @@ def test_stitch_puts_every_core_in_its_place(
     shape: tuple[int, int, int], tile: int, scale: int, cut: int, dtype: type
 ) -> None:
     h, w, c = shape
-    picture = random_picture(np.random.default_rng(1), (h * scale, w * scale, c), dtype)
+    image = random_image(np.random.default_rng(1), (h * scale, w * scale, c), dtype)
     p = plan((h, w), tile, margin=0, max_chunk=w)
-    reference = picture.astype(np.float64) / kernels.white(picture.dtype)
-    for out in views(np.zeros_like(picture)).values():
+    reference = image.astype(np.float64) / kernels.white(image.dtype)
+    for out in views(np.zeros_like(image)).values():
         for chunk in p:
             size = [n * scale + 2 * cut for n in p.tile]
             windows = np.full((len(chunk.tiles), c, *size), 9, np.float32)
@@ -160,23 +160,23 @@ def test_stitch_puts_every_core_in_its_place(
                 inner = reference[np.ix_(rows, cols)].transpose(2, 0, 1)
                 windows[n, :, cut : size[0] - cut, cut : size[1] - cut] = inner
             kernels.stitch(windows, chunk.tiles, scale, out, cut=cut)
-        assert (out == picture).all()
+        assert (out == image).all()
 
 
 def test_wrong_arguments_are_refused_before_the_loops() -> None:
-    picture = np.zeros((20, 20, 1), np.uint8)
+    image = np.zeros((20, 20, 1), np.uint8)
     out = np.zeros((1, 1, 18, 18), np.float32)
     tile = [one_tile(0, 0, 8, 8)]
     with pytest.raises(ArgumentError, match="uint8, uint16 or float32, got int32"):
-        kernels.extract(picture.astype(np.int32), tile, 5, out)
+        kernels.extract(image.astype(np.int32), tile, 5, out)
     with pytest.raises(ArgumentError, match=r"\(H, W, C\)"):
-        kernels.extract(picture[..., 0], tile, 5, out)
+        kernels.extract(image[..., 0], tile, 5, out)
     with pytest.raises(ArgumentError, match="do not fit"):
-        kernels.extract(picture, tile * 2, 5, out)
+        kernels.extract(image, tile * 2, 5, out)
     with pytest.raises(ArgumentError, match="C-contiguous"):
-        kernels.extract(picture, tile, 5, out.astype(np.float64))
+        kernels.extract(image, tile, 5, out.astype(np.float64))
     with pytest.raises(ArgumentError, match=r"windows reach 0\.\.12, the part at hand holds 0\.\.9"):
-        kernels.extract(picture[:10], tile, 5, out, shape=(20, 20))
+        kernels.extract(image[:10], tile, 5, out, shape=(20, 20))
     with pytest.raises(ArgumentError, match="a core lies outside its window"):
         kernels.stitch(np.zeros((1, 1, 8, 8), np.float32), tile, 2, np.zeros((40, 40, 1), np.uint8))
     with pytest.raises(ArgumentError, match="a core lies outside the output"):
@@ -227,7 +227,7 @@ def test_enlarge_gives_the_same_bits_in_every_window(scale: int, rng: np.random.
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 7])
-def test_enlarge_of_a_mirrored_picture_is_mirrored(scale: int, rng: np.random.Generator) -> None:
+def test_enlarge_of_a_mirrored_image_is_mirrored(scale: int, rng: np.random.Generator) -> None:
     windows = rng.random((1, 1, 21, 34), np.float32)
     expected = kernels.enlarge(windows, scale)
     for flip in ((2,), (3,), (2, 3)):
@@ -359,10 +359,10 @@ def test_stitch_sum_is_bicubic_and_the_detail_whatever_the_tile(
     shape: tuple[int, int], channels: int, tile: int, scale: int, margin: int, dtype: type, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    picture = random_picture(rng, (*shape, channels), dtype)
+    image = random_image(rng, (*shape, channels), dtype)
     detail = rng.normal(0, 0.2, (shape[0] * scale, shape[1] * scale)).astype(np.float32)
-    top = kernels.white(picture.dtype)
-    exact = np.stack([reference.bicubic(picture[..., c] / top, scale) for c in range(channels)], axis=-1)
+    top = kernels.white(image.dtype)
+    exact = np.stack([reference.bicubic(image[..., c] / top, scale) for c in range(channels)], axis=-1)
     exact += detail[..., None]
     results = []
     for side in (tile, 64):
@@ -370,7 +370,7 @@ def test_stitch_sum_is_bicubic_and_the_detail_whatever_the_tile(
         p = plan(shape, side, margin=margin, max_chunk=2 * side)
         for chunk in p:
             windows = np.full((len(chunk.tiles) + 1, channels, *p.window), np.nan, np.float32)
-            kernels.extract(picture, chunk.tiles, margin, windows)
+            kernels.extract(image, chunk.tiles, margin, windows)
             hr = cut_luminance(detail, chunk.tiles, p, scale)
             y, x = (slice(n.start * scale, n.stop * scale) for n in (chunk.y, chunk.x))
             origin = (chunk.y.start, chunk.x.start)
@@ -378,7 +378,7 @@ def test_stitch_sum_is_bicubic_and_the_detail_whatever_the_tile(
         results.append(out)
     assert np.array_equal(*results)
     if dtype is np.float32:
-        assert np.abs(results[0] - exact).max() <= 2e-6 * max(1, np.abs(picture).max())
+        assert np.abs(results[0] - exact).max() <= 2e-6 * max(1, np.abs(image).max())
     else:
         assert np.abs(results[0] - np.clip(exact, 0, 1) * top).max() <= 0.5 + 1e-6 * top
 

@@ -20,19 +20,19 @@ DTYPES = [np.uint8, np.uint16, np.float32]
 LAYOUTS = ["interleaved", "planar", "bgr", "upside down", "turned"]
 
 
-def laid_out(picture: np.ndarray, layout: str) -> np.ndarray:
+def laid_out(image: np.ndarray, layout: str) -> np.ndarray:
     """The same (h, w, C) samples in memory of their own, in another order."""
     match layout:
         case "planar":
-            return np.array(picture.transpose(2, 0, 1), order="C").transpose(1, 2, 0)
+            return np.array(image.transpose(2, 0, 1), order="C").transpose(1, 2, 0)
         case "bgr":
-            return np.array(picture[..., ::-1], order="C")[..., ::-1]
+            return np.array(image[..., ::-1], order="C")[..., ::-1]
         case "upside down":
-            return np.array(picture[::-1, ::-1], order="C")[::-1, ::-1]
+            return np.array(image[::-1, ::-1], order="C")[::-1, ::-1]
         case "turned":
-            return np.array(picture.swapaxes(0, 1), order="C").swapaxes(0, 1)
+            return np.array(image.swapaxes(0, 1), order="C").swapaxes(0, 1)
         case _:
-            return np.array(picture, order="C")
+            return np.array(image, order="C")
 
 
 def samples(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -62,17 +62,17 @@ color_plans = plans.filter(lambda p: p.margin >= 2)
 def test_extract_reads_the_part_that_a_chunk_reaches(
     p: Plan, channels: int, dtype: type, layout: str
 ) -> None:
-    picture = samples(np.random.default_rng(0), (*p.shape, channels), dtype)
-    gain = np.float32(1 / kernels.white(picture.dtype))
+    image = samples(np.random.default_rng(0), (*p.shape, channels), dtype)
+    gain = np.float32(1 / kernels.white(image.dtype))
     for chunk in p:
         y, x = chunk.reach(p.tile, p.margin, p.shape)
-        part = laid_out(picture[y.start : y.stop, x.start : x.stop], layout)
+        part = laid_out(image[y.start : y.stop, x.start : x.stop], layout)
         out = np.full((len(chunk.tiles), channels, *p.window), np.nan, np.float32)
         kernels.extract(part, chunk.tiles, p.margin, out, shape=p.shape, origin=(y.start, x.start))
         for got, t in zip(out, chunk.tiles, strict=True):
             rows = index(t.y.origin - p.margin, p.window[0], p.shape[0])
             cols = index(t.x.origin - p.margin, p.window[1], p.shape[1])
-            assert (got == picture[np.ix_(rows, cols)].transpose(2, 0, 1).astype(np.float32) * gain).all()
+            assert (got == image[np.ix_(rows, cols)].transpose(2, 0, 1).astype(np.float32) * gain).all()
 
 
 @settings(deadline=None, max_examples=150)

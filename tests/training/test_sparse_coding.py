@@ -13,9 +13,9 @@ pytest.importorskip("sklearn", reason="the extra 'train' is not installed")
 pytest.importorskip("torch", reason="the extra 'train' is not installed")
 
 from srcnn_rt.cli import main
-from srcnn_rt.errors import ArgumentError, ModelError, PictureError, SourceMissingError
+from srcnn_rt.errors import ArgumentError, ImageError, ModelError, SourceMissingError
 from srcnn_rt.evaluation import runner
-from srcnn_rt.evaluation.protocol import imresize, list_pictures
+from srcnn_rt.evaluation.protocol import imresize, list_images
 from srcnn_rt.training import sparse_coding
 from srcnn_rt.training.sparse_coding import SparseCoder
 from tests.conftest import drawing
@@ -25,8 +25,8 @@ SMALL = {"patch": 5, "dictionary": 24, "components": 12, "samples": 1500}
 
 
 @pytest.fixture(scope="module")
-def coder(pictures: Path) -> SparseCoder:
-    return sparse_coding.learn(list_pictures(pictures), 2, **SMALL)
+def coder(images: Path) -> SparseCoder:
+    return sparse_coding.learn(list_images(images), 2, **SMALL)
 
 
 def test_features_by_hand() -> None:
@@ -45,11 +45,11 @@ def test_features_by_hand() -> None:
 
 def test_projection_with_mean_subtraction_is_a_convolution(coder: SparseCoder) -> None:
     """Paper §3.2, first layer: patches, features, mean and dictionary against one convolution."""
-    picture = drawing(20, 23, 1, 3)[..., 0]
-    patches = sparse_coding.patch_features(picture, coder.patch) @ coder.basis.T @ coder.lr.T
+    image = drawing(20, 23, 1, 3)[..., 0]
+    patches = sparse_coding.patch_features(image, coder.patch) @ coder.basis.T @ coder.lr.T
     filters = coder.projection()
     assert filters.shape == (len(coder.lr), 9, 9)
-    convolved = reference.convolve(picture[None], filters[:, None], None)
+    convolved = reference.convolve(image[None], filters[:, None], None)
     assert np.abs(convolved - patches.transpose(2, 0, 1)).max() < 1e-12
     # Features of a constant are nothing: each filter sums to 0.
     assert np.abs(filters.sum(axis=(1, 2))).max() < 1e-10
@@ -68,7 +68,7 @@ def test_aggregation_is_a_convolution(coder: SparseCoder, rng: np.random.Generat
 
 
 def test_the_whole_method_is_convolution_coding_convolution(coder: SparseCoder) -> None:
-    """The network the paper draws: two convolutions and a per-pixel mapping give the same picture."""
+    """The network the paper draws: two convolutions and a per-pixel mapping give the same image."""
     enlarged = imresize(drawing(9, 11, 1, 5)[..., 0], 2, down=False)
     n = coder.patch - 1
     padded = np.pad(enlarged, n + coder.reach, mode="symmetric")
@@ -77,19 +77,19 @@ def test_the_whole_method_is_convolution_coding_convolution(coder: SparseCoder) 
     codes = coder.encode(features.reshape(d, -1).T).T.reshape(-1, h, w)
     assert ((codes != 0).sum(axis=0) <= coder.atoms).all()
     detail = reference.convolve(codes, coder.synthesis()[None], None)[0]
-    # Unpadded: every patch that covers a pixel of the picture is there already.
+    # Unpadded: every patch that covers a pixel of the image is there already.
     assert np.abs(enlarged + detail - coder.restore(enlarged)).max() < 1e-6
 
 
-def test_it_beats_bicubic(coder: SparseCoder, pictures: Path) -> None:
+def test_it_beats_bicubic(coder: SparseCoder, images: Path) -> None:
     protocol = runner.Protocol(2)
     methods = [*runner.baselines(protocol), runner.Method("sparse", coder.upscale)]
-    result = runner.evaluate(pictures, methods, protocol)
+    result = runner.evaluate(images, methods, protocol)
     assert result.mean("sparse").psnr > result.mean("bicubic").psnr + 0.3
 
 
-def test_learning_is_repeatable_and_files_keep_it(coder: SparseCoder, pictures: Path, tmp_path: Path) -> None:
-    again = sparse_coding.learn(list_pictures(pictures), 2, **SMALL)
+def test_learning_is_repeatable_and_files_keep_it(coder: SparseCoder, images: Path, tmp_path: Path) -> None:
+    again = sparse_coding.learn(list_images(images), 2, **SMALL)
     assert (again.hr == coder.hr).all()
     coder.save(tmp_path / "d.npz")
     loaded = SparseCoder.load(tmp_path / "d.npz")
@@ -99,7 +99,7 @@ def test_learning_is_repeatable_and_files_keep_it(coder: SparseCoder, pictures: 
     assert loaded.upscale(np.full((8, 9), 0.5, np.float32)) == pytest.approx(0.5)
 
 
-def test_bad_input_is_refused(coder: SparseCoder, pictures: Path, tmp_path: Path) -> None:
+def test_bad_input_is_refused(coder: SparseCoder, images: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="takes luminance"):
         coder.upscale(np.zeros((5, 5, 3), np.float32))
     with pytest.raises(SourceMissingError, match="no such file"):
@@ -110,7 +110,7 @@ def test_bad_input_is_refused(coder: SparseCoder, pictures: Path, tmp_path: Path
     np.savez(tmp_path / "other.npz", a=1)
     with pytest.raises(ModelError, match=r"other\.npz: not a dictionary"):
         SparseCoder.load(tmp_path / "other.npz")
-    paths = list_pictures(pictures)
+    paths = list_images(images)
     with pytest.raises(ArgumentError, match="atoms at most the dictionary"):
         sparse_coding.learn(paths, 2, dictionary=2, atoms=3)
     with pytest.raises(ArgumentError, match="100 patches are too few for 512 atoms"):
@@ -118,15 +118,15 @@ def test_bad_input_is_refused(coder: SparseCoder, pictures: Path, tmp_path: Path
     lines: list[str] = []
     (tmp_path / "bad.png").write_text("text")
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((8, 40), np.uint8))
-    with pytest.raises(PictureError, match="none of 2 pictures can be used"):
-        sparse_coding.learn(list_pictures(tmp_path), 2, log=lines.append)
-    assert "bad.png: not a picture" in lines[0]
+    with pytest.raises(ImageError, match="none of 2 images can be used"):
+        sparse_coding.learn(list_images(tmp_path), 2, log=lines.append)
+    assert "bad.png: not an image" in lines[0]
     assert "small.png: smaller than a patch" in lines[1]
 
 
-def test_sparse_on_the_command_line(pictures: Path, tmp_path: Path) -> None:
+def test_sparse_on_the_command_line(images: Path, tmp_path: Path) -> None:
     target = tmp_path / "sparse-x2.npz"
-    words = ["sparse", "--data", str(pictures), "--scale", "2", "-o", str(target)]
+    words = ["sparse", "--data", str(images), "--scale", "2", "-o", str(target)]
     small = ["--patch", "5", "--dictionary", "24", "--samples", "1500"]
     run = CliRunner().invoke
     assert run(main, words + small).exit_code == 0
@@ -135,11 +135,11 @@ def test_sparse_on_the_command_line(pictures: Path, tmp_path: Path) -> None:
     assert "exists already" in result.stderr
     result = run(
         main,
-        ["eval", "--data", str(pictures), "--model", str(target), "--model", "srcnn-915-x2", "--means"],
+        ["eval", "--data", str(images), "--model", str(target), "--model", "srcnn-915-x2", "--means"],
     )
     assert "| sparse-x2 | ×2 |" in result.stdout
     assert "| srcnn-915-x2 | ×2 |" in result.stdout
-    result = run(main, ["eval", "--data", str(pictures), "--model", str(target), "--channels", "rgb"])
+    result = run(main, ["eval", "--data", str(images), "--model", str(target), "--channels", "rgb"])
     assert "a dictionary is for luminance" in result.stderr
     result = run(main, [*words[:-1], str(tmp_path / "d.onnx")])
     assert "dictionaries are written as .npz" in result.stderr

@@ -28,14 +28,14 @@ from srcnn_rt.architectures.srcnn import ARCHITECTURES, FORMS, SRCNN, adapt, ker
 from srcnn_rt.cli import main  # noqa: E402
 from srcnn_rt.errors import (  # noqa: E402
     ArgumentError,
+    ImageError,
     ModelError,
     OutputError,
-    PictureError,
     SourceMissingError,
     TrainingError,
 )
 from srcnn_rt.evaluation import runner  # noqa: E402
-from srcnn_rt.evaluation.protocol import Degradation, imresize, list_pictures, modcrop, read_picture  # noqa: E402
+from srcnn_rt.evaluation.protocol import Degradation, imresize, list_images, modcrop, read_image  # noqa: E402
 from srcnn_rt.exporting.checkpoint import export  # noqa: E402
 from srcnn_rt.models import spec  # noqa: E402
 from srcnn_rt.models.bundled import bundled  # noqa: E402
@@ -49,9 +49,9 @@ from tests.conftest import TEST_MODEL, drawing  # noqa: E402
 QUICK: dict[str, Any] = {"batch": 4, "patch": 24, "hold_out": 0, "threads": 1}
 
 
-def config(pictures: Path, out: Path, **changes: Any) -> TrainConfig:
+def config(images: Path, out: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(
-        **{"data": (str(pictures),), "out": str(out), "scale": 2, "steps": 6, **QUICK, **changes}
+        **{"data": (str(images),), "out": str(out), "scale": 2, "steps": 6, **QUICK, **changes}
     )
 
 
@@ -143,12 +143,12 @@ def test_the_identity_start_is_close_to_the_identity(channels: int, form: str) -
 
 
 def test_the_identity_start_leaves_no_unit_on_or_off_everywhere() -> None:
-    """All but the path of the picture: on somewhere, off somewhere, whatever the brightness."""
+    """All but the path of the image: on somewhere, off somewhere, whatever the brightness."""
     torch.manual_seed(0)
     net = SRCNN("9-5-5")
-    picture = torch.from_numpy(drawing(80, 80, 1)[..., 0][None, None]).float()
+    image = torch.from_numpy(drawing(80, 80, 1)[..., 0][None, None]).float()
     for brightness in (0.0, 0.4):
-        first = torch.relu(net.conv1(0.5 * picture + brightness))
+        first = torch.relu(net.conv1(0.5 * image + brightness))
         second = torch.relu(net.conv2(first))
         for layer in (first, second):
             on = (layer[0, 1:] > 0).float().mean(dim=(1, 2))
@@ -173,10 +173,10 @@ def test_other_wrong_arguments_are_refused() -> None:
 
 
 def numbered(h: int, w: int, channels: int = 1, first: int = 0) -> Pair:
-    """A picture whose every sample is another number, exact in the crops' steps."""
+    """An image whose every sample is another number, exact in the crops' steps."""
     plane = (first + np.arange(h * w * channels).reshape(h, w, channels)) / 2**14
-    picture = plane[..., 0] if channels == 1 else plane
-    return Pair(picture, picture)
+    image = plane[..., 0] if channels == 1 else plane
+    return Pair(image, image)
 
 
 @pytest.mark.parametrize("sampling", ["uniform", "detail", "grid"])
@@ -238,17 +238,17 @@ def test_a_crop_must_be_larger_than_the_network() -> None:
         Patches([numbered(40, 40)], 12, 6, 4, 0)
 
 
-def test_pairs_are_the_protocols(pictures: Path) -> None:
-    path = list_pictures(pictures)[0]
+def test_pairs_are_the_protocols(images: Path) -> None:
+    path = list_images(images)[0]
     loaded = data.load([path], 3, "y", Degradation(), 24, 0)
-    truth = modcrop(read_picture(path, "y"), 3)
+    truth = modcrop(read_image(path, "y"), 3)
     assert (loaded.pairs[0].truth == truth.astype(np.float32)).all()
     up = imresize(imresize(truth, 3, down=True), 3, down=False)
     assert np.abs(loaded.pairs[0].degraded - up).max() < 1e-6
 
 
-def test_random_degradations_come_in_versions(pictures: Path) -> None:
-    paths = list_pictures(pictures)[:2]
+def test_random_degradations_come_in_versions(images: Path) -> None:
+    paths = list_images(images)[:2]
     noisy = data.load(paths, 2, "y", Degradation(noise=20), 24, 0)
     assert len(noisy.pairs) == 2 * data.DRAWS
     assert not (noisy.pairs[0].degraded == noisy.pairs[1].degraded).all()
@@ -260,8 +260,8 @@ def test_random_degradations_come_in_versions(pictures: Path) -> None:
     assert again.digest == noisy.digest
 
 
-def test_a_picture_named_twice_is_kept_once_and_seen_twice(pictures: Path) -> None:
-    a, b, *_ = list_pictures(pictures)
+def test_a_image_named_twice_is_kept_once_and_seen_twice(images: Path) -> None:
+    a, b, *_ = list_images(images)
     loaded = data.load([a, b, a, a], 2, "y", Degradation(noise=5), 24, 0)
     assert loaded.names == ["0.png", "1.png"]
     assert loaded.weights == [3] * data.DRAWS + [1] * data.DRAWS
@@ -272,27 +272,27 @@ def test_a_picture_named_twice_is_kept_once_and_seen_twice(pictures: Path) -> No
         assert float((seen < 0.5).float().mean()) == pytest.approx(0.75, abs=0.06)
 
 
-def test_many_pictures_come_in_fewer_versions(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = list_pictures(pictures)
-    size = sum(read_picture(p, "y").size for p in paths)
+def test_many_images_come_in_fewer_versions(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = list_images(images)
+    size = sum(read_image(p, "y").size for p in paths)
     for most, draws in ((3 * size, 3), (size // 2, 1)):
         monkeypatch.setattr(data, "_MOST_SAMPLES", most)
         assert len(data.load(paths, 2, "y", Degradation(noise=5), 24, 0).pairs) == draws * len(paths)
 
 
-def test_what_cannot_be_trained_on_is_named_and_skipped(pictures: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_trained_on_is_named_and_skipped(images: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_text("text")
     cv2.imwrite(str(tmp_path / "small.png"), np.zeros((20, 90, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "gray.png"), np.zeros((90, 90), np.uint8))
     lines: list[str] = []
-    with pytest.raises(PictureError, match="none of 3 pictures can be used"):
-        data.load(list_pictures(tmp_path), 2, "rgb", Degradation(), 24, 0, lines.append)
+    with pytest.raises(ImageError, match="none of 3 images can be used"):
+        data.load(list_images(tmp_path), 2, "rgb", Degradation(), 24, 0, lines.append)
     assert [line.split(": ", 2)[2] for line in lines] == [
-        "not a picture that OpenCV reads, or damaged",
+        "not an image that OpenCV reads, or damaged",
         "is gray, and three channels are wanted",
         "90 x 20 pixels, smaller than a crop of 24",
     ]
-    mixed = [*list_pictures(tmp_path), *list_pictures(pictures)]
+    mixed = [*list_images(tmp_path), *list_images(images)]
     loaded = data.load(mixed, 2, "y", Degradation(), 24, 0)
     assert len(loaded.names) == 5
     assert len(loaded.skipped) == 2
@@ -303,20 +303,20 @@ def test_what_cannot_be_trained_on_is_named_and_skipped(pictures: Path, tmp_path
 
 @pytest.mark.parametrize("recipe", [BEST, PAPER], ids=["best", "paper"])
 def test_a_short_training_beats_its_start_and_exports(
-    recipe: dict[str, Any], pictures: Path, tmp_path: Path
+    recipe: dict[str, Any], images: Path, tmp_path: Path
 ) -> None:
     paper = recipe is PAPER
     steps = 150 if paper else 60
-    # The paper's start, black pictures, needs 10^8 crops; its rates learn from ours at once.
+    # The paper's start, black images, needs 10^8 crops; its rates learn from ours at once.
     extra = {"init": "identity"} if paper else {}
     chosen = {**recipe, **QUICK, **extra, "patch": 33, "batch": 8}
-    outcome = train(config(pictures, tmp_path / "run", scale=3, steps=steps, **chosen))
+    outcome = train(config(images, tmp_path / "run", scale=3, steps=steps, **chosen))
     assert outcome.finished
     assert outcome.step == steps
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["config"]["scale"] == 3
     assert record["config"]["recipe"] == ("paper" if paper else "best")
-    assert record["data"]["pictures"] == ["0.png", "1.png", "2.png", "3.png"]
+    assert record["data"]["images"] == ["0.png", "1.png", "2.png", "3.png"]
     assert len(record["data"]["sha256"]) == 64
     assert record["versions"]["torch"] == torch.__version__
     described = export(outcome.checkpoint, tmp_path / "m.onnx")
@@ -325,7 +325,7 @@ def test_a_short_training_beats_its_start_and_exports(
     protocol = runner.Protocol(3)
     method = runner.model_method(tmp_path / "m.onnx", "cpu")
     with method.closing:
-        result = runner.evaluate(pictures, [*runner.baselines(protocol), method], protocol)
+        result = runner.evaluate(images, [*runner.baselines(protocol), method], protocol)
     assert result.mean(method.name).psnr > result.mean("bicubic").psnr + 0.1
 
 
@@ -339,10 +339,10 @@ def test_a_short_training_beats_its_start_and_exports(
     ],
 )
 def test_restoration_is_trained_and_measured(
-    degrade: str, scale: int, channels: Any, form: Any, steps: int, pictures: Path, tmp_path: Path
+    degrade: str, scale: int, channels: Any, form: Any, steps: int, images: Path, tmp_path: Path
 ) -> None:
     run = config(
-        pictures, tmp_path / "run",
+        images, tmp_path / "run",
         scale=scale, degrade=degrade, channels=channels, steps=steps, form=form,
     )  # fmt: skip
     outcome = train(run)
@@ -354,13 +354,13 @@ def test_restoration_is_trained_and_measured(
     method = runner.model_method(tmp_path / "m.onnx", "cpu")
     with method.closing:
         columns = [*runner.baselines(protocol), method]
-        result = runner.evaluate(pictures, columns, protocol)
+        result = runner.evaluate(images, columns, protocol)
     assert result.mean(method.name).psnr > result.mean(columns[0].name).psnr + 0.3
 
 
 @pytest.mark.parametrize("loss", ["l1", "charbonnier", "mse"])
-def test_losses_by_hand(loss: str, pictures: Path, tmp_path: Path) -> None:
-    run = config(pictures, tmp_path, loss=loss)
+def test_losses_by_hand(loss: str, images: Path, tmp_path: Path) -> None:
+    run = config(images, tmp_path, loss=loss)
     out, target = torch.tensor([[[[0.0, 3.0]]]]), torch.zeros(1, 1, 1, 2)
     expected = {"l1": 1.5, "mse": 4.5, "charbonnier": (1e-3 + math.sqrt(9 + 1e-6)) / 2}[loss]
     assert float(loop.distance(out, target, run)) == pytest.approx(expected)
@@ -371,9 +371,9 @@ def test_losses_by_hand(loss: str, pictures: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "soap"])
 def test_the_last_layer_and_biases_have_their_own_rates(
-    optimiser: Any, form: Any, pictures: Path, tmp_path: Path
+    optimiser: Any, form: Any, images: Path, tmp_path: Path
 ) -> None:
-    run = config(pictures, tmp_path, optimiser=optimiser, rate=1e-3, last_rate=0.1, form=form)
+    run = config(images, tmp_path, optimiser=optimiser, rate=1e-3, last_rate=0.1, form=form)
     model = SRCNN(form=form)
     rates = {}
     for group in loop.make_optimiser(model, run).param_groups:
@@ -387,9 +387,9 @@ def test_the_last_layer_and_biases_have_their_own_rates(
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
-def test_decay_is_of_the_first_layer_only(optimiser: Any, pictures: Path, tmp_path: Path) -> None:
+def test_decay_is_of_the_first_layer_only(optimiser: Any, images: Path, tmp_path: Path) -> None:
     for decay in (0.0, 0.5):
-        run = config(pictures, tmp_path, optimiser=optimiser, rate=1e-3, decay=decay, form="paper")
+        run = config(images, tmp_path, optimiser=optimiser, rate=1e-3, decay=decay, form="paper")
         torch.manual_seed(0)
         model = SRCNN(form="paper")
         made = loop.make_optimiser(model, run)
@@ -409,10 +409,10 @@ def test_decay_is_of_the_first_layer_only(optimiser: Any, pictures: Path, tmp_pa
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
 @pytest.mark.parametrize("optimiser", ["sgd", "adam", "soap"])
 def test_a_resumed_run_goes_on_bit_for_bit(
-    precision: str, optimiser: Any, pictures: Path, tmp_path: Path
+    precision: str, optimiser: Any, images: Path, tmp_path: Path
 ) -> None:
     chosen = {"steps": 26, "precision": precision, "optimiser": optimiser, "rate": 1e-3}
-    whole = config(pictures, tmp_path / "whole", **chosen)
+    whole = config(images, tmp_path / "whole", **chosen)
     train(whole)
     halves = replace(whole, out=str(tmp_path / "halves"))
     asked = iter([False] * 12 + [True])
@@ -427,10 +427,10 @@ def test_a_resumed_run_goes_on_bit_for_bit(
 
 
 def test_the_log_of_a_resumed_run_has_every_step_once(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "LOG_EVERY", 0.0)
-    run = config(pictures, tmp_path / "run", steps=8)
+    run = config(images, tmp_path / "run", steps=8)
     asked = iter([False] * 3 + [True])
     train(run, stop=lambda: next(asked))
     folder = RunFolder(tmp_path / "run")
@@ -443,7 +443,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(
 
 
 def test_a_diverged_run_stops_and_keeps_its_checkpoint(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 0.0)
     real, calls = loop.distance, []
@@ -454,23 +454,23 @@ def test_a_diverged_run_stops_and_keeps_its_checkpoint(
 
     monkeypatch.setattr(loop, "distance", fails_late)
     with pytest.raises(TrainingError, match=r"the loss is nan after step 3; .*last\.pt is kept"):
-        train(config(pictures, tmp_path / "run", steps=10))
+        train(config(images, tmp_path / "run", steps=10))
     kept = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
     assert kept["training"]["steps"] == 3
     assert all(v.isfinite().all() for v in kept["state_dict"].values())
     monkeypatch.setattr(loop, "distance", lambda *args: real(*args) * math.inf)
     with pytest.raises(TrainingError, match="nothing was saved"):
-        train(config(pictures, tmp_path / "other"))
+        train(config(images, tmp_path / "other"))
     # A finite loss whose gradient is not: SOAP finds no basis for it.
     monkeypatch.setattr(loop, "distance", lambda *args: real(*args) + (real(*args) * 0).sqrt())
     with pytest.raises(TrainingError, match="the gradient is not finite after step 0"):
-        train(config(pictures, tmp_path / "third"))
+        train(config(images, tmp_path / "third"))
 
 
 def test_weights_that_are_not_finite_are_never_saved(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = loop._Run(config(pictures, tmp_path), RunFolder(tmp_path), SRCNN(), torch.device("cpu"), [])
+    run = loop._Run(config(images, tmp_path), RunFolder(tmp_path), SRCNN(), torch.device("cpu"), [])
     with torch.no_grad():
         next(run.average.module.parameters()).fill_(math.nan)
     with pytest.raises(TrainingError, match="the weights are not finite"):
@@ -478,17 +478,17 @@ def test_weights_that_are_not_finite_are_never_saved(
     assert not (tmp_path / "last.pt").exists()
 
 
-def test_a_budget_in_minutes_ends_the_run(pictures: Path, tmp_path: Path) -> None:
-    outcome = train(config(pictures, tmp_path / "run", steps=10**9, minutes=0.02))
+def test_a_budget_in_minutes_ends_the_run(images: Path, tmp_path: Path) -> None:
+    outcome = train(config(images, tmp_path / "run", steps=10**9, minutes=0.02))
     assert outcome.finished
     assert 0 < outcome.step < 10**5
     rate = RunFolder(tmp_path / "run").rows()[-1]["rate"]
     assert rate < 1e-4  # the schedule ended with the clock
 
 
-def test_the_schedule_warms_up_holds_and_falls(pictures: Path, tmp_path: Path) -> None:
+def test_the_schedule_warms_up_holds_and_falls(images: Path, tmp_path: Path) -> None:
     run = loop._Run(
-        config(pictures, tmp_path, steps=1000, warmup=9, rate=1.0, hold=0.5),
+        config(images, tmp_path, steps=1000, warmup=9, rate=1.0, hold=0.5),
         RunFolder(tmp_path), SRCNN(), torch.device("cpu"), [],
     )  # fmt: skip
 
@@ -502,27 +502,27 @@ def test_the_schedule_warms_up_holds_and_falls(pictures: Path, tmp_path: Path) -
     assert max(g["lr"] for g in run.optimiser.param_groups) == rate(999)
 
 
-def test_validation_is_what_eval_measures(pictures: Path, tmp_path: Path) -> None:
-    outcome = train(config(pictures, tmp_path / "run", steps=30, validate=str(pictures)))
+def test_validation_is_what_eval_measures(images: Path, tmp_path: Path) -> None:
+    outcome = train(config(images, tmp_path / "run", steps=30, validate=str(images)))
     export(outcome.checkpoint, tmp_path / "m.onnx")
     protocol = runner.Protocol(2)
     method = runner.model_method(tmp_path / "m.onnx", "cpu")
     with method.closing:
-        result = runner.evaluate(pictures, [method], protocol)
+        result = runner.evaluate(images, [method], protocol)
     assert outcome.psnr == pytest.approx(result.mean(method.name).psnr, abs=0.01)
 
 
-def test_held_out_pictures_are_not_trained_on(pictures: Path, tmp_path: Path) -> None:
-    train(config(pictures, tmp_path / "run", hold_out=1))
+def test_held_out_images_are_not_trained_on(images: Path, tmp_path: Path) -> None:
+    train(config(images, tmp_path / "run", hold_out=1))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["data"]["pictures"] == ["1.png", "2.png", "3.png"]
+    assert record["data"]["images"] == ["1.png", "2.png", "3.png"]
     assert "psnr" in RunFolder(tmp_path / "run").rows()[-1]
 
 
-def test_a_run_starts_from_other_weights(pictures: Path, tmp_path: Path) -> None:
-    train(config(pictures, tmp_path / "a", steps=5))
+def test_a_run_starts_from_other_weights(images: Path, tmp_path: Path) -> None:
+    train(config(images, tmp_path / "a", steps=5))
     start = str(tmp_path / "a" / "last.pt")
-    run = config(pictures, tmp_path / "b", scale=3, steps=1, rate=1e-12, start=start)
+    run = config(images, tmp_path / "b", scale=3, steps=1, rate=1e-12, start=start)
     train(run)
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     digest = hashlib.sha256((tmp_path / "a" / "last.pt").read_bytes()).hexdigest()
@@ -552,8 +552,8 @@ def test_a_run_starts_from_other_weights(pictures: Path, tmp_path: Path) -> None
         assert not (tmp_path / "e").exists()
 
 
-def test_run_folders_are_not_mixed_up(pictures: Path, tmp_path: Path) -> None:
-    run = config(pictures, tmp_path / "a", steps=2)
+def test_run_folders_are_not_mixed_up(images: Path, tmp_path: Path) -> None:
+    run = config(images, tmp_path / "a", steps=2)
     train(run)
     with pytest.raises(OutputError, match="holds a run already; --resume continues it"):
         train(run)
@@ -571,16 +571,16 @@ def test_run_folders_are_not_mixed_up(pictures: Path, tmp_path: Path) -> None:
         train(replace(run, out="/proc/none/run"))
 
 
-def test_changed_pictures_are_noticed_when_a_run_goes_on(pictures: Path, tmp_path: Path) -> None:
+def test_changed_images_are_noticed_when_a_run_goes_on(images: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
-    for path in list_pictures(pictures):
+    for path in list_images(images):
         (copy / path.name).write_bytes(path.read_bytes())
     run = config(copy, tmp_path / "run", steps=4)
     asked = iter([False, True])
     train(run, stop=lambda: next(asked))
     cv2.imwrite(str(copy / "0.png"), np.zeros((70, 70, 3), np.uint8))
-    with pytest.raises(ArgumentError, match="other pictures than the run was started with"):
+    with pytest.raises(ArgumentError, match="other images than the run was started with"):
         train(run, resume=True)
 
 
@@ -595,23 +595,23 @@ def test_changed_pictures_are_noticed_when_a_run_goes_on(pictures: Path, tmp_pat
         ({"ema": 1.0}, "ema must be 0 to"),
     ],
 )
-def test_wrong_values_are_refused(changes: dict[str, Any], rule: str, pictures: Path, tmp_path: Path) -> None:
+def test_wrong_values_are_refused(changes: dict[str, Any], rule: str, images: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=rule):
-        config(pictures, tmp_path, **changes)
+        config(images, tmp_path, **changes)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
-def test_a_card_that_is_not_there_is_refused(pictures: Path, tmp_path: Path) -> None:
+def test_a_card_that_is_not_there_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="torch finds no card"):
-        train(config(pictures, tmp_path, device="cuda"))
+        train(config(images, tmp_path, device="cuda"))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_training_on_a_card(pictures: Path, tmp_path: Path) -> None:
-    outcome = train(config(pictures, tmp_path / "run", steps=120, device="cuda", validate=str(pictures)))
+def test_training_on_a_card(images: Path, tmp_path: Path) -> None:
+    outcome = train(config(images, tmp_path / "run", steps=120, device="cuda", validate=str(images)))
     plain = runner.Protocol(2)
-    bicubic = runner.evaluate(pictures, runner.baselines(plain), plain).mean("bicubic")
+    bicubic = runner.evaluate(images, runner.baselines(plain), plain).mean("bicubic")
     assert outcome.psnr is not None
     assert outcome.psnr > bicubic.psnr
 
@@ -624,9 +624,9 @@ def command(*words: object) -> Result:
 
 
 @pytest.fixture
-def small(pictures: Path) -> Callable[..., list[object]]:
+def small(images: Path) -> Callable[..., list[object]]:
     def words(out: Path, *more: object) -> list[object]:
-        given = ["train", "--data", pictures, "--out", out, "--batch", 4, "--patch", 24, "--threads", 1]
+        given = ["train", "--data", images, "--out", out, "--batch", 4, "--patch", 24, "--threads", 1]
         return [*given, "--scale", 2, *more]
 
     return words
@@ -661,9 +661,9 @@ def test_train_says_what_is_wrong(small: Callable[..., list[object]], tmp_path: 
     assert "--data is needed for a new run" in result.stderr
     result = command("train", "--out", tmp_path / "run", "--scale", 2, "--data", tmp_path)
     assert result.exit_code == 1
-    assert "no pictures in this folder" in result.stderr
+    assert "no images in this folder" in result.stderr
     result = command(*small(tmp_path / "run", "--patch", 90))
-    assert "none of 4 pictures can be used; the first:" in result.stderr
+    assert "none of 4 images can be used; the first:" in result.stderr
     assert "smaller than a crop of 90" in result.stderr
     assert not (tmp_path / "run").exists()
     result = command("train", "--out", tmp_path / "run", "--resume")

@@ -1,4 +1,4 @@
-"""Pictures in a card's memory: taken and given by DLPack, without a trip through the host."""
+"""Images in a card's memory: taken and given by DLPack, without a trip through the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArgumentError
-from ...image.info import Layout, PictureInfo
+from ...image.info import ImageInfo, Layout
 from ...io.protocols import Closing, Record
 from ...tiling.geometry import Span
 from ..onnxruntime import failure, runtime
@@ -45,7 +45,7 @@ class DeviceArray:
 
 
 class DeviceSource(Closing):
-    """A picture on a card as a source: every read gives the whole of it.
+    """An image on a card as a source: every read gives the whole of it.
 
     NaN and infinity of float32 are not looked for: they reach as far as the network sees.
     """
@@ -55,7 +55,7 @@ class DeviceSource(Closing):
 
     def __init__(self, array: DeviceArray, card: Card, layout: Layout) -> None:
         h, w = array.shape[:2]
-        self.info = PictureInfo((h, w), layout, array.dtype)
+        self.info = ImageInfo((h, w), layout, array.dtype)
         self.array, self.card = array, card
 
     def read(self, y: Span, x: Span) -> Any:
@@ -69,13 +69,13 @@ class DeviceSource(Closing):
 
 
 class DeviceSink(Closing):
-    """A new picture on a card, filled in place."""
+    """A new image on a card, filled in place."""
 
     block = (1, 1)
     max_bytes: int | None = None
     in_memory = True
 
-    def __init__(self, card: Card, info: PictureInfo) -> None:
+    def __init__(self, card: Card, info: ImageInfo) -> None:
         self.array = DeviceArray.empty(card, (*info.shape, info.layout.channels), info.dtype)
 
     def buffer(self, y: Span, x: Span) -> Any:

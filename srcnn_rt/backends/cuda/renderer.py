@@ -1,7 +1,7 @@
 """From windows to cores on a card: cut, send, compute, fetch, place.
 
-The graph has the whole picture path inside (`pixels`), so nothing of a sample is computed here, and what goes
-over the bus is what stands in the picture.
+The graph has the whole image path inside (`pixels`), so nothing of a sample is computed here, and what goes
+over the bus is what stands in the image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DeviceError
-from ...image.info import PictureInfo
+from ...image.info import ImageInfo
 from ...models.spec import ModelSpec
 from ...tiling import kernels
 from ...tiling.geometry import Plan, Tile
@@ -28,10 +28,10 @@ BATCH_SAMPLES = 2**15
 
 
 class WindowRenderer:
-    """A lane on one picture in host memory: as `render.Renderer`."""
+    """A lane on one image in host memory: as `render.Renderer`."""
 
     def __init__(
-        self, model: ModelSpec, network: CardNetwork, info: PictureInfo, plan: Plan, batch: int
+        self, model: ModelSpec, network: CardNetwork, info: ImageInfo, plan: Plan, batch: int
     ) -> None:
         self._scale, self._plan, self.batch = model.scale, plan, batch
         self._network = network
@@ -41,7 +41,7 @@ class WindowRenderer:
         target = (batch, plan.tile[0] * s, plan.tile[1] * s, channels)
         with _noting(network, self._lane):
             network.check_size(math.prod(target[:3]))
-            self._there, self._windows = self._lane.room("picture", source, info.dtype)
+            self._there, self._windows = self._lane.room("image", source, info.dtype)
             self._back, self._results = self._lane.room("result", target, info.dtype)
             self._lane.bind([(info.dtype, source, self._there)], (info.dtype, target, self._back))
 
@@ -71,12 +71,12 @@ class WindowRenderer:
 
 
 class DeviceRenderer:
-    """A lane on one picture that lies on the card, as the result does; one window at a time.
+    """A lane on one image that lies on the card, as the result does; one window at a time.
 
     Only the places of its rows and columns go over the bus.
     """
 
-    def __init__(self, model: ModelSpec, network: CardNetwork, info: PictureInfo, plan: Plan) -> None:
+    def __init__(self, model: ModelSpec, network: CardNetwork, info: ImageInfo, plan: Plan) -> None:
         self._scale, self._plan, self._info = model.scale, plan, info
         self._network, self.batch = network, 1
         self._lane: Lane = network.lane(info.layout, info.dtype, "gather")
@@ -98,7 +98,7 @@ class DeviceRenderer:
         out: DeviceArray,
         origin: tuple[int, int],
     ) -> None:
-        """As `render.Renderer.render`, but `part` and `out` are always the whole pictures."""
+        """As `render.Renderer.render`, but `part` and `out` are always the whole images."""
         (tile,) = batch
         lane, card, info, margin = self._lane, self._lane.card, self._info, self._plan.margin
         corner = (tile.y.origin - margin, tile.x.origin - margin)

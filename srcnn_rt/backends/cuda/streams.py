@@ -1,7 +1,7 @@
 """ONNX Runtime on a card: lanes of windows that overlap on the bus and the card.
 
 A lane is a session with a stream of its own and buffers at fixed addresses: windows are sent as they stand
-in the picture, the graph makes the finished samples of them (`pixels`), and these are fetched, all queued on
+in the image, the graph makes the finished samples of them (`pixels`), and these are fetched, all queued on
 the lane's stream. While one lane computes, another's windows are on the bus and a third's are cut and put in
 their place by the processor. The weights are small, so a session a lane costs little; it is what gives every
 lane its stream.
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from ...errors import DeviceError, ModelError, OutOfMemoryError, SrcnnError
 from ...image.info import Layout
-from ...models.image_graph import picture_graph
+from ...models.image_graph import image_graph
 from ...models.optimize.tensor_core_cost import widest
 from ...models.prepare import Program
 from ...models.spec import parse
@@ -109,7 +109,7 @@ class CardNetwork:
             return self._arrival.handle
 
     def lane(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> Lane:
-        """Return a lane for pictures of a kind; it is given back by `Lane.close`.
+        """Return a lane for images of a kind; it is given back by `Lane.close`.
 
         Raises
         ------
@@ -168,7 +168,7 @@ class CardNetwork:
             raise OutOfMemoryError(f"{pixels} pixels at once are more than ONNX Runtime counts on a card")
 
     def give_back(self, lane: Lane) -> None:
-        """Keep a lane for the next picture of its kind, unless the card broke."""
+        """Keep a lane for the next image of its kind, unless the card broke."""
         with self._lock:
             if self.failed is None and not self._closed:
                 self._idle.setdefault(lane.key, []).append(lane)
@@ -180,7 +180,7 @@ class CardNetwork:
             _parked.append(lane)
 
     def forget(self) -> None:
-        """Let go of the lanes that wait for a picture, and of the memory they hold."""
+        """Let go of the lanes that wait for an image, and of the memory they hold."""
         with self._lock:
             lanes = [lane for kind in self._idle.values() for lane in kind]
             self._idle.clear()
@@ -221,7 +221,7 @@ class CardNetwork:
         # Codes of 8 bits are exact in TF32, and what it makes of their weights is a tenth of a code.
         split = self._half and dtype != np.uint8
         model = parse(self._program.data)
-        made = picture_graph(model, self._program.spec, layout, dtype, source=source, split=split)
+        made = image_graph(model, self._program.spec, layout, dtype, source=source, split=split)
         return bytes(made.SerializeToString())
 
 
@@ -230,7 +230,7 @@ class Lane:
 
     Attributes
     ----------
-    key : layout, type and source of the pictures it is for
+    key : layout, type and source of the images it is for
     stream : of the card
     running : ONNX Runtime's options of its runs
     """

@@ -1,4 +1,4 @@
-"""AVIF's meta box: size, color, how the picture is turned, EXIF and XMP."""
+"""AVIF's meta box: size, color, how the image is turned, EXIF and XMP."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def read(data: bytes) -> Found:
 
 
 def with_color(coded: bytes, color: bytes) -> bytes:
-    """Return a coded picture whose primaries and transfer are those of a cICP chunk."""
+    """Return a coded image whose primaries and transfer are those of a cICP chunk."""
     meta = isobmff.items(coded)
     out = bytearray(coded)
     for kind, a, b in meta.properties.get(meta.primary, []):

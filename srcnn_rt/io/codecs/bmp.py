@@ -16,7 +16,7 @@ _FILE, _V3, _V5 = 14, 40, 124  # bytes of the headers
 _EMBEDDED = int.from_bytes(b"MBED", "big")  # the kind of color space: a profile in the file
 _SRGB = int.from_bytes(b"sRGB", "big")
 _INCH = 0.0254  # m
-MOST = 2**32 - 2**20  # bytes of a file: its size is a 32-bit number
+MAX_SIDE = 2**32 - 2**20  # bytes of a file: its size is a 32-bit number
 
 
 def truncated(data: bytes) -> bool:
@@ -47,12 +47,12 @@ def declared(data: bytes) -> Declared:
     return Declared(width, height, 4 if bits == 32 else 3, 1)
 
 
-def least_bytes(data: bytes) -> int:
+def min_bytes(data: bytes) -> int:
     """Return the fewest bytes that a file of this header has; run lengths have no bound."""
     width, height, bits, compression = _header(data)
     if compression in (0, 3, 6):
         return _FILE + (width * bits + 31) // 32 * 4 * height
-    # Runs of 255 pixels are two bytes; what is skipped takes nothing, but nobody writes pictures so.
+    # Runs of 255 pixels are two bytes; what is skipped takes nothing, but nobody writes images so.
     return _FILE + width * height * 2 // 255
 
 
@@ -72,7 +72,7 @@ def read(data: bytes) -> Found:
 
 
 def encode(array: NDArray[Any], metadata: Metadata) -> bytes:
-    """Return a file of an (H, W, C) uint8 picture, C = 1 or 3; a profile takes the newest header."""
+    """Return a file of an (H, W, C) uint8 image, C = 1 or 3; a profile takes the newest header."""
     height, width, channels = array.shape
     stride = -(-width * channels // 4) * 4
     palette = np.repeat(np.arange(256, dtype=np.uint8), 4).reshape(256, 4) if channels == 1 else None
@@ -87,7 +87,7 @@ def encode(array: NDArray[Any], metadata: Metadata) -> bytes:
     total = start + rows.size + len(icc)
     header = struct.pack("<2sIHHI", SIGNATURE, total, 0, 0, start)
     header += struct.pack("<IiiHHIIiiII", head, width, height, 1, 8 * channels, 0, rows.size, x, y, 0, 0)
-    if icc:  # masks and primaries have no meaning beside a profile; 4 is its intent, pictures
+    if icc:  # masks and primaries have no meaning beside a profile; 4 is its intent, images
         header += struct.pack("<4II36x3IIIII", 0, 0, 0, 0, _EMBEDDED, 0, 0, 0, 4,
                               start - _FILE + rows.size, len(icc), 0)  # fmt: skip
     return b"".join([header, b"" if palette is None else palette.tobytes(), rows.data, icc])

@@ -1,4 +1,4 @@
-"""Ink to light: a CMYK JPEG becomes the sRGB picture that it is the print of."""
+"""Ink to light: a CMYK JPEG becomes the sRGB image that it is the print of."""
 
 from __future__ import annotations
 

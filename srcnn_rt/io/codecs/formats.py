@@ -15,7 +15,7 @@ def _no_bound(data: bytes) -> int:
 
 
 def _single(data: bytes) -> bool:
-    """The format holds one picture."""
+    """The format holds one image."""
     return False
 
 
@@ -49,17 +49,17 @@ class Format:
     declared: Callable[[bytes], Declared]
     read: Callable[[bytes], Found]
     animated: Callable[[bytes], bool] = _single
-    least_bytes: Callable[[bytes], int] = _no_bound
+    min_bytes: Callable[[bytes], int] = _no_bound
 
 
 # 2^31 - 1 by the format, but libpng, which reads nearly all of them, takes a million.
 PNG = Format(
     "PNG", (".png",), (1, 2), True, 1_000_000, 2**62, False, True, True, True,
-    png.truncated, png.declared, png.read, png.animated, png.least_bytes,
+    png.truncated, png.declared, png.read, png.animated, png.min_bytes,
 )  # fmt: skip
 JPEG = Format(
     "JPEG", (".jpg", ".jpeg"), (1,), False, 65_535, 2**62, True, False, True, True,
-    jpeg.truncated, jpeg.declared, jpeg.read, least_bytes=jpeg.least_bytes,
+    jpeg.truncated, jpeg.declared, jpeg.read, min_bytes=jpeg.min_bytes,
 )  # fmt: skip
 WEBP = Format(
     "WebP", (".webp",), (1,), True, 16_383, 2**62, True, False, False, True,
@@ -67,7 +67,7 @@ WEBP = Format(
 )  # fmt: skip
 BMP = Format(
     "BMP", (".bmp",), (1,), False, 2**31 - 1, 2**62, False, False, True, False,
-    bmp.truncated, bmp.declared, bmp.read, least_bytes=bmp.least_bytes,
+    bmp.truncated, bmp.declared, bmp.read, min_bytes=bmp.min_bytes,
 )  # fmt: skip
 # 65,536 by the format, but libavif, which reads nearly all of them, takes these.
 AVIF = Format(

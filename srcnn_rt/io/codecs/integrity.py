@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import PictureError
+from ...errors import ImageError
 from ..metadata.header import DamagedError, Declared
 from .formats import Format
 
-MAX_PIXELS = 2**30  # of a picture that is decoded whole into memory
+MAX_PIXELS = 2**30  # of an image that is decoded whole into memory
 _HEAD = 2**20  # bytes in which a header nearly always stands
 
 
@@ -22,14 +22,14 @@ def declared(source: bytes | Path, format_: Format) -> Declared:
 
     Raises
     ------
-    PictureError
+    ImageError
         If the header is damaged (naming the file, if it is one).
     """
     if isinstance(source, bytes):
         try:
             return format_.declared(source)
         except DamagedError as error:
-            raise PictureError(f"damaged {format_.name}: {error}") from error
+            raise ImageError(f"damaged {format_.name}: {error}") from error
     with source.open("rb") as file:
         head = file.read(_HEAD)
         try:
@@ -39,7 +39,7 @@ def declared(source: bytes | Path, format_: Format) -> Declared:
     try:
         return format_.declared(head)
     except DamagedError as error:
-        raise PictureError(f"{source}: damaged {format_.name}: {error}") from error
+        raise ImageError(f"{source}: damaged {format_.name}: {error}") from error
 
 
 def check_declared(
@@ -58,22 +58,22 @@ def check_declared(
 
     Raises
     ------
-    PictureError
+    ImageError
         Naming the file and the limit.
     """
     w, h = said.width, said.height
     if w * h > max_pixels:
-        raise PictureError(
+        raise ImageError(
             f"{path}: declares {w} x {h} = {w * h} pixels, and a {format_.name} is decoded whole:"
             f" at most {max_pixels} pixels are read, --max-pixels {w * h} allows it"
         )
     if max(w, h) > format_.max_side or w * h > format_.max_pixels:
-        raise PictureError(
+        raise ImageError(
             f"{path}: declares {w} x {h} pixels; {format_.name} sides of at most {format_.max_side}"
             f" and {format_.max_pixels} pixels are read"
         )
     if size < least:
-        raise PictureError(
+        raise ImageError(
             f"{path}: truncated {format_.name}: declares {w} x {h} pixels, which take at least {least} bytes,"
             f" and has {size}"
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ..metadata.header import MAX_BLOCK, DamagedError
 
-_MOST_ITEMS = 4096
+_MAX_ITEMS = 4096
 
 
 def walk(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
@@ -35,11 +35,11 @@ def whole(data: bytes) -> bool:
 
 @dataclass(slots=True)
 class Items:
-    """The picture items of a meta box.
+    """The image items of a meta box.
 
     Attributes
     ----------
-    primary : the number of the picture itself
+    primary : the number of the image itself
     kinds : type by item: b"av01", b"grid", b"Exif", or the media type of b"mime" items
     places : (offset, length) pieces by item, in the file
     properties : (type, start, stop) of each property box, by item
@@ -136,7 +136,7 @@ def _locations(data: bytes, start: int, stop: int, idat: int, found: Items) -> N
     version = reader.number(4) >> 24
     sizes = reader.number(2)
     offset_size, length_size, base_size, index_size = (sizes >> k & 15 for k in (12, 8, 4, 0))
-    for _ in range(min(reader.number(4 if version == 2 else 2), _MOST_ITEMS)):
+    for _ in range(min(reader.number(4 if version == 2 else 2), _MAX_ITEMS)):
         item = reader.number(4 if version == 2 else 2)
         method = reader.number(2) & 15 if version else 0
         reader.number(2)
@@ -159,7 +159,7 @@ def _properties(data: bytes, start: int, stop: int, found: Items) -> None:
             continue
         reader = _Reader(data, a, b)
         head = reader.number(4)
-        for _ in range(min(reader.number(4), _MOST_ITEMS)):
+        for _ in range(min(reader.number(4), _MAX_ITEMS)):
             item = reader.number(4 if head >> 24 else 2)
             listed = found.properties.setdefault(item, [])
             for _ in range(reader.number(1)):

@@ -14,8 +14,8 @@ SIGNATURE = b"\xff\xd8\xff"
 _APP0, _APP1, _APP2, _APP14, _COM, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA, 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
-_MOST = 65_533  # bytes of a segment's content
-MOST_EXIF = _MOST - 6
+_MAX = 65_533  # bytes of a segment's content
+MAX_EXIF = _MAX - 6
 # In compressed data 0xFF is followed by 0x00 or a restart marker; any other byte (0xFF is
 # padding) begins the next segment.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -37,7 +37,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def truncated(data: bytes) -> bool:
-    """Walk segments and scans; they must reach the end marker of the picture itself.
+    """Walk segments and scans; they must reach the end marker of the image itself.
 
     Looking for the last two bytes would not do: thumbnails in EXIF have end markers
     too, and cameras append data.
@@ -93,7 +93,7 @@ def components(data: bytes) -> int:
     return _frame(data)[1][5]
 
 
-def least_bytes(data: bytes) -> int:
+def min_bytes(data: bytes) -> int:
     """Return the fewest bytes that a file of this header has.
 
     A Huffman code has at least one bit, and each block of 64 samples a code in its first scan.
@@ -135,20 +135,20 @@ def read(data: bytes) -> Found:
 
 
 def insert(coded: bytes, metadata: Metadata) -> bytes:
-    """Return a coded picture with its metadata: JFIF first, then EXIF, XMP, profile, comments."""
+    """Return a coded image with its metadata: JFIF first, then EXIF, XMP, profile, comments."""
     parts = [_segment(_APP0, b"JFIF\0\1\2" + _density(metadata.dpi) + b"\0\0")]
     if metadata.exif and _fits(_EXIF + metadata.exif, "EXIF"):
         parts.append(_segment(_APP1, _EXIF + metadata.exif))
     if metadata.xmp and _fits(_XMP + metadata.xmp, "XMP"):
         parts.append(_segment(_APP1, _XMP + metadata.xmp))
     if metadata.icc:
-        step = _MOST - len(_ICC) - 2
+        step = _MAX - len(_ICC) - 2
         pieces = [metadata.icc[k : k + step] for k in range(0, len(metadata.icc), step)]
         if len(pieces) <= 255:
             head = [_ICC + bytes([k, len(pieces)]) for k in range(1, len(pieces) + 1)]
             parts += [_segment(_APP2, a + b) for a, b in zip(head, pieces, strict=True)]
     comment = metadata.texts.get("Comment", "").encode()
-    parts += [_segment(_COM, comment[k : k + _MOST]) for k in range(0, len(comment), _MOST)]
+    parts += [_segment(_COM, comment[k : k + _MAX]) for k in range(0, len(comment), _MAX)]
     view, rest = memoryview(coded), 2
     for marker, _, stop in segments(coded):  # the coder's own JFIF goes, what it needs stays
         if marker != _APP0:
@@ -172,10 +172,10 @@ def _segment(marker: int, content: bytes) -> bytes:
 
 
 def _fits(content: bytes, name: str) -> bool:
-    if len(content) > _MOST:
+    if len(content) > _MAX:
         warnings.warn(
             f"a JPEG segment holds 65533 bytes, so {len(content)} bytes of {name} are left out",
             RuntimeWarning,
             stacklevel=2,
         )
-    return len(content) <= _MOST
+    return len(content) <= _MAX

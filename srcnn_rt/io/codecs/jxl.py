@@ -23,7 +23,7 @@ def animated(data: bytes) -> bool:
 
 
 def declared(data: bytes) -> Declared:
-    """Return what the basic information says; libjxl turns the picture itself, so it is as displayed."""
+    """Return what the basic information says; libjxl turns the image itself, so it is as displayed."""
     info = libjxl.basic_info(data)
     if info.extra > 1 or (info.extra and not info.alpha_bits):
         raise DamagedError("has channels beside color and alpha; only those are read")
@@ -34,7 +34,7 @@ def declared(data: bytes) -> Declared:
 
 
 def read(data: bytes) -> Found:
-    """Return the metadata; libjxl has turned the picture already, whatever EXIF says."""
+    """Return the metadata; libjxl has turned the image already, whatever EXIF says."""
     found = Found(orientation=1, icc=libjxl.profile(data))
     if not data.startswith(CONTAINER):
         return found

@@ -189,7 +189,7 @@ def encode(
     effort: int,
     bits: int,
 ) -> bytes:
-    """Encode an (H, W, C) picture of uint8 or uint16 samples, C contiguous, 1 to 4 channels.
+    """Encode an (H, W, C) image of uint8 or uint16 samples, C contiguous, 1 to 4 channels.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def encode(
     raw.xsize, raw.ysize, raw.num_color_channels = width, height, colors
     raw.bits_per_sample = bits
     raw.num_extra_channels, raw.alpha_bits = int(alpha), raw.bits_per_sample if alpha else 0
-    # A lossy picture is coded in libjxl's own space, which it enters by the profile.
+    # A lossy image is coded in libjxl's own space, which it enters by the profile.
     raw.uses_original_profile = int(distance == 0)
     layout = _PixelFormat(channels, _UINT16 if array.dtype == np.uint16 else _UINT8, 0, 0)
     encoder, runner = lib.JxlEncoderCreate(None), lib.JxlThreadParallelRunnerCreate(None, threads())

@@ -66,21 +66,21 @@ def _decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[An
     from PIL.BmpImagePlugin import BmpImageFile
 
     # Not Image.open, which has a limit of its own on the number of pixels.
-    with BmpImageFile(io.BytesIO(data)) as picture:
-        mode = {"1": "L", "P": "RGB"}.get(picture.mode, picture.mode)
-        return np.asarray(picture if mode == picture.mode else picture.convert(mode)), icc
+    with BmpImageFile(io.BytesIO(data)) as image:
+        mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
+        return np.asarray(image if mode == image.mode else image.convert(mode)), icc
 
 
 def encode(
     array: NDArray[Any], format_: Format, metadata: Metadata, quality: int | None, top: float | None = None
 ) -> bytes:
-    """Encode an (H, W, C) picture, 1 to 4 channels, with `metadata` as they are.
+    """Encode an (H, W, C) image, 1 to 4 channels, with `metadata` as they are.
 
     Parameters
     ----------
     array : uint8, or uint16 where the format holds it (AVIF: its upper 12 bits); C contiguous
     format_ : to write
-    metadata : already those of this picture
+    metadata : already those of this image
     quality : 1 to 100; None for lossless, or ``JPEG_QUALITY``
     top : the largest value that samples may have, None for that of their type. PNG and JPEG XL say so;
         AVIF's 12 bits begin below it

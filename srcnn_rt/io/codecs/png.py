@@ -50,7 +50,7 @@ def truncated(data: bytes) -> bool:
 
 
 def animated(data: bytes) -> bool:
-    """An animation control chunk stands before the picture's data."""
+    """An animation control chunk stands before the image's data."""
     for kind, _, _ in chunks(data):
         if kind in (b"acTL", b"IDAT"):
             return kind == b"acTL"
@@ -75,7 +75,7 @@ def declared(data: bytes) -> Declared:
     return Declared(width, height, channels, 2 if depth == 16 else 1)
 
 
-def least_bytes(data: bytes) -> int:
+def min_bytes(data: bytes) -> int:
     """Return the fewest bytes that a file of this header has: deflate shrinks at most 1032 to 1."""
     width, height, depth, color = struct.unpack(">IIBB", data[16:26])
     bits = depth * (1 if color == 3 else _CHANNELS[color])
@@ -152,11 +152,11 @@ def top(bits: bytes, samples: NDArray[Any]) -> float | None:
 
 
 def insert(coded: bytes, metadata: Metadata, dtype: np.dtype[Any], top: float | None = None) -> bytes:
-    """Return a coded picture with its metadata: everything before the samples.
+    """Return a coded image with its metadata: everything before the samples.
 
     Parameters
     ----------
-    coded : a file of no chunks but the picture's
+    coded : a file of no chunks but the image's
     dtype : of its samples
     top : the largest value that they may have, None for that of their type
     """

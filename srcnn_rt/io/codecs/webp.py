@@ -46,7 +46,7 @@ def declared(data: bytes) -> Declared:
         width, height = (int.from_bytes(head[k : k + 2], "little") & 0x3FFF for k in (6, 8))
         if width and height:
             return Declared(width, height, 3, 1)
-    raise DamagedError("no picture in its first chunk")
+    raise DamagedError("no image in its first chunk")
 
 
 def read(data: bytes) -> Found:
@@ -64,7 +64,7 @@ def read(data: bytes) -> Found:
 
 
 def insert(coded: bytes, metadata: Metadata) -> bytes:
-    """Return a coded picture with its metadata, in WebP's extended form if there is any."""
+    """Return a coded image with its metadata, in WebP's extended form if there is any."""
     before = [(b"ICCP", metadata.icc, _ICC)]
     after = [(b"EXIF", metadata.exif, _EXIF), (b"XMP ", metadata.xmp, _XMP)]
     if not any(content for _, content, _ in before + after):

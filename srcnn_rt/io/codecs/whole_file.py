@@ -1,4 +1,4 @@
-"""PNG, JPEG, WebP, BMP, AVIF and JPEG XL: the whole picture is in memory."""
+"""PNG, JPEG, WebP, BMP, AVIF and JPEG XL: the whole image is in memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OutputError, PictureError
-from ...image.info import SAMPLE_TYPES, Layout, Metadata, PictureInfo
+from ...errors import ImageError, OutputError
+from ...image.info import SAMPLE_TYPES, ImageInfo, Layout, Metadata
 from ..in_memory import ArraySource
 from ..metadata import exif, xmp
 from ..metadata.header import DamagedError
@@ -40,7 +40,7 @@ _ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d:\d\d:\d\d)")
 
 
 def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> ArraySource:
-    """Decode a whole picture: RGB order, upright, palettes expanded, ink as sRGB.
+    """Decode a whole image: RGB order, upright, palettes expanded, ink as sRGB.
 
     Parameters
     ----------
@@ -50,33 +50,33 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
 
     Raises
     ------
-    PictureError
+    ImageError
         If the file is truncated, damaged, animated or too large.
     """
     size = path.stat().st_size
     try:
         # Of a file that is too large for memory only the beginning is read.
         said = declared(path, format_)
-    except PictureError:
+    except ImageError:
         if format_.truncated(path.read_bytes()):
-            raise PictureError(f"{path}: truncated or damaged {format_.name}, {size} bytes") from None
+            raise ImageError(f"{path}: truncated or damaged {format_.name}, {size} bytes") from None
         raise
     check_declared(path, format_, said, size, 0, max_pixels)
     data = path.read_bytes()
     if format_.truncated(data):
-        raise PictureError(f"{path}: truncated {format_.name}, {len(data)} bytes")
-    check_declared(path, format_, said, len(data), format_.least_bytes(data), max_pixels)
+        raise ImageError(f"{path}: truncated {format_.name}, {len(data)} bytes")
+    check_declared(path, format_, said, len(data), format_.min_bytes(data), max_pixels)
     if format_.animated(data):
-        raise PictureError(f"{path}: an animated {format_.name}; only pictures of one frame are read")
+        raise ImageError(f"{path}: an animated {format_.name}; only images of one frame are read")
     found = format_.read(data)
     try:
         array, icc = libraries.decode(data, format_, found.icc)
     except DamagedError as error:
-        raise PictureError(f"{path}: damaged {format_.name}: {error}") from error
+        raise ImageError(f"{path}: damaged {format_.name}: {error}") from error
     if array.dtype.name not in SAMPLE_TYPES:
-        raise PictureError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {array.dtype}")
+        raise ImageError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {array.dtype}")
     turned = found.orientation or exif.orientation(found.exif)
-    picture = exif.turn(array, turned)
+    image = exif.turn(array, turned)
     upright = exif.upright(found.exif, turned)
     dpi = found.dpi and (found.dpi[::-1] if turned >= 5 else found.dpi)
     metadata = Metadata(
@@ -87,15 +87,13 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
         texts={**exif.texts(upright), **found.texts},
         raster={"color": found.color} if found.color and icc == found.icc else {},
     )
-    shape = picture.shape[0], picture.shape[1]
+    shape = image.shape[0], image.shape[1]
     # The others' samples are spread over their type by `samples.decode`, as their formats mean them.
-    top = png.top(found.color.get("sBIT", b""), picture) if format_ is PNG else None
-    return ArraySource(
-        picture, PictureInfo(shape, Layout.of(picture.shape[2]), picture.dtype, metadata, top=top)
-    )
+    top = png.top(found.color.get("sBIT", b""), image) if format_ is PNG else None
+    return ArraySource(image, ImageInfo(shape, Layout.of(image.shape[2]), image.dtype, metadata, top=top))
 
 
-def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | None = None) -> None:
+def check_coded(path: Path, format_: Format, info: ImageInfo, quality: int | None = None) -> None:
     """Refuse, before any work, a result that the format cannot hold.
 
     Parameters
@@ -129,9 +127,11 @@ def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | N
     if max(h, w) > format_.max_side:
         raise OutputError(f"{path}: {name} sides are at most {format_.max_side} pixels, got {w} x {h}")
     if h * w > format_.max_pixels:
-        raise OutputError(f"{path}: {name} pictures have at most {format_.max_pixels} pixels, got {w} x {h}")
-    if format_ is BMP and h * (w + 4) * layout.channels > bmp.MOST:
-        raise OutputError(f"{path}: BMP files have at most {bmp.MOST} bytes, too few for {w} x {h} pixels")
+        raise OutputError(f"{path}: {name} images have at most {format_.max_pixels} pixels, got {w} x {h}")
+    if format_ is BMP and h * (w + 4) * layout.channels > bmp.MAX_SIDE:
+        raise OutputError(
+            f"{path}: BMP files have at most {bmp.MAX_SIDE} bytes, too few for {w} x {h} pixels"
+        )
     if quality is not None and not format_.lossy:
         raise OutputError(f"{path}: {name} is lossless and takes no quality, got {quality}")
     if quality is not None and not 1 <= quality <= 100:
@@ -142,19 +142,19 @@ def check_coded(path: Path, format_: Format, info: PictureInfo, quality: int | N
 def encode(
     array: NDArray[Any],
     format_: Format,
-    info: PictureInfo,
+    info: ImageInfo,
     scale: int,
     quality: int | None,
     path: Path,
 ) -> bytes:
-    """Encode a whole picture with what its metadata become at the new scale.
+    """Encode a whole image with what its metadata become at the new scale.
 
     Parameters
     ----------
     array : (H, W, C), of ``info.dtype``; any array, also one that lies in a file
     format_ : to write
-    info : of `array`; its metadata are those of the picture before
-    scale : pixels of `array` a pixel of the picture before
+    info : of `array`; its metadata are those of the image before
+    scale : pixels of `array` a pixel of the image before
     quality : 1 to 100; None for lossless, and 95 for JPEG
     path : for messages
 
@@ -172,11 +172,11 @@ def encode(
 
 
 def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, int], color: str) -> Metadata:
-    """Return the metadata of the picture `scale` times larger, as `format_` holds them.
+    """Return the metadata of the image `scale` times larger, as `format_` holds them.
 
     Parameters
     ----------
-    metadata : of the picture before
+    metadata : of the image before
     format_ : to write; what it has no place for goes into EXIF
     scale : how many times larger
     size : (width, height) of the result
@@ -190,7 +190,7 @@ def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, i
         tagged, comment = _for_exif(texts, exif.texts(block))
         if format_.density:  # JPEG has comments of its own too
             more = exif.completed(block, tagged)
-            if more is not None and len(more) > jpeg.MOST_EXIF:  # a segment would not hold it
+            if more is not None and len(more) > jpeg.MAX_EXIF:  # a segment would not hold it
                 comment = "\n".join(f"{key}: {text}" for key, text in texts.items())
             else:
                 block = more
@@ -202,7 +202,7 @@ def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, i
     icc = metadata.icc
     if icc is not None and icc[16:20] != (b"GRAY" if stored == "gray" else b"RGB "):
         warnings.warn(
-            f"{format_.name} holds this picture as {stored}, which its color profile"
+            f"{format_.name} holds this image as {stored}, which its color profile"
             f" ({icc[16:20].decode('latin-1').strip()}) does not describe; it is left out",
             RuntimeWarning,
             stacklevel=2,

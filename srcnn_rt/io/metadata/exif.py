@@ -181,7 +181,7 @@ def orientation(exif: bytes | None) -> int:
 
 
 def upright(exif: bytes | None, turned: int = 1) -> bytes | None:
-    """Return the same block for a picture that has been turned as orientation `turned` asked.
+    """Return the same block for an image that has been turned as orientation `turned` asked.
 
     Orientation says 1. Sizes and densities of x and y are exchanged where the turn did; the
     thumbnail, which nobody turned, is no longer pointed to.
@@ -210,7 +210,7 @@ def upright(exif: bytes | None, turned: int = 1) -> bytes | None:
 
 
 def scaled(exif: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None:
-    """Return the block of a picture `scale` times larger, now `size` (width, height) pixels."""
+    """Return the block of an image `scale` times larger, now `size` (width, height) pixels."""
     block = _Block(exif)
     if exif is None or not block.legal:
         return exif
@@ -291,15 +291,15 @@ def completed(
     return bytes(block.data)
 
 
-def turn(picture: NDArray[Any], value: int) -> NDArray[Any]:
-    """Return a view of an (H, W, C) picture turned and flipped as orientation `value` asks."""
+def turn(image: NDArray[Any], value: int) -> NDArray[Any]:
+    """Return a view of an (H, W, C) image turned and flipped as orientation `value` asks."""
     if value >= 5:
-        picture = picture.swapaxes(0, 1)
+        image = image.swapaxes(0, 1)
     if value in (3, 4, 7, 8):
-        picture = picture[::-1]
+        image = image[::-1]
     if value in (2, 3, 6, 7):
-        picture = picture[:, ::-1]
-    return picture
+        image = image[:, ::-1]
+    return image
 
 
 def _rational(value: Fraction, order: Order) -> bytes:

@@ -12,7 +12,7 @@ MAX_BLOCK = 2**24  # bytes of a profile, an EXIF or an XMP block, after inflatin
 
 
 class DamagedError(Exception):
-    """A header that cannot be; readers turn it into a `PictureError` that names the file."""
+    """A header that cannot be; readers turn it into an `ImageError` that names the file."""
 
 
 class Declared(NamedTuple):
@@ -21,8 +21,8 @@ class Declared(NamedTuple):
     Attributes
     ----------
     width, height : stored pixels, before any orientation is applied
-    channels : of the decoded picture: a palette counts as what it expands to
-    sample_bytes : 1, 2 or 4, of the decoded picture
+    channels : of the decoded image: a palette counts as what it expands to
+    sample_bytes : 1, 2 or 4, of the decoded image
     """
 
     width: int

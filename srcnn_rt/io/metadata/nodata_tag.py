@@ -12,8 +12,8 @@ import numpy as np
 from ...errors import ArgumentError
 from ...image.info import Nodata
 
-_MOST_CHARACTERS = 400  # of a text that is a number: the largest float64 without an exponent has 309
-_LEAST_DIGITS = 6  # of a text that may be a rounded one: what C's %g writes
+_MAX_CHARACTERS = 400  # of a text that is a number: the largest float64 without an exponent has 309
+_MIN_DIGITS = 6  # of a text that may be a rounded one: what C's %g writes
 
 
 def parse(text: str) -> Nodata:
@@ -41,7 +41,7 @@ def digits_within(text: str, dtype: np.dtype[Any]) -> float:
     seven of the nine digits that it needs. Other texts, and those of fewer digits, mean just what they say.
     """
     try:
-        number = Decimal(text[:_MOST_CHARACTERS].strip(" \0"))
+        number = Decimal(text[:_MAX_CHARACTERS].strip(" \0"))
         value = abs(float(number))
     except (InvalidOperation, ValueError):
         return 0.0
@@ -49,7 +49,7 @@ def digits_within(text: str, dtype: np.dtype[Any]) -> float:
         return 0.0
     within = 4 * float(np.finfo(np.float32).eps) * value if dtype == np.float32 else 0.0
     _, digits, exponent = number.as_tuple()
-    if "e" not in text.lower() or len(digits) < _LEAST_DIGITS:
+    if "e" not in text.lower() or len(digits) < _MIN_DIGITS:
         return within
     return max(within, float(f"5e{int(exponent) - 1}"))
 

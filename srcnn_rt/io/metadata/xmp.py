@@ -12,7 +12,7 @@ _DENSITIES = (b"tiff:XResolution", b"tiff:YResolution")
 
 
 def upright(xmp: bytes | None, turned: int) -> bytes | None:
-    """Return the same packet for a picture that has been turned as orientation `turned` asked."""
+    """Return the same packet for an image that has been turned as orientation `turned` asked."""
     if xmp is None or turned == 1:
         return xmp
     xmp = _item(b"tiff:Orientation", rb"[2-8]").sub(rb"\g<1>1\g<3>", xmp)
@@ -26,7 +26,7 @@ def upright(xmp: bytes | None, turned: int) -> bytes | None:
 
 
 def scaled(xmp: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None:
-    """Return the packet of a picture `scale` times larger, now `size` (width, height) pixels."""
+    """Return the packet of an image `scale` times larger, now `size` (width, height) pixels."""
     if xmp is None:
         return None
     for name, axis in _SIZES.items():

@@ -1,6 +1,6 @@
-"""Image descriptions that programs read: made true for a picture `scale` times larger.
+"""Image descriptions that programs read: made true for an image `scale` times larger.
 
-OME-XML, ImageJ's lines and tifffile's JSON say how large a picture is and how many there are. What
+OME-XML, ImageJ's lines and tifffile's JSON say how large an image is and how many there are. What
 people wrote is left alone.
 """
 
@@ -25,19 +25,19 @@ _NUMBER = re.compile(r"[0-9.eE+-]+")
 # The file's own name and identity, by which readers of OME look for planes in other files.
 _OME_ROOT = re.compile(r"<(?:\w{1,20}:)?OME\b")
 _OME_SELF = re.compile(r"""\bUUID\s{0,9}=\s{0,9}["']([^"']{1,80})["']""")
-# ImageJ's counts of pictures.
+# ImageJ's counts of images.
 _STACK = re.compile(r"^(?:images|channels|slices|frames|hyperstack)=.*\n?", re.MULTILINE)
 _IMAGES = re.compile(r"^images=(\d{1,9})\s*$", re.MULTILINE)
 
 
 def stack_size(text: str, samples: int) -> int:
-    """Return how many pictures a description says are in the file behind its first directory.
+    """Return how many images a description says are in the file behind its first directory.
 
     ImageJ and tifffile write stacks so that are too large for a directory each; 1 if it says nothing.
 
     Parameters
     ----------
-    samples : of one picture
+    samples : of one image
     """
     if text.startswith("ImageJ="):
         found = _IMAGES.search(text)
@@ -60,7 +60,7 @@ def significant_bits(text: str) -> int | None:
 
 
 def scaled(text: str, scale: int, shape: tuple[int, int], *, pages: int, complete: bool) -> str | None:
-    """Return a description of the larger picture; None if nothing true is left of it.
+    """Return a description of the larger image; None if nothing true is left of it.
 
     Parameters
     ----------

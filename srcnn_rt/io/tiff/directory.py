@@ -1,4 +1,4 @@
-"""What GDAL writes into a TIFF's directory for a picture, as fields, before there is any file."""
+"""What GDAL writes into a TIFF's directory for an image, as fields, before there is any file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
-from ...image.info import PictureInfo
+from ...image.info import ImageInfo
 from ..metadata import exif, xmp
 from . import descriptions, georeferencing, photoshop
 from . import ifd as tiff_head
@@ -32,7 +32,7 @@ _ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d:\d\d:\d\d)")
 
 
 def directory(
-    info: PictureInfo, scale: int, block: tuple[int, int], compress: str, planar: bool, pages: int = 1
+    info: ImageInfo, scale: int, block: tuple[int, int], compress: str, planar: bool, pages: int = 1
 ) -> Directory:
     """Describe a tiled TIFF: everything but where its tiles are.
 
@@ -141,7 +141,7 @@ def _begins_with_rgb(meta: Any) -> bool:
     return tuple(roles[:3]) == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def _set_items(file: Any, info: PictureInfo, scale: int, pages: int) -> None:
+def _set_items(file: Any, info: ImageInfo, scale: int, pages: int) -> None:
     meta, layout = info.metadata.raster, info.layout
     if meta.get("gcps"):
         points, crs = meta["gcps"]
@@ -172,7 +172,7 @@ def _set_items(file: Any, info: PictureInfo, scale: int, pages: int) -> None:
         file.update_tags(**tags)
 
 
-def _tags(info: PictureInfo, scale: int, pages: int) -> dict[str, str]:
+def _tags(info: ImageInfo, scale: int, pages: int) -> dict[str, str]:
     """Return TIFF's own texts and numbers by GDAL's names, whichever format they come from."""
     meta, texts = info.metadata.raster, info.metadata.texts
     tags = georeferencing.tags(meta.get("tags") or {}, scale)

@@ -9,19 +9,19 @@ from xml.etree import ElementTree as Xml
 from ..._system.safe_files import open_own, remove_own
 
 SUFFIX = ".aux.xml"
-_MOST_BYTES = 16 * 2**20
+_MAX_BYTES = 16 * 2**20
 _KEPT = ("CategoryNames", "GDALRasterAttributeTable")
 _PIXEL_COUNT = "1"  # GDAL's GFU_PixelCount
 
 
 def scaled(source: Path, scale: int) -> bytes | None:
-    """Return what a source's file says of its classes, for a picture `scale` times larger; None if nothing.
+    """Return what a source's file says of its classes, for an image `scale` times larger; None if nothing.
 
-    All else in it is in the TIFF itself, or is not true of another picture.
+    All else in it is in the TIFF itself, or is not true of another image.
     """
     path = source.with_name(source.name + SUFFIX)
     try:
-        if not 0 < path.stat().st_size <= _MOST_BYTES:
+        if not 0 < path.stat().st_size <= _MAX_BYTES:
             return None
         data = path.read_bytes()
         if b"<!" in data.replace(b"<!--", b"").replace(

@@ -1,4 +1,4 @@
-"""What a TIFF says beside its pixels, made true for a picture `scale` times larger."""
+"""What a TIFF says beside its pixels, made true for an image `scale` times larger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def transform(t: Affine, scale: int) -> Affine:
 
 
 def gcps(points: Sequence[GroundControlPoint], scale: int) -> list[GroundControlPoint]:
-    """Return ground control points at the same places of the ground; (0, 0) is the picture's corner."""
+    """Return ground control points at the same places of the ground; (0, 0) is the image's corner."""
     return [
         GroundControlPoint(row=p.row * scale, col=p.col * scale, x=p.x, y=p.y, z=p.z, id=p.id, info=p.info)
         for p in points
@@ -25,7 +25,7 @@ def gcps(points: Sequence[GroundControlPoint], scale: int) -> list[GroundControl
 
 
 def rpcs(model: RPC, scale: int) -> RPC:
-    """Return the rational camera model of the larger picture.
+    """Return the rational camera model of the larger image.
 
     Its lines and samples count from the centre of the first pixel, so a place p becomes
     s·p + (s − 1)/2.

@@ -21,9 +21,9 @@ _SIZES = {
     1: (1, 1), 2: (1, 1), 3: (2, 2), 4: (4, 4), 5: (8, 4), 6: (1, 1), 7: (1, 1), 8: (2, 2), 9: (4, 4),
     10: (8, 4), 11: (4, 4), 12: (8, 8), 13: (4, 4), 16: (8, 8), 17: (8, 8), 18: (8, 8),
 }  # fmt: skip
-_MOST_FIELDS = 4096
-_MOST_BYTES = 64 * 2**20  # of one field; a profile or a private block of more is not carried
-_MOST_READ = 256 * 2**20  # of all fields together, which may all point at the same bytes
+_MAX_FIELDS = 4096
+_MAX_BYTES = 64 * 2**20  # of one field; a profile or a private block of more is not carried
+_MAX_READ = 256 * 2**20  # of all fields together, which may all point at the same bytes
 _SUBFILE, _REDUCED, _MASK = 254, 1, 4
 
 
@@ -83,13 +83,13 @@ def numbers(tag: int, type_: int, *values: int) -> Field:
 class Reader:
     """Reads directories of a TIFF, of an EXIF block too; whatever the bytes say, it ends.
 
-    What is damaged or too large is left out: these are things beside the picture.
+    What is damaged or too large is left out: these are things beside the image.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._size = file.seek(0, 2)
-        self._left = _MOST_READ
+        self._left = _MAX_READ
         head = self._at(0, 16)
         self._order = {b"II": "<", b"MM": ">"}.get(head[:2], "<")
         version = head[2:4] if self._order == "<" else head[2:4][::-1]
@@ -151,7 +151,7 @@ class Reader:
         return found or [Page(self.first)]
 
     def _kind(self, entries: Sequence[bytes]) -> int:
-        """Return what a directory is by its NewSubfileType, 0 for a picture of its own."""
+        """Return what a directory is by its NewSubfileType, 0 for an image of its own."""
         for raw in entries:
             if self._number(raw[:2]) == _SUBFILE and self._number(raw[2:4]) in (SHORT, LONG):
                 wide = 4 if self._number(raw[2:4]) == LONG else 2
@@ -164,7 +164,7 @@ class Reader:
         word, wide, entry = (8, 8, 20) if self._big else (2, 4, 12)
         head = self._at(offset, word) if offset else b""
         count = self._number(head) if len(head) == word else 0
-        if not 0 < count <= _MOST_FIELDS:
+        if not 0 < count <= _MAX_FIELDS:
             return [], 0
         table = self._at(offset + word, count * entry + wide)
         entries = [table[k * entry : (k + 1) * entry] for k in range(min(count, len(table) // entry))]
@@ -179,7 +179,7 @@ class Reader:
             return None
         size, word = _SIZES[type_]
         total = size * count
-        if total > min(_MOST_BYTES, self._left):
+        if total > min(_MAX_BYTES, self._left):
             return None
         if total <= len(inline):
             data = inline[:total]

@@ -8,7 +8,7 @@ _COUNTS, _BLOCK = 50838, 50839
 _BIG, _LITTLE = b"IJIJ", b"JIJI"
 # Bytes of the numbers in items of each kind; texts are UTF-16. Of other kinds the bytes have no order.
 _WORDS = {b"info": 2, b"labl": 2, b"prop": 2, b"rang": 8}
-# Regions and overlays are places in the picture, drawn at its old size.
+# Regions and overlays are places in the image, drawn at its old size.
 _DROPPED = (b"roi ", b"over")
 
 

@@ -1,4 +1,4 @@
-"""What a TIFF's page says beside its pixels, as a picture's metadata."""
+"""What a TIFF's page says beside its pixels, as an image's metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from . import imagej, photoshop
 from .ifd import Directory
 from .photometric import PALETTE, PHOTOMETRIC, Kind
 
-# What TIFF's own fields are called among a picture's texts, by GDAL's names for them.
+# What TIFF's own fields are called among an image's texts, by GDAL's names for them.
 TEXTS = {
     "TIFFTAG_DOCUMENTNAME": "Title",
     "TIFFTAG_ARTIST": "Author",
@@ -59,7 +59,7 @@ def orientation(file: Any, head: Directory) -> int:
 def read(
     file: Any, head: Directory, kind: Kind, reading: Reading, turned: int, pages: int, overviews: bool
 ) -> Metadata:
-    """Collect a page's metadata, for the upright picture, not yet scaled.
+    """Collect a page's metadata, for the upright image, not yet scaled.
 
     Parameters
     ----------

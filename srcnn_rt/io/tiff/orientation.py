@@ -1,4 +1,4 @@
-"""Pictures that are stored turned: from places of the upright picture to rows and columns of the file."""
+"""Images that are stored turned: from places of the upright image to rows and columns of the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import PictureError
+from ...errors import ImageError
 from ...tiling.geometry import Span
 
 # Up to this many bytes are kept in memory, more in a temporary file.
@@ -22,7 +22,7 @@ _BAND_BYTES = 32 * 2**20
 
 
 def stored(y: Span, x: Span, shape: tuple[int, int], turned: int) -> tuple[Span, Span]:
-    """Return the file's rows and columns of a place of the upright picture.
+    """Return the file's rows and columns of a place of the upright image.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def stored(y: Span, x: Span, shape: tuple[int, int], turned: int) -> tuple[Span,
 class Kept:
     """All samples of a page, decoded once from the first row to the last.
 
-    A picture that stands on its head or lies on its side would otherwise be decoded backward or across
+    An image that stands on its head or lies on its side would otherwise be decoded backward or across
     its strips, each of them again for every part that is read.
 
     Parameters
@@ -74,7 +74,7 @@ class Kept:
                 os.posix_fallocate(file.fileno(), 0, size)
                 room = mmap.mmap(file.fileno(), size)  # holds the file for as long as it lives
         except OSError as error:
-            raise PictureError(
-                f"{path}: a turned picture needs {size} bytes in {tempfile.gettempdir()}: {error.strerror}"
+            raise ImageError(
+                f"{path}: a turned image needs {size} bytes in {tempfile.gettempdir()}: {error.strerror}"
             ) from error
         return np.frombuffer(room, dtype).reshape(shape)

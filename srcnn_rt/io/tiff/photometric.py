@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from ...errors import ArgumentError, PictureError
+from ...errors import ArgumentError, ImageError
 from ...image.info import SAMPLE_TYPES, Layout, Reading, top_of_bits, top_of_value
 from .ifd import SHORT, Directory, Field
 
@@ -116,7 +116,7 @@ def kind_of(
     """Tell what a page's samples are.
 
     The directory is asked rather than GDAL for what decides about white and black: GDAL gives some such
-    pictures a palette, and others none.
+    images a palette, and others none.
 
     Parameters
     ----------
@@ -128,15 +128,13 @@ def kind_of(
 
     Raises
     ------
-    PictureError, ArgumentError
+    ImageError, ArgumentError
     """
     if file.count == 0 or file.width < 1 or file.height < 1:
-        raise PictureError(
-            f"{path}: a picture needs samples, got {file.width} x {file.height} x {file.count}"
-        )
+        raise ImageError(f"{path}: an image needs samples, got {file.width} x {file.height} x {file.count}")
     if len(set(file.dtypes)) > 1 or file.dtypes[0] not in SAMPLE_TYPES:
         kinds = ", ".join(sorted(set(file.dtypes)))
-        raise PictureError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {kinds}")
+        raise ImageError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {kinds}")
     dtype = np.dtype(file.dtypes[0])
     bits = int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", dtype.itemsize * 8))
     if dtype.kind == "f":
@@ -166,7 +164,7 @@ def kind_of(
         )
     if indexed and dtype.itemsize <= 2:
         if placed:
-            raise PictureError(
+            raise ImageError(
                 f"{path}: a palette with a place on the ground is of classes, which must not be blended; "
                 "--classes enlarges them as they are (a drawn map has to be made RGB first)"
             )

@@ -1,4 +1,4 @@
-"""Photoshop's block of a TIFF: what of it is true of the larger picture.
+"""Photoshop's block of a TIFF: what of it is true of the larger image.
 
 Format: Adobe Photoshop File Formats Specification, "Image Resources".
 """
@@ -12,11 +12,11 @@ _RESOLUTION = 0x03ED
 # IPTC, copyright flag, address, caption's digest, print flags and captions. Thumbnails, guides, slices and
 # layers are of the old size.
 _KEPT = (0x0404, 0x040A, 0x040B, 0x0425, 0x03F0, 0x2710, 0x041B)
-_MOST = 2**32 - 1
+_MAX = 2**32 - 1
 
 
 def scaled(data: bytes, scale: int, *, turned: bool) -> bytes:
-    """Return the block of a picture `scale` times larger; it may be empty.
+    """Return the block of an image `scale` times larger; it may be empty.
 
     Parameters
     ----------
@@ -44,4 +44,4 @@ def _denser(value: bytes, scale: int, turned: bool) -> bytes:
     x, x_unit, width, y, y_unit, height = struct.unpack(">IHHIHH", value)
     if turned:
         x, x_unit, width, y, y_unit, height = y, y_unit, height, x, x_unit, width
-    return struct.pack(">IHHIHH", min(x * scale, _MOST), x_unit, width, min(y * scale, _MOST), y_unit, height)
+    return struct.pack(">IHHIHH", min(x * scale, _MAX), x_unit, width, min(y * scale, _MAX), y_unit, height)

@@ -19,8 +19,8 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from ...errors import ArgumentError, PictureError
-from ...image.info import AS_SAID, SAMPLE_TYPES, PictureInfo, Reading
+from ...errors import ArgumentError, ImageError
+from ...image.info import AS_SAID, SAMPLE_TYPES, ImageInfo, Reading
 from ...tiling.geometry import Span
 from ..metadata import exif, nodata_tag
 from ..metadata.header import decode_text
@@ -33,8 +33,8 @@ from .ifd import Directory, Page
 from .orientation import Kept, stored
 
 _quiet_lock = threading.Lock()
-MOST_BANDS = 4096
-MOST_BLOCK_BYTES = 256 * 2**20
+MAX_BANDS = 4096
+MAX_BLOCK_BYTES = 256 * 2**20
 
 
 def pages(path: Path) -> int:
@@ -42,8 +42,8 @@ def pages(path: Path) -> int:
 
     Raises
     ------
-    PictureError
-        Also if more pictures follow the last page, which no directory leads to.
+    ImageError
+        Also if more images follow the last page, which no directory leads to.
     """
     found = _pages(path)[0]
     head = _directory(path, found[0].offset)
@@ -51,8 +51,8 @@ def pages(path: Path) -> int:
     samples = math.prod(field.numbers()[0] if field and field.numbers() else 1 for field in sizes)
     behind = descriptions.stack_size(decode_text(text.data), samples) if text else 1
     if len(found) < behind and len(found) == 1:
-        raise PictureError(
-            f"{path}: {behind} pictures behind one directory, which only what wrote them can read;"
+        raise ImageError(
+            f"{path}: {behind} images behind one directory, which only what wrote them can read;"
             " have it save a BigTIFF or OME-TIFF, or name page 1"
         )
     return len(found)
@@ -71,7 +71,7 @@ class RasterSource(Closing):
 
     Raises
     ------
-    PictureError
+    ImageError
         If the file is damaged or of another kind.
     ArgumentError
         If it is not what `meant` says.
@@ -165,14 +165,14 @@ class RasterSource(Closing):
                 mask = self._mask.read(1, window=window)
         return np.asarray(mask)[:, :, np.newaxis]
 
-    def _describe(self, metadata: Any, head: Directory, meant: Reading) -> PictureInfo:
+    def _describe(self, metadata: Any, head: Directory, meant: Reading) -> ImageInfo:
         f, kind = self._file, self._kind
         shape = (f.width, f.height) if self._turned >= 5 else (f.height, f.width)
         flags = f.mask_flag_enums[0]
         masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
         if self._mask is not None:
             if self._mask.shape != f.shape:
-                raise PictureError(
+                raise ImageError(
                     f"{self._path}: damaged TIFF: a page of {f.width} x {f.height} has a mask of"
                     f" {self._mask.width} x {self._mask.height}"
                 )
@@ -185,11 +185,11 @@ class RasterSource(Closing):
         if kind.palette is None:  # of which the value is a colour that is transparent
             nodata_tag.check(self._path, meant.nodata, found, kind.dtype)
         within = nodata_tag.digits_within(text, kind.dtype)
-        return PictureInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within, kind.top)
+        return ImageInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within, kind.top)
 
 
 def open_quietly(path: Path | str, **options: Any) -> Any:
-    """Open without the warning that a plain picture has no georeference.
+    """Open without the warning that a plain image has no georeference.
 
     Filters are the process's own, so they are changed under a lock and put back.
     """
@@ -200,23 +200,23 @@ def open_quietly(path: Path | str, **options: Any) -> Any:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn GDAL's errors into `PictureError`, naming the file."""
+    """Turn GDAL's errors into `ImageError`, naming the file."""
     try:
         yield
     except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
         words = reason(error)
         rule = "cannot be read" if "missing codec" in words else "damaged TIFF"
-        raise PictureError(f"{path}: {rule}: {words}") from error
+        raise ImageError(f"{path}: {rule}: {words}") from error
 
 
 def _check_samples(path: Path, head: Directory) -> None:
     """Refuse what GDAL would take minutes over, or read without any bits."""
     # A damaged directory may say them twice.
     bands, bits = ([n for f in head.fields if f.tag == tag for n in f.numbers()] for tag in (277, 258))
-    if max(bands, default=1) > MOST_BANDS:
-        raise PictureError(f"{path}: at most {MOST_BANDS} samples a pixel are read, got {max(bands)}")
+    if max(bands, default=1) > MAX_BANDS:
+        raise ImageError(f"{path}: at most {MAX_BANDS} samples a pixel are read, got {max(bands)}")
     if 0 in bits:
-        raise PictureError(f"{path}: damaged TIFF: 0 bits a sample")
+        raise ImageError(f"{path}: damaged TIFF: 0 bits a sample")
 
 
 def _check_block(path: Path, file: Any) -> None:
@@ -228,10 +228,10 @@ def _check_block(path: Path, file: Any) -> None:
         return  # `kinds` refuses it with the reason, and NumPy need not know the type
     (h, w), planar = file.block_shapes[0], file.interleaving is not None and file.interleaving.name == "band"
     size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
-    if size > MOST_BLOCK_BYTES:
-        raise PictureError(
+    if size > MAX_BLOCK_BYTES:
+        raise ImageError(
             f"{path}: tiles and strips are decoded whole, and {w} x {h} pixels of {size / 1e6:.0f} MB are "
-            f"more than the {MOST_BLOCK_BYTES / 1e6:.0f} MB allowed; have it rewritten with smaller ones"
+            f"more than the {MAX_BLOCK_BYTES / 1e6:.0f} MB allowed; have it rewritten with smaller ones"
         )
 
 
@@ -251,7 +251,7 @@ def _pages(path: Path) -> tuple[list[Page], bool]:
         stat = path.stat()
         return _pages_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 @functools.lru_cache(maxsize=8)  # every page of a stack is opened on its own
@@ -268,7 +268,7 @@ def _significant(path: Path) -> int | None:
         stat = path.stat()
         return _significant_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 @functools.lru_cache(maxsize=8)

@@ -28,7 +28,7 @@ from rasterio.windows import Window
 
 from ..._system.safe_files import clear_workspace, interruptible, open_own, wait_for
 from ...errors import OutputError
-from ...image.info import PictureInfo
+from ...image.info import ImageInfo
 from ...tiling.geometry import Span
 from ..protocols import Closing, Record
 from . import cog, directory
@@ -73,7 +73,7 @@ class TiffTarget(Closing):
     def __init__(
         self,
         path: Path,
-        infos: Sequence[PictureInfo],
+        infos: Sequence[ImageInfo],
         scale: int,
         compress: str = "deflate",
         *,
@@ -84,7 +84,7 @@ class TiffTarget(Closing):
         self._path, self._infos, self._cog, self._compress = path, infos, as_cog, compress
         side = block_side(scale)
         wait_for(path)  # GDAL goes on for a while after Ctrl-C
-        # Of whole tiles: of a picture one pixel wide they are many times more.
+        # Of whole tiles: of an image one pixel wide they are many times more.
         raw = sum(
             math.prod(-(-n // side) * side for n in i.shape) * i.layout.channels * i.dtype.itemsize
             for i in infos
@@ -248,7 +248,7 @@ class _Page(Closing):
     in_memory = False
     places: list[dict[int, int]]
 
-    def __init__(self, target: TiffTarget, info: PictureInfo, scale: int, side: int, compress: str) -> None:
+    def __init__(self, target: TiffTarget, info: ImageInfo, scale: int, side: int, compress: str) -> None:
         self._target, self.info, self._scale, self._compress = target, info, scale, compress
         self.block = (side, side)
         self._grid = tuple(-(-n // side) for n in info.shape)
@@ -395,7 +395,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _fit(samples: NDArray[Any], block: tuple[int, int]) -> NDArray[Any]:
-    """Return a whole tile: beyond the picture the edge goes on, which costs least."""
+    """Return a whole tile: beyond the image the edge goes on, which costs least."""
     h, w = samples.shape[:2]
     if (h, w) == block:
         return samples
@@ -411,7 +411,7 @@ def _write(file: int, data: bytes, at: int) -> None:
 
 
 def _levels(shape: tuple[int, int]) -> list[int]:
-    """Return the factors of overviews: halves, until one tile holds the picture."""
+    """Return the factors of overviews: halves, until one tile holds the image."""
     levels, factor = [], 2
     while max(shape) // factor >= BLOCK // 2:
         levels.append(factor)

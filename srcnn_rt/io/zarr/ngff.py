@@ -1,7 +1,7 @@
-"""What OME-Zarr says of a picture: axes, where its pixels lie, channels. Plain dictionaries, no files.
+"""What OME-Zarr says of an image: axes, where its pixels lie, channels. Plain dictionaries, no files.
 
 OME-Zarr (ome-ngff) 0.4 and 0.5, https://ngff.openmicroscopy.org/0.5/. On one axis the centre of pixel i
-lies at ``scale * i + translation``. An enlarged picture covers the same area, so its first pixel's centre
+lies at ``scale * i + translation``. An enlarged image covers the same area, so its first pixel's centre
 lies nearer to the edge::
 
     LR    |       0       |       1       |       first centre at t, pixels of size a
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..._version import __version__
-from ...errors import PictureError
+from ...errors import ImageError
 from ...image.info import Layout, top_of_value
 
 LETTERS = "tczyx"
@@ -30,7 +30,7 @@ _TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """One picture of several levels.
+    """One image of several levels.
 
     Attributes
     ----------
@@ -62,23 +62,23 @@ def parse(attributes: dict[str, Any], where: str) -> Image:
     Parameters
     ----------
     attributes : of the group (0.4), or what they have under ``ome`` (0.5)
-    where : what errors call the picture
+    where : what errors call the image
 
     Raises
     ------
-    PictureError
+    ImageError
         Naming the rule that the metadata break.
     """
 
     def need(right: bool, rule: str) -> None:
         if not right:
-            raise PictureError(f"{where}: OME-Zarr metadata: {rule}")
+            raise ImageError(f"{where}: OME-Zarr metadata: {rule}")
 
     several = attributes.get("multiscales")
     need(isinstance(several, list) and len(several) > 0, "multiscales must be a list of at least one")
     first = several[0] if isinstance(several, list) else None
     if not isinstance(first, dict):
-        raise PictureError(f"{where}: OME-Zarr metadata: multiscales[0] must be an object")
+        raise ImageError(f"{where}: OME-Zarr metadata: multiscales[0] must be an object")
     axes = first.get("axes")
     need(
         isinstance(axes, list) and all(isinstance(a, dict) and isinstance(a.get("name"), str) for a in axes),
@@ -110,7 +110,7 @@ def parse(attributes: dict[str, Any], where: str) -> Image:
         )
         values = _vector(step.get(kind), len(names))
         if values is None:
-            raise PictureError(
+            raise ImageError(
                 f"{where}: OME-Zarr metadata: {kind} must be {len(names)} numbers, got {step.get(kind)!r:.80}"
             )
         if kind == "scale":  # in the order in which they are listed
@@ -131,11 +131,11 @@ def parse(attributes: dict[str, Any], where: str) -> Image:
 
 
 def describe(image: Image, scale: int, levels: int) -> dict[str, Any]:
-    """Return what stands under ``ome`` of the enlarged picture (0.5).
+    """Return what stands under ``ome`` of the enlarged image (0.5).
 
     Parameters
     ----------
-    image : what the LR picture's file says
+    image : what the LR image's file says
     scale : HR pixels an LR pixel
     levels : of the pyramid; level k is the group's array ``str(k)``, its pixels 2^k times larger
     """
@@ -203,7 +203,7 @@ def top(omero: dict[str, Any] | None, dtype: np.dtype[Any]) -> float | None:
     """Return the largest value that channels may have, where all are said to have the same; else None.
 
     Of a window, ``min`` and ``max`` are how far it can be moved, ``start`` and ``end`` where it stands.
-    Programs write what the samples can be, or what they happen to be, there: see `picture.top_of_value`.
+    Programs write what the samples can be, or what they happen to be, there: see `image.top_of_value`.
     """
     listed = (omero or {}).get("channels")
     if not isinstance(listed, list) or not listed:
@@ -219,7 +219,7 @@ def top(omero: dict[str, Any] | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def plain(meaning: Layout, dtype: np.dtype[Any], top: float | None = None) -> Image:
-    """Return what is said of a picture that comes from no OME-Zarr: pixels of size 1, without a unit.
+    """Return what is said of an image that comes from no OME-Zarr: pixels of size 1, without a unit.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Smaller levels of a picture in chunks, each made from the one above, chunk by chunk."""
+"""Smaller levels of an image in chunks, each made from the one above, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LEAST = 256  # levels end with the first whose smaller side is below this
+MIN_SIDE = 256  # levels end with the first whose smaller side is below this
 THREADS = 2  # one reads and packs while the other computes
 
 
 def level_sizes(shape: tuple[int, int]) -> list[tuple[int, int]]:
     """Return (H, W) of every level, the first included; odd sizes are rounded up."""
     sizes = [shape]
-    while min(sizes[-1]) >= LEAST:
+    while min(sizes[-1]) >= MIN_SIDE:
         h, w = sizes[-1]
         sizes.append((-(-h // 2), -(-w // 2)))
     return sizes
@@ -57,7 +57,7 @@ def build(above: Any, level: Any, axes: str, *, classes: bool = False) -> None:
 
     with ThreadPoolExecutor(THREADS, "srcnn-pyramid") as pool:
         places = itertools.product(*steps)
-        # A few at a time: a picture may have more chunks than there is room for their futures.
+        # A few at a time: an image may have more chunks than there is room for their futures.
         while batch := list(itertools.islice(places, 16 * THREADS)):
             for future in [pool.submit(one, starts) for starts in batch]:
                 future.result()

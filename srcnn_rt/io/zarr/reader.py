@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import PictureError, SrcnnError
+from ...errors import ImageError, SrcnnError
 from ...image.info import Layout
 from ..array_like import SlicedSource
 from . import ngff
@@ -36,7 +36,7 @@ class ZarrImage:
     path : of the folder
     axes : letters of the array's axes, such as ``"tczyx"``
     shape : of the array
-    planes : how many pictures it holds, one for every place on the axes that are not y, x or c
+    planes : how many images it holds, one for every place on the axes that are not y, x or c
     info : of every plane
     image : what OME-Zarr says of it, None for a plain array
     """
@@ -52,7 +52,7 @@ class ZarrImage:
             folder = zarrstore.level_folder(path, self.image.path)
             node = zarrstore.read_node(folder, path)
             if node.kind != "array":
-                raise PictureError(f"{folder}: level 0 must be an array")
+                raise ImageError(f"{folder}: level 0 must be an array")
         self._node = node
         where = str(folder)
         shape = zarrstore.check(node, where)
@@ -63,13 +63,13 @@ class ZarrImage:
         self._array = zarrstore.open_array(folder, path, node)
         # The package may read metadata otherwise than they were checked.
         if tuple(self._array.shape) != shape:
-            raise PictureError(f"{where}: zarr reads the shape {tuple(self._array.shape)}, not {shape}")
+            raise ImageError(f"{where}: zarr reads the shape {tuple(self._array.shape)}, not {shape}")
         self.fill_value = self._array.fill_value
         self.planes = math.prod(self._others().values())
         self._layout = self._meaning(bands)
         self._top = ngff.top(self.image.omero if self.image else None, np.dtype(self._array.dtype))
         if self.planes < 1:
-            raise PictureError(f"{where}: holds no picture, its shape is {shape}")
+            raise ImageError(f"{where}: holds no image, its shape is {shape}")
         self.info = self.plane(0).info
 
     def place(self, plane: int) -> dict[str, int]:
@@ -81,7 +81,7 @@ class ZarrImage:
 
         Raises
         ------
-        PictureError
+        ImageError
             If it is empty. Reading raises it if the data are damaged.
         """
         fill = self.fill_value
@@ -97,7 +97,7 @@ class ZarrImage:
                 name=str(self.path),
             )
         except SrcnnError as error:
-            raise PictureError(f"{self.path}: {error}") from error
+            raise ImageError(f"{self.path}: {error}") from error
 
     def _others(self) -> dict[str, int]:
         return {a: n for a, n in zip(self.axes, self.shape, strict=True) if a not in "yxc"}
@@ -106,7 +106,7 @@ class ZarrImage:
         if self.image is not None:
             letters = self.image.letters
             if axes is not None and axes != letters:
-                raise PictureError(f"{where}: its metadata say that its axes are {letters}, not {axes}")
+                raise ImageError(f"{where}: its metadata say that its axes are {letters}, not {axes}")
         elif axes is not None:
             letters = axes
         elif self.names and all(str(name).lower() in _WORDS for name in self.names):
@@ -116,13 +116,13 @@ class ZarrImage:
         elif len(shape) == 3 and 1 <= shape[2] <= 4:
             letters = "yxc"
         else:
-            raise PictureError(
+            raise ImageError(
                 f"{where}: what its axes are is not known, they must be given, such as axes='cyx'; "
                 f"got the shape {shape}" + (f" and the names {self.names}" if self.names else "")
             )
         right = len(set(letters)) == len(letters) and {"y", "x"} <= set(letters) <= set(ngff.LETTERS)
         if not right or len(letters) != len(shape):
-            raise PictureError(
+            raise ImageError(
                 f"{where}: axes must be {len(shape)}, y, x and others of t, c, z, once each, got {letters}"
             )
         return letters
@@ -130,7 +130,7 @@ class ZarrImage:
     def _meaning(self, bands: bool | None) -> Layout:
         channels = dict(zip(self.axes, self.shape, strict=True)).get("c", 1)
         if channels < 1:
-            raise PictureError(f"{self.path}: a picture needs channels, its shape is {self.shape}")
+            raise ImageError(f"{self.path}: an image needs channels, its shape is {self.shape}")
         if bands is not None or channels == 1:
             return Layout.of(channels, bands=bool(bands) and channels > 1)
         if self.image is not None:
@@ -152,7 +152,7 @@ def open_zarr(path: str | Path, *, axes: str | None = None, bands: bool | None =
 
     Raises
     ------
-    SourceMissingError, PictureError
+    SourceMissingError, ImageError
         Naming the file and the rule.
     RuntimeMissingError
         If the package zarr is not installed.
@@ -176,7 +176,7 @@ def place_of(others: dict[str, int], plane: int) -> dict[str, int]:
     """Return where a plane is on axes of given lengths; the last changes fastest."""
     many = math.prod(others.values())
     if not 0 <= plane < many:
-        raise PictureError(f"plane must be from 0 to {many - 1}, got {plane}")
+        raise ImageError(f"plane must be from 0 to {many - 1}, got {plane}")
     found = {}
     for letter in reversed(others):
         plane, found[letter] = divmod(plane, others[letter])
@@ -192,10 +192,8 @@ def _ome(node: zarrstore.Node, path: Path) -> dict[str, Any]:
     if "multiscales" in found:
         return found
     if "bioformats2raw.layout" in found or "plate" in found or "well" in found:
-        raise PictureError(f"{path}: a collection of images, not one; open one of them, such as {path / '0'}")
-    raise PictureError(
-        f"{path}: a group without multiscales is not an OME-Zarr image; open one of its arrays"
-    )
+        raise ImageError(f"{path}: a collection of images, not one; open one of them, such as {path / '0'}")
+    raise ImageError(f"{path}: a group without multiscales is not an OME-Zarr image; open one of its arrays")
 
 
 def _dimension_names(node: zarrstore.Node) -> list[str | None] | None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...errors import PictureError, RuntimeMissingError, SourceMissingError
+from ...errors import ImageError, RuntimeMissingError, SourceMissingError
 from ...image.info import SAMPLE_TYPES
 
 MAX_JSON_BYTES = 16 * 2**20
@@ -93,7 +93,7 @@ def read_node(folder: Path, root: Path) -> Node:
 
     Raises
     ------
-    SourceMissingError, PictureError
+    SourceMissingError, ImageError
         Naming the file and the rule.
     """
     if not folder.exists():
@@ -101,10 +101,10 @@ def read_node(folder: Path, root: Path) -> Node:
     document = _load(folder / "zarr.json", root)
     if document is not None:
         if document.get("zarr_format") != 3 or document.get("node_type") not in ("array", "group"):
-            raise PictureError(f"{folder / 'zarr.json'}: neither an array nor a group of zarr_format 3")
+            raise ImageError(f"{folder / 'zarr.json'}: neither an array nor a group of zarr_format 3")
         attributes = document.get("attributes", {})
         if not isinstance(attributes, dict):
-            raise PictureError(f"{folder / 'zarr.json'}: attributes must be an object")
+            raise ImageError(f"{folder / 'zarr.json'}: attributes must be an object")
         return Node(document["node_type"], 3, document, attributes)
     attributes = _load(folder / ".zattrs", root) or {}
     document = _load(folder / ".zarray", root)
@@ -113,17 +113,17 @@ def read_node(folder: Path, root: Path) -> Node:
     document = _load(folder / ".zgroup", root)
     if document is not None:
         return Node("group", 2, document, attributes)
-    raise PictureError(f"{folder}: not a Zarr: it has no zarr.json, .zarray or .zgroup")
+    raise ImageError(f"{folder}: not a Zarr: it has no zarr.json, .zarray or .zgroup")
 
 
 def level_folder(root: Path, name: str) -> Path:
     """Return the folder that a path in metadata names, which must be within `root`."""
     parts = name.split("/")
     if any(p in ("", ".", "..") or "\\" in p or ":" in p or "\0" in p for p in parts):
-        raise PictureError(f"{root}: a path in metadata must be names below the folder, got {name!r:.80}")
+        raise ImageError(f"{root}: a path in metadata must be names below the folder, got {name!r:.80}")
     folder = root.joinpath(*parts)
     if not _within(folder, root):
-        raise PictureError(f"{folder}: leads out of {root}")
+        raise ImageError(f"{folder}: leads out of {root}")
     return folder
 
 
@@ -132,7 +132,7 @@ def open_array(folder: Path, root: Path, node: Node) -> Any:
 
     Raises
     ------
-    PictureError, RuntimeMissingError
+    ImageError, RuntimeMissingError
     """
     zarr = package()
     try:
@@ -140,10 +140,10 @@ def open_array(folder: Path, root: Path, node: Node) -> Any:
         inside = folder.resolve().relative_to(real).as_posix()
         store = _guarded_store()(real, read_only=True)
         return zarr.open_array(store, path="" if inside == "." else inside, mode="r", zarr_format=node.format)
-    except PictureError:
+    except ImageError:
         raise
     except Exception as error:  # the package raises whatever its parts do
-        raise PictureError(f"{folder}: zarr cannot open it: {error or type(error).__name__}") from error
+        raise ImageError(f"{folder}: zarr cannot open it: {error or type(error).__name__}") from error
 
 
 def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]:
@@ -155,35 +155,33 @@ def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]
 
     Raises
     ------
-    PictureError
+    ImageError
         Naming the rule.
     """
     doc = node.document
     dtype = doc.get("dtype" if node.format == 2 else "data_type")
     if not isinstance(dtype, str) or dtype not in (_V2_TYPES if node.format == 2 else SAMPLE_TYPES):
-        raise PictureError(f"{where}: samples must be {', '.join(SAMPLE_TYPES)}, got {dtype!r:.80}")
+        raise ImageError(f"{where}: samples must be {', '.join(SAMPLE_TYPES)}, got {dtype!r:.80}")
     itemsize = int(dtype[-1]) if node.format == 2 else np.dtype(dtype).itemsize
     shape = _sizes(doc.get("shape"), where, "shape")
     limits = {"c": MAX_BANDS, "t": MAX_PLACES, "z": MAX_PLACES}
     for letter, n in zip(letters or "y" * len(shape), shape, strict=False):
         if n > limits.get(letter, MAX_SIDE):
-            raise PictureError(
-                f"{where}: {letter} must be at most {limits.get(letter, MAX_SIDE)}, got {shape}"
-            )
+            raise ImageError(f"{where}: {letter} must be at most {limits.get(letter, MAX_SIDE)}, got {shape}")
     chunk, shard = _chunks(node, where)
     for sizes in (chunk, shard or chunk):
         if len(sizes) != len(shape) or min(sizes, default=1) < 1:
-            raise PictureError(f"{where}: chunks must be {len(shape)} sizes of at least 1, got {sizes}")
+            raise ImageError(f"{where}: chunks must be {len(shape)} sizes of at least 1, got {sizes}")
     if math.prod(chunk) * itemsize > MAX_CHUNK_BYTES:
-        raise PictureError(f"{where}: a chunk must hold at most {MAX_CHUNK_BYTES >> 20} MiB, got {chunk}")
+        raise ImageError(f"{where}: a chunk must hold at most {MAX_CHUNK_BYTES >> 20} MiB, got {chunk}")
     if shard and math.prod(-(-n // c) for n, c in zip(shard, chunk, strict=True)) > MAX_SHARD_CHUNKS:
-        raise PictureError(f"{where}: a shard must have at most {MAX_SHARD_CHUNKS} chunks, got {shard}")
+        raise ImageError(f"{where}: a shard must have at most {MAX_SHARD_CHUNKS} chunks, got {shard}")
     window = {"y": WINDOW, "x": WINDOW, "c": MAX_BANDS}
     touched = [
         -(-min(n, window.get(a, 1)) // c) for a, n, c in zip(letters or "", shape, chunk, strict=False)
     ]
     if math.prod(touched) > MAX_TOUCHED:
-        raise PictureError(
+        raise ImageError(
             f"{where}: chunks must not be tiny: a window would touch {math.prod(touched)} of {chunk}"
         )
     return shape
@@ -199,7 +197,7 @@ def _chunks(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...] | 
         return _sizes(doc.get("chunks"), where, "chunks"), None
     grid = doc.get("chunk_grid")
     if not isinstance(grid, dict) or grid.get("name") != "regular":
-        raise PictureError(f"{where}: the chunk grid must be regular")
+        raise ImageError(f"{where}: the chunk grid must be regular")
     chunk, shard = _sizes(_option(grid, "chunk_shape"), where, "chunks"), None
     codecs = doc.get("codecs")
     if isinstance(codecs, list) and [_name(c) for c in codecs] == [_SHARDING]:
@@ -215,7 +213,7 @@ def _chunks(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...] | 
 def _check_codecs(names: list[Any], known: set[str], where: str) -> None:
     for name in names:
         if not isinstance(name, str) or name not in known:
-            raise PictureError(f"{where}: the codec {name!r:.80} is not one of {', '.join(sorted(known))}")
+            raise ImageError(f"{where}: the codec {name!r:.80} is not one of {', '.join(sorted(known))}")
 
 
 def _name(entry: Any) -> Any:
@@ -230,13 +228,13 @@ def _option(entry: Any, key: str) -> Any:
 
 def _names(codecs: Any, where: str) -> list[Any]:
     if not isinstance(codecs, list):
-        raise PictureError(f"{where}: codecs must be a list, got {codecs!r:.80}")
+        raise ImageError(f"{where}: codecs must be a list, got {codecs!r:.80}")
     return [_name(c) for c in codecs]
 
 
 def _sizes(value: Any, where: str, what: str) -> tuple[int, ...]:
     if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
-        raise PictureError(f"{where}: {what} must be a list of whole numbers, got {value!r:.80}")
+        raise ImageError(f"{where}: {what} must be a list of whole numbers, got {value!r:.80}")
     return tuple(value)
 
 
@@ -251,19 +249,19 @@ def _load(path: Path, root: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
     if not stat.S_ISREG(about.st_mode) or not _within(path, root):
-        raise PictureError(f"{path}: must be a plain file in {root}")
+        raise ImageError(f"{path}: must be a plain file in {root}")
     if about.st_size > MAX_JSON_BYTES:
-        raise PictureError(f"{path}: metadata must have at most {MAX_JSON_BYTES >> 20} MiB")
+        raise ImageError(f"{path}: metadata must have at most {MAX_JSON_BYTES >> 20} MiB")
     try:
         found = json.loads(path.read_bytes())
     except OSError as error:
-        raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise PictureError(f"{path}: not JSON: {error}") from error
+        raise ImageError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise PictureError(f"{path}: must hold a JSON object")
+        raise ImageError(f"{path}: must hold a JSON object")
     return found
 
 
@@ -284,11 +282,11 @@ def _guarded_store() -> Any:
             except OSError:
                 return  # the store's own affair
             if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
-                raise PictureError(f"{path}: must be a plain file")
+                raise ImageError(f"{path}: must be a plain file")
             if not path.resolve().is_relative_to(self.root):
-                raise PictureError(f"{path}: leads out of {self.root}")
+                raise ImageError(f"{path}: leads out of {self.root}")
             if part is None and about.st_size > MAX_FILE_BYTES:
-                raise PictureError(f"{path}: a chunk's file must have at most {MAX_FILE_BYTES >> 20} MiB")
+                raise ImageError(f"{path}: a chunk's file must have at most {MAX_FILE_BYTES >> 20} MiB")
 
         async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
             self._check_key(key, byte_range)

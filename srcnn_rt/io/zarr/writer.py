@@ -1,7 +1,7 @@
-"""Zarr folders as pictures: plain arrays, and OME-Zarr images with their pyramids.
+"""Zarr folders as images: plain arrays, and OME-Zarr images with their pyramids.
 
 Read are arrays and OME-Zarr 0.4 (Zarr format 2) and 0.5 (format 3), of which level 0 of the first
-multiscale image; written are arrays of format 3 and OME-Zarr 0.5. Every (t, z) is a plane, a picture of
+multiscale image; written are arrays of format 3 and OME-Zarr 0.5. Every (t, z) is a plane, an image of
 its own; channels are a plane's. ::
 
     image = open_zarr(source)
@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import OutputError, SrcnnError
-from ...image.info import PictureInfo
+from ...image.info import ImageInfo
 from ...tiling.geometry import Span
 from ..array_like import SlicedSink
 from ..protocols import Record
@@ -47,7 +47,7 @@ CHUNK_BYTES = 8 * 2**20  # of one chunk with all its channels
 
 
 class ZarrWriter:
-    """An enlarged picture being written, a `Target`; `create` and `reopen` make it.
+    """An enlarged image being written, a `Target`; `create` and `reopen` make it.
 
     Attributes
     ----------
@@ -155,12 +155,12 @@ class PlaneSink(SlicedSink):
 class _Plan:
     """What is written for an image: shapes, chunks and metadata of every level."""
 
-    def __init__(self, like: ZarrImage | PictureInfo, scale: int, classes: bool) -> None:
+    def __init__(self, like: ZarrImage | ImageInfo, scale: int, classes: bool) -> None:
         self.scale, self.classes = scale, classes
         self.attributes: Mapping[str, Any] = {}
         self.names: list[str | None] | None = None
         self.fill: Any = None
-        if isinstance(like, PictureInfo):
+        if isinstance(like, ImageInfo):
             lr = like
             self.image: ngff.Image | None = ngff.plain(lr.layout, lr.dtype, lr.top)
             self.axes = self.image.letters
@@ -205,29 +205,27 @@ class _Plan:
             )
 
 
-def create(
-    path: str | Path, like: ZarrImage | PictureInfo, scale: int, *, classes: bool = False
-) -> ZarrWriter:
-    """Start writing an enlarged picture.
+def create(path: str | Path, like: ZarrImage | ImageInfo, scale: int, *, classes: bool = False) -> ZarrWriter:
+    """Start writing an enlarged image.
 
     Parameters
     ----------
     path : of a new or empty folder, by any name
-    like : the LR picture. An OME-Zarr image gives one of 0.5, a plain array a plain array, and another
-        picture's info an OME-Zarr image without units.
+    like : the LR image. An OME-Zarr image gives one of 0.5, a plain array a plain array, and another
+        image's info an OME-Zarr image without units.
     scale : HR pixels an LR pixel
     classes : whether samples are numbers of classes, which smaller levels must not blend
 
     Raises
     ------
     OutputError
-        If the folder is not empty, or cannot be written, or the picture has a mask beside its samples.
+        If the folder is not empty, or cannot be written, or the image has a mask beside its samples.
     RuntimeMissingError
         If the package zarr is not installed.
     """
     path, zarr, plan = Path(path), zarrstore.package(), _Plan(like, scale, classes)
     if plan.info.masked:
-        raise OutputError(f"{path}: Zarr has no place for the picture's mask")
+        raise OutputError(f"{path}: Zarr has no place for the image's mask")
     with _writing(path):
         path.mkdir(exist_ok=True)
         if any(path.iterdir()):
@@ -236,9 +234,7 @@ def create(
         return ZarrWriter(path, zarr, plan)
 
 
-def reopen(
-    path: str | Path, like: ZarrImage | PictureInfo, scale: int, *, classes: bool = False
-) -> ZarrWriter:
+def reopen(path: str | Path, like: ZarrImage | ImageInfo, scale: int, *, classes: bool = False) -> ZarrWriter:
     """Go on with what `create` began in the same way, after a crash; `finish` completes it.
 
     Which chunks are complete the caller knows (`PlaneSink.restore`); writing one again does no harm. What a
@@ -285,7 +281,7 @@ def _canonical(document: bytes) -> str:
 
 
 def _kept(attributes: Mapping[str, Any], image: ngff.Image | None) -> dict[str, Any]:
-    """Return the attributes that are still true of the enlarged picture and not written anew."""
+    """Return the attributes that are still true of the enlarged image and not written anew."""
     derived = {XARRAY} if image is None else {"ome", "multiscales", "omero", "labels", "image-label"}
     return {key: value for key, value in attributes.items() if key not in derived}
 

@@ -1,6 +1,6 @@
 """Whether a graph is equivariant to gain and offset: ``f(a·x + b) = a·f(x) + b`` for all a > 0 and b.
 
-Every tensor that is computed from the picture is followed as ``t(a·x + b) = a·t(x) + b·g``, with one number
+Every tensor that is computed from the image is followed as ``t(a·x + b) = a·t(x) + b·g``, with one number
 g a channel: its gain to an offset. Convolutions without biases keep that form, with the sums of their
 kernels as gains; ReLU and its kin only where g is 0, so that an offset does not reach them. The output must
 have g = 1. Whatever is not known here is taken not to be equivariant.

@@ -5,10 +5,10 @@ large size (`trace`), then read backward: which LR samples does one output perio
 Every node answers exactly (`ops`, `reach`). A graph may behave otherwise in each class of sizes modulo its
 period: it may pad, round or resize by what is left over. So every class is looked at, at two sizes each.
 Where a tensor is scaled otherwise than at the first size looked at, a size is none that the model takes: a
-picture of it is mirrored up to one that is.
+image of it is mirrored up to one that is.
 
 Two kinds of models can be tiled. *Valid* ones give s·(n - 2m) samples for n: nothing pads.
-*Padded* ones give s·n: layers pad, so windows are clipped at the picture's true edges, and
+*Padded* ones give s·n: layers pad, so windows are clipped at the image's true edges, and
 the margin is dropped on inner sides only.
 """
 
@@ -31,14 +31,12 @@ Kind = Literal["valid", "padded"]
 Rates = dict[str, Fraction]  # samples an LR sample, of every tensor
 # LR samples of a trace: far more than any margin, and a multiple of every usual period.
 _SIZE = 6720
-_MOST_PERIOD = 64
-_MOST_MINIMUM = 256
-_MOST_STEPS = 500_000  # nodes at all sizes looked at: some seconds
-_MOST_SPARE = (
-    4096  # samples on an axis of a tensor beyond what the picture makes there: pads that are cut off
-)
-_LEAST_TILE = 8  # LR samples, `geometry.MIN_TILE`
-_MOST_WINDOW = 2**30  # bytes of the largest tensor of the smallest window
+_MAX_PERIOD = 64
+_MAX_MINIMUM = 256
+_MAX_STEPS = 500_000  # nodes at all sizes looked at: some seconds
+_MAX_SPARE = 4096  # samples on an axis of a tensor beyond what the image makes there: pads that are cut off
+_MIN_TILE = 8  # LR samples, `geometry.MIN_TILE`
+_MAX_WINDOW = 2**30  # bytes of the largest tensor of the smallest window
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class GraphFacts:
 
     @property
     def tiled(self) -> bool:
-        """Whether windows of a picture give the same as the whole of it: the reach is bounded."""
+        """Whether windows of an image give the same as the whole of it: the reach is bounded."""
         return not math.isnan(self.macs)
 
     @property
@@ -115,7 +113,7 @@ def analyse(model: ModelProto) -> GraphFacts:
 
     Parameters
     ----------
-    model : with one picture (N, C, H, W) in and one out
+    model : with one image (N, C, H, W) in and one out
 
     Raises
     ------
@@ -127,7 +125,7 @@ def analyse(model: ModelProto) -> GraphFacts:
 
 
 def unbounded(model: ModelProto, scale: int) -> GraphFacts:
-    """Return the facts of a model that cannot be tiled, for runs on whole pictures."""
+    """Return the facts of a model that cannot be tiled, for runs on whole images."""
     face = Interface.of(model)
     y, x = (
         AxisFacts(Fraction(scale), 0, 0, 1, fixed or 1, fixed or 1, fixed)
@@ -176,9 +174,9 @@ class _Analysis:
         )
 
     def _any_batch(self, base: Trace) -> int | None:
-        """Return None if several pictures go through side by side, else 1.
+        """Return None if several images go through side by side, else 1.
 
-        A reshape to one picture's size, written where the batch was called free, would mix them.
+        A reshape to one image's size, written where the batch was called free, would mix them.
         """
         if all(node.op_type in ops.BATCHWISE for node in self._model.graph.node):
             return None
@@ -196,25 +194,25 @@ class _Analysis:
     def _check_window(self, base: Trace, y: AxisFacts, x: AxisFacts) -> None:
         """Refuse models whose smallest window does not fit into memory: one tensor of it alone.
 
-        Windows of models that pad end with the picture, which may be small, if they take any size.
+        Windows of models that pad end with the image, which may be small, if they take any size.
         """
         pixels = math.prod((self._fixed[0] or _SIZE, self._fixed[1] or _SIZE))
         most = max(math.prod(s.shape) for s in base.states.values() if isinstance(s, Flow)) / pixels
-        rows, columns = (a.fixed or max(_LEAST_TILE + a.before + a.after, a.minimum) for a in (y, x))
+        rows, columns = (a.fixed or max(_MIN_TILE + a.before + a.after, a.minimum) for a in (y, x))
         need = int(most * rows * columns * 4)
-        if need > _MOST_WINDOW:
+        if need > _MAX_WINDOW:
             raise ModelError(
                 f"its least window, {rows} x {columns} LR pixels, needs {need} bytes for one tensor; at most "
-                f"{_MOST_WINDOW} are given"
+                f"{_MAX_WINDOW} are given"
             )
 
     def _trace(self, height: int, width: int) -> Trace:
         if (height, width) not in self._traces:
             self._steps += len(self._model.graph.node)
-            if self._steps > _MOST_STEPS:
+            if self._steps > _MAX_STEPS:
                 raise ModelError(
                     f"too large to be analysed: {len(self._model.graph.node)} nodes, which differ by the "
-                    "picture's size"
+                    "image's size"
                 )
             self._traces[height, width] = Trace(self._model, self._interface, self._known, height, width)
         return self._traces[height, width]
@@ -230,11 +228,11 @@ class _Analysis:
         rates = trace.rates(axis)
         scale = rates[self._interface.target]
         period = math.lcm(*(r.denominator for r in rates.values()))
-        if period > _MOST_PERIOD:
-            raise ModelError(f"the period must be at most {_MOST_PERIOD} LR samples, got {period}")
+        if period > _MAX_PERIOD:
+            raise ModelError(f"the period must be at most {_MAX_PERIOD} LR samples, got {period}")
         for name, rate in rates.items():
             state = trace.states[name]
-            if isinstance(state, Flow) and state.spatial[axis] > rate * n + _MOST_SPARE:
+            if isinstance(state, Flow) and state.spatial[axis] > rate * n + _MAX_SPARE:
                 raise ModelError(
                     f"{name!r} has {state.spatial[axis]} samples for {n}: more than it is enlarged by"
                 )
@@ -264,12 +262,12 @@ class _Analysis:
         for r in range(0, period, multiple):
             near, far = (self._margins(axis, n + r, scale, period) for n in (_SIZE, 2 * _SIZE))
             if near != far:
-                raise ModelError(f"its reach depends on the picture's size: {near} and {far} LR samples")
+                raise ModelError(f"its reach depends on the image's size: {near} and {far} LR samples")
             sides.add(near)
         # From there on all of one period are taken; what is smaller may reflect more than there is.
-        sizes = range(multiple, _MOST_MINIMUM + 1, multiple)
+        sizes = range(multiple, _MAX_MINIMUM + 1, multiple)
         minimum = next(
-            (n for n in sizes if all(takes(k) for k in range(n, n + period, multiple))), _MOST_MINIMUM
+            (n for n in sizes if all(takes(k) for k in range(n, n + period, multiple))), _MAX_MINIMUM
         )
         before, after = (max(s[k] for s in sides) for k in (0, 1))
         return AxisFacts(scale, before, after, period, multiple, minimum, None)
@@ -282,13 +280,13 @@ class _Analysis:
             return False
 
     def _other_scale(self, axis: int, rates: Rates) -> str:
-        """Say which tensor is scaled otherwise in a picture twice as large."""
+        """Say which tensor is scaled otherwise in an image twice as large."""
         try:
             found = self._at(axis, 2 * _SIZE).rates(axis)
         except ModelError as error:
             return str(error)
         name = next((k for k in rates if found.get(k) != rates[k]), "the output")
-        return f"{name!r} is scaled by a factor that depends on the picture's size"
+        return f"{name!r} is scaled by a factor that depends on the image's size"
 
     def _valid(self, axis: int, rates: Rates, scale: Fraction, period: int) -> AxisFacts:
         """Find the smallest window in excess of its core; it must be the same on both sides."""

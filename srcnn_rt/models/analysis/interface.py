@@ -1,6 +1,6 @@
-"""Models of other shapes than one picture (N, C, H, W) in and one out, made such by nodes around them.
+"""Models of other shapes than one image (N, C, H, W) in and one out, made such by nodes around them.
 
-Further inputs become constants, other outputs are left out, channels-last pictures are turned, and B, G, R is
+Further inputs become constants, other outputs are left out, channels-last images are turned, and B, G, R is
 put in order. What comes out is analysed and tiled as any model's file.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ChannelOrder = Literal["rgb", "bgr"]
 ORDERS = ("rgb", "bgr")
-_MOST_LAST = 4  # channels of a picture whose last axis they are
+_MAX_LAST = 4  # channels of an image whose last axis they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Shaping:
 
     Attributes
     ----------
-    inputs : the value of every input that is no picture
+    inputs : the value of every input that is no image
     output : the only output that is kept
     order : of the channels that the model takes and gives; here they are R, G, B
     """
@@ -59,7 +59,7 @@ def needs_shaping(model: ModelProto, shaping: Shaping) -> bool:
 
 
 def adapt(model: ModelProto, shaping: Shaping) -> ModelProto:
-    """Return a model with one picture (N, C, H, W) in and one out, as far as that is said or clear.
+    """Return a model with one image (N, C, H, W) in and one out, as far as that is said or clear.
 
     Parameters
     ----------
@@ -117,11 +117,11 @@ def _fix(model: ModelProto, value: ValueInfoProto, number: float) -> None:
 
 
 def _is_channels_last(value: ValueInfoProto) -> bool:
-    """Return whether a picture is (N, H, W, C): the last axis alone is of a few channels."""
+    """Return whether an image is (N, H, W, C): the last axis alone is of a few channels."""
     dims = _dims(value)
-    if len(dims) != 4 or dims[3] is None or dims[3] > _MOST_LAST:
+    if len(dims) != 4 or dims[3] is None or dims[3] > _MAX_LAST:
         return False
-    return dims[1] is None or dims[1] > _MOST_LAST
+    return dims[1] is None or dims[1] > _MAX_LAST
 
 
 def _turn(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto) -> None:

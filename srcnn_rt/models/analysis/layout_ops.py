@@ -150,7 +150,7 @@ def unsqueeze(call: Call) -> Results:
 def concat(call: Call) -> Results:
     flows = [i for i in call.inputs if isinstance(i, Flow)]
     if len(flows) != len(call.inputs):
-        raise call.refusal("joins the picture with a constant")
+        raise call.refusal("joins the image with a constant")
     first = flows[0]
     axis = call.axis(call.attribute("axis"), len(first.shape))
     if first.is_spatial(axis):
@@ -219,7 +219,7 @@ def _cut(
         if role == "m":
             raise call.refusal(f"cuts an axis that holds rows and columns, {UNTILED}")
         if stride < 0:
-            raise call.refusal("turns the picture over")
+            raise call.refusal("turns the image over")
         links["yx".index(role)] = Step(stride=stride, start=first)
     axes[axis] = ((role.replace("m", "c"), count),)
     return Flow.of(axes), (links[0], links[1])
@@ -275,7 +275,7 @@ def scatter_nd(call: Call) -> Results:
     assert isinstance(flow, Flow)  # or it would have been computed
     for state, behind in ((data, depth), (updates, index.value.ndim - 1)):
         if not isinstance(state, Flow):
-            raise call.refusal("mixes the picture with a constant")
+            raise call.refusal("mixes the image with a constant")
         if any(state.is_spatial(k) for k in range(min(behind, len(state.shape)))):
             raise call.refusal(f"writes to single rows, columns or pixels, {UNTILED}")
     assert isinstance(data, Flow)
@@ -291,7 +291,7 @@ def scatter_nd(call: Call) -> Results:
 
 
 def check_channels(call: Call, axes: Sequence[int]) -> None:
-    """Refuse an operator that looks along rows or columns, or from one picture of a batch to another."""
+    """Refuse an operator that looks along rows or columns, or from one image of a batch to another."""
     flow = call.flow
     places = [call.axis(a, len(flow.shape)) for a in axes]
     if any(flow.is_spatial(a) for a in places):
@@ -302,4 +302,4 @@ def check_channels(call: Call, axes: Sequence[int]) -> None:
 
 def _check_batch(call: Call, flow: Flow, axis: int) -> None:
     if any(role == "n" for role, _ in flow.factors(axis)):
-        raise call.refusal("mixes the pictures of a batch")
+        raise call.refusal("mixes the images of a batch")

@@ -24,7 +24,7 @@ _ELEMENTWISE = frozenset((
     "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub",
     "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
 ))
-# What never takes anything from one picture of a batch to another.
+# What never takes anything from one image of a batch to another.
 BATCHWISE = _ELEMENTWISE | {
     "AveragePool", "Constant", "Conv", "ConvTranspose", "DepthToSpace", "MaxPool", "Shape", "SpaceToDepth",
     "Upsample",
@@ -71,15 +71,15 @@ def _elementwise(call: Call) -> Results:
         if not isinstance(state, Known):
             continue
         if state.by_size:
-            raise call.refusal("adds what depends on the picture's size")
+            raise call.refusal("adds what depends on the image's size")
         size = (1,) * (rank - state.value.ndim) + state.value.shape
         if len(size) > rank:
-            raise call.refusal(f"a constant of shape {state.value.shape} has more axes than the picture")
+            raise call.refusal(f"a constant of shape {state.value.shape} has more axes than the image")
         for k, axis in enumerate(axes):
             if size[k] == 1:
                 continue
             if any(role in "yx" for role, _ in axis):
-                raise call.refusal(f"a constant of shape {state.value.shape} varies over the picture")
+                raise call.refusal(f"a constant of shape {state.value.shape} varies over the image")
             axes[k] = _broadcast(call, [axis, ((axis[0][0], size[k]),)])
     return same(Flow.of(axes))
 
@@ -92,7 +92,7 @@ def _check_parameters(call: Call, flow: Flow) -> None:
         if normal and shape != flow.shape[1:2]:
             raise call.refusal(f"parameters of shape {shape} for {flow.shape[1]} channels")
         if math.prod(shape) > 1 and flow.is_spatial(_parameter_axis(call, len(flow.shape))):
-            raise call.refusal(f"parameters of shape {shape} vary over the picture")
+            raise call.refusal(f"parameters of shape {shape} vary over the image")
 
 
 def _parameter_axis(call: Call, rank: int) -> int:
@@ -114,7 +114,7 @@ def _broadcast(call: Call, found: list[tuple[Factor, ...]]) -> tuple[Factor, ...
 
 
 def _depth_to_space(call: Call) -> Results:
-    flow = call.picture
+    flow = call.image
     n, c, h, w = flow.shape
     b = call.attribute("blocksize")
     if b < 1 or c % (b * b):
@@ -124,7 +124,7 @@ def _depth_to_space(call: Call) -> Results:
 
 
 def _space_to_depth(call: Call) -> Results:
-    flow = call.picture
+    flow = call.image
     n, c, h, w = flow.shape
     b = call.attribute("blocksize")
     if b < 1 or h % b or w % b:
@@ -137,7 +137,7 @@ def _pad(call: Call) -> Results:
     flow = call.flow
     rank = len(flow.shape)
     if call.attribute("mode", b"constant") == b"wrap":
-        raise call.refusal("wraps around the picture")
+        raise call.refusal("wraps around the image")
     pads = call.attribute("pads")
     if pads is None:
         pads = call.numbers(1)

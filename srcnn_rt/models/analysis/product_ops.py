@@ -21,13 +21,13 @@ def gemm(call: Call) -> Results:
     left = ["k", "i"] if call.attribute("transA", 0) else ["i", "k"]
     right = ["j", "k"] if call.attribute("transB", 0) else ["k", "j"]
     if not all(isinstance(state, Known) for state in call.inputs[1:]):
-        raise call.refusal("its weights or sizes are computed from the picture")
+        raise call.refusal("its weights or sizes are computed from the image")
     made = _contract(call, [left, right], ["i", "j"])
     bias = call.known(2)
     if bias is not None and any(
         n > 1 and made[0][0].is_spatial(1 - k) for k, n in enumerate(bias.value.shape[::-1])
     ):
-        raise call.refusal(f"a constant of shape {bias.value.shape} varies over the picture")
+        raise call.refusal(f"a constant of shape {bias.value.shape} varies over the image")
     return made
 
 
@@ -61,7 +61,7 @@ def _contract(call: Call, terms: list[list[str]], result: list[str]) -> Results:
             raise call.refusal(f"{len(names)} axes for a tensor of {_rank(state)}")
         found = state.axes if isinstance(state, Flow) else [(("c", n),) for n in state.value.shape]
         if isinstance(state, Known) and state.by_size:
-            raise call.refusal("multiplies by what depends on the picture's size")
+            raise call.refusal("multiplies by what depends on the image's size")
         for name, axis in zip(names, found, strict=True):
             before = axes.get(name, axis)
             spatial = [a for a in (before, axis) if _is_spatial(a)]
@@ -78,7 +78,7 @@ def _contract(call: Call, terms: list[list[str]], result: list[str]) -> Results:
     if any(map(_is_spatial, summed)):
         raise call.refusal(mixes)
     if any(role == "n" for axis in summed for role, _ in axis):
-        raise call.refusal("mixes the pictures of a batch")
+        raise call.refusal("mixes the images of a batch")
     return [(Flow.of([axes[name] for name in result]), SAME, SAME, math.prod(map(_count, axes.values())))]
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from .receptive_field import SAME, Link, Sampled
 from .tensors import UNTILED, Call, Flow, Known, Results
 
-_MOST_FACTOR = 64
-_MOST_PHASES = 64  # of a grid: positions repeat after as many outputs
+_MAX_FACTOR = 64
+_MAX_PHASES = 64  # of a grid: positions repeat after as many outputs
 _GRID_ERROR = 1e-2  # samples that a grid's float32 positions may be off
 
 
@@ -24,9 +24,9 @@ def resize(call: Call) -> Results:
     old = call.op == "Upsample"
     how = "asymmetric" if old else call.attribute("coordinate_transformation_mode", b"half_pixel").decode()
     if how not in ("half_pixel", "pytorch_half_pixel", "asymmetric", "half_pixel_symmetric"):
-        raise call.refusal(f"{how} ties every sample to the picture's size")
+        raise call.refusal(f"{how} ties every sample to the image's size")
     if call.attribute("keep_aspect_ratio_policy", b"stretch") != b"stretch":
-        raise call.refusal("keep_aspect_ratio_policy ties the scale to the picture's size")
+        raise call.refusal("keep_aspect_ratio_policy ties the scale to the image's size")
     rank = len(flow.shape)
     axes = [call.axis(a, rank) for a in call.attribute("axes", list(range(rank)))]
     factors = [Fraction(1)] * rank
@@ -50,8 +50,8 @@ def resize(call: Call) -> Results:
             continue
         if role not in "yx":
             raise call.refusal("resizes channels")
-        if not 0 < factors[axis] <= _MOST_FACTOR:
-            raise call.refusal(f"a factor must be over 0 and at most {_MOST_FACTOR}, got {factors[axis]}")
+        if not 0 < factors[axis] <= _MAX_FACTOR:
+            raise call.refusal(f"a factor must be over 0 and at most {_MAX_FACTOR}, got {factors[axis]}")
         links["yx".index(role)] = _sampling(call, mode, how, factors[axis])
     return [(replace(flow, shape=tuple(shape)), links[0], links[1], 0)]
 
@@ -96,10 +96,10 @@ def _sampling(call: Call, mode: str, how: str, factor: Fraction) -> Link:
 def grid_sample(call: Call) -> Results:
     """A grid of constant positions, if it is an even one: then it is an interpolation by a factor."""
     if isinstance(call.inputs[1], Flow):
-        raise call.refusal(f"reads where the picture itself says, so its reach is unbounded, {UNTILED}")
+        raise call.refusal(f"reads where the image itself says, so its reach is unbounded, {UNTILED}")
     if call.attribute("align_corners", 0):
-        raise call.refusal("align_corners ties every sample to the picture's size")
-    flow, grid = call.picture, call.value(1)
+        raise call.refusal("align_corners ties every sample to the image's size")
+    flow, grid = call.image, call.value(1)
     if grid.ndim != 4 or grid.shape[3] != 2 or grid.shape[0] not in (1, flow.shape[0]):
         raise call.refusal(f"a grid (n, h, w, 2) is needed, got {grid.shape}")
     kind = call.attribute("mode", b"linear")
@@ -119,9 +119,9 @@ def grid_sample(call: Call) -> Results:
 def _even(call: Call, places: NDArray[np.float64], taps: int) -> Link:
     """Return the link of evenly spaced positions; one sample more on either side than their taps."""
     count = len(places)
-    ratio = Fraction((places[-1] - places[0]) / max(count - 1, 1)).limit_denominator(_MOST_PHASES)
-    if not Fraction(1, _MOST_FACTOR) <= ratio <= _MOST_FACTOR:
-        raise call.refusal(f"a factor must be over 0 and at most {_MOST_FACTOR}")
+    ratio = Fraction((places[-1] - places[0]) / max(count - 1, 1)).limit_denominator(_MAX_PHASES)
+    if not Fraction(1, _MAX_FACTOR) <= ratio <= _MAX_FACTOR:
+        raise call.refusal(f"a factor must be over 0 and at most {_MAX_FACTOR}")
     start = Fraction(places[0]).limit_denominator(2**10)
     if np.abs(places - (float(start) + float(ratio) * np.arange(count))).max() > _GRID_ERROR:
         raise call.refusal(f"its grid is not even, {UNTILED}")

@@ -18,7 +18,7 @@ from .tensors import FAR, STANDARD, UNTILED, Call, Flow, Known
 
 LARGEST = 2**24  # numbers in one computed constant: more than in any layer, 128 MiB at most
 # Numbers read and made in all, by constants of a whole model, and by those that go by the
-# picture's size, which are computed anew for each size that is looked at.
+# image's size, which are computed anew for each size that is looked at.
 CONSTANTS = 2**26
 SIZED = 2**20
 # onnx's reference implementation loops over their elements in Python, or searches, or sorts.
@@ -34,7 +34,7 @@ class Budget:
     """Numbers that may still be read and made."""
 
     def __init__(self, numbers: int) -> None:
-        self._most = self._left = numbers
+        self._largest_of = self._left = numbers
 
     def spend(self, call: Call, made: int, read: int) -> None:
         """Take what one node costs.
@@ -46,7 +46,7 @@ class Budget:
         if made > LARGEST and any(isinstance(i, Known) and i.by_size for i in call.inputs):
             raise TooLargeError(
                 call.refusal(
-                    f"makes {made} numbers that depend on the picture's size, as masks of shifted windows "
+                    f"makes {made} numbers that depend on the image's size, as masks of shifted windows "
                     f"and grids of positions do, {UNTILED}"
                 )
             )
@@ -56,7 +56,7 @@ class Budget:
         if self._left < 0:
             raise TooLargeError(
                 call.refusal(
-                    f"constants may cost at most {self._most} numbers in all, and here they are spent"
+                    f"constants may cost at most {self._largest_of} numbers in all, and here they are spent"
                 )
             )
 
@@ -93,7 +93,7 @@ def fold(call: Call, budget: Budget) -> list[Known]:
 
 
 def _sized(call: Call, result: NDArray[Any]) -> bool | NDArray[np.bool_]:
-    """Return which numbers of a result depend on the picture's size.
+    """Return which numbers of a result depend on the image's size.
 
     A shape holds the batch and the channels too, and what is made of these alone is as constant as a weight.
     """

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 FAR = 2**31 - 1  # an end of a slice that means "to the end"
 STANDARD = ("", "ai.onnx")
-PICTURE = ("ncyx", "ccyx")  # roles of (N, C, H, W); of a single picture N is an axis like any other
-UNTILED = "so the model cannot be tiled; --whole (whole=True) runs it on whole pictures"
-_MOST_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
+IMAGE = ("ncyx", "ccyx")  # roles of (N, C, H, W); of a single image N is an axis like any other
+UNTILED = "so the model cannot be tiled; --whole (whole=True) runs it on whole images"
+_MAX_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
 
 
 Factor = tuple[str, int]  # one of n, c, y and x, and how many of it
@@ -29,9 +29,9 @@ Factor = tuple[str, int]  # one of n, c, y and x, and how many of it
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A value that does not depend on the picture's samples.
+    """A value that does not depend on the image's samples.
 
-    `sized` says whether it depends on the picture's height or width: of the whole value, or an array that
+    `sized` says whether it depends on the image's height or width: of the whole value, or an array that
     says it of each of its numbers, as of a shape's.
     """
 
@@ -40,7 +40,7 @@ class Known:
 
     @property
     def by_size(self) -> bool:
-        """Whether any number of it depends on the picture's size."""
+        """Whether any number of it depends on the image's size."""
         return bool(np.any(self.sized))
 
 
@@ -48,8 +48,8 @@ class Known:
 class Flow:
     """A tensor of samples: ``roles`` says what each axis is, of n, c, y, x and m.
 
-    y and x occur once each, n where there are several pictures; c is everything else, sub-pixels too.
-    An axis m holds several of these, as windows of a picture that are told apart by one number do; `joined`
+    y and x occur once each, n where there are several images; c is everything else, sub-pixels too.
+    An axis m holds several of these, as windows of an image that are told apart by one number do; `joined`
     lists them for its number, outermost first.
     """
 
@@ -125,32 +125,32 @@ class Call:
         """The first input, which must be a flow, and the only one."""
         first = self.inputs[0]
         if not isinstance(first, Flow) or any(isinstance(i, Flow) for i in self.inputs[1:]):
-            raise self.refusal("its weights or sizes are computed from the picture")
+            raise self.refusal("its weights or sizes are computed from the image")
         return first
 
     @property
-    def picture(self) -> Flow:
+    def image(self) -> Flow:
         """The same, which must be (N, C, H, W)."""
         flow = self.flow
-        if flow.roles not in PICTURE:
+        if flow.roles not in IMAGE:
             raise self.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
         return flow
 
     @property
-    def pictures(self) -> Flow:
-        """The same, or windows cut out of a picture: (windows, C, H, W), whose H and W are sub-pixels."""
+    def images(self) -> Flow:
+        """The same, or windows cut out of an image: (windows, C, H, W), whose H and W are sub-pixels."""
         flow = self.flow
         if flow.roles[2:] == "cc" and len(flow.roles) == 4 and flow.is_spatial(0) and not flow.is_spatial(1):
             return flow
-        return self.picture
+        return self.image
 
     def known(self, k: int) -> Known | None:
-        """Return input k if it is there; it must not depend on the picture."""
+        """Return input k if it is there; it must not depend on the image."""
         if k >= len(self.inputs) or self.inputs[k] is None:
             return None
         state = self.inputs[k]
         if not isinstance(state, Known):
-            raise self.refusal(f"input {k} must not depend on the picture")
+            raise self.refusal(f"input {k} must not depend on the image")
         return state
 
     def value(self, k: int) -> NDArray[Any]:
@@ -169,6 +169,6 @@ class Call:
     def numbers(self, k: int) -> list[Any]:
         """Return input k, axes or sizes or the like, as a list."""
         value = self.value(k)
-        if value.size > _MOST_NUMBERS:
-            raise self.refusal(f"input {k} may hold at most {_MOST_NUMBERS} numbers, got {value.size}")
+        if value.size > _MAX_NUMBERS:
+            raise self.refusal(f"input {k} may hold at most {_MAX_NUMBERS} numbers, got {value.size}")
         return list(value.reshape(-1).tolist())

@@ -1,7 +1,7 @@
-"""A graph traced on shapes alone, at one picture size.
+"""A graph traced on shapes alone, at one image size.
 
 Every tensor is either `Known` (a constant, or computed from shapes) or a `Flow`: a tensor
-whose samples depend on the picture, with a role for each of its axes. What the nodes do
+whose samples depend on the image, with a role for each of its axes. What the nodes do
 to the two spatial axes is kept as links, to be read backward.
 """
 
@@ -17,18 +17,18 @@ from ...errors import ModelError
 from . import ops
 from .receptive_field import Interval, Link
 from .shape_folding import CONSTANTS, SIZED, Budget, TooLargeError, fold
-from .tensors import PICTURE, Call, Flow, Known
+from .tensors import IMAGE, Call, Flow, Known
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
 TYPES = {1: "float32", 2: "uint8", 10: "float16"}  # TensorProto.DataType
 # What a model may declare of its input, and its tensors may hold: far more than any does.
-MOST_CHANNELS = 1024
-MOST_BATCH = 256
-MOST_SIDE = 2**15
-MOST_SAMPLES = 2**14  # of a tensor, a pixel of the picture: 1,024 channels at four times the size
-_MOST_AXES = 12
+MAX_CHANNELS = 1024
+MAX_BATCH = 256
+MAX_SIDE = 2**15
+MAX_SAMPLES = 2**14  # of a tensor, a pixel of the image: 1,024 channels at four times the size
+_MAX_AXES = 12
 _NONSENSE = (ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError)
 
 
@@ -43,7 +43,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """The picture in and the picture out, as the graph declares them."""
+    """The image in and the image out, as the graph declares them."""
 
     source: str
     target: str
@@ -60,7 +60,7 @@ class Interface:
         Raises
         ------
         ModelError
-            If there is not one picture (N, C, H, W) in and one out, of a known type.
+            If there is not one image (N, C, H, W) in and one out, of a known type.
         """
         graph = model.graph
         weights = {t.name for t in graph.initializer}
@@ -69,7 +69,7 @@ class Interface:
             names = (", ".join(repr(v.name) for v in values) for values in (inputs, graph.output))
             raise ModelError(
                 "one input and one output are needed, got {} and {}; --input NAME=VALUE fixes one that is no "
-                "picture, --output-name NAME keeps one".format(*(n or "none" for n in names))
+                "image, --output-name NAME keeps one".format(*(n or "none" for n in names))
             )
         kind, dims = _declared(inputs[0])
         kind_out, _ = _declared(graph.output[0])
@@ -78,11 +78,11 @@ class Interface:
             raise ModelError(f"{inputs[0].name!r} must have rank 4 (N, C, H, W), got rank {rank}")
         if dims[1] is None:
             raise ModelError(f"{inputs[0].name!r} must say how many channels it has")
-        for size, most in zip(dims, (MOST_BATCH, MOST_CHANNELS, MOST_SIDE, MOST_SIDE), strict=True):
+        for size, most in zip(dims, (MAX_BATCH, MAX_CHANNELS, MAX_SIDE, MAX_SIDE), strict=True):
             if size is not None and size > most:
                 raise ModelError(
-                    f"{inputs[0].name!r} may be at most {MOST_BATCH} x {MOST_CHANNELS} x {MOST_SIDE} x "
-                    f"{MOST_SIDE}, got {' x '.join('?' if d is None else str(d) for d in dims)}"
+                    f"{inputs[0].name!r} may be at most {MAX_BATCH} x {MAX_CHANNELS} x {MAX_SIDE} x "
+                    f"{MAX_SIDE}, got {' x '.join('?' if d is None else str(d) for d in dims)}"
                 )
         return cls(inputs[0].name, graph.output[0].name, dims[0], dims[1], dims[2], dims[3], (kind, kind_out))
 
@@ -115,9 +115,9 @@ class Trace:
         self.macs = 0
         self.states: dict[str, Known | Flow] = dict(known)
         batch = interface.batch or 1
-        roles = PICTURE[0] if batch > 1 else PICTURE[1]
+        roles = IMAGE[0] if batch > 1 else IMAGE[1]
         self.states[interface.source] = Flow((batch, interface.channels, height, width), roles)
-        self._most = MOST_SAMPLES * height * width * (interface.batch or 1)
+        self._largest_of = MAX_SAMPLES * height * width * (interface.batch or 1)
         budget = Budget(SIZED)
         for node in model.graph.node:
             if node.output and node.output[0] in known:  # computed before
@@ -131,11 +131,11 @@ class Trace:
                 raise call.refusal(f"its attributes or inputs make no sense: {error}") from error
         output = self.states.get(interface.target)
         if not isinstance(output, Flow):
-            raise ModelError(f"the output {interface.target!r} does not depend on the picture")
-        if output.roles not in PICTURE:
+            raise ModelError(f"the output {interface.target!r} does not depend on the image")
+        if output.roles not in IMAGE:
             raise ModelError(f"the output must be (N, C, H, W), got axes {output.roles!r}")
         if output.shape[0] != batch:
-            raise ModelError(f"gives {output.shape[0]} pictures for {batch}")
+            raise ModelError(f"gives {output.shape[0]} images for {batch}")
         self.output = output
 
     def need(self, axis: int, lo: int, hi: int) -> Interval:
@@ -172,10 +172,10 @@ class Trace:
         for name, (flow, y, x, macs) in zip(call.node.output, results, strict=False):
             if min(flow.shape) < 1:
                 raise call.refusal(f"nothing is left of its input: shape {flow.shape}")
-            if len(flow.shape) > _MOST_AXES or math.prod(flow.shape) > self._most:
+            if len(flow.shape) > _MAX_AXES or math.prod(flow.shape) > self._largest_of:
                 raise call.refusal(
-                    f"a tensor may have at most {_MOST_AXES} axes and {MOST_SAMPLES} samples a pixel of the "
-                    f"picture, got shape {flow.shape}"
+                    f"a tensor may have at most {_MAX_AXES} axes and {MAX_SAMPLES} samples a pixel of the "
+                    f"image, got shape {flow.shape}"
                 )
             self.states[name] = flow
             self._edges.append(Edge(sources, name, (y, x)))

@@ -6,20 +6,20 @@ import math
 from typing import TYPE_CHECKING
 
 from ...errors import ModelError
-from .trace import MOST_SAMPLES, Interface, computed, constants
+from .trace import MAX_SAMPLES, Interface, computed, constants
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 _TRIAL = 64  # pixels a side
-_MOST_STEPS = 1_000_000  # nodes whose shapes are inferred, again for every Slice: some seconds
+_MAX_STEPS = 1_000_000  # nodes whose shapes are inferred, again for every Slice: some seconds
 
 
 def check_sizes(model: ModelProto, interface: Interface) -> None:
-    """Refuse a graph that would fill the memory for a small picture, or end the process.
+    """Refuse a graph that would fill the memory for a small image, or end the process.
 
     Constants are added up as for any model; the shapes of the rest are those that ONNX infers for a
-    picture of `_TRIAL` pixels a side. What it cannot infer is not known here either.
+    image of `_TRIAL` pixels a side. What it cannot infer is not known here either.
 
     Raises
     ------
@@ -41,9 +41,9 @@ def check_sizes(model: ModelProto, interface: Interface) -> None:
     # so what stands before each one is looked at first.
     nodes = list(model.graph.node)
     stops = [*(k for k, node in enumerate(nodes) if node.op_type == "Slice"), len(nodes)]
-    if sum(stops) > _MOST_STEPS:
+    if sum(stops) > _MAX_STEPS:
         raise ModelError(f"too large to be run whole: {len(nodes)} nodes, {len(stops) - 1} of them Slice")
-    most = MOST_SAMPLES * math.prod(dims[k] for k in (0, 2, 3))
+    most = MAX_SAMPLES * math.prod(dims[k] for k in (0, 2, 3))
     for stop in stops:
         del trial.graph.node[:]
         trial.graph.node.extend(nodes[:stop])
@@ -66,5 +66,5 @@ def _check_shapes(graph: GraphProto, most: int) -> None:
             raise ModelError(f"{value.name!r} has shape {tuple(shape)}: nothing is left of its input")
         if math.prod(shape) > most:
             raise ModelError(
-                f"{value.name!r} has shape {tuple(shape)} for a small picture, over {most} samples"
+                f"{value.name!r} has shape {tuple(shape)} for a small image, over {most} samples"
             )

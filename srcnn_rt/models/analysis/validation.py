@@ -19,8 +19,8 @@ from ...errors import ModelError
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-MOST_NODES = 50_000  # with the bodies and with functions written out; the largest seen have about 5,000
-MOST_DEPTH = 8  # of bodies in bodies
+MAX_NODES = 50_000  # with the bodies and with functions written out; the largest seen have about 5,000
+MAX_DEPTH = 8  # of bodies in bodies
 # TensorProto.DataType: (field that holds the numbers when raw_data does not, bits of one in raw_data)
 _TYPES = {
     1: ("float_data", 32),
@@ -77,8 +77,8 @@ def check(model: ModelProto, data: bytes) -> None:
         for tensor, inside in _of_nodes(function.node):
             _check_tensor(tensor, inside)
     nodes += _written_out(model)
-    if nodes > MOST_NODES:
-        raise ModelError(f"a graph may hold at most {MOST_NODES} nodes, got {nodes}")
+    if nodes > MAX_NODES:
+        raise ModelError(f"a graph may hold at most {MAX_NODES} nodes, got {nodes}")
     _check_valid(data)
 
 
@@ -157,8 +157,8 @@ def _finite(tensor: TensorProto, size: int) -> bool:
 
 def _tensors(graph: GraphProto, depth: int = 0) -> Iterator[tuple[TensorProto, str]]:
     """Yield every tensor of a graph and what it is in, in bodies too."""
-    if depth > MOST_DEPTH:
-        raise ModelError(f"bodies may be nested at most {MOST_DEPTH} deep")
+    if depth > MAX_DEPTH:
+        raise ModelError(f"bodies may be nested at most {MAX_DEPTH} deep")
     for tensor in graph.initializer:
         yield tensor, "a weight"
     if graph.sparse_initializer:

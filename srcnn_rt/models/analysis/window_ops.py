@@ -1,4 +1,4 @@
-"""Layers that slide a window over the picture: convolutions and pools."""
+"""Layers that slide a window over the image: convolutions and pools."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _check_lengths(call: Call) -> None:
 
 
 def conv(call: Call, weight_at: int = 1) -> Results:
-    flow = call.pictures
+    flow = call.images
     weight = _filters(call, weight_at)
     results = [_window(call, flow.shape[2 + k], k, weight[2 + k]) for k in (0, 1)]
     return _slid(flow, weight[0], results, flow.shape[0] * math.prod(weight))
@@ -75,7 +75,7 @@ def conv(call: Call, weight_at: int = 1) -> Results:
 def _slid(flow: Flow, channels: int, results: list[tuple[int, Step]], macs: int) -> Results:
     """Return the result of a sliding window; `macs` of one position.
 
-    Within windows that were cut out of the picture nothing reaches beyond them: what a layer pads there is
+    Within windows that were cut out of the image nothing reaches beyond them: what a layer pads there is
     part of the model, the same in every window.
     """
     (h, y), (w, x) = results
@@ -85,7 +85,7 @@ def _slid(flow: Flow, channels: int, results: list[tuple[int, Step]], macs: int)
 
 
 def conv_transpose(call: Call) -> Results:
-    flow = call.picture
+    flow = call.image
     _check_lengths(call)
     weight = _filters(call, 1, transposed=True)
     sizes, links = [], []
@@ -102,7 +102,7 @@ def conv_transpose(call: Call) -> Results:
         full = (flow.spatial[k] - 1) * stride + reach + extra
         auto = call.attribute("auto_pad", b"NOTSET")
         if call.attribute("output_shape") is not None:
-            raise call.refusal("a fixed output_shape does not fit other pictures")
+            raise call.refusal("a fixed output_shape does not fit other images")
         if auto in (b"SAME_UPPER", b"SAME_LOWER"):
             total = max(full - flow.spatial[k] * stride, 0)
             before = total - total // 2 if auto == b"SAME_LOWER" else total // 2
@@ -114,9 +114,9 @@ def conv_transpose(call: Call) -> Results:
 
 
 def pool(call: Call) -> Results:
-    flow = call.pictures
+    flow = call.images
     if len([n for n in call.node.output if n]) > 1:
-        raise call.refusal("its indices point anywhere in the picture")
+        raise call.refusal("its indices point anywhere in the image")
     kernel = call.attribute("kernel_shape")
     ceil = bool(call.attribute("ceil_mode", 0))
     results = [_window(call, flow.shape[2 + k], k, kernel[k], ceil) for k in (0, 1)]

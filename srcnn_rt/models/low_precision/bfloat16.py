@@ -1,14 +1,14 @@
 """A graph made ready for arithmetic in bfloat16, so that it loses next to nothing.
 
 bfloat16 keeps eight bits of a number. Of a network that is added to bicubic (`rewrite.residual`) only the
-detail is rounded, and so loses less than 0.01 dB; one that carries the picture itself would lose ten times as
+detail is rounded, and so loses less than 0.01 dB; one that carries the image itself would lose ten times as
 much, which is measured when a session is made, and refused. Three things are done about the rest:
 
-- *The picture* is fed as two channels, what eight bits hold of a sample and what they leave. Their sum has
+- *The image* is fed as two channels, what eight bits hold of a sample and what they leave. Their sum has
   sixteen bits, so that metres and counts are no worse off than the codes of 8-bit files.
 - *The first layer's weights* are rounded together (`rounding.round_together`): filters that sum to zero still
-  do, and do not see how far from zero a picture lies.
-- *An enlargement* inside is folded into the layer behind it, so that the enlarged picture is never rounded.
+  do, and do not see how far from zero an image lies.
+- *An enlargement* inside is folded into the layer behind it, so that the enlarged image is never rounded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Reduced:
     Attributes
     ----------
     model : takes (N, 2·C, h, w), as `halve` fills it, where `halved`; else (N, C, h, w)
-    halved : whether the picture is fed as two channels for each of its own
+    halved : whether the image is fed as two channels for each of its own
     """
 
     model: ModelProto
@@ -72,7 +72,7 @@ def halve(windows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 
 
 def _readers(edit: Edit, source: str) -> Iterator[NodeProto]:
-    """Yield the nodes that read the picture, whole or cut."""
+    """Yield the nodes that read the image, whole or cut."""
     for user in list(edit.users(source)):
         if user.op_type == "Slice":
             yield from _readers(edit, user.output[0])

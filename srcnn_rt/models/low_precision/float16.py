@@ -6,8 +6,8 @@ is added to bicubic rounds only what it adds.
 
 Weights are rounded together (`rounding.round_together`): filters that sum to zero still do.
 
-Nothing overflows: where bounds of every value, for pictures up to a range beyond black and white,
-or values measured on drawn pictures, come near the largest float16, the picture and all biases are
+Nothing overflows: where bounds of every value, for images up to a range beyond black and white,
+or values measured on drawn images, come near the largest float16, the image and all biases are
 divided by a power of two and the result is multiplied by it. That is exact, for the layers that are
 common here are homogeneous. Other networks are refused.
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..prepare import Program
 
 LIMIT_DB = 0.01  # what fast may lose at most
-_MOST = 2.0**15  # half of the largest float16: rounding makes some values larger
+_MAX = 2.0**15  # half of the largest float16: rounding makes some values larger
 _BEYOND = 1.0  # ranges beyond black and white for which bounds are taken
 _HEADROOM = 8.0  # of values that were only measured
 _FINE = 10  # power of two by which values may be divided: float16 has full precision down to 2⁻¹⁴
@@ -58,7 +58,7 @@ class Half:
     model : float32 in and out, as the file's
     layers : how many nodes compute in float16; 0 where the file has none that could, or has its own
     power : values inside are 2 to the power of minus this times what they were
-    proven : whether bounds show that nothing overflows; else it was measured on drawn pictures
+    proven : whether bounds show that nothing overflows; else it was measured on drawn images
     """
 
     model: ModelProto
@@ -89,7 +89,7 @@ def for_float16(
     if len(edit.inputs) != 1 or not halves.nodes:
         return Half(edit.model(), 0, 0, True)
     largest, proven = _largest(model, halves.tensors, (black, white), run)
-    power = max(0, math.ceil(math.log2(largest / _MOST))) if largest > 0 else 0
+    power = max(0, math.ceil(math.log2(largest / _MAX))) if largest > 0 else 0
     if power > _FINE or (power and not divide(edit, power)):
         raise ProviderError(
             f"precision fast cannot be used: values up to {largest:.3g} are too large for float16"
@@ -127,13 +127,13 @@ def _largest(
     bounds = Bounds(Edit(model), channels(model), min(span) - beyond, max(span) + beyond)
     found = [bounds.of(name) for name in names]
     proven = float(np.max([np.inf if pair is None else np.abs(pair).max() for pair in found]))
-    if proven <= _MOST * 2**_FINE:
+    if proven <= _MAX * 2**_FINE:
         return proven, True
     if run is None:
         raise ProviderError("precision fast cannot be used: nothing bounds the values, float16 ends at 65504")
     probe = _probe(model, names)
     try:
-        measured = max(float(run(probe, _in_range(x, span)).max()) for x in _pictures(model))
+        measured = max(float(run(probe, _in_range(x, span)).max()) for x in _images(model))
     except ModelError as error:
         raise ProviderError(f"precision fast cannot be used: {error}") from error
     if not math.isfinite(measured):
@@ -141,11 +141,11 @@ def _largest(
     return _HEADROOM * measured, False
 
 
-def _in_range(picture: NDArray[np.float32], span: tuple[float, float]) -> NDArray[np.float32]:
-    return np.asarray(span[0] + (span[1] - span[0]) * picture, np.float32)
+def _in_range(image: NDArray[np.float32], span: tuple[float, float]) -> NDArray[np.float32]:
+    return np.asarray(span[0] + (span[1] - span[0]) * image, np.float32)
 
 
-def _pictures(model: ModelProto) -> list[NDArray[np.float32]]:
+def _images(model: ModelProto) -> list[NDArray[np.float32]]:
     """Return windows from black (0) to white (1): `_DRAWN` like photographs, and extreme ones.
 
     Raises
@@ -164,11 +164,11 @@ def _pictures(model: ModelProto) -> list[NDArray[np.float32]]:
         more = max(_SIDE, axis.minimum - least)
         sides.append(axis.fixed or least + -(-more // step) * step)
     rng = np.random.default_rng(0)
-    pictures = [drawn(max(sides), seed)[: sides[0], : sides[1]] for seed in range(_DRAWN)]
-    pictures += [np.full(sides, v, np.float32) for v in (0, 1)]
-    pictures += [rng.integers(0, 2, sides).astype(np.float32), rng.random(sides, np.float32)]
+    images = [drawn(max(sides), seed)[: sides[0], : sides[1]] for seed in range(_DRAWN)]
+    images += [np.full(sides, v, np.float32) for v in (0, 1)]
+    images += [rng.integers(0, 2, sides).astype(np.float32), rng.random(sides, np.float32)]
     shape = (facts.batch or 1, facts.channels, *sides)
-    return [np.ascontiguousarray(np.broadcast_to(x, shape)) for x in pictures]
+    return [np.ascontiguousarray(np.broadcast_to(x, shape)) for x in images]
 
 
 def _probe(model: ModelProto, names: list[str]) -> ModelProto:

@@ -30,7 +30,7 @@ class Halves:
     """The part of a float32 graph that can compute in float16.
 
     Layers do whose weights are constants that float16 can hold; what only moves or maps samples does where
-    all it reads comes from them, or where nothing else reads what it moves. So a picture that is added to
+    all it reads comes from them, or where nothing else reads what it moves. So an image that is added to
     a network's result is added in float32.
 
     Parameters
@@ -62,7 +62,7 @@ class Halves:
             if (layer or follows) and self._fits(node):
                 chosen.add(id(node))
                 made.update(node.output)
-        for node in reversed(edit.nodes):  # one Cast before a picture is cut up, not one a piece
+        for node in reversed(edit.nodes):  # one Cast before an image is cut up, not one a piece
             if is_op(node, *_MOVE) and not edit.outputs.intersection(node.output) and self._fits(node):
                 users = [user for name in node.output for user in edit.users(name)]
                 if users and chosen.issuperset(map(id, users)):

@@ -1,4 +1,4 @@
-"""What a graph in fewer bits loses, measured on drawn pictures when a session is made.
+"""What a graph in fewer bits loses, measured on drawn images when a session is made.
 
 Errors of rounding are noise on a result that is itself off the truth, so what they cost is a
 matter of the model's own PSNR: `loss_db`.
@@ -23,18 +23,18 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Runs a graph on one window, (N, C, h, w)."""
 
 _SIDE = 96  # LR pixels
-_PICTURES = 2
+_IMAGES = 2
 # What a model reaches on Set5 where its file does not say: a high one, for then less noise is allowed.
 _PSNR = 38.0
 
 
 def loss_db(rms: float, psnr: float) -> float:
-    """Return the PSNR lost by a picture of `psnr` dB when noise of `rms` (of full scale) is added."""
+    """Return the PSNR lost by an image of `psnr` dB when noise of `rms` (of full scale) is added."""
     return 10 * math.log10(1 + rms * rms / 10 ** (-psnr / 10))
 
 
 def drawn(side: int, seed: int) -> NDArray[np.float32]:
-    """Return a (side, side) picture of 8-bit codes in [0, 1] with the statistics of photographs.
+    """Return a (side, side) image of 8-bit codes in [0, 1] with the statistics of photographs.
 
     Noise whose spectrum falls with frequency, and discs with sharp edges on it.
     """
@@ -43,11 +43,11 @@ def drawn(side: int, seed: int) -> NDArray[np.float32]:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     frequency[0, 0] = 1
     noise = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency**1.2, (side, side))
-    picture = (noise - noise.min()) / np.ptp(noise)
+    image = (noise - noise.min()) / np.ptp(noise)
     for _ in range(12):
         cy, cx, radius = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(2, side / 5)
-        picture[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = rng.uniform()
-    return np.asarray(np.rint(picture * 255) / 255, np.float32)
+        image[(y - cy) ** 2 + (x - cx) ** 2 < radius**2] = rng.uniform()
+    return np.asarray(np.rint(image * 255) / 255, np.float32)
 
 
 def trial_shapes(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -61,16 +61,16 @@ def trial_shapes(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def errors(program: Program, run: Run, exact: Run) -> NDArray[np.float32]:
-    """Return what `run` makes less what `exact` makes of drawn pictures: (pictures, N, C, H, W)."""
+    """Return what `run` makes less what `exact` makes of drawn images: (images, N, C, H, W)."""
     shape, _ = trial_shapes(program)
     gain, offset = (
         np.array(v, np.float32)[:, None, None] for v in (program.spec.range.gain, program.spec.range.offset)
     )
     found = []
-    for seed in range(_PICTURES):
+    for seed in range(_IMAGES):
         lr = drawn(max(shape[2:]), seed)[: shape[2], : shape[3]]
-        picture = np.ascontiguousarray(np.broadcast_to(gain * lr + offset, shape))
-        found.append(run(picture) - exact(picture))
+        image = np.ascontiguousarray(np.broadcast_to(gain * lr + offset, shape))
+        found.append(run(image) - exact(image))
     return np.stack(found)
 
 

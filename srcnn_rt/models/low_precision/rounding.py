@@ -28,7 +28,7 @@ def to_float16(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16) -> NDArray[np.float64]:
-    """Round (out, in, kh, kw) with the least change to what a picture excites.
+    """Round (out, in, kh, kw) with the least change to what an image excites.
 
     Minimises eᵀ R e of the errors e of a filter, greedily in the order of taps, for the correlation
     R of samples that are `_ALIKE` to their neighbours; channels are taken as independent. Zeros, with
@@ -55,7 +55,7 @@ def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16
 def _keep_sums(exact: NDArray[np.float64], made: NDArray[np.float64], rounding: Rounding) -> None:
     """Give the sum of each row of `made` back to it, as far as its smallest numbers can take it, in place.
 
-    A filter that sums to zero must not see how far from zero a picture lies.
+    A filter that sums to zero must not see how far from zero an image lies.
     """
     size = np.where(exact == 0, np.inf, np.abs(exact))
     order = np.argsort(size, axis=1)[:, : min(_PLACES, size.shape[1])][:, ::-1]

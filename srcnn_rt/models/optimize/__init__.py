@@ -1,4 +1,4 @@
-"""Exact rewrites: the same function of the picture in fewer or cheaper operations.
+"""Exact rewrites: the same function of the image in fewer or cheaper operations.
 
 Each pass is a pure function ModelProto → ModelProto. Weights are combined in float64 and
 rounded to float32 once, so models of small integers come out bit for bit the same
@@ -45,8 +45,8 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
 def optimise(model: ModelProto) -> ModelProto:
     """Apply all rewrites; `model` itself is not changed.
 
-    `dead.drop_dead_filters` is not among them: it holds for pictures within the model's range only,
-    and float32 pictures are not clipped.
+    `dead.drop_dead_filters` is not among them: it holds for images within the model's range only,
+    and float32 images are not clipped.
     """
     for rewrite in passes():
         model = rewrite(model)
@@ -56,7 +56,7 @@ def optimise(model: ModelProto) -> ModelProto:
 def variants(model: ModelProto, *, half: bool = True) -> dict[str, ModelProto]:
     """Return graphs of a file's model that may suit a card, by name, that of least `tensor_work` first.
 
-    All are the same function of the picture. Which is fastest on a card is for a measurement to say
+    All are the same function of the image. Which is fastest on a card is for a measurement to say
     (the first stands where there is none); periods differ, so facts are to be derived from each. Only
     those that differ are there, of: ``file`` (folds alone), ``narrow`` (the last layer in blocks),
     ``phases`` (`optimise`), ``folded`` (all phases of the first layer at once), ``blocks``, and each of them
@@ -70,7 +70,7 @@ def variants(model: ModelProto, *, half: bool = True) -> dict[str, ModelProto]:
     Notes
     -----
     A model that cannot be analysed, and so not weighed, has ``file`` alone; a graph that cannot is left out:
-    some folded ones read rows of zeros beyond the picture, for results that are cut off.
+    some folded ones read rows of zeros beyond the image, for results that are cut off.
     """
     from .pad_channels import fill_channels
     from .space_to_depth import block_layers

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def drop_dead_filters(model: ModelProto, low: float = 0.0, high: float = 1.0) -> ModelProto:
-    """Remove filters whose Relu never fires for any picture in range.
+    """Remove filters whose Relu never fires for any image in range.
 
     Bounds of every channel follow from the range of the input by interval arithmetic; what
     an operator unknown here makes is unbounded. (Bicubic enlargement inside a graph overshoots
@@ -25,7 +25,7 @@ def drop_dead_filters(model: ModelProto, low: float = 0.0, high: float = 1.0) ->
     Parameters
     ----------
     model : never changed
-    low, high : range of the samples the model is fed, which is the caller's promise. A picture
+    low, high : range of the samples the model is fed, which is the caller's promise. An image
         beyond it, as float32 files may be, can make a removed filter fire.
 
     Notes

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph_edit import MOST_NUMBERS, MOST_WORK, Conv, Edit, attribute, channels, is_op
+from .graph_edit import MAX_NUMBERS, MAX_WORK, Conv, Edit, attribute, channels, is_op
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -68,7 +68,7 @@ def merge_linear(model: ModelProto) -> ModelProto:
     """Make one Conv of two with nothing between them, where that is exact and less work.
 
     The second must not pad, for what it would read outside the first's output is no
-    convolution of the picture; or the first is 1x1 without bias, stride and padding, whose
+    convolution of the image; or the first is 1x1 without bias, stride and padding, whose
     output is 0 where its input is. Work is multiply-accumulates an input pixel; of groups a
     dense convolution is made, which seldom is less.
 
@@ -244,7 +244,7 @@ def _first(edit: Edit, node: NodeProto, source: str, scale: Floats, offset: Floa
             conv = Conv.of(edit, user)
             if conv is None or any(conv.pads):
                 return False
-            # A constant picture of these channels through the filters.
+            # A constant image of these channels through the filters.
             bias = bias + _by_input(user, weight, offset).sum(axis=(1, 2, 3))
         made.append((user, _by_input(user, weight, scale), bias))
     if not made:
@@ -288,7 +288,7 @@ def _merge(edit: Edit) -> bool:
         if first is None or second is None:
             continue
         most = max(first.dense_size, second.dense_size)
-        if most > MOST_NUMBERS or second.dense_size * first.dense_size // len(first.weight) > MOST_WORK:
+        if most > MAX_NUMBERS or second.dense_size * first.dense_size // len(first.weight) > MAX_WORK:
             continue
         sparing = first.kernel == (1, 1) and first.stride == (1, 1) and not any((*first.pads, *first.bias))
         if any(second.pads) and not sparing:

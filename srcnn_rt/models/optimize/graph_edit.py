@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 DEFAULT_DOMAINS = ("", "ai.onnx")
 _MANY = 64
 # Layers beyond these are left alone: numbers in a weight that is made, and products to make it.
-MOST_NUMBERS = 2**24
-MOST_WORK = 2**32
+MAX_NUMBERS = 2**24
+MAX_WORK = 2**32
 
 
 class Edit:
@@ -73,7 +73,7 @@ class Edit:
         return frozenset(v.name for v in self._model.graph.input) - weights
 
     def array(self, name: str) -> NDArray[Any] | None:
-        """Return a constant's value, or None if `name` is computed from the picture or absent."""
+        """Return a constant's value, or None if `name` is computed from the image or absent."""
         return self._arrays.get(name) if name else None
 
     def maker(self, name: str) -> NodeProto | None:

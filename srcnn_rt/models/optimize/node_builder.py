@@ -1,4 +1,4 @@
-"""Nodes written one after the other: pictures (N, C, H, W) through the operators a path is made of.
+"""Nodes written one after the other: images (N, C, H, W) through the operators a path is made of.
 
 Only what has had one form since operator set 13 is written (Squeeze and Unsqueeze read their axes, no
 ReduceMean, whose axes moved in 18), so that the nodes stand in whatever set the model around them has.
@@ -172,7 +172,7 @@ class Steps:
         start, stop = (-width, 2**31) if front else (0, width)
         while True:
             strip = self.op("Slice", strip, self.ints(start), self.ints(stop), at)
-            if wide >= width:  # from a picture of one sample
+            if wide >= width:  # from an image of one sample
                 return strip
             strip, wide = self.op("Concat", strip, strip, axis=axis), 2 * wide
 

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .graph_edit import MOST_NUMBERS, Conv, Edit, is_op
+from .graph_edit import MAX_NUMBERS, Conv, Edit, is_op
 from .pointwise import is_pointwise
 from .tensor_core_cost import filled
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_MOST = 1.5  # times as many channels, at most
+_MAX = 1.5  # times as many channels, at most
 _NEUTRAL = {"Add": 0.0, "Div": 1.0, "Max": 0.0, "Min": 0.0, "Mul": 1.0, "PRelu": 1.0, "Sub": 0.0}
 
 
@@ -34,7 +34,7 @@ def fill_channels(model: ModelProto) -> ModelProto:
             continue
         count = len(conv.weight)
         more = filled(count) - count
-        if not more or filled(count) > _MOST * count or conv.weight.size > MOST_NUMBERS / 2:
+        if not more or filled(count) > _MAX * count or conv.weight.size > MAX_NUMBERS / 2:
             continue
         reached = _readers(edit, name, count)
         if reached is not None:

@@ -1,7 +1,7 @@
-"""A network that is added to the bicubic picture, without the bicubic.
+"""A network that is added to the bicubic image, without the bicubic.
 
 ``hr = network(lr) + bicubic(lr)``, cut to one size, is how this package's models are written. What is run is
-the network alone, by which all other rewrites know a chain of layers; the tiler enlarges the picture itself,
+the network alone, by which all other rewrites know a chain of layers; the tiler enlarges the image itself,
 in float32 whatever the network computes in, and adds.
 """
 
@@ -24,8 +24,8 @@ _TOLERANCE = 1e-7  # of the weights of bicubic
 def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
     """Return the network that a model adds to MATLAB's bicubic, None if it is not such a model.
 
-    At scale 1 the picture itself is what is added to. What is cut off it is not looked at: the network's
-    output has the place of the picture that has its size, or the sum could not be made.
+    At scale 1 the image itself is what is added to. What is cut off it is not looked at: the network's
+    output has the place of the image that has its size, or the sum could not be made.
     """
     edit = Edit(model)
     if len(edit.outputs) != 1 or len(edit.inputs) != 1:
@@ -36,11 +36,11 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
         return None
     counts = channels(model)
     for k in (0, 1):
-        inner, picture = total.input[k], total.input[1 - k]
+        inner, image = total.input[k], total.input[1 - k]
         made = edit.maker(inner)
-        if made is None or edit.only_user(inner) is None or not _is_bicubic(edit, picture, scale):
+        if made is None or edit.only_user(inner) is None or not _is_bicubic(edit, image, scale):
             continue
-        if counts.get(inner) is None or counts[inner] != counts.get(picture):
+        if counts.get(inner) is None or counts[inner] != counts.get(image):
             continue  # one channel, say, that is added to three
         edit.replace([total], [])
         edit.rename_output(made, inner, target)
@@ -49,7 +49,7 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
 
 
 def _is_bicubic(edit: Edit, name: str, scale: int) -> bool:
-    """Return whether a tensor is the picture enlarged by bicubic, less borders of one width."""
+    """Return whether a tensor is the image enlarged by bicubic, less borders of one width."""
     node = edit.maker(name)
     while node is not None and node.op_type == "Slice":
         cut = cut_of(edit, node)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 _OLDEST = 11  # before it Resize said neither where samples lie nor which cubic it means
-_MOST = 8
+_MAX = 8
 _REACH = 2  # LR pixels that a cubic phase reads on each side
 _HALF = Fraction(1, 2)
 
@@ -26,9 +26,9 @@ _HALF = Fraction(1, 2)
 def resize_to_subpixel(model: ModelProto) -> ModelProto:
     """Write cubic and linear Resize by a whole number as Pad, a grouped Conv and DepthToSpace.
 
-    Outside the picture Resize reads its outermost samples, and so does what Pad repeats.
+    Outside the image Resize reads its outermost samples, and so does what Pad repeats.
     Taken are a constant `scales` of 2 to 8, the same on y and x, in float32, where the number
-    of channels is known. `antialias` changes nothing where a picture grows.
+    of channels is known. `antialias` changes nothing where an image grows.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def resize_to_subpixel(model: ModelProto) -> ModelProto:
     -----
     The taps are computed in exact rationals. ONNX Runtime's own are not: it takes positions in
     float32, so where a third of a pixel is no float32 its weights wander with the distance from
-    the picture's corner, about 2⁻²⁴ of it.
+    the image's corner, about 2⁻²⁴ of it.
 
     Scale, kind, and the margin of the enlargement itself stay. What reads single HR pixels of
     it, as a convolution after it does, has a margin up to one LR pixel larger: to the analysis
@@ -99,7 +99,7 @@ def _factor(edit: Edit, node: NodeProto) -> int | None:
     if scales.shape != (len(axes),):
         return None
     factors = dict.fromkeys(range(4), 1.0) | dict(zip(axes, scales.tolist(), strict=True))
-    scale = int(factors[2]) if factors[2] in range(2, _MOST + 1) else None
+    scale = int(factors[2]) if factors[2] in range(2, _MAX + 1) else None
     return scale if scale is not None and list(factors.values()) == [1, 1, scale, scale] else None
 
 

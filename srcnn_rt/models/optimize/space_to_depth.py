@@ -1,14 +1,14 @@
 """A network between two layers that look around, on blocks of pixels instead of pixels.
 
-SpaceToDepth makes of b x b samples of a picture as many channels of one. The first layer then reads
+SpaceToDepth makes of b x b samples of an image as many channels of one. The first layer then reads
 and makes blocks: each filter stands at all b² places of a block, its taps spread over the blocks it meets.
 Pointwise layers do not mind in which order pixels come: the b² places of a channel are given
-to them as if they were pictures of their own, which is another view of the same memory. The last layer
+to them as if they were images of their own, which is another view of the same memory. The last layer
 reads blocks and makes blocks, and DepthToSpace makes pixels of them: ::
 
     lr ─ SpaceToDepth ─ conv 3x3, b² to 64·b² ─ relu ─ view ─ conv 1x1 ─ relu ─ view ─ conv 2x2 ─ DepthToSpace
 
-Many multiplications are by zero, but all lanes of a tensor core are full where a picture fills one
+Many multiplications are by zero, but all lanes of a tensor core are full where an image fills one
 of eight.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph_edit import MOST_NUMBERS, Conv, Edit
+from .graph_edit import MAX_NUMBERS, Conv, Edit
 from .pointwise import is_pointwise, only_pointwise_to_output
 from .subpixel_phases import copy_of
 from .tensor_core_cost import executed
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 BLOCKS = (2, 4, 8)
-_MOST_CHANNELS = 4
+_MAX_CHANNELS = 4
 _WORTH = 0.9  # of what both layers execute otherwise, at most
 
 
 def block_layers(model: ModelProto) -> ModelProto:
     """Rewrite a layer of few channels, the pointwise ones behind it, and the one that makes the output.
 
-    Only in models that do not pad: what others add to pictures that are no whole blocks would have to be
+    Only in models that do not pad: what others add to images that are no whole blocks would have to be
     zeros in every layer. Kernels must be whole blocks and one sample; so no layer reads more than it did and
     margins stay. The analysis gives the model a period.
 
@@ -68,7 +68,7 @@ class _Chain:
 
 def _find(edit: Edit, node: NodeProto) -> _Chain | None:
     first = Conv.of(edit, node)
-    if first is None or not first.plain or first.weight.shape[1] > _MOST_CHANNELS or first.kernel == (1, 1):
+    if first is None or not first.plain or first.weight.shape[1] > _MAX_CHANNELS or first.kernel == (1, 1):
         return None
     between, at = [], node.output[0]
     while (user := edit.only_user(at)) is not None and is_pointwise(edit, user, at):
@@ -89,7 +89,7 @@ def best_block(first: Conv, last: Conv) -> int | None:
         return executed(out * b * b, inner * b * b, taps) / (b * b)
 
     def allowed(conv: Conv, b: int) -> bool:
-        return all((k - 1) % b == 0 for k in conv.kernel) and conv.weight.size * b**4 <= MOST_NUMBERS
+        return all((k - 1) % b == 0 for k in conv.kernel) and conv.weight.size * b**4 <= MAX_NUMBERS
 
     costs = {b: cost(first, b) + cost(last, b) for b in BLOCKS if allowed(first, b) and allowed(last, b)}
     best = min(costs, key=lambda b: costs[b], default=None)
@@ -146,6 +146,6 @@ def _rewrite(edit: Edit, chain: _Chain, b: int) -> None:
 
 
 def _view(edit: Edit, source: str, name: str, channels: int) -> NodeProto:
-    """Return the node that gives a tensor so many channels, and as many pictures as that makes."""
+    """Return the node that gives a tensor so many channels, and as many images as that makes."""
     shape = edit.weight(f"{name}.shape", np.array([-1, channels, 0, 0], np.int64))
     return edit.node("Reshape", [source, shape], name)

@@ -1,9 +1,9 @@
-"""A network on an enlarged picture, computed on the picture itself, one phase at a time.
+"""A network on an enlarged image, computed on the image itself, one phase at a time.
 
-SRCNN's first layers work on a picture enlarged s times by a convolution (bicubic) and
+SRCNN's first layers work on an image enlarged s times by a convolution (bicubic) and
 DepthToSpace. The s² phases of an HR pixel (its place within its LR pixel) each read LR samples
 through a kernel of their own: the first layer's, with the enlargement multiplied in. An enlarged
-picture holds no more samples than the LR one, so that kernel is smaller: 8, 6 or 7, and 6 taps a side
+image holds no more samples than the LR one, so that kernel is smaller: 8, 6 or 7, and 6 taps a side
 for SRCNN's 9 at ×2, ×3, ×4. Layers that look at one pixel only do not mind in which order the
 pixels come. The next layer that does look around sums over the phases: ::
 
@@ -12,7 +12,7 @@ pixels come. The next layer that does look around sums over the phases: ::
         └─ ...  s² branches                                          ─┘
 
 The last convolution gives a block of HR pixels at once, as in `narrow`. Besides the
-multiplications this saves the enlarged picture, and activations of one phase are s² times smaller.
+multiplications this saves the enlarged image, and activations of one phase are s² times smaller.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..analysis.tensors import FAR
 from .cpu_cost import LANES, executed
-from .graph_edit import MOST_NUMBERS, MOST_WORK, Conv, Edit, attribute
+from .graph_edit import MAX_NUMBERS, MAX_WORK, Conv, Edit, attribute
 from .pointwise import is_pointwise, only_pointwise_to_output
 from .widen_narrow import OLDEST, best_block, block_cost, may_crop
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 _STRIDES = range(1, 5)
-_MOST_SCALE = 16
+_MAX_SCALE = 16
 _WORTH = 0.95  # of what the layers would execute otherwise, at most
 
 
 def fold_enlargement(model: ModelProto) -> ModelProto:
     """Fold an enlarging convolution into the unpadded layer behind it, phase by phase.
 
-    Applied where it executes less, to models whose second look around the picture makes the
+    Applied where it executes less, to models whose second look around the image makes the
     output. The margin stays; rows and columns beyond the last whole block are left out, which
     is never the case with stride 1, the only one for models that must keep their size.
     """
@@ -140,13 +140,10 @@ def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
         cut, at = found, user.output[0]
         nodes.append(user)
     first = Conv.of(edit, edit.only_user(at))
-    if first is None or not first.plain or s > _MOST_SCALE:
+    if first is None or not first.plain or s > _MAX_SCALE:
         return None
     # For every phase, and every stride that is tried, the two are multiplied.
-    if (
-        enlarge.dense_size > MOST_NUMBERS
-        or len(_STRIDES) * first.weight.size * enlarge.dense_size > MOST_WORK
-    ):
+    if enlarge.dense_size > MAX_NUMBERS or len(_STRIDES) * first.weight.size * enlarge.dense_size > MAX_WORK:
         return None
     kernel, bias = _by_phase(enlarge, s, attribute(shuffle, "mode", b"DCR"))
     return _Enlarging(enlarge.node.input[0], s, kernel, bias, cut, first, [*nodes, first.node])
@@ -376,7 +373,7 @@ def shuffle_enlargement(model: ModelProto) -> ModelProto:
     """Fold an enlarging convolution into the unpadded layer behind it, in one convolution.
 
     That layer then gives all phases as channels, and DepthToSpace comes behind it and its
-    activation: more to move, but the enlarged picture itself is never stored. Worth it only where
+    activation: more to move, but the enlarged image itself is never stored. Worth it only where
     storing it costs accuracy (`srcnn_rt.precision`).
     """
     edit = Edit(model)
@@ -416,7 +413,7 @@ def _shuffle(edit: Edit, head: _Enlarging) -> None:
     # All whole LR pixels are made; of the last, `spare` HR rows and columns are too many.
     spare = [n % s for n in lost]
     after = [lost[axis] // s - high[axis] + 1 for axis in (0, 1)]
-    # What is too many may read beyond the picture: zeros, there.
+    # What is too many may read beyond the image: zeros, there.
     new, at = _slice(edit, head.source, [(low[axis], max(after[axis], 0)) for axis in (0, 1)])
     new.append(
         first.make(

@@ -1,12 +1,12 @@
 """Convolutions of few channels, with a row's samples laid side by side as channels.
 
-A tensor core multiplies eight channels at once, and a picture has one. So a convolution that copies, 1 x kw
+A tensor core multiplies eight channels at once, and an image has one. So a convolution that copies, 1 x kw
 with a single 1 a filter, puts the kw samples which a kernel's row reads into as many channels, filled up
 to a multiple of eight by channels of zeros, and the kernel becomes one of kh x 1 over them: ::
 
     lr ─ conv 9x9, 1 to 64      lr ─ conv 1x9, 1 to 16 (copies) ─ conv 9x1, 16 to 64
 
-The copies are the picture's samples themselves, so the sums are the same ones. No kernel reads more than it
+The copies are the image's samples themselves, so the sums are the same ones. No kernel reads more than it
 did, so margins and sizes stay too.
 """
 
@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph_edit import MOST_NUMBERS, Conv, Edit
+from .graph_edit import MAX_NUMBERS, Conv, Edit
 from .tensor_core_cost import LANES, MACS_A_BYTE, executed, filled, read_and_written
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_MOST_CHANNELS = 4
+_MAX_CHANNELS = 4
 _WORTH = 0.9  # of the layer's own cost, at most
 
 
@@ -38,9 +38,9 @@ def unroll_rows(model: ModelProto) -> ModelProto:
     shared: dict[tuple[object, ...], str] = {}
     for node in list(edit.nodes):
         conv = Conv.of(edit, node)
-        if conv is None or conv.group != 1 or conv.weight.shape[1] > _MOST_CHANNELS or not _pays(conv):
+        if conv is None or conv.group != 1 or conv.weight.shape[1] > _MAX_CHANNELS or not _pays(conv):
             continue
-        if conv.weight.size * LANES > MOST_NUMBERS:
+        if conv.weight.size * LANES > MAX_NUMBERS:
             continue
         edit.replace([node], _unrolled(edit, conv, shared))
     return edit.model()

@@ -118,7 +118,7 @@ class Bounds:
         weight = conv.dense
         at = (None, slice(None), None, None)
         ends = _times(weight, lo[at]), _times(weight, hi[at])
-        return -_most(-np.minimum(*ends), -conv.bias), _most(np.maximum(*ends), conv.bias)
+        return -_largest_of(-np.minimum(*ends), -conv.bias), _largest_of(np.maximum(*ends), conv.bias)
 
     def _pool(self, node: NodeProto) -> Range | None:
         span = self.of(node.input[0])
@@ -162,7 +162,7 @@ class Bounds:
         return None if span is None else (np.tile(span[0], places), np.tile(span[1], places))
 
     def _reshape(self, node: NodeProto) -> Range | None:
-        """Of a view that takes pictures for channels, or channels for pictures."""
+        """Of a view that takes images for channels, or channels for images."""
         span, shape = self.of(node.input[0]), self._edit.array(node.input[1])
         if span is None or shape is None or len(shape) != 4 or attribute(node, "allowzero", 0):
             return None
@@ -229,7 +229,7 @@ def _times(weight: Floats, value: Floats) -> Floats:
         return np.where(weight == 0, 0.0, weight * value)
 
 
-def _most(terms: Floats, bias: Floats) -> Floats:
+def _largest_of(terms: Floats, bias: Floats) -> Floats:
     """Return the most that float32 makes of each filter's sum, its terms (out, in, kh, kw) at most these."""
     everything = np.column_stack([terms.reshape(len(terms), -1), bias])
     total, size = everything.sum(axis=1), np.abs(everything).sum(axis=1)

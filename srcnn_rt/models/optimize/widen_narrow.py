@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...errors import ModelError
 from ..analysis import analyse
 from .cpu_cost import executed, work
-from .graph_edit import MOST_NUMBERS, Conv, Edit
+from .graph_edit import MAX_NUMBERS, Conv, Edit
 from .pointwise import only_pointwise_to_output
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _SHARE = 0.05  # of the whole model's, at least, or the shuffle costs more than 
 def widen_narrow(model: ModelProto) -> ModelProto:
     """Rewrite convolutions to few channels as strided wide ones and DepthToSpace.
 
-    In models that pad, the output is the same for every size of picture. In others only the layer
+    In models that pad, the output is the same for every size of image. In others only the layer
     that makes the output is rewritten, and rows and columns beyond the last whole block are left
     out; the analysis gives the model a period. Models of fixed size must keep what they give.
     """
@@ -50,10 +50,8 @@ def widen_narrow(model: ModelProto) -> ModelProto:
         if not padded and not makes_output:
             continue  # blocks past the end would read what an unpadded model does not have
         b = best_block(len(conv.weight), conv.weight.shape[1], conv.kernel)
-        cost = before.layers.get(node.output[0], 0.0)  # none where nothing of the picture is read
-        if (
-            conv.weight.size * (b * b) ** 2 > MOST_NUMBERS
-        ):  # with kernels b - 1 larger a side, at most b times
+        cost = before.layers.get(node.output[0], 0.0)  # none where nothing of the image is read
+        if conv.weight.size * (b * b) ** 2 > MAX_NUMBERS:  # with kernels b - 1 larger a side, at most b times
             continue
         if b > 1 and cost > 0 and cost >= _SHARE * before.executed:
             _widen(edit, conv, b, whole=padded)

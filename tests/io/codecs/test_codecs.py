@@ -1,4 +1,4 @@
-"""Samples of coded pictures: every kind read, every kind written, and what a format cannot hold."""
+"""Samples of coded images: every kind read, every kind written, and what a format cannot hold."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from srcnn_rt import OutputError, PictureError
-from srcnn_rt.image.info import Layout, Metadata, PictureInfo
+from srcnn_rt import ImageError, OutputError
+from srcnn_rt.image.info import ImageInfo, Layout, Metadata
 from srcnn_rt.io.codecs import bmp
 from srcnn_rt.io.codecs import whole_file as coded
 from tests.conftest import drawing
@@ -27,7 +27,7 @@ from tests.helpers.reference import quantise
 RGB = quantise(drawing(45, 60), np.uint8)
 
 
-def picture(channels: int, dtype: type = np.uint8, h: int = 45, w: int = 60) -> np.ndarray:
+def image(channels: int, dtype: type = np.uint8, h: int = 45, w: int = 60) -> np.ndarray:
     return quantise(drawing(h, w, channels), dtype)
 
 
@@ -36,7 +36,7 @@ def write(
 ) -> None:
     """By the package."""
     h, w, c = array.shape
-    info = PictureInfo((h, w), Layout.of(c), array.dtype, metadata or Metadata())
+    info = ImageInfo((h, w), Layout.of(c), array.dtype, metadata or Metadata())
     format_ = coded.FORMATS[path.suffix]
     coded.check_coded(path, format_, info, quality)
     path.write_bytes(coded.encode(array, format_, info, 1, quality, path))
@@ -52,7 +52,7 @@ KINDS = [
 @pytest.mark.parametrize(("suffix", "channels", "dtype"), KINDS)
 def test_lossless_by_default(tmp_path: Path, suffix: str, channels: int, dtype: type) -> None:
     """Every kind that a format holds comes back the same by another reader, and by ours."""
-    array = picture(channels, dtype)
+    array = image(channels, dtype)
     if channels in (2, 4):
         array[:9, :, -1] = 0  # transparent parts have a color too
     write(tmp_path / f"a{suffix}", array)
@@ -74,7 +74,7 @@ def test_lossless_by_default(tmp_path: Path, suffix: str, channels: int, dtype: 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_jpeg_xl_by_djxl(tmp_path: Path, channels: int, dtype: type) -> None:
-    array = picture(channels, dtype)
+    array = image(channels, dtype)
     write(tmp_path / "a.jxl", array)
     subprocess.run(["djxl", tmp_path / "a.jxl", tmp_path / "b.png"], check=True, capture_output=True)
     got = imagecodecs.png_decode((tmp_path / "b.png").read_bytes())
@@ -84,7 +84,7 @@ def test_jpeg_xl_by_djxl(tmp_path: Path, channels: int, dtype: type) -> None:
 @pytest.mark.parametrize("suffix", EVERY)
 def test_small_and_odd_sizes(tmp_path: Path, suffix: str) -> None:
     for h, w in ((1, 1), (1, 17), (33, 2), (3, 5)):
-        array = picture(3, h=h, w=w)
+        array = image(3, h=h, w=w)
         write(tmp_path / f"a{suffix}", array)
         got = decoded(tmp_path / f"a{suffix}")
         assert got.shape == (h, w, 3)
@@ -94,7 +94,7 @@ def test_small_and_odd_sizes(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("suffix", EVERY)
 def test_arrays_of_any_strides_and_in_files(tmp_path: Path, suffix: str) -> None:
     array = np.memmap(tmp_path / "samples", np.uint8, "w+", shape=(20, 30, 3))
-    array[:] = picture(3, h=20, w=30)
+    array[:] = image(3, h=20, w=30)
     write(tmp_path / f"a{suffix}", array)
     write(tmp_path / f"b{suffix}", np.asfortranarray(array)[::-1])
     a, b = decoded(tmp_path / f"a{suffix}").astype(int), decoded(tmp_path / f"b{suffix}")
@@ -127,7 +127,7 @@ def test_quality(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".jxl", ".avif", ".webp"])
 def test_alpha_with_a_quality(tmp_path: Path, suffix: str) -> None:
-    array = picture(4)
+    array = image(4)
     array[..., 3] = 255 * (np.indices((45, 60)).sum(0) > 50)
     write(tmp_path / f"a{suffix}", array, 80, Metadata(icc=SRGB))
     got = decoded(tmp_path / f"a{suffix}")
@@ -200,7 +200,7 @@ def test_png_palettes_and_few_bits(tmp_path: Path, kind: str, bits: int) -> None
 
 
 def test_interlaced_and_16_bit_transparent_png(tmp_path: Path) -> None:
-    array = picture(3, np.uint16)
+    array = image(3, np.uint16)
     write(tmp_path / "a.png", array)
     data = (tmp_path / "a.png").read_bytes()
     key = array[3, 4]
@@ -213,7 +213,7 @@ def test_interlaced_and_16_bit_transparent_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
 def test_bmp_kinds(tmp_path: Path, mode: str) -> None:
-    source = Image.fromarray(picture(4) if mode == "RGBA" else RGB).convert(mode)
+    source = Image.fromarray(image(4) if mode == "RGBA" else RGB).convert(mode)
     source.save(tmp_path / "a.bmp")
     expected = np.asarray(source.convert({"1": "L", "P": "RGB"}.get(mode, mode)))
     got = pixels(read(tmp_path / "a.bmp"))
@@ -357,7 +357,7 @@ def test_cmyk_by_its_profile(tmp_path: Path) -> None:
         return centers(imagecodecs.cms_transform(samples, icc, SRGB, intent=intent, flags=flags, **space))
 
     assert np.abs(got - by_lcms(1, 0x2000)).max() <= 3
-    # Otherwise converted it would be another picture.
+    # Otherwise converted it would be another image.
     assert np.abs(got - by_lcms(1, 0)).max() > 5
     assert np.abs(got - centers(np.asarray(flat.convert("RGB")))).max() > 20
     # What is known: paper is white, all the ink there is is black, magenta is no green.
@@ -370,7 +370,7 @@ def test_cmyk_by_its_profile(tmp_path: Path) -> None:
     assert seen(tmp_path / "b.png")["icc_profile"] == source.info.metadata.icc
 
 
-def test_cmyk_with_a_broken_profile_is_still_a_picture(tmp_path: Path) -> None:
+def test_cmyk_with_a_broken_profile_is_still_a_image(tmp_path: Path) -> None:
     for icc in (b"not a profile" * 20, SRGB):
         ink().save(tmp_path / "a.jpg", quality=100, icc_profile=icc)
         source = read(tmp_path / "a.jpg")
@@ -383,12 +383,12 @@ def test_cmyk_with_a_broken_profile_is_still_a_picture(tmp_path: Path) -> None:
 
 def info(
     shape: tuple[int, int] = (10, 10), channels: int = 3, dtype: type = np.uint8, **more: object
-) -> PictureInfo:
-    return PictureInfo(shape, Layout.of(channels), np.dtype(dtype), **more)
+) -> ImageInfo:
+    return ImageInfo(shape, Layout.of(channels), np.dtype(dtype), **more)
 
 
 @pytest.mark.parametrize(
-    ("name", "picture_info", "rule"),
+    ("name", "image_info", "rule"),
     [
         ("b.jpg", info(channels=4), "JPEG holds no alpha; write a PNG, WebP or TIFF instead"),
         ("b.jpg", info(channels=2), "JPEG holds no alpha"),
@@ -403,16 +403,16 @@ def info(
         ("b.jpg", info((65_536, 4)), "JPEG sides are at most 65535 pixels, got 4 x 65536"),
         ("b.webp", info((4, 16_384)), "WebP sides are at most 16383 pixels, got 16384 x 4"),
         ("b.avif", info((4, 32_769)), "AVIF sides are at most 32768 pixels, got 32769 x 4"),
-        ("b.avif", info((30_000, 30_000)), "AVIF pictures have at most 268435456 pixels, got 30000 x 30000"),
+        ("b.avif", info((30_000, 30_000)), "AVIF images have at most 268435456 pixels, got 30000 x 30000"),
         ("b.png", info((4, 1_000_001)), "PNG sides are at most 1000000 pixels, got 1000001 x 4"),
         ("b.jxl", info((4, 2**30 + 1)), "JPEG XL sides are at most 1073741824 pixels, got 1073741825 x 4"),
         ("b.bmp", info((60_000, 60_000)), "BMP files have at most 4293918720 bytes, too few for 60000 x"),
     ],
 )  # fmt: skip
-def test_what_a_format_cannot_hold(name: str, picture_info: PictureInfo, rule: str) -> None:
+def test_what_a_format_cannot_hold(name: str, image_info: ImageInfo, rule: str) -> None:
     path = Path("folder") / name
     with pytest.raises(OutputError) as caught:
-        coded.check_coded(path, coded.FORMATS[path.suffix], picture_info, None)
+        coded.check_coded(path, coded.FORMATS[path.suffix], image_info, None)
     assert str(caught.value).startswith(f"{path}: ")
     assert rule in str(caught.value)
 
@@ -440,14 +440,14 @@ def test_the_largest_that_is_allowed_is_written(tmp_path: Path, suffix: str) -> 
     assert pixels(read(tmp_path / f"a{suffix}")).shape[:2] == array.shape[:2]
     if suffix in (".jpg", ".webp", ".png"):
         wider = np.zeros((1, side + 1, 1), np.uint8)
-        picture_info = info((1, side + 1), 1)
+        image_info = info((1, side + 1), 1)
         with pytest.raises(OutputError, match="does not encode"):
-            coded.encode(wider, coded.FORMATS[suffix], picture_info, 1, None, tmp_path / "b")
+            coded.encode(wider, coded.FORMATS[suffix], image_info, 1, None, tmp_path / "b")
 
 
 def test_the_names() -> None:
     assert coded.CODED_SUFFIXES == (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
-    assert bmp.MOST < 2**32
+    assert bmp.MAX_SIDE < 2**32
 
 
 @pytest.mark.parametrize("suffix", EVERY)
@@ -477,18 +477,18 @@ def test_premultiplied_and_further_channels_of_jpeg_xl_are_refused(tmp_path: Pat
     planes = np.zeros((3, 20, 30), np.uint8)  # gray and two channels of no known meaning
     data = imagecodecs.jpegxl_encode(planes, lossless=True, planar=True, photometric="gray")
     (tmp_path / "a.jxl").write_bytes(data)
-    with pytest.raises(PictureError, match="damaged JPEG XL: has channels beside color and alpha"):
+    with pytest.raises(ImageError, match="damaged JPEG XL: has channels beside color and alpha"):
         read(tmp_path / "a.jxl")
 
 
 def test_animations_are_refused(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.roll(RGB, 9 * k, axis=1)) for k in range(3)]
     frames[0].save(tmp_path / "a.avif", save_all=True, append_images=frames[1:])
-    with pytest.raises(PictureError, match="an animated AVIF; only pictures of one frame are read"):
+    with pytest.raises(ImageError, match="an animated AVIF; only images of one frame are read"):
         read(tmp_path / "a.avif")
     many = imagecodecs.jpegxl_encode(np.stack([RGB, RGB[::-1]]), lossless=True)
     (tmp_path / "a.jxl").write_bytes(many)
-    with pytest.raises(PictureError, match="an animated JPEG XL"):
+    with pytest.raises(ImageError, match="an animated JPEG XL"):
         read(tmp_path / "a.jxl")
 
 

@@ -1,4 +1,4 @@
-"""Headers that lie, files cut anywhere, metadata made to hurt: one clear line, or the picture."""
+"""Headers that lie, files cut anywhere, metadata made to hurt: one clear line, or the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from srcnn_rt import PictureError
+from srcnn_rt import ImageError
 from srcnn_rt.io.codecs import integrity, isobmff, libraries, png
 from srcnn_rt.io.codecs import whole_file as coded
 from srcnn_rt.io.metadata import exif
@@ -29,7 +29,7 @@ FULL = {"exif": exif_block(), "xmp": XMP, "icc": SRGB, "dpi": (300, 300), "texts
 
 
 def whole(path: Path) -> bytes:
-    """A small picture with every item that its format holds."""
+    """A small image with every item that its format holds."""
     items = FULL if path.suffix not in (".bmp",) else {"dpi": (300, 300)}
     return make(path, SMALL, **items).read_bytes()
 
@@ -115,7 +115,7 @@ def test_more_pixels_than_the_bytes_can_hold(tmp_path: Path, suffix: str, no_dec
     data = with_size(suffix, whole(tmp_path / f"a{suffix}"), 30_000, 30_000)
     (tmp_path / f"a{suffix}").write_bytes(data)
     tracemalloc.start()
-    with pytest.raises(PictureError, match="declares 30000 x 30000 pixels, which take at least") as caught:
+    with pytest.raises(ImageError, match="declares 30000 x 30000 pixels, which take at least") as caught:
         read(tmp_path / f"a{suffix}")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -139,7 +139,7 @@ def test_the_best_that_deflate_can_do_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", EVERY)
 def test_max_pixels(tmp_path: Path, suffix: str, no_decoder: None) -> None:
     whole(tmp_path / f"a{suffix}")
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         read(tmp_path / f"a{suffix}", max_pixels=119)
     assert "declares 12 x 10 = 120 pixels" in str(caught.value)
     assert "at most 119 pixels are read, --max-pixels 120 allows it" in str(caught.value)
@@ -152,7 +152,7 @@ def test_a_size_beyond_the_default_limit(tmp_path: Path, suffix: str, no_decoder
     side = {".webp": 2**14 + 1, ".jpg": 65_535}.get(suffix, 70_000)
     data = with_size(suffix, whole(tmp_path / f"a{suffix}"), side, side)
     (tmp_path / f"a{suffix}").write_bytes(data)
-    with pytest.raises(PictureError, match=r"--max-pixels|sides of at most 16383"):
+    with pytest.raises(ImageError, match=r"--max-pixels|sides of at most 16383"):
         read(tmp_path / f"a{suffix}")
 
 
@@ -160,7 +160,7 @@ def test_a_png_wider_than_libpng_reads(tmp_path: Path, no_decoder: None) -> None
     rows = zlib.compress(bytes(1_000_002))
     data = with_size(".png", imagecodecs.png_encode(SMALL[:1]), 1_000_001, 1)
     (tmp_path / "a.png").write_bytes(insert_chunks(data, chunk(b"IDAT", rows)))
-    with pytest.raises(PictureError, match="declares 1000001 x 1 pixels; PNG sides of at most 1000000"):
+    with pytest.raises(ImageError, match="declares 1000001 x 1 pixels; PNG sides of at most 1000000"):
         read(tmp_path / "a.png")
 
 
@@ -177,7 +177,7 @@ def test_sizes_that_cannot_be(tmp_path: Path, suffix: str, width: int, height: i
     else:
         data = with_size(suffix, whole(tmp_path / f"a{suffix}"), width, height)
     (tmp_path / f"a{suffix}").write_bytes(data)
-    with pytest.raises(PictureError, match=f"a{suffix}: "):
+    with pytest.raises(ImageError, match=f"a{suffix}: "):
         read(tmp_path / f"a{suffix}")
 
 
@@ -194,7 +194,7 @@ def test_a_file_cut_at_any_byte(tmp_path: Path, suffix: str) -> None:
         if coded.recognise(data[:size][:32]) is None:  # AVIF's brands are not there yet
             assert size < 32
             continue
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             read(cut)
         assert str(caught.value).startswith(f"{cut}: "), size
         assert "\n" not in str(caught.value)
@@ -206,13 +206,13 @@ def test_a_bare_jpeg_xl_codestream_cut_at_any_byte(tmp_path: Path) -> None:
         assert data[:2] == b"\xff\x0a"
         for size in range(3, len(data)):
             (tmp_path / "a.jxl").write_bytes(data[:size])
-            with pytest.raises(PictureError, match="JPEG XL"):
+            with pytest.raises(ImageError, match="JPEG XL"):
                 read(tmp_path / "a.jxl")
 
 
 @pytest.mark.parametrize("suffix", EVERY)
 def test_bytes_changed_anywhere(tmp_path: Path, suffix: str) -> None:
-    """A clear error or a picture, which is then written with what was read of its metadata."""
+    """A clear error or an image, which is then written with what was read of its metadata."""
     data = whole(tmp_path / f"a{suffix}")
     rng = np.random.default_rng(0)
     read_some = 0
@@ -223,7 +223,7 @@ def test_bytes_changed_anywhere(tmp_path: Path, suffix: str) -> None:
         (tmp_path / f"b{suffix}").write_bytes(changed)
         try:
             source = read(tmp_path / f"b{suffix}", max_pixels=10**6)
-        except PictureError as error:
+        except ImageError as error:
             assert str(error).startswith(str(tmp_path / f"b{suffix}"))
             continue
         read_some += 1
@@ -244,7 +244,7 @@ def insert_chunks(data: bytes, *parts: bytes) -> bytes:
 
 
 def test_text_bombs(tmp_path: Path) -> None:
-    """A gigabyte in a megabyte of file is not inflated; the picture is read."""
+    """A gigabyte in a megabyte of file is not inflated; the image is read."""
     bomb = zlib.compress(bytes(2**28), 9)
     parts = [
         chunk(b"zTXt", b"Comment\0\0" + bomb),
@@ -410,7 +410,7 @@ def test_any_bytes_as_structure(data: bytes) -> None:
             patch.setattr(integrity, "_HEAD", 10)
             try:
                 integrity.declared(data, format_)
-            except PictureError as error:
+            except ImageError as error:
                 assert "\n" not in str(error)
     list(png.chunks(data))
     list(isobmff.walk(data, 0, len(data)))

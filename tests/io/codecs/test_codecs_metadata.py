@@ -1,4 +1,4 @@
-"""Metadata of coded pictures: kept, and true at the new scale. Read back by other readers."""
+"""Metadata of coded images: kept, and true at the new scale. Read back by other readers."""
 
 from __future__ import annotations
 
@@ -240,8 +240,8 @@ def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: i
     if suffix == ".jxl":  # its own header turns it, and EXIF must not turn it again
         expected, turned = decoded(a), 1
     else:
-        with Image.open(a) as picture:
-            expected, turned = np.asarray(ImageOps.exif_transpose(picture)), orientation
+        with Image.open(a) as image:
+            expected, turned = np.asarray(ImageOps.exif_transpose(image)), orientation
     source = read(a)
     assert (pixels(source) == expected).all()
     enlarge(a, tmp_path / f"b{suffix}")
@@ -258,12 +258,12 @@ def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: i
     if turned == orientation:
         assert b'Orientation="1"' in seen(tmp_path / f"b{suffix}")["xmp"]
     if suffix != ".jxl":
-        with Image.open(tmp_path / f"b{suffix}") as picture:
-            assert np.asarray(ImageOps.exif_transpose(picture)).shape == back.shape
+        with Image.open(tmp_path / f"b{suffix}") as image:
+            assert np.asarray(ImageOps.exif_transpose(image)).shape == back.shape
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_the_containers_resolution_turns_with_the_picture(tmp_path: Path, suffix: str) -> None:
+def test_the_containers_resolution_turns_with_the_image(tmp_path: Path, suffix: str) -> None:
     exif_only = Image.Exif()
     exif_only[0x0112] = 6
     make(tmp_path / f"a{suffix}", RGB, exif=exif_only.tobytes()[6:], dpi=(300, 150))
@@ -284,7 +284,7 @@ def read_bytes(folder: Path, data: bytes) -> np.ndarray:
     return pixels(read(folder / "a.jxl"))
 
 
-def test_a_turned_picture_has_no_unturned_thumbnail() -> None:
+def test_a_turned_image_has_no_unturned_thumbnail() -> None:
     """The folder of the thumbnail is pointed to by four bytes behind the first folder."""
     block = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
     block += struct.pack("<I", 26) + struct.pack("<HI", 0, 0)
@@ -326,8 +326,8 @@ def test_color_chunks_stay_from_png_to_png(tmp_path: Path) -> None:
         for kind, content in chunks.items():
             assert got.count(chunk(kind, content)) == 1
             assert got.index(kind) < got.index(b"IDAT")
-        with Image.open(tmp_path / "b.png") as picture:
-            picture.load()
+        with Image.open(tmp_path / "b.png") as image:
+            image.load()
 
 
 def test_color_primaries_go_to_avif_and_back(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_profile_of_other_channels_is_left_out(tmp_path: Path) -> None:
     make(tmp_path / "a.png", GRAY, icc=gray)
     enlarge(tmp_path / "a.png", tmp_path / "b.jpg")
     assert seen(tmp_path / "b.jpg")["icc_profile"] == gray
-    with pytest.warns(RuntimeWarning, match=r"WebP holds this picture as rgb, .* \(GRAY\)"):
+    with pytest.warns(RuntimeWarning, match=r"WebP holds this image as rgb, .* \(GRAY\)"):
         enlarge(tmp_path / "a.png", tmp_path / "b.webp")
     assert "icc_profile" not in seen(tmp_path / "b.webp")
 

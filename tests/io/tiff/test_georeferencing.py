@@ -22,7 +22,7 @@ from rasterio.transform import Affine, RPCTransformer
 
 from srcnn_rt import Engine
 from tests.helpers import tiffs
-from tests.helpers.tiffs import GRAY, RGB, both, by_pillow, by_tifffile, picture_of, upscaled, write
+from tests.helpers.tiffs import GRAY, RGB, both, by_pillow, by_tifffile, image_of, upscaled, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -99,7 +99,7 @@ def test_a_camera_sees_the_same_ground_at_s_times_the_place(
                 rows, columns = t.rowcol(*ground, zs=[0, 120, 300], op=lambda v: v)
                 places.append(np.array([rows, columns]))
         assert np.abs(places[1] - places[0] * engine.scale).max() < 1e-3
-        assert 5 < places[0][0].min() < 40  # inside the picture, so that it says something
+        assert 5 < places[0][0].min() < 40  # inside the image, so that it says something
     if shutil.which("gdaltransform") is None:
         pytest.skip("gdaltransform is not installed")
     found = []
@@ -128,9 +128,9 @@ def test_ground_control_points(engine: Engine, tmp_path: Path, cog: bool) -> Non
     assert len(gdalinfo(target)["gcps"]["gcpList"]) == 3
 
 
-def test_files_beside_the_picture(engine: Engine, tmp_path: Path) -> None:
+def test_files_beside_the_image(engine: Engine, tmp_path: Path) -> None:
     """A world file, GDAL's notes and overviews beside the source are in the result itself."""
-    source = write(tmp_path / "a.tif", picture_of(1, np.uint8, 300, 300))
+    source = write(tmp_path / "a.tif", image_of(1, np.uint8, 300, 300))
     (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n105\n195\n")
     with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(source, "r+") as file:
         file.build_overviews([2, 4])
@@ -157,7 +157,7 @@ def test_files_beside_the_picture(engine: Engine, tmp_path: Path) -> None:
 
 @both
 def test_what_bands_are_called_and_mean(engine: Engine, tmp_path: Path, cog: bool) -> None:
-    source = write(tmp_path / "a.tif", picture_of(5, np.uint16), photometric="MINISBLACK", nodata=0)
+    source = write(tmp_path / "a.tif", image_of(5, np.uint16), photometric="MINISBLACK", nodata=0)
     roles = (ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined, ColorInterp.gray)
     with rasterio.open(source, "r+") as file:
         file.descriptions = ("B2", "B3", "B4", "B8 Nah-IR µm", None)
@@ -187,14 +187,14 @@ def _statistics(file: rasterio.DatasetReader, band: int) -> dict[str, str]:
 
 @both
 def test_statistics_and_overviews_are_those_of_the_result(engine: Engine, tmp_path: Path, cog: bool) -> None:
-    picture = picture_of(1, np.uint8, 300, 300)
-    source = write(tmp_path / "a.tif", picture)
+    image = image_of(1, np.uint8, 300, 300)
+    source = write(tmp_path / "a.tif", image)
     with rasterio.open(source, "r+") as file:
         file.update_tags(1, STATISTICS_MEAN="1", STATISTICS_MAXIMUM="2", STATISTICS_MINIMUM="0")
         file.update_tags(TIFFTAG_MAXSAMPLEVALUE="2", TIFFTAG_MINSAMPLEVALUE="1")
         file.build_overviews([2])
     target = upscaled(engine, source, cog=cog)
-    expected = engine.upscale(picture)
+    expected = engine.upscale(image)
     with rasterio.open(target) as file:
         found = {k: float(v) for k, v in _statistics(file, 1).items()}
         assert found["STATISTICS_MEAN"] == pytest.approx(expected.mean(), abs=1e-6)
@@ -202,7 +202,7 @@ def test_statistics_and_overviews_are_those_of_the_result(engine: Engine, tmp_pa
         assert "TIFFTAG_MAXSAMPLEVALUE" not in file.tags()
         assert file.overviews(1)[0] == 2
     assert (by_tifffile(target) == expected).all()
-    plain = upscaled(engine, write(tmp_path / "plain.tif", picture))
+    plain = upscaled(engine, write(tmp_path / "plain.tif", image))
     with rasterio.open(plain) as file:  # what it did not have, it does not get
         assert not _statistics(file, 1)
         assert not file.overviews(1)
@@ -225,16 +225,16 @@ def check_cog(path: Path) -> None:
         assert first.offset <= note + 43 + size + 8  # the first directory follows at once
         offsets = [p.offset for p in file.pages]
         assert offsets == sorted(offsets)
-        pictures = [p for p in file.pages if not p.subfiletype & 4]
-        assert all(p.is_tiled and p.subfiletype == 1 for p in pictures[1:])
-        assert all(a.imagewidth > b.imagewidth for a, b in itertools.pairwise(pictures))
+        images = [p for p in file.pages if not p.subfiletype & 4]
+        assert all(p.is_tiled and p.subfiletype == 1 for p in images[1:])
+        assert all(a.imagewidth > b.imagewidth for a, b in itertools.pairwise(images))
         if max(first.shape[:2]) > 512:
-            assert len(pictures) > 1
-            assert max(pictures[-1].shape[:2]) <= 512
-        starts = [min(n for n in p.dataoffsets if n) for p in pictures]
+            assert len(images) > 1
+            assert max(images[-1].shape[:2]) <= 512
+        starts = [min(n for n in p.dataoffsets if n) for p in images]
         assert starts == sorted(starts, reverse=True)  # overviews before what they are of
         assert max(offsets) < min(starts)
-        for page in pictures:
+        for page in images:
             assert list(page.dataoffsets) == sorted(page.dataoffsets)
             for at, count in zip(page.dataoffsets, page.databytecounts, strict=True):
                 assert int.from_bytes(data[at - 4 : at], "little") == count  # each says its size before it
@@ -245,12 +245,12 @@ def check_cog(path: Path) -> None:
 def test_cogs_are_valid(
     engine: Engine, tmp_path: Path, compress: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = picture_of(3, np.uint8, 400, 500)
+    image = image_of(3, np.uint8, 400, 500)
     how = {"photometric": "RGB", "crs": "EPSG:32633", "transform": Affine(10, 0, 5e5, 0, -10, 5e6)}
-    source = write(tmp_path / "a.tif", picture, **how)
+    source = write(tmp_path / "a.tif", image, **how)
     if kind == "masked":
         with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(source, "r+") as file:
-            file.write_mask(picture[..., 0] > 40)
+            file.write_mask(image[..., 0] > 40)
     if kind == "big":
         from srcnn_rt.io.tiff import cog
 
@@ -260,8 +260,8 @@ def test_cogs_are_valid(
     assert (target.read_bytes()[2:4] == b"+\0") == (kind == "big")
     if kind != "masked":
         check_cog(target)
-        assert (by_tifffile(target) == engine.upscale(picture)).all()
-        assert (by_pillow(target) == engine.upscale(picture)).all()
+        assert (by_tifffile(target) == engine.upscale(image)).all()
+        assert (by_pillow(target) == engine.upscale(image)).all()
     with rasterio.open(target) as file:
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert "SRCNN_RT_PADDING" not in file.tags()
@@ -278,8 +278,8 @@ def test_a_cog_interrupted_in_its_last_step_is_gone_on_with(
     """GDAL has rewritten the head by then, and room has been made in it."""
     from srcnn_rt.io.tiff import cog
 
-    picture = picture_of(3, np.uint8, 300, 310)
-    source = write(tmp_path / "a.tif", picture, photometric="RGB")
+    image = image_of(3, np.uint8, 300, 310)
+    source = write(tmp_path / "a.tif", image, photometric="RGB")
     with rasterio.open(source, "r+") as file:
         file.update_tags(1, STATISTICS_MEAN="1")
 
@@ -292,5 +292,5 @@ def test_a_cog_interrupted_in_its_last_step_is_gone_on_with(
     assert (tmp_path / "out.tif.partial").exists()
     engine.upscale_file(source, tmp_path / "out.tif", cog=True, resume=True)
     check_cog(tmp_path / "out.tif")
-    assert (by_tifffile(tmp_path / "out.tif") == engine.upscale(picture)).all()
+    assert (by_tifffile(tmp_path / "out.tif") == engine.upscale(image)).all()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.tif"]

@@ -14,14 +14,14 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srcnn_rt import Engine, OutputError, PictureError
-from srcnn_rt.image.info import Layout, PictureInfo
+from srcnn_rt import Engine, ImageError, OutputError
+from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io import Output, check_holds, open_source, page_count
 from srcnn_rt.io.tiff import descriptions, imagej, photoshop
 from srcnn_rt.io.tiff import ifd as tiff_head
 from srcnn_rt.io.tiff.ifd import Directory, Field, Reader
 from srcnn_rt.tiling.geometry import Span
-from tests.helpers.tiffs import by_tifffile, picture_of, write
+from tests.helpers.tiffs import by_tifffile, image_of, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -78,7 +78,7 @@ def real_heads() -> list[bytes]:
             for k in range(3):
                 tile = {"tile": options["tile"]} if "tile" in options else {}
                 writer.write(
-                    picture_of(1, np.uint8, 20, 30, k)[..., 0], description="x" * 30, contiguous=False, **tile
+                    image_of(1, np.uint8, 20, 30, k)[..., 0], description="x" * 30, contiguous=False, **tile
                 )
         out.append(file.getvalue())
     below = Directory(
@@ -182,7 +182,7 @@ def test_many_fields_of_the_same_bytes_take_bounded_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert directory.fields
-    assert peak < tiff_head._MOST_READ + 40 * 2**20
+    assert peak < tiff_head._MAX_READ + 40 * 2**20
 
 
 def test_a_long_chain_is_bounded_by_the_file() -> None:
@@ -239,7 +239,7 @@ def test_descriptions_take_linear_time() -> None:
 
 def sources(folder: Path) -> list[Path]:
     """Small files with all structures: masks, overviews, pages, metadata, tiles, strips."""
-    rgb = picture_of(3)
+    rgb = image_of(3)
     a = write(folder / "a.tif", rgb, photometric="RGB", tiled=True, blockxsize=16, blockysize=16,
               compress="deflate", crs="EPSG:32633", nodata=0)  # fmt: skip
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(a, "r+") as file:
@@ -253,7 +253,7 @@ def sources(folder: Path) -> list[Path]:
 
 
 def whole(path: Path) -> None:
-    """Read all pages and masks; the only exception is a `PictureError` of one line that names the file."""
+    """Read all pages and masks; the only exception is an `ImageError` of one line that names the file."""
     try:
         for page in range(1, page_count(path) + 1):
             with open_source(path, page) as source:
@@ -263,7 +263,7 @@ def whole(path: Path) -> None:
                 source.read(Span(0, h), Span(0, w))
                 if source.info.masked:
                     source.read_mask(Span(0, h), Span(0, w))
-    except PictureError as error:
+    except ImageError as error:
         assert str(error).startswith(f"{path}: ")
         assert "\n" not in str(error)
 
@@ -307,29 +307,29 @@ def test_files_with_changed_bytes(
 
 
 def test_a_truncated_source_leaves_nothing_behind(tmp_path: Path) -> None:
-    source = write(tmp_path / "a.tif", picture_of(3, np.uint8, 300, 300), photometric="RGB", compress="lzw")
+    source = write(tmp_path / "a.tif", image_of(3, np.uint8, 300, 300), photometric="RGB", compress="lzw")
     data = source.read_bytes()
     source.write_bytes(data[: len(data) * 2 // 3])
     with (
         Engine("bicubic-x2", "cpu", 32) as engine,
-        pytest.raises(PictureError, match=r"a\.tif: damaged TIFF"),
+        pytest.raises(ImageError, match=r"a\.tif: damaged TIFF"),
     ):
         engine.upscale_file(source, tmp_path / "b.tif")
     assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
 
 
-def test_metadata_that_is_damaged_does_not_stop_the_picture(tmp_path: Path) -> None:
-    """An EXIF directory outside of the file, a profile that is cut: the picture is what counts."""
-    picture = picture_of(3)
+def test_metadata_that_is_damaged_does_not_stop_the_image(tmp_path: Path) -> None:
+    """An EXIF directory outside of the file, a profile that is cut: the image is what counts."""
+    image = image_of(3)
     tags = [(34665, "I", 1, 2**31, True), (34853, "I", 1, 8, True), (50838, "I", 2, (2**32 - 1, 5), True)]
-    tifffile.imwrite(tmp_path / "a.tif", picture, photometric="rgb", extratags=tags)
+    tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extratags=tags)
     with Engine("bicubic-x2", "cpu", 32) as engine:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
-        assert (by_tifffile(tmp_path / "b.tif") == engine.upscale(picture)).all()
+        assert (by_tifffile(tmp_path / "b.tif") == engine.upscale(image)).all()
 
 
 def test_a_result_with_sides_that_gdal_does_not_count(tmp_path: Path) -> None:
     """Found by fuzzing: a page of 2^30 rows enlarged."""
-    info = PictureInfo((2**31, 48), Layout.of(1), np.dtype(np.uint8))
+    info = ImageInfo((2**31, 48), Layout.of(1), np.dtype(np.uint8))
     with pytest.raises(OutputError, match=r"b\.tif: TIFF sides are at most 2147483647 pixels, got 48 x 2147"):
         check_holds(tmp_path / "b.tif", [info], Output())

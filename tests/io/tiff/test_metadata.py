@@ -18,10 +18,10 @@ import tifffile
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from srcnn_rt import Engine, PictureError
+from srcnn_rt import Engine, ImageError
 from srcnn_rt.io.tiff import descriptions
 from tests.helpers import tiffs
-from tests.helpers.tiffs import GRAY, RGB, both, picture_of, upscaled
+from tests.helpers.tiffs import GRAY, RGB, both, image_of, upscaled
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -51,7 +51,7 @@ def exiftool(path: Path) -> dict[str, object]:
 # What people and cameras wrote
 
 
-def camera_tiff(path: Path, orientation: int = 1, picture: np.ndarray = RGB) -> Path:
+def camera_tiff(path: Path, orientation: int = 1, image: np.ndarray = RGB) -> Path:
     """A TIFF as from a camera: texts, EXIF, GPS, XMP, IPTC, profile, resolution."""
     exif = Image.Exif()
     for tag, text in TEXTS.items():
@@ -65,7 +65,7 @@ def camera_tiff(path: Path, orientation: int = 1, picture: np.ndarray = RGB) -> 
     exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 12.0, 30.5), 3: "E", 4: (16.0, 22.0, 1.0)})
     exif[0x8769] = exif[0x8825] = 0  # or Pillow would not write them into a TIFF
     exif[285], exif[297] = "recto", (3, 9)
-    Image.fromarray(picture).save(path, exif=exif, dpi=(300, 200), icc_profile=SRGB)
+    Image.fromarray(image).save(path, exif=exif, dpi=(300, 200), icc_profile=SRGB)
     return path
 
 
@@ -75,14 +75,14 @@ def test_camera_metadata(engine: Engine, tmp_path: Path, orientation: int, cog: 
     s = engine.scale
     target = upscaled(engine, camera_tiff(tmp_path / "a.tif", orientation), cog=cog)
     size = (60 * s, 45 * s) if orientation == 1 else (45 * s, 60 * s)
-    with Image.open(target) as picture:
-        assert picture.size == size
-        tags, exif = picture.tag_v2, picture.getexif()
+    with Image.open(target) as image:
+        assert image.size == size
+        tags, exif = image.tag_v2, image.getexif()
         assert {k: tags[k] for k in TEXTS} == TEXTS
         assert (tags[271], tags[272], tags[285], tags[297]) == ("Maker", "Model X", "recto", (3, 9))
         assert tags.get(274, 1) == 1
-        assert picture.info["icc_profile"] == SRGB
-        assert tuple(picture.info["dpi"]) == ((300 * s, 200 * s) if orientation == 1 else (200 * s, 300 * s))
+        assert image.info["icc_profile"] == SRGB
+        assert tuple(image.info["dpi"]) == ((300 * s, 200 * s) if orientation == 1 else (200 * s, 300 * s))
         more = exif.get_ifd(0x8769)
         assert (more[40962], more[40963]) == size
         assert (float(more[41486]), float(more[41487])) == (1000 * s, 1000 * s)
@@ -127,9 +127,9 @@ def test_texts_that_are_no_utf8(engine: Engine, tmp_path: Path) -> None:
     """rasterio leaves them out without a word."""
     text = [(270, "s", 0, "Maßstab 5µm".encode("latin-1"), True)]
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", metadata=None, extratags=text)
-    with Image.open(upscaled(engine, tmp_path / "a.tif")) as picture:
+    with Image.open(upscaled(engine, tmp_path / "a.tif")) as image:
         # Pillow knows no UTF-8 in TIFF, which is what GDAL, exiftool and OME write.
-        assert picture.tag_v2[270].encode("latin-1").decode() == "Maßstab 5µm"
+        assert image.tag_v2[270].encode("latin-1").decode() == "Maßstab 5µm"
 
 
 def test_a_big_endian_source_has_the_same_metadata(engine: Engine, tmp_path: Path) -> None:
@@ -144,9 +144,9 @@ def test_a_big_endian_source_has_the_same_metadata(engine: Engine, tmp_path: Pat
         tmp_path / "b.tif", RGB, photometric="rgb", byteorder=">", bigtiff=True, metadata=None, extratags=kept
     )
     target = upscaled(engine, tmp_path / "b.tif")
-    with Image.open(target) as picture:
-        assert (picture.tag_v2[271], picture.tag_v2[285]) == ("Maker", "recto")
-        assert bytes(picture.tag_v2[33723]) == IPTC
+    with Image.open(target) as image:
+        assert (image.tag_v2[271], image.tag_v2[285]) == ("Maker", "recto")
+        assert bytes(image.tag_v2[33723]) == IPTC
 
 
 def test_white_point_and_primaries(engine: Engine, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_photoshops_block(engine: Engine, tmp_path: Path) -> None:
 
 # What microscopes write
 
-ZCYX = np.stack([picture_of(1, np.uint16, 40, 50, k)[..., 0] for k in range(6)]).reshape(3, 2, 40, 50)
+ZCYX = np.stack([image_of(1, np.uint16, 40, 50, k)[..., 0] for k in range(6)]).reshape(3, 2, 40, 50)
 
 
 def test_ome_tiff(engine: Engine, tmp_path: Path) -> None:
@@ -272,12 +272,12 @@ def test_imagej_hyperstacks(engine: Engine, tmp_path: Path, byteorder: str) -> N
 
 
 def test_an_imagej_stack_behind_one_directory_is_refused(engine: Engine, tmp_path: Path) -> None:
-    """ImageJ writes stacks of over 4 GB so; the first picture alone would be a loss without a word."""
+    """ImageJ writes stacks of over 4 GB so; the first image alone would be a loss without a word."""
     tifffile.imwrite(
         tmp_path / "a.tif", GRAY[..., 0], metadata=None,
         extratags=[(270, "s", 0, "ImageJ=1.53t\nimages=5000\nslices=5000\n", True)],
     )  # fmt: skip
-    with pytest.raises(PictureError, match="5000 pictures behind one directory"):
+    with pytest.raises(ImageError, match="5000 images behind one directory"):
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
     with tifffile.TiffFile(upscaled(engine, tmp_path / "a.tif", page=1)) as file:
         assert "images" not in file.pages[0].description
@@ -285,10 +285,10 @@ def test_an_imagej_stack_behind_one_directory_is_refused(engine: Engine, tmp_pat
 
 @pytest.mark.parametrize("shape", [(3, 40, 50), (40, 40, 40), (40, 50), (2, 40, 50, 3), (40, 50, 3)])
 def test_the_shape_that_tifffile_notes(engine: Engine, tmp_path: Path, shape: tuple[int, ...]) -> None:
-    picture = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
     color = shape[-1] == 3
     tifffile.imwrite(
-        tmp_path / "a.tif", picture, photometric="rgb" if color else "minisblack", metadata={"note": "kept"}
+        tmp_path / "a.tif", image, photometric="rgb" if color else "minisblack", metadata={"note": "kept"}
     )
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert len(file.pages) == np.prod(shape[: -3 if color else -2])
@@ -337,37 +337,37 @@ def test_png_to_tiff(engine: Engine, tmp_path: Path) -> None:
         tmp_path / "a.png", pnginfo=texts, dpi=(300, 300), icc_profile=SRGB, exif=exif.tobytes()
     )
     target = upscaled(engine, tmp_path / "a.png")
-    with Image.open(target) as picture:
-        tags = picture.tag_v2
+    with Image.open(target) as image:
+        tags = image.tag_v2
         assert (tags[269], tags[270], tags[305], tags[315], tags[33432]) == (
             "plate", "a harbor", "scan", "Berta", "Archiv",
         )  # fmt: skip
         assert tags[306] == "1987:06:05 04:03:02"
         assert tags[271] == "Maker"
-        assert picture.getexif().get_ifd(0x8825)[1] == "N"
-        assert picture.info["dpi"] == pytest.approx((300 * engine.scale,) * 2, rel=1e-4)
-        assert picture.info["icc_profile"] == SRGB
+        assert image.getexif().get_ifd(0x8825)[1] == "N"
+        assert image.info["dpi"] == pytest.approx((300 * engine.scale,) * 2, rel=1e-4)
+        assert image.info["icc_profile"] == SRGB
     with rasterio.open(target) as file:
         assert file.tags()["Comment"] == "folded"
     again = upscaled(engine, target, "again.png")  # and back
-    with Image.open(again) as picture:
+    with Image.open(again) as image:
         kept = {"Title": "plate", "Author": "Berta", "Comment": "folded", "Copyright": "Archiv"}
-        assert {k: picture.text[k] for k in kept} == kept
-        assert picture.info["dpi"] == pytest.approx((300 * engine.scale**2,) * 2, rel=1e-3)
+        assert {k: image.text[k] for k in kept} == kept
+        assert image.info["dpi"] == pytest.approx((300 * engine.scale**2,) * 2, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["b.png", "b.jpg", "b.webp"])
 def test_tiff_to_others(engine: Engine, tmp_path: Path, name: str) -> None:
     s = engine.scale
     target = upscaled(engine, camera_tiff(tmp_path / "a.tif", 6), name)
-    with Image.open(target) as picture:
-        assert picture.size == (45 * s, 60 * s)
-        assert picture.info["icc_profile"] == SRGB
-        exif = picture.getexif()
+    with Image.open(target) as image:
+        assert image.size == (45 * s, 60 * s)
+        assert image.info["icc_profile"] == SRGB
+        exif = image.getexif()
         assert exif[271] == "Maker"
         assert exif.get(274, 1) == 1
         more = exif.get_ifd(0x8769)
-        assert (more[40962], more[40963]) == picture.size
+        assert (more[40962], more[40963]) == image.size
         assert tuple(exif.get_ifd(0x8825)[2]) == (48.0, 12.0, 30.5)
     seen = exiftool(target)
     assert seen["XMP-dc:Format"] == "image/tiff"
@@ -386,13 +386,13 @@ def test_jpeg_to_tiff(engine: Engine, tmp_path: Path) -> None:
     )
     target = upscaled(engine, tmp_path / "a.jpg")
     s = engine.scale
-    with Image.open(target) as picture:
-        assert picture.size == (45 * s, 60 * s)
-        assert picture.tag_v2[271] == "Maker"
-        assert picture.tag_v2[315] == "Berta"
-        assert picture.getexif().get_ifd(0x8769)[40962] == 45 * s
-        assert picture.info["icc_profile"] == SRGB
-        assert tuple(picture.info["dpi"]) == pytest.approx((200 * s, 300 * s))
-        assert b'tiff:Orientation="1"' in bytes(picture.tag_v2[700])
+    with Image.open(target) as image:
+        assert image.size == (45 * s, 60 * s)
+        assert image.tag_v2[271] == "Maker"
+        assert image.tag_v2[315] == "Berta"
+        assert image.getexif().get_ifd(0x8769)[40962] == 45 * s
+        assert image.info["icc_profile"] == SRGB
+        assert tuple(image.info["dpi"]) == pytest.approx((200 * s, 300 * s))
+        assert b'tiff:Orientation="1"' in bytes(image.tag_v2[700])
     with rasterio.open(target) as file:
         assert file.tags()["Comment"] == "a comment"

@@ -20,11 +20,11 @@ from srcnn_rt import ArgumentError, Engine, OutputError
 from srcnn_rt.execution import normalization
 from srcnn_rt.execution.executor import process
 from srcnn_rt.execution.normalization import DataRange, Values
-from srcnn_rt.image.info import Layout, PictureInfo
+from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io import ArraySink, ArraySource
 from srcnn_rt.io.metadata.nodata_tag import digits_within
 from tests.conftest import drawing
-from tests.helpers.tiffs import by_tifffile, picture_of, reads_back, write
+from tests.helpers.tiffs import by_tifffile, image_of, reads_back, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
@@ -40,7 +40,7 @@ def engines() -> dict[tuple[int, int], Engine]:
 class Masked(ArraySource):
     """An array with a mask beside it."""
 
-    def __init__(self, array: np.ndarray, info: PictureInfo, mask: np.ndarray | None) -> None:
+    def __init__(self, array: np.ndarray, info: ImageInfo, mask: np.ndarray | None) -> None:
         super().__init__(array, info)
         self._mask = mask
 
@@ -50,41 +50,41 @@ class Masked(ArraySource):
 
 def run(
     engine: Engine,
-    picture: np.ndarray,
+    image: np.ndarray,
     layout: Layout,
     nodata: float | None,
     mask: np.ndarray | None,
     mapped: Values | None = None,
 ) -> np.ndarray:
     """Upscale an array; with the offset and the unit of `mapped`, if it is given."""
-    source = masked(picture, layout, nodata, mask)
+    source = masked(image, layout, nodata, mask)
     sink = ArraySink(source.info.scaled(engine.scale))
     sink.array[...] = 77  # what is not written is seen
     with pytest.MonkeyPatch.context() as patch:
         if mapped is not None:
-            own = normalization.for_picture(source, engine.spec, DataRange())
+            own = normalization.for_image(source, engine.spec, DataRange())
             same = replace(own, gain=mapped.gain, offset=mapped.offset)
-            patch.setattr(normalization, "for_picture", lambda *_: same)
+            patch.setattr(normalization, "for_image", lambda *_: same)
         process(source, sink, engine._setup, engine._pool)
     return sink.array
 
 
-def masked(picture: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None) -> Masked:
-    info = PictureInfo(picture.shape[:2], layout, picture.dtype, nodata=nodata, masked=mask is not None)
-    return Masked(picture, info, mask)
+def masked(image: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None) -> Masked:
+    info = ImageInfo(image.shape[:2], layout, image.dtype, nodata=nodata, masked=mask is not None)
+    return Masked(image, info, mask)
 
 
-def holes(picture: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None) -> np.ndarray:
+def holes(image: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None) -> np.ndarray:
     """Say by the rule which samples are no data; shares no code with the package."""
-    h, w, c = picture.shape
+    h, w, c = image.shape
     found = np.zeros((h, w, c), bool)
     colors = c - layout.alpha
     for y in range(h):
         for x in range(w):
-            pixel = picture[y, x, :colors]
+            pixel = image[y, x, :colors]
             gone = [False] * colors
             if nodata is not None and nodata == nodata:
-                gone = [v == np.float32(nodata) if picture.dtype.kind == "f" else v == nodata for v in pixel]
+                gone = [v == np.float32(nodata) if image.dtype.kind == "f" else v == nodata for v in pixel]
                 if layout.color == "rgb":
                     gone = [all(gone)] * colors
             bad = [not np.isfinite(v) for v in pixel]
@@ -103,31 +103,31 @@ def near(found: np.ndarray, reach: int) -> np.ndarray:
     return out
 
 
-def check(engine: Engine, picture: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None):
+def check(engine: Engine, image: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None):
     """Hold a result against the rule; return it."""
     s = engine.scale
-    got = run(engine, picture, layout, nodata, mask)
-    gone = holes(picture, layout, nodata, mask)
-    calm = picture.copy()  # another filling: what is far from the holes cannot depend on it
+    got = run(engine, image, layout, nodata, mask)
+    gone = holes(image, layout, nodata, mask)
+    calm = image.copy()  # another filling: what is far from the holes cannot depend on it
     calm[gone] = 3
     # Bit for bit less the same offset, which is that of the samples that are data.
-    mapped = normalization.for_picture(masked(picture, layout, nodata, mask), engine.spec, DataRange())
+    mapped = normalization.for_image(masked(image, layout, nodata, mask), engine.spec, DataRange())
     plain = run(engine, calm, layout, None, None, mapped)
     margin = engine.margin * (2 if layout.alpha else 1)
-    colors = picture.shape[2] - layout.alpha
+    colors = image.shape[2] - layout.alpha
     for c in range(colors):
         big = gone[:, :, c].repeat(s, 0).repeat(s, 1)
-        own = picture[:, :, c].repeat(s, 0).repeat(s, 1)
-        assert np.array_equal(got[:, :, c][big], own[big], equal_nan=picture.dtype.kind == "f")
+        own = image[:, :, c].repeat(s, 0).repeat(s, 1)
+        assert np.array_equal(got[:, :, c][big], own[big], equal_nan=image.dtype.kind == "f")
         others = gone.any(axis=2) if layout.color != "bands" else gone[:, :, c]
         far = ~near(others, margin).repeat(s, 0).repeat(s, 1)
-        value = None if nodata is None else picture.dtype.type(nodata)
+        value = None if nodata is None else image.dtype.type(nodata)
         moved = plain[:, :, c] == value if value is not None else np.zeros_like(far)
         assert np.array_equal(got[:, :, c][far & ~moved], plain[:, :, c][far & ~moved])
-        if picture.dtype.kind == "f":
+        if image.dtype.kind == "f":
             assert np.isfinite(got[:, :, c][~big]).all()
     if nodata is not None and nodata == nodata:
-        same = got[:, :, :colors] == picture.dtype.type(nodata)
+        same = got[:, :, :colors] == image.dtype.type(nodata)
         if layout.color == "rgb":
             same = same.all(axis=2, keepdims=True)
         assert not (same & ~gone[:, :, :colors].repeat(s, 0).repeat(s, 1)).any()
@@ -152,7 +152,7 @@ def test_random_holes_follow_the_rule_whatever_the_tile(
     dtype = data.draw(st.sampled_from([np.uint8, np.uint16, np.float32]))
     h, w = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
-    picture = picture_of(layout.channels, dtype, h, w, int(rng.integers(100)))
+    image = image_of(layout.channels, dtype, h, w, int(rng.integers(100)))
     share = data.draw(st.sampled_from([0.0, 0.01, 0.3, 0.97, 1.0]))
     places = rng.random((h, w)) < share
     if data.draw(st.booleans()):  # a block of them, as at the edge of a scene
@@ -161,39 +161,39 @@ def test_random_holes_follow_the_rule_whatever_the_tile(
     nodata: float | None = None
     mask = None
     if kind in ("nodata", "both"):
-        value = picture[rng.integers(h), rng.integers(w), 0] if rng.random() < 0.5 else picture.dtype.type(0)
+        value = image[rng.integers(h), rng.integers(w), 0] if rng.random() < 0.5 else image.dtype.type(0)
         nodata = float(value)
-        each = places[..., np.newaxis] if layout.color != "bands" else rng.random(picture.shape) < share
+        each = places[..., np.newaxis] if layout.color != "bands" else rng.random(image.shape) < share
         colors = layout.channels - layout.alpha
-        picture[:, :, :colors][np.broadcast_to(each, picture.shape)[:, :, :colors]] = value
+        image[:, :, :colors][np.broadcast_to(each, image.shape)[:, :, :colors]] = value
     if kind in ("mask", "both"):
         mask = ~(rng.random((h, w)) < share if kind == "both" else places)
     if kind == "nan":
         if dtype is not np.float32:
-            dtype, picture = np.float32, picture.astype(np.float32)
-        bad = rng.choice([np.nan, np.inf, -np.inf], picture[..., :1].shape).astype(np.float32)
-        picture[..., :1] = np.where(places[..., np.newaxis], bad, picture[..., :1])
+            dtype, image = np.float32, image.astype(np.float32)
+        bad = rng.choice([np.nan, np.inf, -np.inf], image[..., :1].shape).astype(np.float32)
+        image[..., :1] = np.where(places[..., np.newaxis], bad, image[..., :1])
         nodata = float("nan") if rng.random() < 0.5 else None
     scale = data.draw(st.sampled_from(SCALES))
-    before = picture.copy()
-    results = [check(engines[scale, tile], picture, layout, nodata, mask) for tile in TILES]
-    assert np.array_equal(picture, before, equal_nan=dtype is np.float32)  # the source is not changed
+    before = image.copy()
+    results = [check(engines[scale, tile], image, layout, nodata, mask) for tile in TILES]
+    assert np.array_equal(image, before, equal_nan=dtype is np.float32)  # the source is not changed
     for other in results[1:]:
         assert np.array_equal(other, results[0], equal_nan=dtype is np.float32)
 
 
 def test_the_network_itself_follows_the_rule(tmp_path: Path) -> None:
     """With a trained model, whose margin is larger, and with exact integer weights, tile by tile."""
-    picture = picture_of(3, np.float32, 60, 70)
-    picture[20:30, 40:45] = -9999
-    picture[5, 5, 1] = np.nan
+    image = image_of(3, np.float32, 60, 70)
+    image[20:30, 40:45] = -9999
+    image[5, 5, 1] = np.nan
     results = []
     for tile in (16, 37, 512):
         with Engine("srcnn-915-x2", "cpu", tile) as engine:
-            results.append(run(engine, picture, Layout("rgb", 3), -9999.0, None))
-            gone = holes(picture, Layout("rgb", 3), -9999.0, None)[..., 0]
+            results.append(run(engine, image, Layout("rgb", 3), -9999.0, None))
+            gone = holes(image, Layout("rgb", 3), -9999.0, None)[..., 0]
             far = ~near(gone, engine.margin).repeat(2, 0).repeat(2, 1)
-            calm = picture.copy()
+            calm = image.copy()
             calm[gone] = 0.5
             plain = run(engine, calm, Layout("rgb", 3), None, None)
             assert np.abs(results[-1] - plain)[far].max() < 1e-5
@@ -203,11 +203,11 @@ def test_the_network_itself_follows_the_rule(tmp_path: Path) -> None:
 
 
 def test_no_halo_at_the_edge_of_nodata() -> None:
-    """Beside nodata the picture goes on as it was: a constant stays constant up to the edge."""
-    picture = np.full((40, 40, 1), 100, np.uint8)
-    picture[:, 20:] = 0
+    """Beside nodata the image goes on as it was: a constant stays constant up to the edge."""
+    image = np.full((40, 40, 1), 100, np.uint8)
+    image[:, 20:] = 0
     with Engine("srcnn-915-x2", "cpu", 16) as engine:
-        got = run(engine, picture, Layout("gray", 1), 0.0, None)
+        got = run(engine, image, Layout("gray", 1), 0.0, None)
         plain = run(engine, np.full((40, 40, 1), 100, np.uint8), Layout("gray", 1), None, None)
     assert (got[:, 40:] == 0).all()
     assert np.abs(got[:, :40].astype(int) - plain[:, :40]).max() <= 1
@@ -215,21 +215,21 @@ def test_no_halo_at_the_edge_of_nodata() -> None:
 
 def test_floats_beyond_what_a_network_can_bear_are_no_data() -> None:
     """From 2^120 on, of either sign; what is below is data, and what is far from them is as without them."""
-    picture = picture_of(1, np.float32, 40, 50)
+    image = image_of(1, np.float32, 40, 50)
     lowest, most = np.finfo(np.float32).min, np.finfo(np.float32).max
     for k, value in enumerate((lowest, most, 2.0**120, -(2.0**120), 1e37)):
-        picture[5 + 6 * k, 20:23] = value
+        image[5 + 6 * k, 20:23] = value
     with Engine("srcnn-915-x2", "cpu", 16) as engine:
-        got = run(engine, picture, Layout("gray", 1), None, None)
-        gone = np.abs(picture) >= 2.0**120
-        big, own = (a[..., 0].repeat(2, 0).repeat(2, 1) for a in (gone, picture))
+        got = run(engine, image, Layout("gray", 1), None, None)
+        gone = np.abs(image) >= 2.0**120
+        big, own = (a[..., 0].repeat(2, 0).repeat(2, 1) for a in (gone, image))
         assert np.array_equal(got[big], own[big][:, None])
-        calm = run(engine, np.where(gone, np.float32(0.5), picture), Layout("gray", 1), None, None)
+        calm = run(engine, np.where(gone, np.float32(0.5), image), Layout("gray", 1), None, None)
         far = ~near(gone[..., 0], engine.margin).repeat(2, 0).repeat(2, 1)
         assert far.any()
         assert np.abs(got - calm)[far].max() < 1e-5
         assert np.abs(got[~big]).max() < 2
-        bands = np.concatenate([picture, picture_of(1, np.float32, 40, 50, 3)], axis=2)
+        bands = np.concatenate([image, image_of(1, np.float32, 40, 50, 3)], axis=2)
         assert np.array_equal(run(engine, bands, Layout("bands", 2), None, None)[..., :1], got)
 
 
@@ -245,7 +245,7 @@ def test_the_rule_holds_for_samples_of_any_type(dtype: type) -> None:
             continue  # GDAL's texts are doubles, and it is none
         part = np.full((6, 6, 2), 5, kind)
         part[2, 3, 0] = value
-        info = PictureInfo((6, 6), Layout("bands", 2), kind, nodata=float(value))
+        info = ImageInfo((6, 6), Layout("bands", 2), kind, nodata=float(value))
         found = validity.invalid(part, info)
         assert found is not None
         assert np.argwhere(found).tolist() == [[2, 3, 0]]
@@ -323,10 +323,10 @@ def upscaled(engine: Engine, source: Path, **how: object) -> Path:
 def test_nodata_values_are_found_and_written(
     engine: Engine, tmp_path: Path, dtype: type, nodata: float, cog: bool
 ) -> None:
-    picture = picture_of(1, dtype, 40, 50)
-    picture[picture == nodata] = 100
-    picture[10:20, 15:30] = nodata
-    target = upscaled(engine, write(tmp_path / "a.tif", picture, nodata=nodata), cog=cog)
+    image = image_of(1, dtype, 40, 50)
+    image[image == nodata] = 100
+    image[10:20, 15:30] = nodata
+    target = upscaled(engine, write(tmp_path / "a.tif", image, nodata=nodata), cog=cog)
     with rasterio.open(target) as file:
         assert np.array_equal(
             file.nodata, np.float32(nodata) if dtype is np.float32 else nodata, equal_nan=True
@@ -336,27 +336,27 @@ def test_nodata_values_are_found_and_written(
     expected[20:40, 30:60] = True
     if not np.isinf(nodata):
         assert (valid == ~expected).all()
-    reads_back(target, run(engine, picture, Layout("gray", 1), float(nodata), None))
+    reads_back(target, run(engine, image, Layout("gray", 1), float(nodata), None))
 
 
 def test_rgb_is_nodata_where_all_three_are(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(3, np.uint8)
-    picture[10:20, 10:20] = 0
-    picture[30:35, 30:35, 0] = 0  # no red is a colour
-    source = write(tmp_path / "a.tif", picture, photometric="RGB", nodata=0)
+    image = image_of(3, np.uint8)
+    image[10:20, 10:20] = 0
+    image[30:35, 30:35, 0] = 0  # no red is a colour
+    source = write(tmp_path / "a.tif", image, photometric="RGB", nodata=0)
     got = by_tifffile(upscaled(engine, source))
-    assert (got == check(engine, picture, Layout("rgb", 3), 0.0, None)).all()
+    assert (got == check(engine, image, Layout("rgb", 3), 0.0, None)).all()
     assert (got[20:40, 20:40] == 0).all()
     assert (got[60:70, 60:70, 1:] > 0).any()
 
 
 def test_bands_are_nodata_each_on_its_own(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(5, np.uint16)
+    image = image_of(5, np.uint16)
     for k in range(5):
-        picture[5 * k : 5 * k + 4, 10:30, k] = 7
-    source = write(tmp_path / "a.tif", picture, photometric="MINISBLACK", nodata=7)
+        image[5 * k : 5 * k + 4, 10:30, k] = 7
+    source = write(tmp_path / "a.tif", image, photometric="MINISBLACK", nodata=7)
     target = upscaled(engine, source)
-    assert (by_tifffile(target) == check(engine, picture, Layout("bands", 5), 7.0, None)).all()
+    assert (by_tifffile(target) == check(engine, image, Layout("bands", 5), 7.0, None)).all()
     with rasterio.open(target) as file:
         assert file.nodatavals == (7,) * 5
         for k in range(5):
@@ -367,10 +367,10 @@ def test_bands_are_nodata_each_on_its_own(engine: Engine, tmp_path: Path) -> Non
 def test_a_value_that_no_sample_can_have_is_kept_and_does_nothing(
     engine: Engine, tmp_path: Path, text: str
 ) -> None:
-    picture = picture_of(1, np.uint8)
-    tifffile.imwrite(tmp_path / "a.tif", picture[..., 0], extratags=[(42113, "s", 0, text, True)])
+    image = image_of(1, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", image[..., 0], extratags=[(42113, "s", 0, text, True)])
     target = upscaled(engine, tmp_path / "a.tif")
-    reads_back(target, engine.upscale(picture))
+    reads_back(target, engine.upscale(image))
     with tifffile.TiffFile(target) as file:
         assert file.pages[0].tags[42113].value == text
 
@@ -379,10 +379,10 @@ def test_a_value_that_no_sample_can_have_is_kept_and_does_nothing(
 @pytest.mark.parametrize("where", ["inside", "beside"])
 @pytest.mark.parametrize("cog", [False, True])
 def test_masks(engine: Engine, tmp_path: Path, channels: int, where: str, cog: bool) -> None:
-    picture = picture_of(channels, np.uint8, 300, 290)
+    image = image_of(channels, np.uint8, 300, 290)
     mask = np.random.default_rng(0).random((300, 290)) < 0.995
     mask[100:180, 30:200] = False
-    h, w, c = picture.shape
+    h, w, c = image.shape
     with (
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=where == "inside"),
         rasterio.open(
@@ -390,30 +390,30 @@ def test_masks(engine: Engine, tmp_path: Path, channels: int, where: str, cog: b
             photometric="RGB" if c == 3 else "MINISBLACK",
         ) as file,
     ):  # fmt: skip
-        file.write(picture.transpose(2, 0, 1))
+        file.write(image.transpose(2, 0, 1))
         file.write_mask(mask)
     assert (tmp_path / "a.tif.msk").exists() == (where == "beside")
     target = upscaled(engine, tmp_path / "a.tif", cog=cog)
-    expected = check(engine, picture, Layout.of(c), None, mask)
+    expected = check(engine, image, Layout.of(c), None, mask)
     assert (by_tifffile(target) == expected).all()
     big = mask.repeat(2, 0).repeat(2, 1)
     with rasterio.open(target) as file:
         assert ((file.read_masks(1) > 0) == big).all()
     if not cog:
-        with tifffile.TiffFile(target) as file:  # one bit a pixel, beside the picture
+        with tifffile.TiffFile(target) as file:  # one bit a pixel, beside the image
             assert [int(p.subfiletype) for p in file.pages] == [0, 4]
             assert (file.pages[1].asarray() == big).all()
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6])
 @pytest.mark.parametrize("tiled", [False, True])
-def test_masks_turn_with_their_picture(engine: Engine, tmp_path: Path, orientation: int, tiled: bool) -> None:
-    picture = picture_of(1, np.uint8)
+def test_masks_turn_with_their_image(engine: Engine, tmp_path: Path, orientation: int, tiled: bool) -> None:
+    image = image_of(1, np.uint8)
     mask = np.zeros((45, 60), bool)
     mask[3:20, 5:50] = True
     how = {"tile": (16, 16)} if tiled else {}
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        file.write(picture[..., 0], metadata=None, extratags=[(274, "H", 1, orientation, True)], **how)
+        file.write(image[..., 0], metadata=None, extratags=[(274, "H", 1, orientation, True)], **how)
         file.write(mask, photometric=4, metadata=None, subfiletype=4, bitspersample=1, compression="deflate")
     turn = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 6: lambda a: np.rot90(a, -1)}[
         orientation
@@ -421,21 +421,21 @@ def test_masks_turn_with_their_picture(engine: Engine, tmp_path: Path, orientati
     target = upscaled(engine, tmp_path / "a.tif")
     with rasterio.open(target) as file:
         assert ((file.read_masks(1) > 0) == turn(mask).repeat(2, 0).repeat(2, 1)).all()
-    expected = check(engine, np.ascontiguousarray(turn(picture)), Layout("gray", 1), None, turn(mask))
+    expected = check(engine, np.ascontiguousarray(turn(image)), Layout("gray", 1), None, turn(mask))
     assert (by_tifffile(target) == expected).all()
 
 
 def test_nan_and_infinity_stay_where_they_are(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(1, np.float32)
-    picture[5, 5], picture[10:15, 20], picture[30, 30] = np.nan, np.inf, -np.inf
-    target = upscaled(engine, write(tmp_path / "a.tif", picture))
+    image = image_of(1, np.float32)
+    image[5, 5], image[10:15, 20], image[30, 30] = np.nan, np.inf, -np.inf
+    target = upscaled(engine, write(tmp_path / "a.tif", image))
     got = by_tifffile(target)[..., 0]
-    assert (~np.isfinite(got) == (~np.isfinite(picture[..., 0])).repeat(2, 0).repeat(2, 1)).all()
-    reads_back(target, check(engine, picture, Layout("gray", 1), None, None))
+    assert (~np.isfinite(got) == (~np.isfinite(image[..., 0])).repeat(2, 0).repeat(2, 1)).all()
+    reads_back(target, check(engine, image, Layout("gray", 1), None, None))
 
 
-def tagged(path: Path, picture: np.ndarray, text: str) -> Path:
-    tifffile.imwrite(path, picture[..., 0], extratags=[(42113, "s", 0, text, True)])
+def tagged(path: Path, image: np.ndarray, text: str) -> Path:
+    tifffile.imwrite(path, image[..., 0], extratags=[(42113, "s", 0, text, True)])
     return path
 
 
@@ -447,18 +447,18 @@ def test_nodata_within_the_digits_of_its_text(
     """Samples as the writer had them, a tag of fewer digits: the very samples and the tag are kept."""
     if value > 0:
         text = {"-3.402823e+38": "1.234568e+30"}.get(text, "1.23456779e+30")
-    picture = picture_of(1, np.float32)
-    picture[10:20, 15:30] = value
-    picture[30, 5:9] = np.nan
-    target = upscaled(engine, tagged(tmp_path / "a.tif", picture, text))
+    image = image_of(1, np.float32)
+    image[10:20, 15:30] = value
+    image[30, 5:9] = np.nan
+    target = upscaled(engine, tagged(tmp_path / "a.tif", image, text))
     got = by_tifffile(target)
-    gone = ~(np.abs(picture) < 1e29)
+    gone = ~(np.abs(image) < 1e29)
     big = gone[..., 0].repeat(2, 0).repeat(2, 1)
-    assert np.array_equal(got[big], picture.repeat(2, 0).repeat(2, 1)[big], equal_nan=True)
+    assert np.array_equal(got[big], image.repeat(2, 0).repeat(2, 1)[big], equal_nan=True)
     assert np.abs(got[~big]).max() < 2
     # Filled with the middle of the samples that are data, so that it stays the offset of all of them.
-    data = np.sort(picture[~gone])
-    calm = engine.upscale(np.where(gone, data[data.size // 2], picture))
+    data = np.sort(image[~gone])
+    calm = engine.upscale(np.where(gone, data[data.size // 2], image))
     far = ~near(gone[..., 0], engine.margin).repeat(2, 0).repeat(2, 1)
     assert np.allclose(got[far], calm[far], rtol=0, atol=3e-6)  # the middle is another
     with tifffile.TiffFile(target) as file:
@@ -471,13 +471,13 @@ def test_float32_nodata_is_as_near_as_gdal_has_it(engine: Engine, tmp_path: Path
     """What GDAL masks in the source is no data, and it masks just that in the result."""
     rng = np.random.default_rng(0)
     value = np.float32(-9999.1)
-    picture = (-9999.1 + 0.05 * rng.standard_normal((45, 60, 1))).astype(np.float32)
-    picture[20:25, 20:40] = value
+    image = (-9999.1 + 0.05 * rng.standard_normal((45, 60, 1))).astype(np.float32)
+    image[20:25, 20:40] = value
     for k in range(-6, 7):  # floats beside each other
-        picture[5, 10 + k] = value
+        image[5, 10 + k] = value
         for _ in range(abs(k)):
-            picture[5, 10 + k] = np.nextafter(picture[5, 10 + k], np.float32(np.sign(k) * np.inf))
-    target = upscaled(engine, tagged(tmp_path / "a.tif", picture, "-9999.1"))
+            image[5, 10 + k] = np.nextafter(image[5, 10 + k], np.float32(np.sign(k) * np.inf))
+    target = upscaled(engine, tagged(tmp_path / "a.tif", image, "-9999.1"))
     with rasterio.open(tmp_path / "a.tif") as file:
         before = file.read_masks(1) > 0
     with rasterio.open(target) as file:
@@ -487,58 +487,58 @@ def test_float32_nodata_is_as_near_as_gdal_has_it(engine: Engine, tmp_path: Path
 
 
 def test_nodata_that_is_asked_for(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(1, np.uint8)
-    picture[picture == 7] = 8
-    picture[10:20, 15:30] = 7
-    source = write(tmp_path / "a.tif", picture, nodata=0)
+    image = image_of(1, np.uint8)
+    image[image == 7] = 8
+    image[10:20, 15:30] = 7
+    source = write(tmp_path / "a.tif", image, nodata=0)
     target = upscaled(engine, source, nodata=7)
-    assert np.array_equal(by_tifffile(target), run(engine, picture, Layout("gray", 1), 7.0, None))
+    assert np.array_equal(by_tifffile(target), run(engine, image, Layout("gray", 1), 7.0, None))
     with rasterio.open(target) as file:
         assert file.nodata == 7
     target = upscaled(engine, source, nodata="none")
-    assert np.array_equal(by_tifffile(target), engine.upscale(picture))
+    assert np.array_equal(by_tifffile(target), engine.upscale(image))
     with rasterio.open(target) as file:
         assert file.nodata is None
     for window, part in engine.stream(source, nodata=7):
-        expected = run(engine, picture, Layout("gray", 1), 7.0, None)
+        expected = run(engine, image, Layout("gray", 1), 7.0, None)
         assert np.array_equal(part, expected[window])
     with pytest.raises(ArgumentError, match=r"a\.tif: nodata must be a value .* uint8, got -9999"):
         upscaled(engine, source, nodata=-9999)
-    floats = write(tmp_path / "f.tif", np.where(picture == 7, np.nan, picture / 255).astype(np.float32))
+    floats = write(tmp_path / "f.tif", np.where(image == 7, np.nan, image / 255).astype(np.float32))
     target = upscaled(engine, floats, nodata=float("nan"))
     with rasterio.open(target) as file:
         assert np.isnan(file.nodata)
         assert (file.read_masks(1) == 0).sum() == 4 * 150
 
 
-def test_nodata_of_a_coded_picture(engine: Engine, tmp_path: Path) -> None:
+def test_nodata_of_a_coded_image(engine: Engine, tmp_path: Path) -> None:
     import cv2
 
-    picture = picture_of(1, np.uint8)
-    picture[10:20, 15:30] = 7
-    cv2.imwrite(str(tmp_path / "a.png"), picture[..., 0])
+    image = image_of(1, np.uint8)
+    image[10:20, 15:30] = 7
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., 0])
     target = upscaled(engine, tmp_path / "a.png", nodata=7)
-    assert np.array_equal(by_tifffile(target), run(engine, picture, Layout("gray", 1), 7.0, None))
+    assert np.array_equal(by_tifffile(target), run(engine, image, Layout("gray", 1), 7.0, None))
     with rasterio.open(target) as file:
         assert file.nodata == 7
     with pytest.raises(OutputError, match="PNG does not hold a nodata value; write a TIFF instead"):
         engine.upscale_file(tmp_path / "a.png", tmp_path / "b.png", nodata=7)
 
 
-def test_pictures_of_nothing_but_nodata(engine: Engine, tmp_path: Path) -> None:
+def test_images_of_nothing_but_nodata(engine: Engine, tmp_path: Path) -> None:
     for channels in (1, 3, 5):
-        picture = np.full((33, 44, channels), 9, np.uint8)
+        image = np.full((33, 44, channels), 9, np.uint8)
         kind = {"photometric": "RGB"} if channels == 3 else {}
-        target = upscaled(engine, write(tmp_path / "a.tif", picture, nodata=9, **kind))
+        target = upscaled(engine, write(tmp_path / "a.tif", image, nodata=9, **kind))
         assert (by_tifffile(target) == 9).all()
 
 
 def test_alpha_beside_nodata_is_upscaled_as_ever(engine: Engine) -> None:
-    picture = picture_of(4, np.uint8)
-    picture[..., 3] = np.maximum(picture[..., 3], 40)
-    plain = run(engine, picture, Layout("rgb", 4, True), None, None)
-    picture[10:20, 10:20, :3] = 0
-    got = run(engine, picture, Layout("rgb", 4, True), 0.0, None)
+    image = image_of(4, np.uint8)
+    image[..., 3] = np.maximum(image[..., 3], 40)
+    plain = run(engine, image, Layout("rgb", 4, True), None, None)
+    image[10:20, 10:20, :3] = 0
+    got = run(engine, image, Layout("rgb", 4, True), 0.0, None)
     assert (got[..., 3] == plain[..., 3]).all()
 
 
@@ -546,22 +546,22 @@ def test_the_tests_can_fail(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     """Without the filling, or with the reach one short, the rule is broken and seen to be."""
     from srcnn_rt.image import nodata as validity
 
-    picture = drawing(30, 30, 1).astype(np.float32)
-    picture[12:15, 12:15] = np.nan
-    check(engine, picture, Layout("gray", 1), None, None)
+    image = drawing(30, 30, 1).astype(np.float32)
+    image[12:15, 12:15] = np.nan
+    check(engine, image, Layout("gray", 1), None, None)
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
         patch.setattr(validity, "fill", lambda part, *rest: part)
-        check(engine, picture, Layout("gray", 1), None, None)
+        check(engine, image, Layout("gray", 1), None, None)
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
         patch.setattr(validity, "put_back", lambda *rest: None)
-        check(engine, picture, Layout("gray", 1), None, None)
+        check(engine, image, Layout("gray", 1), None, None)
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
         patch.setattr(validity, "_step_aside", lambda *rest: None)
         flat = np.full((20, 20, 1), 100, np.uint8)
         flat[3, 3] = 104
         check(engine, flat, Layout("gray", 1), 100.0 + 1, None)
     narrow = validity.fill
-    wide = picture.copy()
+    wide = image.copy()
     wide[5:25, 5:25] = np.nan
     results = []
     with monkeypatch.context() as patch:

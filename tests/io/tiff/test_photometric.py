@@ -1,4 +1,4 @@
-"""TIFFs of every kind: what comes out is what the picture means, larger. Read back by other libraries."""
+"""TIFFs of every kind: what comes out is what the image means, larger. Read back by other libraries."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ import tifffile
 from PIL import Image
 from rasterio.enums import ColorInterp
 
-from srcnn_rt import ArgumentError, Engine, PictureError
+from srcnn_rt import ArgumentError, Engine, ImageError
 from srcnn_rt.io import open_source, page_count
 from srcnn_rt.io.tiff import orientation as turned
 from srcnn_rt.io.tiff import reader as raster
 from srcnn_rt.io.tiff import writer as tiff
 from srcnn_rt.tiling.geometry import Span
-from tests.helpers.tiffs import by_gdal, by_pillow, by_tifffile, picture_of, reads_back, write
+from tests.helpers.tiffs import by_gdal, by_pillow, by_tifffile, image_of, reads_back, write
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
-GRAY, RGB, RGBA = (picture_of(c) for c in (1, 3, 4))
+GRAY, RGB, RGBA = (image_of(c) for c in (1, 3, 4))
 
 
 @pytest.fixture(scope="module")
@@ -55,25 +55,25 @@ def doubled(
 def test_every_compression_is_read_by_everybody(
     engine: Engine, tmp_path: Path, compress: str, dtype: type, channels: int
 ) -> None:
-    picture = picture_of(channels, dtype, 300, 290)
+    image = image_of(channels, dtype, 300, 290)
     kinds = {"photometric": "RGB"} if channels in (3, 4) else {}
     kinds |= {"alpha": "YES"} if channels == 4 else {}
     for extra in ({}, {"interleave": "band"}):
-        source = write(tmp_path / "a.tif", picture, **kinds, **extra)
-        target = doubled(engine, source, picture, compress=compress)
+        source = write(tmp_path / "a.tif", image, **kinds, **extra)
+        target = doubled(engine, source, image, compress=compress)
         # Pillow has gray of 32 bits, and colour of 8 only.
         able = channels == 1 or (dtype is np.uint8 and channels < 5)
-        reads_back(target, engine.upscale(picture), pillow=able)
+        reads_back(target, engine.upscale(image), pillow=able)
         with tifffile.TiffFile(target) as file:
             assert file.pages[0].predictor == (1 if compress == "none" else 3 if dtype is np.float32 else 2)
 
 
 @pytest.mark.parametrize("channels", range(1, 13))
 def test_one_to_twelve_bands(engine: Engine, tmp_path: Path, channels: int) -> None:
-    picture = picture_of(channels, np.uint16)
-    source = write(tmp_path / "a.tif", picture, photometric="MINISBLACK", interleave="pixel")
-    target = doubled(engine, source, picture, bands=True)
-    reads_back(target, engine.upscale(picture, bands=True), pillow=channels == 1)
+    image = image_of(channels, np.uint16)
+    source = write(tmp_path / "a.tif", image, photometric="MINISBLACK", interleave="pixel")
+    target = doubled(engine, source, image, bands=True)
+    reads_back(target, engine.upscale(image, bands=True), pillow=channels == 1)
 
 
 @pytest.mark.parametrize(
@@ -114,24 +114,24 @@ def test_lossy_sources_are_what_their_decoder_says(engine: Engine, tmp_path: Pat
 
 def test_a_codec_that_gdal_lacks_is_named(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RGB, compression="png")
-    with pytest.raises(PictureError, match=r"a\.tif: cannot be read: .*missing codec") as caught:
+    with pytest.raises(ImageError, match=r"a\.tif: cannot be read: .*missing codec") as caught:
         open_source(tmp_path / "a.tif")
     assert "\n" not in str(caught.value)
 
 
 def test_a_cog_is_a_source(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(3, np.uint8, 600, 700)
+    image = image_of(3, np.uint8, 600, 700)
     from rasterio.shutil import copy
 
-    write(tmp_path / "plain.tif", picture, photometric="RGB")
+    write(tmp_path / "plain.tif", image, photometric="RGB")
     copy(tmp_path / "plain.tif", tmp_path / "a.tif", driver="COG", blocksize=256)
-    target = doubled(engine, tmp_path / "a.tif", picture)
+    target = doubled(engine, tmp_path / "a.tif", image)
     with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(target) as b:
         assert a.overviews(1)
         assert b.overviews(1)
         assert "LAYOUT" not in b.tags(ns="IMAGE_STRUCTURE")
     with rasterio.open(target, overview_level=0) as small:  # they are of the result
-        average = engine.upscale(picture).reshape(600, 2, 700, 2, 3).mean((1, 3))
+        average = engine.upscale(image).reshape(600, 2, 700, 2, 3).mean((1, 3))
         assert np.abs(small.read().transpose(1, 2, 0) - average).max() <= 1
 
 
@@ -139,15 +139,15 @@ def test_a_cog_is_a_source(engine: Engine, tmp_path: Path) -> None:
 def test_results_that_may_be_large_are_bigtiff(
     engine: Engine, tmp_path: Path, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = picture_of(3, dtype, 300, 290)
-    source = write(tmp_path / "a.tif", picture, photometric="RGB")
-    size = 1024 * 1024 * 3 * picture.itemsize  # two tiles by two, of 512, hold 600 by 580 pixels
+    image = image_of(3, dtype, 300, 290)
+    source = write(tmp_path / "a.tif", image, photometric="RGB")
+    size = 1024 * 1024 * 3 * image.itemsize  # two tiles by two, of 512, hold 600 by 580 pixels
     monkeypatch.setattr(tiff, "_CLASSIC_BYTES", size - 1)
-    target = doubled(engine, source, picture)
+    target = doubled(engine, source, image)
     assert target.read_bytes()[:4] == b"II+\0"
-    reads_back(target, engine.upscale(picture), pillow=dtype is np.uint8)
+    reads_back(target, engine.upscale(image), pillow=dtype is np.uint8)
     monkeypatch.setattr(tiff, "_CLASSIC_BYTES", size)
-    assert doubled(engine, source, picture).read_bytes()[:4] == b"II*\0"
+    assert doubled(engine, source, image).read_bytes()[:4] == b"II*\0"
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7])
@@ -169,7 +169,7 @@ def test_four_bits_of_colour(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_twelve_bits_stay_the_numbers_they_are(engine: Engine, tmp_path: Path) -> None:
-    stored = picture_of(1, np.uint16) >> 4
+    stored = image_of(1, np.uint16) >> 4
     doubled(engine, write(tmp_path / "a.tif", stored, NBITS=12), stored, top=4095)
     source = write(tmp_path / "b.tif", stored, NBITS=12, photometric="MINISWHITE")
     doubled(engine, source, 4095 - stored, top=4095)
@@ -180,7 +180,7 @@ def test_twelve_bits_stay_the_numbers_they_are(engine: Engine, tmp_path: Path) -
 def test_white_is_zero_is_turned_around_once(
     engine: Engine, tmp_path: Path, dtype: type, writer: str
 ) -> None:
-    stored = picture_of(1, dtype)
+    stored = image_of(1, dtype)
     stored[stored == 3] = 4
     if writer == "tifffile":
         tifffile.imwrite(tmp_path / "a.tif", stored[:, :, 0], photometric="miniswhite")
@@ -209,22 +209,22 @@ def test_fax_is_black_on_white(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_floats_with_white_as_zero_keep_their_values_and_say_so(engine: Engine, tmp_path: Path) -> None:
-    picture = picture_of(1, np.float32)
-    tifffile.imwrite(tmp_path / "a.tif", picture[:, :, 0], photometric="miniswhite")
-    target = doubled(engine, tmp_path / "a.tif", picture)
+    image = image_of(1, np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", image[:, :, 0], photometric="miniswhite")
+    target = doubled(engine, tmp_path / "a.tif", image)
     with tifffile.TiffFile(target) as file:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISWHITE
 
 
 def test_palettes_become_what_they_look_like(engine: Engine, tmp_path: Path) -> None:
-    picture = Image.fromarray(RGB).quantize(16)
-    picture.save(tmp_path / "a.tif")
-    doubled(engine, tmp_path / "a.tif", np.asarray(picture.convert("RGB")))
+    image = Image.fromarray(RGB).quantize(16)
+    image.save(tmp_path / "a.tif")
+    doubled(engine, tmp_path / "a.tif", np.asarray(image.convert("RGB")))
     grays = np.repeat(np.arange(256, dtype=np.uint16)[np.newaxis] * 257, 3, axis=0)[:, ::-1]
     tifffile.imwrite(tmp_path / "a.tif", GRAY[:, :, 0], photometric="palette", colormap=grays)
     doubled(engine, tmp_path / "a.tif", 255 - GRAY)
     colors = np.random.default_rng(0).integers(0, 256, (3, 65536)).astype(np.uint16) * 257
-    index = picture_of(1, np.uint16)[:, :, 0]
+    index = image_of(1, np.uint16)[:, :, 0]
     tifffile.imwrite(tmp_path / "a.tif", index, photometric="palette", colormap=colors)
     doubled(engine, tmp_path / "a.tif", (colors.T[index] // 257).astype(np.uint8))
 
@@ -248,7 +248,7 @@ def test_a_palettes_nodata_is_transparent(engine: Engine, tmp_path: Path) -> Non
 def test_premultiplied_alpha_is_divided_out(
     engine: Engine, tmp_path: Path, dtype: type, channels: int
 ) -> None:
-    straight = picture_of(channels, dtype)
+    straight = image_of(channels, dtype)
     most = 1 if dtype is np.float32 else np.iinfo(dtype).max
     color, alpha = straight[..., :-1].astype(float), straight[..., -1:] / most
     stored = np.concatenate([color * alpha, straight[..., -1:]], axis=2)
@@ -277,23 +277,23 @@ def test_four_bands_are_rgba_only_where_the_file_says_so(engine: Engine, tmp_pat
         assert again.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def colour_tiff(path: Path, kind: str, picture: np.ndarray) -> np.ndarray:
+def colour_tiff(path: Path, kind: str, image: np.ndarray) -> np.ndarray:
     """Write colours that are no RGB; return what is stored."""
     if kind == "cmyk jpeg":
-        Image.fromarray(picture, "CMYK").save(path, compression="jpeg", quality=95)
+        Image.fromarray(image, "CMYK").save(path, compression="jpeg", quality=95)
         return np.asarray(Image.open(path))
     photometric = {"cmyk": "separated", "cmyka": "separated"}.get(kind, kind)
     extra = {"extrasamples": ["unassalpha"]} if kind == "cmyka" else {}
-    tifffile.imwrite(path, picture, photometric=photometric, planarconfig="contig", **extra)
-    return picture
+    tifffile.imwrite(path, image, photometric=photometric, planarconfig="contig", **extra)
+    return image
 
 
 @pytest.mark.filterwarnings("ignore:'mode' parameter:DeprecationWarning")
 @pytest.mark.parametrize("kind", ["cmyk", "cmyk jpeg", "cmyka", "icclab", "itulab"])
 @pytest.mark.parametrize("cog", [False, True])
 def test_other_colours_are_kept_as_they_are(engine: Engine, tmp_path: Path, kind: str, cog: bool) -> None:
-    picture = picture_of({"cmyk": 4, "cmyk jpeg": 4, "cmyka": 5}.get(kind, 3), np.uint8, 300, 310)
-    stored = colour_tiff(tmp_path / "a.tif", kind, picture)
+    image = image_of({"cmyk": 4, "cmyk jpeg": 4, "cmyka": 5}.get(kind, 3), np.uint8, 300, 310)
+    stored = colour_tiff(tmp_path / "a.tif", kind, image)
     alpha = kind == "cmyka"
     target = doubled(engine, tmp_path / "a.tif", stored, bands=True, alpha=alpha, cog=cog)
     made = engine.upscale(stored, bands=True, alpha=alpha)
@@ -302,7 +302,7 @@ def test_other_colours_are_kept_as_they_are(engine: Engine, tmp_path: Path, kind
         for page in [b.pages[0], b.pages[-1]]:
             assert page.photometric == a.pages[0].photometric
             assert page.extrasamples == a.pages[0].extrasamples
-            assert page.samplesperpixel == picture.shape[2]
+            assert page.samplesperpixel == image.shape[2]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -311,7 +311,7 @@ def test_the_signs_of_cielab_are_seen(engine: Engine, tmp_path: Path, dtype: typ
     signed = {np.uint8: np.int8, np.uint16: np.int16}[dtype]
     y, x = np.mgrid[0:40, 0:50]
     chroma = np.rint(20 * np.sin(x / 9) + y / 9 - 2).astype(signed)
-    light = picture_of(1, dtype, 40, 50)[..., 0]
+    light = image_of(1, dtype, 40, 50)[..., 0]
     stored = np.stack([light, chroma.view(dtype), -chroma.view(dtype)], axis=2)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="cielab")
     engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
@@ -352,7 +352,7 @@ def test_orientation_is_applied_once(
         assert file.pages[0].tags.get(274) is None or file.pages[0].tags[274].value == 1
 
 
-def test_a_georeferenced_picture_is_not_turned(engine: Engine, tmp_path: Path) -> None:
+def test_a_georeferenced_image_is_not_turned(engine: Engine, tmp_path: Path) -> None:
     """Its rows and columns are those of the transform; what it says of its orientation stays with it."""
     tag = [(274, "H", 1, 6, True)]
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", extratags=tag, metadata=None)
@@ -364,15 +364,15 @@ def test_a_georeferenced_picture_is_not_turned(engine: Engine, tmp_path: Path) -
         assert file.pages[0].tags[274].value == 6
 
 
-def test_a_turned_picture_is_decoded_once_whatever_is_read(tmp_path: Path) -> None:
-    picture = picture_of(1, np.uint8, 400, 300)
+def test_a_turned_image_is_decoded_once_whatever_is_read(tmp_path: Path) -> None:
+    image = image_of(1, np.uint8, 400, 300)
     tag = [(274, "H", 1, 6, True)]
-    tifffile.imwrite(tmp_path / "a.tif", picture[..., 0], rowsperstrip=8, extratags=tag, compression="lzw")
+    tifffile.imwrite(tmp_path / "a.tif", image[..., 0], rowsperstrip=8, extratags=tag, compression="lzw")
     with open_source(tmp_path / "a.tif") as source:
         decoded: list[int] = []
         decode = source._decode
         source._decode = lambda rows, columns: decoded.append(rows.size) or decode(rows, columns)
-        upright = np.rot90(picture, -1)
+        upright = np.rot90(image, -1)
         for y in range(0, 300, 30):
             part = source.read(Span(y, y + 30), Span(10, 390))
             assert (part == upright[y : y + 30, 10:390]).all()
@@ -384,9 +384,9 @@ def test_a_turned_picture_is_decoded_once_whatever_is_read(tmp_path: Path) -> No
 def test_a_file_of_one_strip_is_decoded_forward_and_about_once(
     tmp_path: Path, channels: int, compression: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picture = picture_of(channels, np.uint8, 2500, 90)
+    image = image_of(channels, np.uint8, 2500, 90)
     tifffile.imwrite(
-        tmp_path / "a.tif", picture.squeeze(), rowsperstrip=2500, compression=compression,
+        tmp_path / "a.tif", image.squeeze(), rowsperstrip=2500, compression=compression,
         photometric="rgb" if channels == 3 else "minisblack",
     )  # fmt: skip
     asked: list[Span] = []
@@ -399,7 +399,7 @@ def test_a_file_of_one_strip_is_decoded_forward_and_about_once(
 
     monkeypatch.setattr(raster.RasterSource, "_decode", spy)
     with Engine("bicubic-x2", "cpu", 64) as engine:
-        doubled(engine, tmp_path / "a.tif", picture)
+        doubled(engine, tmp_path / "a.tif", image)
     assert len(asked) > 3
     assert all(a.stop == b.start for a, b in itertools.pairwise(asked))
     assert sum(span.size for span in asked) == 2500
@@ -416,7 +416,7 @@ def test_one_large_strip_needs_neither_its_memory_nor_its_time_twice(
     import sys
 
     shape = (6000, 6000, channels)
-    picture = (np.arange(np.prod(shape), dtype=np.uint32) // 7 % 251).astype(np.uint8).reshape(shape)
+    image = (np.arange(np.prod(shape), dtype=np.uint32) // 7 % 251).astype(np.uint8).reshape(shape)
     code = (
         "import sys\nfrom pathlib import Path\nfrom srcnn_rt.io import open_source\n"
         "from srcnn_rt.io.protocols import StripCache\nfrom srcnn_rt.tiling.geometry import Span\n"
@@ -429,7 +429,7 @@ def test_one_large_strip_needs_neither_its_memory_nor_its_time_twice(
     peaks = []
     for rows in (16, 6000):
         tifffile.imwrite(
-            tmp_path / "a.tif", picture.squeeze(), rowsperstrip=rows, compression=compression,
+            tmp_path / "a.tif", image.squeeze(), rowsperstrip=rows, compression=compression,
             photometric="rgb" if channels == 3 else "minisblack",
         )  # fmt: skip
         done = subprocess.run(
@@ -446,7 +446,7 @@ def test_one_large_strip_needs_neither_its_memory_nor_its_time_twice(
 
 def three_pages(path: Path) -> list[np.ndarray]:
     """Pages of different size, type and layout, with overviews and a thumbnail between them."""
-    pages = [picture_of(3), picture_of(1, np.uint16, 33, 70), picture_of(5, np.float32, 20, 25)]
+    pages = [image_of(3), image_of(1, np.uint16, 33, 70), image_of(5, np.float32, 20, 25)]
     with tifffile.TiffWriter(path) as file:
         file.write(pages[0], photometric="rgb", metadata=None, tile=(16, 16))
         file.write(pages[0][::2, ::2], photometric="rgb", metadata=None, subfiletype=1)
@@ -481,7 +481,7 @@ def test_pages_of_any_size_and_type(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_pages_keep_their_masks(engine: Engine, tmp_path: Path) -> None:
-    pages = [picture_of(3, seed=k) for k in range(3)]
+    pages = [image_of(3, seed=k) for k in range(3)]
     masks = [np.zeros((45, 60), bool) for _ in pages]
     masks[0][5:30, 7:40] = masks[2][20:40, 10:50] = True
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
@@ -508,7 +508,7 @@ def test_pages_keep_their_masks(engine: Engine, tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_thumbnail_in_front_is_no_picture(engine: Engine, tmp_path: Path) -> None:
+def test_a_thumbnail_in_front_is_no_image(engine: Engine, tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(RGB[::4, ::4], photometric="rgb", metadata=None, subfiletype=1)
         file.write(RGB, photometric="rgb", metadata=None)
@@ -536,5 +536,5 @@ def test_odd_names(engine: Engine, tmp_path: Path, name: str) -> None:
     three_pages(tmp_path / name)
     engine.upscale_file(tmp_path / name, tmp_path / f"out {name}", page=2)
     assert np.array_equal(
-        by_tifffile(tmp_path / f"out {name}"), engine.upscale(picture_of(1, np.uint16, 33, 70))
+        by_tifffile(tmp_path / f"out {name}"), engine.upscale(image_of(1, np.uint16, 33, 70))
     )

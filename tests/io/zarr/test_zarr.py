@@ -16,8 +16,8 @@ import pytest
 import zarr
 from ome_zarr_models.common.omero import Omero
 
-from srcnn_rt import Engine, OutputError, PictureError, RuntimeMissingError
-from srcnn_rt.image.info import Layout, PictureInfo
+from srcnn_rt import Engine, ImageError, OutputError, RuntimeMissingError
+from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io.zarr import ngff, pyramid
 from srcnn_rt.io.zarr import writer as omezarr
 from srcnn_rt.io.zarr.writer import create, open_plane, open_zarr, pages, reopen
@@ -36,8 +36,8 @@ def upscaled(engine: Engine, source: Any, target: Path, make: Any = create) -> d
     """Run every plane from one folder to another; return the group's or array's attributes."""
     writer = make(target, source, engine.scale)
     for k in range(source.planes):
-        with source.plane(k) as picture:
-            engine._process(picture, writer.page(k), None)
+        with source.plane(k) as image:
+            engine._process(image, writer.page(k), None)
     assert writer.finish() == target
     return dict(json.loads((target / "zarr.json").read_text())["attributes"])
 
@@ -130,7 +130,7 @@ def test_a_landmark_stays_where_it_is(tmp_path: Path, scale: int) -> None:
         centre = (index * level).sum((1, 2)) / level.sum()
         # A shift of half an HR pixel, the usual mistake, is 0.06 at least.
         assert size * centre + place == pytest.approx(there, abs=0.01)
-    # The picture covers the same area: its outer edge has not moved.
+    # The image covers the same area: its outer edge has not moved.
     size, place = levels[0]
     assert place - size / 2 == pytest.approx([10 - 0.325, -20 - 0.25])
     assert place + size * (np.array(spot.shape) * scale - 0.5) == pytest.approx(
@@ -204,9 +204,9 @@ def test_means_leave_out_what_is_not_there() -> None:
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("axes", ["yxc", "cyx", "tyx", "yx"])
 def test_a_plain_array_stays_one(engine: Engine, tmp_path: Path, zarr_format: int, axes: str) -> None:
-    picture = quantise(drawing(45, 62, 3), np.uint8)
+    image = quantise(drawing(45, 62, 3), np.uint8)
     turned = {"yx": (2, 0, 1), "yxc": (0, 1, 2)}.get(axes, (2, 0, 1))
-    data = picture.transpose(turned) if axes != "yx" else picture[..., 0]
+    data = image.transpose(turned) if axes != "yx" else image[..., 0]
     names = list(axes)
     named = {"dimension_names": names} if zarr_format == 3 else {}
     extra = {"_ARRAY_DIMENSIONS": names} if zarr_format == 2 else {}
@@ -220,39 +220,39 @@ def test_a_plain_array_stays_one(engine: Engine, tmp_path: Path, zarr_format: in
     assert (result.metadata.zarr_format, result.fill_value, dict(result.attrs)) == (3, 7, {"who": "me"})
     assert result.metadata.dimension_names == tuple(axes)
     rgb = axes == "yxc"
-    expected = engine.upscale(picture, bands=not rgb)
+    expected = engine.upscale(image, bands=not rgb)
     expected = expected.transpose(turned) if axes != "yx" else expected[..., 0]
     assert (result[...] == expected).all()
 
 
 def test_axes_may_be_given_and_must_be_where_nothing_says_them(engine: Engine, tmp_path: Path) -> None:
-    picture = quantise(drawing(30, 40, 3), np.uint8)
-    path = plain_zarr(tmp_path / "a", np.moveaxis(picture, 2, 0))
-    with pytest.raises(PictureError, match=r"axes='cyx'; got the shape \(3, 30, 40\)"):
+    image = quantise(drawing(30, 40, 3), np.uint8)
+    path = plain_zarr(tmp_path / "a", np.moveaxis(image, 2, 0))
+    with pytest.raises(ImageError, match=r"axes='cyx'; got the shape \(3, 30, 40\)"):
         open_zarr(path)
     assert open_plane(path, axes="cyx").info.layout == Layout("bands", 3)
     assert open_plane(path, axes="cyx", bands=False).info.layout == Layout("rgb", 3)
     assert open_zarr(path, axes="zyx").planes == 3
     for wrong in ("cy", "cyy", "ayx", "tcyx"):
-        with pytest.raises(PictureError, match="axes must be 3, y, x"):
+        with pytest.raises(ImageError, match="axes must be 3, y, x"):
             open_zarr(path, axes=wrong)
-    assert open_plane(plain_zarr(tmp_path / "b", picture)).info.layout == Layout("rgb", 3)
-    named = plain_zarr(tmp_path / "c", picture, dimension_names=["Latitude", "lon", "band"])
+    assert open_plane(plain_zarr(tmp_path / "b", image)).info.layout == Layout("rgb", 3)
+    named = plain_zarr(tmp_path / "c", image, dimension_names=["Latitude", "lon", "band"])
     assert open_zarr(named).axes == "yxc"
-    with pytest.raises(PictureError, match="say that its axes are yx, not xy"):
-        open_zarr(ome_zarr(tmp_path / "d", picture[..., 0], "yx"), axes="xy")
-    with pytest.raises(PictureError, match="plane must be from 0 to 0, got 1"):
+    with pytest.raises(ImageError, match="say that its axes are yx, not xy"):
+        open_zarr(ome_zarr(tmp_path / "d", image[..., 0], "yx"), axes="xy")
+    with pytest.raises(ImageError, match="plane must be from 0 to 0, got 1"):
         open_plane(path, 1, axes="cyx")
 
 
-def test_another_picture_becomes_an_ome_zarr(engine: Engine, tmp_path: Path) -> None:
+def test_another_image_becomes_an_ome_zarr(engine: Engine, tmp_path: Path) -> None:
     for channels_, text in ((1, "gray"), (2, "gray + alpha"), (3, "rgb"), (4, "rgb + alpha"), (5, "5 bands")):
-        picture = quantise(drawing(40, 30, channels_), np.uint16)
-        info = PictureInfo((40, 30), Layout.of(channels_), np.dtype(np.uint16))
+        image = quantise(drawing(40, 30, channels_), np.uint16)
+        info = ImageInfo((40, 30), Layout.of(channels_), np.dtype(np.uint16))
         target = tmp_path / f"{channels_}.zarr"
         writer = create(target, info, 1)
         sink = writer.page(0)
-        sink.write(Span(0, 40), Span(0, 30), picture)
+        sink.write(Span(0, 40), Span(0, 30), image)
         writer.finish()
         read = ome_zarr_models.v05.Image.from_zarr(zarr.open_group(target, mode="r"))
         shown = getattr(read.ome_attributes, "omero", None)
@@ -261,7 +261,7 @@ def test_another_picture_becomes_an_ome_zarr(engine: Engine, tmp_path: Path) -> 
             assert len(Omero.model_validate(shown).channels) == channels_
         back = open_plane(target)  # the meaning of channels has come back
         assert str(back.info.layout) == text
-        assert (back.read(Span(0, 40), Span(0, 30)) == picture).all()
+        assert (back.read(Span(0, 40), Span(0, 30)) == image).all()
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_nan_is_not_data(engine: Engine, tmp_path: Path) -> None:
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("count", [1, 3, 40, 1000])
 def test_chunks_hold_whole_pixels_and_bounded_bytes(tmp_path: Path, scale: int, count: int) -> None:
-    info = PictureInfo((2000, 1900), Layout.of(count, bands=True), np.dtype(np.float32))
+    info = ImageInfo((2000, 1900), Layout.of(count, bands=True), np.dtype(np.float32))
     writer = create(tmp_path / "a", info, scale)
     block = writer.page(0).block
     assert block[0] == block[1]
@@ -406,7 +406,7 @@ def test_each_chunk_is_written_once_and_whole(
 
 
 def test_sync_flushes_what_was_written_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = PictureInfo((600, 600), Layout("gray", 1), np.dtype(np.uint8))
+    info = ImageInfo((600, 600), Layout("gray", 1), np.dtype(np.uint8))
     writer = create(tmp_path / "a", info, 2)
     flushed: list[str] = []
     monkeypatch.setattr(pyramid, "_sync", lambda path: flushed.append(path.relative_to(tmp_path).as_posix()))
@@ -425,8 +425,8 @@ def test_sync_flushes_what_was_written_since(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_mask_is_not_dropped(tmp_path: Path) -> None:
-    info = PictureInfo((60, 60), Layout("gray", 1), np.dtype(np.uint8), masked=True)
-    with pytest.raises(OutputError, match="a: Zarr has no place for the picture's mask"):
+    info = ImageInfo((60, 60), Layout("gray", 1), np.dtype(np.uint8), masked=True)
+    with pytest.raises(OutputError, match="a: Zarr has no place for the image's mask"):
         create(tmp_path / "a", info, 2)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import zarr
 
-from srcnn_rt import ArgumentError, PictureError, SourceMissingError
-from srcnn_rt.image.info import Layout, PictureInfo
+from srcnn_rt import ArgumentError, ImageError, SourceMissingError
+from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io.zarr import store as zarrstore
 from srcnn_rt.io.zarr import writer as omezarr
 from srcnn_rt.io.zarr.writer import create, open_plane, open_zarr
@@ -33,7 +33,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 
 
 def refused(path: Path, rule: str, **options: Any) -> None:
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         source = open_plane(path, **options)
         h, w = source.info.shape
         source.read(Span(0, h), Span(0, w))
@@ -287,9 +287,9 @@ def test_level_0_may_have_other_axes_than_it_says(tmp_path: Path) -> None:
 
 def test_planes_are_sinks_as_arrays_are(tmp_path: Path) -> None:
     """What `SlicedSink` refuses is refused here too: nothing is written into another's array."""
-    writer = create(tmp_path / "a", PictureInfo((30, 30), Layout("gray", 1), np.dtype(np.uint8)), 2)
+    writer = create(tmp_path / "a", ImageInfo((30, 30), Layout("gray", 1), np.dtype(np.uint8)), 2)
     assert writer.info.shape == (60, 60)
-    with pytest.raises(PictureError, match="plane must be from 0 to 0, got 1"):
+    with pytest.raises(ImageError, match="plane must be from 0 to 0, got 1"):
         writer.page(1)
     with pytest.raises(ArgumentError):
         omezarr.SlicedSink(writer._levels[0], writer.info.scaled(2), 2)

@@ -134,21 +134,21 @@ def test_what_cannot_be_tiled_is_refused_by_node_and_op(tmp_path: Path) -> None:
     scales = {"s": np.array([1, 1, 2, 2], np.float32)}
     refused(save(file, [corners], scales), "'up' (Resize)", "align_corners")
     baked = node("Add", ["lr", "grid"], ["hr"], "position")
-    refused(save(file, [baked], {"grid": ones(1, 1, 8, 8)}), "'position' (Add)", "varies over the picture")
+    refused(save(file, [baked], {"grid": ones(1, 1, 8, 8)}), "'position' (Add)", "varies over the image")
     computed = node("Conv", ["lr", "lr"], ["hr"], "dynamic")
-    refused(save(file, [computed], {}), "'dynamic' (Conv)", "computed from the picture")
+    refused(save(file, [computed], {}), "'dynamic' (Conv)", "computed from the image")
     stack = node("Concat", ["lr", "lr"], ["hr"], "mosaic", axis=2)
     refused(save(file, [stack], {}), "'mosaic' (Concat)", "joins along rows")
     mirror = {"s": np.array([-1]), "e": np.array([-(2**31)]), "a": np.array([2]), "t": np.array([-1])}
     flip = node("Slice", ["lr", "s", "e", "a", "t"], ["hr"], "flip")
-    refused(save(file, [flip], mirror), "'flip' (Slice)", "turns the picture over")
+    refused(save(file, [flip], mirror), "'flip' (Slice)", "turns the image over")
     wrap = node("Pad", ["lr", "p"], ["hr"], "wrap", mode="wrap")
     refused(save(file, [wrap], {"p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}), "'wrap' (Pad)")
     custom = node("Warp", ["lr"], ["hr"], "warp", domain="my.ops")
     refused(save(file, [custom], {}), "'warp' (Warp)", "unknown")
     height = [node("Shape", ["lr"], ["s"]), node("Cast", ["s"], ["f"], to=1)]
     height += [node("Gather", ["f", "i"], ["h"]), node("Mul", ["lr", "h"], ["hr"], "by_height")]
-    refused(save(file, height, {"i": np.array(2)}), "'by_height' (Mul)", "depends on the picture's size")
+    refused(save(file, height, {"i": np.array(2)}), "'by_height' (Mul)", "depends on the image's size")
     ceil = node("MaxPool", ["lr"], ["hr", "where"], "argmax", kernel_shape=[3, 3], pads=[1] * 4)
     refused(save(file, [ceil], {}), "'argmax' (MaxPool)", "indices")
     uneven = {"w": ones(1, 1, 2, 2)}
@@ -190,7 +190,7 @@ def test_inputs_and_outputs_are_checked(tmp_path: Path) -> None:
     two = [value("lr", ["n", 1, "h", "w"]), value("mask", ["n", 1, "h", "w"])]
     refused(save(file, same, {}, inputs=two), "one input and one output", "got 'lr', ")
     flow = [helper.make_node("Constant", [], ["hr"], value=helper.make_tensor("v", 1, [1], [0.0]))]
-    refused(save(file, flow, {}), "does not depend on the picture")
+    refused(save(file, flow, {}), "does not depend on the image")
     more = save(file, [conv("lr", "w", "hr")], {"w": ones(2, 1, 1, 1)})
     with pytest.raises(ModelError, match="gives 2 channels for 1"):
         spec.load(more)
@@ -200,7 +200,7 @@ def test_sizes_that_are_baked_in_are_refused(tmp_path: Path) -> None:
     sizes = {"s": np.array([1, 1, 64, 64])}
     node = helper.make_node("Resize", ["lr", "", "", "s"], ["hr"], "to64", mode="nearest")
     file = save(tmp_path / "m.onnx", [node], sizes)
-    with pytest.raises(ModelError, match=r"whole number|period|depends on the picture's size"):
+    with pytest.raises(ModelError, match=r"whole number|period|depends on the image's size"):
         spec.load(file)
 
 
@@ -220,8 +220,8 @@ def test_the_old_upsample(tmp_path: Path) -> None:
     onnx.save(proto, path)
     facts = analyse(path)
     assert (facts.scale, facts.y.before, facts.y.after) == (2, 0, 1)
-    picture = np.random.default_rng(0).random((30, 41)).astype(np.float32)
-    results = [Engine(path, "cpu", tile).upscale(picture) for tile in (512, 8)]
+    image = np.random.default_rng(0).random((30, 41)).astype(np.float32)
+    results = [Engine(path, "cpu", tile).upscale(image) for tile in (512, 8)]
     assert (results[0] == results[1]).all()
 
 

@@ -127,8 +127,8 @@ def test_many_constants_of_a_legal_size_are_too_much_in_all(tmp_path: Path) -> N
     assert "in all" in whole
 
 
-def test_constants_by_the_pictures_size_are_small(tmp_path: Path) -> None:
-    """A grid of positions: as many numbers as the picture has pixels, computed at every size looked at."""
+def test_constants_by_the_images_size_are_small(tmp_path: Path) -> None:
+    """A grid of positions: as many numbers as the image has pixels, computed at every size looked at."""
     nodes = [
         node("Shape", ["lr"], ["size"], "size"),
         node("ConstantOfShape", ["size"], ["grid"], "grid"),
@@ -137,8 +137,8 @@ def test_constants_by_the_pictures_size_are_small(tmp_path: Path) -> None:
     refused(tmp_path / "m.onnx", proto(nodes), "node 'grid' (ConstantOfShape): ")
 
 
-def test_tensors_of_the_picture_are_bounded(tmp_path: Path) -> None:
-    """What is no constant, but made of the picture: asked for when a window is run."""
+def test_tensors_of_the_image_are_bounded(tmp_path: Path) -> None:
+    """What is no constant, but made of the image: asked for when a window is run."""
     cases = {
         "up": (
             [node("Resize", ["lr", "", "scales"], ["hr"], "up", mode="nearest")],
@@ -162,7 +162,7 @@ def test_tensors_of_the_picture_are_bounded(tmp_path: Path) -> None:
                 node("ReduceMean", ["many"], ["hr"], axes=[1]),
             ],
             {"shape": np.array([1, 10**9, 1, 1])},
-            "16384 samples a pixel of the picture, got shape (1, 1000000000,",
+            "16384 samples a pixel of the image, got shape (1, 1000000000,",
         ),
         "shuffle": (
             [
@@ -196,7 +196,7 @@ def test_declared_sizes_are_bounded(tmp_path: Path, dims: list[object]) -> None:
     refused(tmp_path / "m.onnx", made, "'lr' may be at most 256 x 1024 x 32768 x 32768, got")
 
 
-def test_a_large_fixed_picture_is_refused(tmp_path: Path) -> None:
+def test_a_large_fixed_image_is_refused(tmp_path: Path) -> None:
     made = proto([node("Relu", ["lr"], ["hr"])])
     made.graph.input[0].CopyFrom(models.value("lr", [1, 1, 32768, 32768]))
     refused(tmp_path / "m.onnx", made, "needs 4294967296 bytes for one tensor")
@@ -221,17 +221,17 @@ def test_minus_one_stands_for_a_free_size() -> None:
 
 
 def test_too_many_nodes(tmp_path: Path) -> None:
-    nodes = [node("Relu", [f"x{i}" if i else "lr"], [f"x{i + 1}"]) for i in range(validation.MOST_NODES)]
+    nodes = [node("Relu", [f"x{i}" if i else "lr"], [f"x{i + 1}"]) for i in range(validation.MAX_NODES)]
     made = proto([*nodes, node("Relu", [f"x{len(nodes)}"], ["hr"])])
     path = tmp_path / "m.onnx"
     refused(
-        path, made, f"a graph may hold at most {validation.MOST_NODES} nodes, got {validation.MOST_NODES + 1}"
+        path, made, f"a graph may hold at most {validation.MAX_NODES} nodes, got {validation.MAX_NODES + 1}"
     )
 
 
 @pytest.mark.parametrize("kind", ["relu", "norm", "identity", "conv", "slow to settle"])
 def test_many_nodes_are_analysed_in_seconds(tmp_path: Path, kind: str) -> None:
-    count = validation.MOST_NODES - 2 if kind == "relu" else prepare.MOST_NODES - 2
+    count = validation.MAX_NODES - 2 if kind == "relu" else prepare.MAX_NODES - 2
     weights = {
         "w": np.ones((1, 1, 3, 3), np.float32),
         "one": np.ones(1, np.float32),

@@ -48,20 +48,20 @@ def strength(path: Path, kind: int = TensorProto.FLOAT) -> Path:
     return file_of(path, nodes, {"w": normal(rng, 3, 3, 3, 3)}, inputs, outputs)
 
 
-def planes(picture: np.ndarray) -> np.ndarray:
-    return picture.transpose(2, 0, 1)[None]
+def planes(image: np.ndarray) -> np.ndarray:
+    return image.transpose(2, 0, 1)[None]
 
 
 def test_a_fixed_input_and_one_of_two_outputs(tmp_path: Path) -> None:
     path = strength(tmp_path / "m.onnx")
-    picture = drawing(41, 37, 3).astype(np.float32)
+    image = drawing(41, 37, 3).astype(np.float32)
     proto = onnx.load(path)
     for alpha in (0.0, 0.75):
-        hr, detail = run_all(proto, planes(picture), alpha=np.array([alpha], np.float32))
+        hr, detail = run_all(proto, planes(image), alpha=np.array([alpha], np.float32))
         for name, expected in (("hr", hr), ("detail", detail)):
             for tile in (8, 500):
                 with Engine(path, "cpu", tile, inputs={"alpha": alpha}, output=name) as engine:
-                    got = engine.upscale(picture)
+                    got = engine.upscale(image)
                 assert np.abs(planes(got) - expected).max() <= 1e-6
     assert all(c.passed is not False for c in verify(path, Shaping.of({"alpha": 0.5}, "hr", "rgb")))
 
@@ -103,11 +103,11 @@ def test_channels_last(tmp_path: Path, size: tuple[object, object], rng: np.rand
     )  # fmt: skip
     described = spec.load(path)[1]
     assert (described.channels, described.scale, described.margin) == (3, 2, 1)
-    picture = drawing(24, 24, 3).astype(np.float32)
-    (expected,) = run_all(onnx.load(path), picture[None])
+    image = drawing(24, 24, 3).astype(np.float32)
+    (expected,) = run_all(onnx.load(path), image[None])
     for tile in (8, 500):
         with Engine(path, "cpu", tile) as engine:
-            assert np.abs(engine.upscale(picture) - expected[0]).max() <= 1e-6
+            assert np.abs(engine.upscale(image) - expected[0]).max() <= 1e-6
 
 
 def test_blue_first(tmp_path: Path) -> None:
@@ -115,10 +115,10 @@ def test_blue_first(tmp_path: Path) -> None:
     nodes = [node("Conv", ["lr", "w"], ["hr"], pads=[1] * 4)]
     ends = [value(name, ["n", 3, "h", "w"]) for name in ("lr", "hr")]
     path = file_of(tmp_path / "m.onnx", nodes, {"w": normal(rng, 3, 3, 3, 3)}, ends[:1], ends[1:])
-    picture = drawing(30, 25, 3).astype(np.float32)
-    (expected,) = run_all(onnx.load(path), planes(picture[..., ::-1]))
+    image = drawing(30, 25, 3).astype(np.float32)
+    (expected,) = run_all(onnx.load(path), planes(image[..., ::-1]))
     with Engine(path, "cpu", 9, channel_order="bgr") as engine:
-        assert np.abs(planes(engine.upscale(picture)[..., ::-1]) - expected).max() <= 1e-6
+        assert np.abs(planes(engine.upscale(image)[..., ::-1]) - expected).max() <= 1e-6
     gray = file_of(
         tmp_path / "g.onnx", nodes, {"w": normal(rng, 1, 1, 3, 3)},
         [value("lr", ["n", 1, "h", "w"])], [value("hr", ["n", 1, "h", "w"])],

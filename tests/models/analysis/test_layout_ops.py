@@ -41,7 +41,7 @@ class Build:
         return self.at
 
     def shape(self, *sizes: int | str) -> str:
-        """A shape of numbers and of sizes of the picture divided: "y", "x/4"."""
+        """A shape of numbers and of sizes of the image divided: "y", "x/4"."""
         parts = []
         for size in sizes:
             if isinstance(size, int):
@@ -240,7 +240,7 @@ def test_a_product_of_two_matrices_of_channels(tmp_path: Path) -> None:
 
 
 def test_what_depends_on_the_channels_alone_is_constant(tmp_path: Path) -> None:
-    """A weight brought into shape by what the picture's shape says of its channels, as people write it."""
+    """A weight brought into shape by what the image's shape says of its channels, as people write it."""
     b = Build()
     b.conv(C, 1)
     at = b.at
@@ -255,10 +255,10 @@ def test_what_depends_on_the_channels_alone_is_constant(tmp_path: Path) -> None:
     shape = b.add("Cast", b.add("Shape", at), to=TensorProto.FLOAT)
     b.add("Mul", at, b.add("Reshape", shape, b.weight(np.array([1, 4, 1, 1]))))
     b.conv(C, C)
-    refused(b.done(), "depends on the picture's size")
+    refused(b.done(), "depends on the image's size")
 
 
-def test_one_picture_at_a_time_where_shapes_are_written_for_one(tmp_path: Path) -> None:
+def test_one_image_at_a_time_where_shapes_are_written_for_one(tmp_path: Path) -> None:
     b = Build()
     b.conv(C, 1)
     b.reshape(1, C, -1)
@@ -283,7 +283,7 @@ def test_one_picture_at_a_time_where_shapes_are_written_for_one(tmp_path: Path) 
         assert proven(b.done(), tmp_path).batch == 1
 
 
-def test_parameters_that_vary_over_the_picture_are_refused() -> None:
+def test_parameters_that_vary_over_the_image_are_refused() -> None:
     """Of a window of one size there may be a number for each row, or for each token."""
 
     def fixed(b: Build) -> onnx.ModelProto:
@@ -313,11 +313,11 @@ def test_parameters_that_vary_over_the_picture_are_refused() -> None:
         return fixed(b)
 
     for op in ("BatchNormalization", "InstanceNormalization", "Gemm"):
-        refused(rows_of(8, op), f"({op}):", "over the picture")
+        refused(rows_of(8, op), f"({op}):", "over the image")
     b = Build()
     b.add("Mul", "lr", b.weight(np.ones((2, 1, 1, 1), np.float32)))
     b.conv(C, 1)
-    refused(b.done(), "gives 2 pictures for 1")
+    refused(b.done(), "gives 2 images for 1")
 
 
 def at_a_grid(grid: np.ndarray, mode: str = "linear") -> onnx.ModelProto:
@@ -339,18 +339,18 @@ def grid(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
 def test_an_even_grid_is_an_enlargement(mode: str) -> None:
-    """A window of one size, twice as large: the same as the interpolation of the whole picture."""
+    """A window of one size, twice as large: the same as the interpolation of the whole image."""
     proto = at_a_grid(grid(64), mode)
     described = spec.describe(proto.SerializeToString(), "m")
     assert (described.scale, described.facts.y.fixed) == (2, 32)
-    picture = np.random.default_rng(0).random((50, 71), np.float32)
+    image = np.random.default_rng(0).random((50, 71), np.float32)
     resize = [node("Resize", ["lr", "", "factors"], ["hr"], mode=mode, cubic_coeff_a=-0.75,
                    nearest_mode="round_prefer_ceil")]  # fmt: skip
     by_factor = model(resize, {"factors": np.array([1, 1, 2, 2], np.float32)}, out=1)
     results = []
     for made in (proto, by_factor):
         with Engine(made.SerializeToString(), "cpu", 16) as engine:
-            results.append(engine.upscale(picture))
+            results.append(engine.upscale(image))
     inner = (slice(8, -8),) * 2  # at the border one repeats the edge, the other mirrors
     assert np.abs(results[0] - results[1])[inner].max() <= 2e-5
 
@@ -367,7 +367,7 @@ def test_grids_that_are_not_even_are_refused() -> None:
     b.nodes[-1].output[0] = "hr"
     proto = model(b.nodes, b.weights, out=1)
     proto.opset_import[0].version = 20
-    refused(proto, "(GridSample): reads where the picture itself says")
+    refused(proto, "(GridSample): reads where the image itself says")
 
 
 def test_an_output_without_a_shape() -> None:

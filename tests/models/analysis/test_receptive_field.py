@@ -272,11 +272,11 @@ def check_by_brute_force(path: Path, facts: analysis.GraphFacts) -> None:
         start = (size // 2 - lead) // a.period * a.period
         s = int(facts.scale)
         core = slice(start * s, (start + a.period) * s)
-        picture = np.random.default_rng(1).uniform(0.5, 1, (1, facts.channels, size, size)).astype(np.float32)
-        plain = np.moveaxis(session.run(picture), 2 + axis, 0)[core]
+        image = np.random.default_rng(1).uniform(0.5, 1, (1, facts.channels, size, size)).astype(np.float32)
+        plain = np.moveaxis(session.run(image), 2 + axis, 0)[core]
         noticed = []
         for k in range(size):
-            changed = picture.copy()
+            changed = image.copy()
             np.moveaxis(changed, 2 + axis, 0)[k] += 1e6
             if (np.moveaxis(session.run(changed), 2 + axis, 0)[core] != plain).any():
                 noticed.append(k - lead)

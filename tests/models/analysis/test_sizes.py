@@ -1,6 +1,6 @@
 """Sizes: what a model takes is what its file takes, and every fact holds in every class of sizes.
 
-Networks of one picture's size rounded by strides and pools, and brought back by factors or by sizes that
+Networks of one image's size rounded by strides and pools, and brought back by factors or by sizes that
 depend on it: each is refused, or tiled as the file runs it, at sizes of every class modulo the period.
 """
 
@@ -29,25 +29,25 @@ from tests.helpers.models import model, node, normal, run
 TILES = (9, 16, 500)
 
 
-def whole(proto: onnx.ModelProto, picture: np.ndarray) -> np.ndarray:
-    """Run the file's own graph on a picture mirrored up to what its analysis says it takes."""
+def whole(proto: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
+    """Run the file's own graph on an image mirrored up to what its analysis says it takes."""
     described = spec.describe(proto.SerializeToString(), "m")
-    sizes = [rule.extended(n) for rule, n in zip(rules_for(described), picture.shape, strict=True)]
-    pads = [(0, m - n) for m, n in zip(sizes, picture.shape, strict=True)]
-    out = run(proto, np.pad(picture, pads, mode="symmetric")[None, None])[0, 0]
+    sizes = [rule.extended(n) for rule, n in zip(rules_for(described), image.shape, strict=True)]
+    pads = [(0, m - n) for m, n in zip(sizes, image.shape, strict=True)]
+    out = run(proto, np.pad(image, pads, mode="symmetric")[None, None])[0, 0]
     s = described.scale
-    return out[: s * picture.shape[0], : s * picture.shape[1]]
+    return out[: s * image.shape[0], : s * image.shape[1]]
 
 
 def check(proto: onnx.ModelProto, shapes: list[tuple[int, int]]) -> None:
     data = proto.SerializeToString()
     rng = np.random.default_rng(0)
     for shape in shapes:
-        picture = rng.random(shape, np.float32)
-        expected = whole(proto, picture)
+        image = rng.random(shape, np.float32)
+        expected = whole(proto, image)
         for tile in TILES:
             with Engine(data, "cpu", tile) as engine:
-                got = engine.upscale(picture)
+                got = engine.upscale(image)
             assert np.abs(got - expected).max() <= 2e-5 * max(1, np.abs(expected).max()), (shape, tile)
 
 
@@ -85,7 +85,7 @@ def test_a_size_that_is_always_the_same_is_refused() -> None:
         node("Resize", ["r", "", "", "s"], ["hr"], mode="linear"),
     ]
     proto = model(nodes, {"size": np.array([1, 1, 3360, 3360])}, out=1)
-    with pytest.raises(ModelError, match="scaled by a factor that depends on the picture's size"):
+    with pytest.raises(ModelError, match="scaled by a factor that depends on the image's size"):
         spec.describe(proto.SerializeToString(), "m")
 
 
@@ -124,11 +124,11 @@ def test_legal_sizes_are_those_of_the_file(branch: int, rng: np.random.Generator
     ready = prepare.prepare(proto.SerializeToString(), described)
     assert (ready.spec.facts.y.multiple, ready.spec.facts.x.minimum) == (2, described.facts.x.minimum)
     for shape in ((50, 70), (66, 46), (52, 64)):
-        picture = rng.random(shape, np.float32)
-        expected = run(proto, picture[None, None])[0, 0]  # as the file runs it, nothing mirrored
+        image = rng.random(shape, np.float32)
+        expected = run(proto, image[None, None])[0, 0]  # as the file runs it, nothing mirrored
         for tile in TILES:
             with Engine(proto.SerializeToString(), "cpu", tile) as engine:
-                assert np.abs(engine.upscale(picture) - expected).max() <= 2e-5
+                assert np.abs(engine.upscale(image) - expected).max() <= 2e-5
     check(proto, classes(proto))
 
 
@@ -239,11 +239,11 @@ def test_mutants_of_the_residue_check_are_caught(
 def test_odd_sizes_are_not_taken() -> None:
     facts = spec.describe(halved().SerializeToString(), "m").facts
     assert (facts.y.multiple, facts.y.minimum) == (2, 2)
-    picture = np.random.default_rng(0).random((40, 62), np.float32)
-    expected = run(halved(), picture[None, None])[0, 0]
+    image = np.random.default_rng(0).random((40, 62), np.float32)
+    expected = run(halved(), image[None, None])[0, 0]
     for tile in TILES:
         with Engine(halved().SerializeToString(), "cpu", tile) as engine:
-            assert np.abs(engine.upscale(picture) - expected).max() <= 2e-5
+            assert np.abs(engine.upscale(image) - expected).max() <= 2e-5
     check(halved(), classes(halved()))
 
 
@@ -370,7 +370,7 @@ def unaligned(
 def test_a_model_is_tried_out_once(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Before its first picture; what is wrong in tiles is refused, and what was right is remembered."""
+    """Before its first image; what is wrong in tiles is refused, and what was right is remembered."""
     monkeypatch.setattr(self_check, "MOST_MACS", 2e10)
     monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
     data = unet(rng, [("floor", 1), ("floor", 1)], ["size", "size"], pad=0, channels=3).SerializeToString()
@@ -396,7 +396,7 @@ def test_a_model_that_is_wrong_in_tiles_is_refused(
     monkeypatch.setattr(
         analysis._Analysis, "_margins", lambda *given: tuple(max(0, n - 7) for n in short(*given))
     )
-    with pytest.raises(ModelError, match=r"model: tiles of a picture differ .* inspect --verify .* --trust"):
+    with pytest.raises(ModelError, match=r"model: tiles of an image differ .* inspect --verify .* --trust"):
         Engine(data, "cpu")
     Engine(data, "cpu", trust=True).close()
     assert not (tmp_path / "checked.json").exists()

@@ -1,4 +1,4 @@
-"""Graphs made ready for bfloat16: rounded as said, and the same function of the picture."""
+"""Graphs made ready for bfloat16: rounded as said, and the same function of the image."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def window(name: str, blocks: int = 4) -> int:
 
 
 def awkward() -> np.ndarray:
-    """Numbers of all sizes, ties between two bfloat16, what a picture holds."""
+    """Numbers of all sizes, ties between two bfloat16, what an image holds."""
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2**32, 20_000, dtype=np.uint64).astype(np.uint32)
     ties = (bits & np.uint32(0xFFFF0000)) | np.uint32(0x8000)
@@ -149,7 +149,7 @@ def test_loss_is_that_of_psnr(rms: float, rng: np.random.Generator) -> None:
     truth = rng.random((1500, 1500))
     result = truth + rng.normal(0, 0.012, truth.shape)
     noisy = result + rng.normal(0, rms, truth.shape)
-    before, after = (psnr(255 * picture, 255 * truth) for picture in (result, noisy))
+    before, after = (psnr(255 * image, 255 * truth) for image in (result, noisy))
     assert loss_db(rms, before) == pytest.approx(before - after, abs=2e-3)
     assert loss_db(0.0, 38.0) == 0
 
@@ -171,12 +171,12 @@ def test_only_the_first_weights_are_changed(name: str, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", FAST)
-def test_rounded_first_weights_hardly_change_a_picture(name: str) -> None:
+def test_rounded_first_weights_hardly_change_a_image(name: str) -> None:
     file, proto = file_and_rewritten(name)
     x = np.stack([drawn(window(name, 8), k) for k in range(spec.load(name)[1].channels)])[None]
     error = run_reduced(for_bfloat16(proto), x) - run(file, x)
     assert np.sqrt(np.mean(error**2)) <= 8e-4
-    # Nor where the picture lies: its middle is a thousand codes away.
+    # Nor where the image lies: its middle is a thousand codes away.
     away = run_reduced(for_bfloat16(proto), x + np.float32(4)) - run(file, x + np.float32(4))
     assert np.sqrt(np.mean(away**2)) <= 8e-4
 

@@ -86,20 +86,20 @@ def test_every_layer_rounds_once_as_an_oracle_does(rng: np.random.Generator) -> 
     ]  # fmt: skip
     proto = model(nodes, weights, out=1)
     made = simulated(Halves(proto).convert())
-    picture = rng.random((1, 1, 40, 33), np.float32)
+    image = rng.random((1, 1, 40, 33), np.float32)
     h = {k: v.astype(np.float16) for k, v in weights.items()}
-    at = picture[0].astype(np.float16)
+    at = image[0].astype(np.float16)
     for key in "abc":
         at = conv16(at, h[key], h[f"{key}b"])
         if key != "c":
             at = np.maximum(at, 0)
     for optimised in (False, True):
-        result = models.run(made, picture, optimised=optimised)[0]
+        result = models.run(made, image, optimised=optimised)[0]
         assert np.array_equal(result, result.astype(np.float16))  # every one is a float16
         # Where float32's sums round to the other side, one is a step off, and what reads it then too.
         assert (result == at.astype(np.float32)).mean() > 0.99
         assert np.abs(result - at).max() <= 2 * np.spacing(np.float16(np.abs(at).max()))
-    plain = run(proto, picture)[0]
+    plain = run(proto, image)[0]
     assert np.sqrt(np.mean((at - plain) ** 2)) > 1e-4  # which float32 is not
 
 
@@ -126,13 +126,13 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
         assert found > LIMIT_DB
     else:
         assert 0 < found <= (LIMIT_DB if "paper" in name else LIMIT_DB / 5)
-    # All that is large is float16: what is float32 is a picture.
+    # All that is large is float16: what is float32 is an image.
     types = kinds(half.model)
     layers = [n for n in half.model.graph.node if n.op_type in ("Conv", "Relu", "DepthToSpace")]
     assert {types[n.output[0]] for n in layers} == {TensorProto.FLOAT16}
     assert len(layers) <= half.layers
     assert casts(half.model).count(TensorProto.FLOAT) == 1
-    assert casts(half.model).count(TensorProto.FLOAT16) == 1  # before the picture is cut up
+    assert casts(half.model).count(TensorProto.FLOAT16) == 1  # before the image is cut up
     facts = analysis.analyse(half.model)
     assert facts.types == ("float32", "float32")
     assert (facts.y, facts.x, facts.kind) == (ready.spec.facts.y, ready.spec.facts.x, ready.spec.facts.kind)
@@ -165,7 +165,7 @@ class Plain(Halves):
 
 
 def chain(largest: float, *, pads: int = 0, last: str = "") -> onnx.ModelProto:
-    """Layers of whole weights whose values reach `largest` for a picture of ones."""
+    """Layers of whole weights whose values reach `largest` for an image of ones."""
     weights = {
         "a": np.full((2, 1, 3, 3), largest / 9, np.float32), "ab": np.array([3, -2], np.float32),
         "b": np.array([[[[1]], [[-1]]]], np.float32) * np.float32(1 / largest),
@@ -253,7 +253,7 @@ def test_values_without_bounds_are_measured() -> None:
 # What computes in float16, and what does not.
 
 
-def test_a_picture_that_is_added_at_the_end_is_added_in_float32() -> None:
+def test_a_image_that_is_added_at_the_end_is_added_in_float32() -> None:
     made = for_float16(network(attention=False))
     types, last = kinds(made.model), made.model.graph.node[-1]
     assert last.op_type == "Add"
@@ -298,7 +298,7 @@ def test_weights_beyond_float16_and_old_models_stay(rng: np.random.Generator) ->
     assert not Halves(model(nodes, weights, out=1, opset=6)).nodes
 
 
-def test_a_picture_that_is_only_moved_keeps_its_range(rng: np.random.Generator) -> None:
+def test_a_image_that_is_only_moved_keeps_its_range(rng: np.random.Generator) -> None:
     """On the way to the output, or beside a layer, nothing would undo another."""
     weights = {
         "a": normal(rng, 4, 1, 3, 3), "b": normal(rng, 1, 4, 1, 1), "one": np.ones((1, 1, 1, 1), np.float32),

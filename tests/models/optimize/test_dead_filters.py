@@ -1,4 +1,4 @@
-"""Filters that never fire go: bit for bit the same picture, and none that could fire is dropped."""
+"""Filters that never fire go: bit for bit the same image, and none that could fire is dropped."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ BEFORE = {
                       node("DepthToSpace", ["l"], ["x"], blocksize=2)], {}, 1),
     "Reshape": ([node("Reshape", ["lr", "one"], ["l"]), node("Reshape", ["l", "two"], ["x"])],
                 {"one": np.array([-1, 1, 0, 0]), "two": np.array([-1, 2, 0, 0])}, 1),
-    "Div by the picture": ([node("Div", ["lr", "lr"], ["x"])], {}, None),
+    "Div by the image": ([node("Div", ["lr", "lr"], ["x"])], {}, None),
 }  # fmt: skip
 
 
@@ -221,7 +221,7 @@ def test_shuffled_channels_keep_their_own_range(mode: str) -> None:
 @given(st.integers(0, 2**32), st.sampled_from([0, 1]))
 @settings(max_examples=40, deadline=None)
 def test_what_goes_never_fires(seed: int, pads: int) -> None:
-    """Random integer layers with low biases: many die, and the picture stays."""
+    """Random integer layers with low biases: many die, and the image stays."""
     rng = np.random.default_rng(seed)
     nodes, weights, last, width = [], {}, "lr", 1
     for k, count in enumerate((6, 6, 1)):

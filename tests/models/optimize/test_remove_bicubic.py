@@ -26,7 +26,7 @@ def residual(
     scale: int = 2,
     channels: int = 1,
     *,
-    picture: int | tuple[int, int] = 2,
+    image: int | tuple[int, int] = 2,
     inside: int | tuple[int, int] = 0,
     kernel: np.ndarray | None = None,
     op: str = "Add",
@@ -36,7 +36,7 @@ def residual(
     other: str | None = None,
     out: int | None = None,
 ) -> onnx.ModelProto:
-    """5x5, ReLU, 1x1 on bicubic, and bicubic less `picture` (before, after) added to it.
+    """5x5, ReLU, 1x1 on bicubic, and bicubic less `image` (before, after) added to it.
 
     `inside` is cut off before the network; `other` is what is added in place of bicubic.
     """
@@ -71,7 +71,7 @@ def residual(
     nodes += [
         node("Conv", [source, "a"], ["x"]), node("Relu", ["x"], ["y"]), node("Conv", ["y", "b"], ["detail"]),
     ]  # fmt: skip
-    plain = cut({None: up, "fed": source, "lr": "lr", "x": "x"}[other], "plain", picture)
+    plain = cut({None: up, "fed": source, "lr": "lr", "x": "x"}[other], "plain", image)
     nodes.append(node(op, [plain, "detail"] if swapped else ["detail", plain], ["hr"]))
     return model(nodes, weights, channels, out=channels)
 
@@ -127,8 +127,8 @@ def test_bundled_models(name: str) -> None:
 
 
 def test_a_crop_before_the_network_is_followed() -> None:
-    """As files have it: the picture that is added is cut twice."""
-    proto = residual(inside=1, picture=2, other="fed")
+    """As files have it: the image that is added is cut twice."""
+    proto = residual(inside=1, image=2, other="fed")
     found = alone(proto, 2)
     x = np.random.default_rng(0).random((1, 1, 19, 17), np.float32)
     assert np.abs(run(found, x) + enlarged(x, 2)[:, :, 3:-3, 3:-3] - run(proto, x)).max() <= 2e-6
@@ -141,10 +141,10 @@ def lanczos(scale: int, channels: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("scale", "options"),
     [
-        (2, {"picture": (1, 3)}),
-        (2, {"picture": (3, 1)}),
-        (1, {"picture": (1, 3)}),
-        (2, {"inside": (1, 2), "picture": 2, "other": "fed"}),
+        (2, {"image": (1, 3)}),
+        (2, {"image": (3, 1)}),
+        (1, {"image": (1, 3)}),
+        (2, {"inside": (1, 2), "image": 2, "other": "fed"}),
         (2, {"kernel": lanczos(2, 1)}),
         (3, {"kernel": lanczos(3, 1)}),
         (2, {"kernel": np.roll(bicubic.weights(2, 1), 1, axis=0)}),
@@ -168,8 +168,8 @@ def test_another_scale_is_left_alone() -> None:
 
 
 def test_an_add_of_something_else_is_left_alone() -> None:
-    """Of another layer, of the picture at scale 1 that is a constant, and of an Add that is not the last."""
-    proto = residual(1, picture=0, other="x", out=6)
+    """Of another layer, of the image at scale 1 that is a constant, and of an Add that is not the last."""
+    proto = residual(1, image=0, other="x", out=6)
     assert without_bicubic(proto, 1) is None
     after = residual(2)
     after.graph.node[-1].output[0] = "sum"

@@ -1,4 +1,4 @@
-"""A network on an enlarged picture, by phases: bit for bit what the file computes, and mutants caught."""
+"""A network on an enlarged image, by phases: bit for bit what the file computes, and mutants caught."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return force
 
 
-# A network on an enlarged picture, by phases.
+# A network on an enlarged image, by phases.
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -150,7 +150,7 @@ def test_phases_where_they_execute_less(scale: int, channels: int) -> None:
 
 @pytest.mark.parametrize(("scale", "taps"), [(2, {8}), (3, {6, 7}), (4, {6})])
 def test_sizes_of_the_phases_kernels(scale: int, taps: set[int]) -> None:
-    """An enlarged picture holds no more samples, so nine taps become fewer."""
+    """An enlarged image holds no more samples, so nine taps become fewer."""
     made = fold_enlargement(spec.parse(network(*spec.load(f"srcnn-915-x{scale}"))))
     sizes = [shape[2:] for shape, _ in shapes(made) if shape[1] == 1]
     assert len(sizes) == scale**2

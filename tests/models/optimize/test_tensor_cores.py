@@ -96,7 +96,7 @@ def test_any_layer_unrolled(inner, kernel, pads, strides, dilations, shape, seed
     assert agree(proto, result, integers(seed, 2, inner, *shape))
 
 
-def test_layers_of_one_picture_share_their_rows() -> None:
+def test_layers_of_one_image_share_their_rows() -> None:
     rng = np.random.default_rng(0)
     weights = {"a": sparse(rng, 64, 1, 9, 9), "b": sparse(rng, 64, 1, 7, 9), "c": sparse(rng, 64, 1, 9, 7)}
     weights |= {"p": sparse(rng, 1, 64, 1, 1)}
@@ -177,19 +177,19 @@ def test_models_like_srcnn_in_blocks(
 @pytest.mark.parametrize("rewrite", [block_layers, unroll_rows])
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.usefixtures("always")
-def test_pictures_of_any_size_and_tile(integer_model: Maker, rewrite: object, scale: int) -> None:
-    """Through the tiler, which knows the period: the file's picture, bit for bit."""
+def test_images_of_any_size_and_tile(integer_model: Maker, rewrite: object, scale: int) -> None:
+    """Through the tiler, which knows the period: the file's image, bit for bit."""
     proto = onnx.load(integer_model(scale, (9, 1, 5))[0])
     assert callable(rewrite)
     result = rewrite(proto)
     assert list(result.graph.node) != list(proto.graph.node)
     for h, w in ((37, 30), (1, 3), (12, 41)):
-        picture = integers(scale, h, w, 1)
+        image = integers(scale, h, w, 1)
         with Engine(proto.SerializeToString(), "cpu") as engine:
-            expected = engine.upscale(picture, data_range="dtype")
+            expected = engine.upscale(image, data_range="dtype")
         for tile in (8, 13, 512):
             with Engine(result.SerializeToString(), "cpu", tile) as engine:
-                assert np.array_equal(engine.upscale(picture, data_range="dtype"), expected)
+                assert np.array_equal(engine.upscale(image, data_range="dtype"), expected)
 
 
 @settings(max_examples=25, deadline=None)
@@ -359,7 +359,7 @@ def test_tensor_cores_compute_eight_channels() -> None:
     assert work.cost == work.executed + 100 * work.moved
 
 
-def test_views_cost_nothing_and_pictures_of_a_view_count() -> None:
+def test_views_cost_nothing_and_images_of_a_view_count() -> None:
     weights = {"a": integers(0, 16, 1, 1, 1), "m": integers(1, 4, 4, 1, 1), "z": integers(1, 1, 16, 1, 1)}
     weights |= {"s": np.array([-1, 4, 0, 0]), "t": np.array([-1, 16, 0, 0])}
     nodes = [
@@ -380,7 +380,7 @@ def test_views_cost_nothing_and_pictures_of_a_view_count() -> None:
             "phases+unrolled",
             {(8, 1): 8 * 8 * 8, (64, 8): 64 * 8 * 8, (32, 64): 32 * 64, (16, 32): 16 * 32 * 4},
         ),
-        # The LR picture enlarged: 9 taps in 16 channels; the last layer in blocks of 4.
+        # The LR image enlarged: 9 taps in 16 channels; the last layer in blocks of 4.
         (
             "narrow+unrolled",
             {(16, 1): 16 * 8 * 9, (64, 16): 64 * 16 * 9, (32, 64): 32 * 64, (16, 32): 16 * 32 * 4},

@@ -119,7 +119,7 @@ def test_blocks_left_alone() -> None:
     for opset in (9, 10):
         assert_left(widen_narrow, model(nodes, weights, 4, opset=opset))
     assert_left(widen_narrow, model(nodes, weights, 4, size=(31, 31)))
-    # Reads nothing of the picture.
+    # Reads nothing of the image.
     weights |= {"c": integers(5, 1, 4, 9, 9)}
     constant = [
         node("Conv", ["c", "a"], ["x"]),
@@ -180,11 +180,11 @@ def test_padded_models_tile_as_they_did(out: int, scale: int, kind: str) -> None
     a, b = analysis.analyse(proto), analysis.analyse(result)
     assert (b.kind, b.scale, b.channels) == (a.kind, a.scale, a.channels) == ("padded", scale, out)
     assert (b.y.minimum, b.y.multiple) == (1, 1)
-    picture = integers(3, 37, 30, out)
-    expected = run(proto, np.ascontiguousarray(picture.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
+    image = integers(3, 37, 30, out)
+    expected = run(proto, np.ascontiguousarray(image.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
     for tile in (8, 13, 512):
         with Engine(proto.SerializeToString(), "cpu", tile) as e:
-            assert np.array_equal(e.upscale(picture, data_range="dtype"), expected)
+            assert np.array_equal(e.upscale(image, data_range="dtype"), expected)
 
 
 # Costs.
