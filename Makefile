@@ -54,7 +54,7 @@ bench: $(VENV)/.bench
 	  --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python benchmarks/report.py
 
-# The same on a card: at most about eight minutes. Ends with status 2 where there is none.
+# The same on a GPU: at most about eight minutes. Ends with status 2 where there is none.
 bench-gpu: $(VENV)/.bench
 	$(BIN)/python benchmarks/gpu.py
 

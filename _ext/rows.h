@@ -33,7 +33,7 @@ static inline float srt_round_clip(float v, float top) {
 #define SRT_TO_INT(v) ((int32_t)srt_round_clip((v) * gain, gain))
 #define SRT_TO_FLOAT(v) ((v) * gain)
 
-/* The next rows of an image lie where no prefetcher of the processor looks: kilobytes on, on other
+/* The next rows of an image lie where no prefetcher of the CPU looks: kilobytes on, on other
  * pages. Asked for a few rows ahead they arrive in time. Windows are streams and need no asking. */
 #define SRT_DISTANCE 4
 #if defined(__GNUC__)

@@ -68,7 +68,7 @@ class Contestant(ABC):
 
     @abstractmethod
     def run(self) -> None:
-        """Do all of it once. On a card it may return before the card is done: the caller waits."""
+        """Do all of it once. On a GPU it may return before the GPU is done: the caller waits."""
 
     @abstractmethod
     def result(self) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""srcnn-rt as a contestant of gpu.py; the only module that knows its interface to a card."""
+"""srcnn-rt as a contestant of gpu.py; the only module that knows its interface to a GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ours:
             If it cannot be had here, each time it is asked for.
         """
         if self._made is None:
-            # A processor has no number.
+            # A CPU has no number.
             more: dict[str, Any] = {"device": self.place.index} if self.place.provider == "cuda" else {}
             made = Engine(
                 case.data, provider=self.place.provider, tile="auto", precision=self.precision, **more
@@ -53,7 +53,7 @@ class SrcnnRt(Contestant):
 
     Parameters
     ----------
-    kind : "tensor" on the card; "array", uint8; "into", uint8 into an array that is there already, as the
+    kind : "tensor" on the GPU; "array", uint8; "into", uint8 into an array that is there already, as the
         peers have it; "float32", an array of [0, 1]
     """
 
@@ -63,7 +63,7 @@ class SrcnnRt(Contestant):
         super().__init__(f"srcnn-rt {engine.precision}{_WORDS[kind]}", engine.computes)
         self._ours, self._kind = engine, kind
         self.route = DEVICE if kind == "tensor" else ARRAY
-        # Without a card there is no fast to judge, and the mechanics are shown on exact.
+        # Without a GPU there is no fast to judge, and the mechanics are shown on exact.
         judged = "fast" if engine.place.provider == "cuda" else "exact"
         self.role = OURS if kind in ("tensor", "array") and engine.precision == judged else ""
 

@@ -105,7 +105,7 @@ def onnx_session(case: Case, profile: Path | None = None) -> Any:
 
 
 class OpenCv(Windowed):
-    """OpenCV's own network module, on the card only where it was built for it."""
+    """OpenCV's own network module, on the GPU only where it was built for it."""
 
     def __init__(self, place: Place) -> None:
         super().__init__("OpenCV DNN", place.reduced if place.provider == "cuda" else "float32")

@@ -1,4 +1,4 @@
-"""Where gpu.py measures: a card, or this processor for the mechanics; and its measured ceilings."""
+"""Where gpu.py measures: a GPU, or this CPU for the mechanics; and its measured ceilings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from _gpu_roofline import Ceilings
 from _gpu_targets import MECHANICS
 
-# Sides of the product, bytes of the copies: on a card large enough to fill it and to outgrow its caches.
+# Sides of the product, bytes of the copies: on a GPU large enough to fill it and to outgrow its caches.
 CUDA_SIDE, CUDA_COPY, CUDA_BUS = 8192, 2**30, 2**28
 CPU_SIDE, CPU_COPY, CPU_BUS = 256, 2**22, 2**22
 IN_A_ROW = 5  # launches between two looks at the clock
@@ -26,7 +26,7 @@ class Place:
     Attributes
     ----------
     provider : "cuda" or "cpu"
-    index : of the card
+    index : of the GPU
     """
 
     provider: str
@@ -40,7 +40,7 @@ class Place:
     @property
     def reduced(self) -> str:
         """The data type less than float32."""
-        # float16 is what cards are asked for; processors that have less than float32 have bfloat16.
+        # float16 is what GPUs are asked for; processors that have less than float32 have bfloat16.
         return "float16" if self.provider == "cuda" else "bfloat16"
 
     @property
@@ -50,20 +50,20 @@ class Place:
 
     @property
     def label(self) -> str:
-        """What every output of a run must say; empty for a card."""
+        """What every output of a run must say; empty for a GPU."""
         return "" if self.provider == "cuda" else MECHANICS
 
     def wait(self) -> None:
-        """Wait for everything that was given to the card, by whatever library and on whatever stream."""
+        """Wait for everything that was given to the GPU, by whatever library and on whatever stream."""
         if self.provider == "cuda":
             import torch
 
             torch.cuda.synchronize(self.index)
 
     def about(self) -> dict[str, Any]:
-        """Return what the card says of itself."""
+        """Return what the GPU says of itself."""
         if self.provider != "cuda":
-            return {"name": f"no card: {platform.processor() or platform.machine()}"}
+            return {"name": f"no GPU: {platform.processor() or platform.machine()}"}
         import torch
 
         found = torch.cuda.get_device_properties(self.index)
@@ -77,26 +77,26 @@ class Place:
         }
 
 
-def why_no_card(index: int = 0) -> str | None:
+def why_no_gpu(index: int = 0) -> str | None:
     """Return in one line why there is nothing to measure on, or None."""
     try:
         import torch
     except ImportError as error:
-        return f"torch does not import ({error}); it measures the card's rates and is a contestant"
+        return f"torch does not import ({error}); it measures the GPU's rates and is a contestant"
     if torch.version.cuda is None:
         return f"the installed torch ({torch.__version__}) is built without CUDA"
     try:
         torch.cuda.init()
         count = torch.cuda.device_count()
     except (RuntimeError, AssertionError) as error:
-        return (str(error).strip().splitlines() or ["torch finds no card"])[0]
-    return None if index < count else f"there is no card {index}: torch finds {count}"
+        return (str(error).strip().splitlines() or ["torch finds no GPU"])[0]
+    return None if index < count else f"there is no GPU {index}: torch finds {count}"
 
 
 def rate(place: Place, work: Callable[[], object], amount: float, seconds: float, many: int) -> float:
     """Return how much of `amount` is done a second, the median of groups of `many` runs.
 
-    A group is launched without waiting and ends with one wait for the card, so launches cost nothing.
+    A group is launched without waiting and ends with one wait for the GPU, so launches cost nothing.
     """
     for _ in range(3):
         work()
@@ -115,7 +115,7 @@ def rate(place: Place, work: Callable[[], object], amount: float, seconds: float
 def matrix_rate(place: Place, precision: str, seconds: float) -> float:
     """Return the operations a second of a dense product of random numbers, 2 · n³ each.
 
-    Random, because cards draw less power on zeros and then run faster. float32 is float32: torch
+    Random, because GPUs draw less power on zeros and then run faster. float32 is float32: torch
     leaves TF32 off by default, and so does this.
     """
     import torch
@@ -140,7 +140,7 @@ def copy_rate(place: Place, seconds: float) -> float:
 def bus_rates(place: Place, seconds: float) -> tuple[float, float, float]:
     """Return bytes a second up, down, and of both directions at once, from and to pinned memory.
 
-    Without a card there is no bus: memcpy takes its place, and both directions are two copies in a row.
+    Without a GPU there is no bus: memcpy takes its place, and both directions are two copies in a row.
     """
     if place.provider != "cuda":
         source = np.random.default_rng(0).integers(0, 256, CPU_BUS, np.uint8)
@@ -177,7 +177,7 @@ def bus_rates(place: Place, seconds: float) -> tuple[float, float, float]:
 
 
 def ceilings(place: Place, seconds: float) -> Ceilings:
-    """Measure a place's rates; what this took of the card's memory is given back."""
+    """Measure a place's rates; what this took of the GPU's memory is given back."""
     matrix = {p: matrix_rate(place, p, seconds) for p in (place.reduced, "float32")}
     found = Ceilings(matrix, copy_rate(place, seconds), *bus_rates(place, seconds))
     free(place)
@@ -185,7 +185,7 @@ def ceilings(place: Place, seconds: float) -> Ceilings:
 
 
 def free(place: Place) -> None:
-    """Give back what torch keeps of the card's memory, for others need it."""
+    """Give back what torch keeps of the GPU's memory, for others need it."""
     if place.provider == "cuda":
         import torch
 

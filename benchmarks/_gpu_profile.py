@@ -5,7 +5,7 @@ in microseconds):
 
 - torch's profiler sees every kernel and every copy of the process, whoever launched it (CUPTI is the
   driver's), so ours and ONNX Runtime's, too;
-- ONNX Runtime's own profile names nodes of the graph. Its clock is the host's: on a card nodes that
+- ONNX Runtime's own profile names nodes of the graph. Its clock is the host's: on a GPU nodes that
   are launched and not waited for look cheap, and the copy at the end looks dear.
 """
 
@@ -52,7 +52,7 @@ def busy(events: Iterable[Event]) -> float:
 
 
 def table_of(
-    parts: Iterable[tuple[str, float]], runs: int, *, name: Callable[[str], str] = str, most: int = 8
+    parts: Iterable[tuple[str, float]], runs: int, *, name: Callable[[str], str] = str, maximum: int = 8
 ) -> list[dict[str, Any]]:
     """Add up what has one name; the longest first, and those beyond `most` as one row.
 
@@ -71,9 +71,9 @@ def table_of(
     if not total:
         return []
     order = sorted(times, key=lambda key: -times[key])
-    groups = [(key, [key]) for key in order[:most]]
-    if order[most:]:
-        groups.append((f"{len(order) - most} others", order[most:]))
+    groups = [(key, [key]) for key in order[:maximum]]
+    if order[maximum:]:
+        groups.append((f"{len(order) - maximum} others", order[maximum:]))
     return [
         {
             "name": label,
@@ -99,10 +99,10 @@ def device_profile(trace: Sequence[Event], runs: int, seconds: float) -> dict[st
     """
     timed = [e for e in trace if e.get("ph") == "X" and "dur" in e]
     events = [e for e in timed if e.get("cat") in DEVICE]
-    on = "card" if events else "host"
+    on = "GPU" if events else "host"
     events = events or [e for e in timed if e.get("cat") in HOST]
     # Names of copies say their direction in brackets: "Memcpy HtoD (Pinned -> Device)".
-    name = short if on == "card" else str
+    name = short if on == "GPU" else str
     rows = table_of(self_times(events), runs, name=lambda n: n if n.startswith("Mem") else name(n))
     return {"source": f"torch profiler, {on}", "rows": rows, "busy": busy(events) / 1e6 / seconds}
 

@@ -72,7 +72,7 @@ def verify(contestant: Contestant, case: Case, reference: NDArray[np.uint8]) -> 
 def turn(contestant: Contestant, wait: Callable[[], None], seconds: float) -> list[float]:
     """Run until `seconds` are filled, once at least; return the seconds of every run.
 
-    A run begins and ends with an idle card: the host's clock then counts the work of all streams, also
+    A run begins and ends with an idle GPU: the host's clock then counts the work of all streams, also
     of libraries whose events are not ours.
     """
     runs: list[float] = []
@@ -112,7 +112,7 @@ def race(
 
     Parameters
     ----------
-    wait : until the card is idle
+    wait : until the GPU is idle
     pixels : of the result
     deadline : no round begins after it, but for the first
     done : given, after each round, summaries by name and route, and the errors of those that fell out
@@ -129,7 +129,7 @@ def race(
                 continue
             try:
                 turns[key(contestant)].append(turn(contestant, wait, seconds))
-            except Exception as error:  # the card's memory may be full only now
+            except Exception as error:  # the GPU's memory may be full only now
                 fallen[key(contestant)] = error
         done({name: summary(own, pixels) for name, own in turns.items() if name not in fallen}, fallen)
     return True

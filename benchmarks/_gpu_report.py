@@ -14,7 +14,7 @@ _SIDES = {DEVICE: "device", ARRAY: "host"}  # which floor a route is held agains
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Return everything: where, the card's rates and floors, the one table, verdicts, profiles."""
+    """Return everything: where, the GPU's rates and floors, the one table, verdicts, profiles."""
     label = document["label"]
     parts = [
         f"# {title(label)}" if label else "# On a GPU",
@@ -39,7 +39,7 @@ def title(label: str) -> str:
 
 
 def where(document: dict[str, Any]) -> str:
-    """Return card, machine, versions, and what was done."""
+    """Return GPU, machine, versions, and what was done."""
     machine, settings, device = document["machine"], document["settings"], document["device"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     side = settings["side"]
@@ -53,7 +53,7 @@ def where(document: dict[str, Any]) -> str:
 
 
 def ceilings_table(document: dict[str, Any]) -> str:
-    """Return the measured rates of the card."""
+    """Return the measured rates of the GPU."""
     found = document.get("ceilings")
     if not found:
         return ""
@@ -69,7 +69,7 @@ def ceilings_table(document: dict[str, Any]) -> str:
 
 
 def floors_table(models: Iterable[dict[str, Any]]) -> str:
-    """Return what the card allows for every model."""
+    """Return what the GPU allows for every model."""
     rows = []
     for model in models:
         limits = model.get("floor")

@@ -1,9 +1,9 @@
-"""What a card allows: arithmetic, memory and bus, from measured rates; pure arithmetic.
+"""What a GPU allows: arithmetic, memory and bus, from measured rates; pure arithmetic.
 
 The roofline is Williams, Waterman and Patterson's (CACM 52(4), 2009): no program ends before its
-arithmetic is done at the card's rate, nor before its bytes have gone through the memory, and the two
+arithmetic is done at the GPU's rate, nor before its bytes have gone through the memory, and the two
 can at best overlap fully. So the larger of both times is the floor, and a program's share of the
-roofline is that floor over the time it took. Rates are measured on the card the program runs on
+roofline is that floor over the time it took. Rates are measured on the GPU the program runs on
 (`_gpu_ceilings`), not those of a data sheet.
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Rates of one card, measured.
+    """Rates of one GPU, measured.
 
     Attributes
     ----------
     matrix : operations a second of a large dense product, by data type; a multiply-accumulate is two
-    copy : bytes a second of the card's memory, those read and those written
+    copy : bytes a second of the GPU's memory, those read and those written
     up, down : bytes a second from and to pinned host memory, one direction at a time
     both : bytes a second of both directions together, while both are busy
     """
@@ -67,7 +67,7 @@ class Floor:
 
     Attributes
     ----------
-    arithmetic : the useful multiply-accumulates at the card's matrix rate
+    arithmetic : the useful multiply-accumulates at the GPU's matrix rate
     executed : the executed ones; for information, a better program may execute fewer
     memory : the image read once and the result written once
     bus : the image up and the result down
@@ -80,7 +80,7 @@ class Floor:
 
     @property
     def device(self) -> float:
-        """Seconds from card to card."""
+        """Seconds from GPU to GPU."""
         return max(self.arithmetic, self.memory)
 
     @property
@@ -90,7 +90,7 @@ class Floor:
 
     @property
     def bound(self) -> str:
-        """What the card-to-card floor is made of."""
+        """What the GPU-to-GPU floor is made of."""
         return "arithmetic" if self.arithmetic >= self.memory else "memory"
 
 
@@ -115,7 +115,7 @@ def bus_seconds(task: Task, ceilings: Ceilings) -> float:
 
 
 def floor(task: Task, ceilings: Ceilings, precision: str) -> Floor | None:
-    """Return what a card allows, or None where its rate in that data type was not measured."""
+    """Return what a GPU allows, or None where its rate in that data type was not measured."""
     rate = ceilings.matrix.get(precision)
     if not rate or not all((ceilings.copy, ceilings.up, ceilings.down, ceilings.both)):
         return None

@@ -1,4 +1,4 @@
-"""What is wanted of srcnn-rt on a card, as ratios within one run, and whether it is met; pure."""
+"""What is wanted of srcnn-rt on a GPU, as ratios within one run, and whether it is met; pure."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def times(results: Sequence[Result], route: str, role: str) -> float | None:
 
 
 def of_roofline(results: Sequence[Result], limits: dict[str, Any] | None) -> float | None:
-    """Return our share of the card-to-card floor."""
+    """Return our share of the GPU-to-GPU floor."""
     one = pick(results, DEVICE, OURS)
     return None if one is None or limits is None else one["mpx_per_s"] / limits["device_mpx_per_s"]
 
 
 def of_lower(results: Sequence[Result], limits: dict[str, Any] | None) -> float | None:
-    """Return our speed from host bytes over that on the card, or over the bus's where that is lower.
+    """Return our speed from host bytes over that on the GPU, or over the bus's where that is lower.
 
-    The ratio to our own speed on the card is taken within each round, the bus was measured once.
+    The ratio to our own speed on the GPU is taken within each round, the bus was measured once.
     """
     host, device = pick(results, ARRAY, OURS), pick(results, DEVICE, OURS)
     if host is None or device is None or limits is None:
@@ -77,7 +77,7 @@ TARGETS = (
 def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Hold what a document has against the targets of each model.
 
-    A run without a card gets its ratios, which show that the arithmetic works, but no verdict.
+    A run without a GPU gets its ratios, which show that the arithmetic works, but no verdict.
     """
     verdicts = []
     for model in document["models"]:

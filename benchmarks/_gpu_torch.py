@@ -1,6 +1,6 @@
 """torch as a contestant of gpu.py, set up as its own guides advise.
 
-float16 (bfloat16 on a processor) and channels_last, which tensor cores want; inference mode; cuDNN's
+float16 (bfloat16 on a CPU) and channels_last, which tensor cores want; inference mode; cuDNN's
 search for the fastest algorithm; buffers that are there already; windows of the size that is fastest;
 compiled by ``max-autotune``, or the best mode that works. Everything from uint8 to uint8 is in the
 module, so that the compiler can fuse conversions into the layers beside them.
@@ -75,7 +75,7 @@ def network(
 
 
 class TorchDevice(Contestant):
-    """From a uint8 tensor on the card to one on the card: mirrored edges, windows, network, rounding.
+    """From a uint8 tensor on the GPU to one on the GPU: mirrored edges, windows, network, rounding.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class TorchDevice(Contestant):
         self._scale, self._margin = s, margin
         (gain,), (black,) = case.model.range.gain, case.model.range.offset
         module = network(case.data, s, margin, self.precision, black, black + gain).to(place.device)
-        # (1, 1, H, W), and a copy of its own also on a processor, for the host's route writes into it.
+        # (1, 1, H, W), and a copy of its own also on a CPU, for the host's route writes into it.
         self.image = torch.from_numpy(case.image.copy())[None, None].to(place.device)
         # Mirrored by index, for torch has no symmetric padding.
         self._rows, self._columns = (
@@ -133,7 +133,7 @@ class TorchDevice(Contestant):
         import torch
 
         failed: Exception | None = None
-        for mode in MODES if place.provider == "cuda" else MODES[-1:]:  # tuning is for cards
+        for mode in MODES if place.provider == "cuda" else MODES[-1:]:  # tuning is for GPUs
             try:
                 self._module = torch.compile(module, dynamic=False, fullgraph=True, mode=mode)
                 self.run()

@@ -23,9 +23,9 @@ def traced(contestant: Contestant, case: Case) -> dict[str, Any]:
     cuda = case.place.provider == "cuda"
     activity = ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU
     if not cuda and not contestant.name.startswith("torch"):
-        raise RuntimeError("without a card, torch's profiler sees torch only")
+        raise RuntimeError("without a GPU, torch's profiler sees torch only")
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # of profilers that were torn down, of timers without a card
+        warnings.simplefilter("ignore")  # of profilers that were torn down, of timers without a GPU
         with profile(activities=[activity]):  # the first use of a profiler starts it, which takes long
             contestant.run()
             case.place.wait()

@@ -104,7 +104,7 @@ class Peer(Contestant):
 
 
 def windows(
-    image: NDArray[np.uint8], scale: int, margin: int, most: int = WINDOW_HR
+    image: NDArray[np.uint8], scale: int, margin: int, maximum: int = WINDOW_HR
 ) -> list[tuple[NDArray[np.float32], tuple[slice, slice]]]:
     """Cut an image into windows of one shape, at most `most` HR pixels a side without the margins.
 
@@ -117,7 +117,7 @@ def windows(
     HR rectangle that each makes.
     """
     padded = np.pad(image.astype(np.float32) / np.float32(255), margin, mode="symmetric")
-    (h, ys), (w, xs) = (cut(length, most // scale) for length in image.shape)
+    (h, ys), (w, xs) = (cut(length, maximum // scale) for length in image.shape)
     return [
         (
             np.ascontiguousarray(padded[y : y + h + 2 * margin, x : x + w + 2 * margin])[None, None],
@@ -128,9 +128,9 @@ def windows(
     ]
 
 
-def cut(length: int, most: int) -> tuple[int, list[int]]:
+def cut(length: int, maximum: int) -> tuple[int, list[int]]:
     """Return the size and the starts of as few equal parts of `length` as fit into `most` each."""
-    count = math.ceil(length / most)
+    count = math.ceil(length / maximum)
     size = math.ceil(length / count)
     return size, [min(k * size, length - size) for k in range(count)]
 
@@ -168,10 +168,10 @@ class OpenVino(Peer):
                 "PERFORMANCE_HINT": "LATENCY",
             },
         )
-        # A hint is no promise: a processor without bfloat16 goes on in float32.
+        # A hint is no promise: a CPU without bfloat16 goes on in float32.
         got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if got != wanted:
-            raise RuntimeError(f"asked for {wanted}, runs in {got} on this processor")
+            raise RuntimeError(f"asked for {wanted}, runs in {got} on this CPU")
         self._request = compiled.create_infer_request()
 
     def run(self, window: NDArray[np.float32]) -> NDArray[Any]:

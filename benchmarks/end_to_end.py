@@ -85,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What something took: wall seconds, and the processor seconds of all threads."""
+    """What something took: wall seconds, and the CPU seconds of all threads."""
 
     wall: float
     cpu: float
@@ -121,7 +121,7 @@ def check(job: Job, compress: str) -> int:
     """
     engine, n = job.engine, min(CORNER, len(job.image))
     engine.upscale_file(job.source, job.target, overwrite=True, compress=compress)
-    part = n + engine.margin + bicubic.REACH
+    part = n + engine.margin + bicubic.RADIUS
     expected = engine.upscale(np.ascontiguousarray(job.image[:part, :part]))
     n *= engine.scale
     with open_source(job.target) as result:
@@ -186,25 +186,25 @@ class Still:
 
 
 def decode(job: Job) -> float:
-    """Return the processor seconds of reading what the file's chunks reach."""
+    """Return the CPU seconds of reading what the file's chunks reach."""
     with open_source(job.source) as source:
         strips: Source | StripCache = StripCache(source) if source.by_rows else source
 
         def read() -> None:
             for chunk in job.plan:
-                strips.read(*chunk.reach(job.plan.tile, job.plan.margin, job.plan.shape))
+                strips.read(*chunk.source_spans(job.plan.tile, job.plan.margin, job.plan.shape))
 
         return timed(read).cpu
 
 
 def move(job: Job) -> float:
-    """Return the processor seconds of extraction and stitching."""
+    """Return the CPU seconds of extraction and stitching."""
     s, cpu = job.engine.scale, 0.0
     with open_source(job.source) as source, _target(job, source, "none") as target:
         sink = target.page(0)
         renderer = Renderer(job.engine.spec, Still(), source.info, job.plan)
         for chunk in job.plan:
-            y, x = chunk.reach(job.plan.tile, job.plan.margin, job.plan.shape)
+            y, x = chunk.source_spans(job.plan.tile, job.plan.margin, job.plan.shape)
             part, corner = source.read(y, x), (y.start, x.start)
             origin = (chunk.y.start, chunk.x.start)
             out = sink.buffer(_hr(chunk.y, s), _hr(chunk.x, s))
@@ -216,7 +216,7 @@ def move(job: Job) -> float:
 
 
 def encode(job: Job, compress: str) -> float:
-    """Return the processor seconds of writing the result, read back from its file before."""
+    """Return the CPU seconds of writing the result, read back from its file before."""
     s, cpu = job.engine.scale, 0.0
     with open_source(job.target) as finished:
         h, w = finished.info.shape
@@ -337,7 +337,7 @@ def measure_tiling(model: str, precision: str, threads: int, side: int, rounds: 
                 Engine(model, PROVIDERS[precision], threads=threads, precision=precision, **options)
             )
 
-        whole, engines = engine(whole=True), {tile: engine(tile=tile) for tile in TILES}
+        whole, engines = engine(tile=None), {tile: engine(tile=tile) for tile in TILES}
         expected = whole.upscale(image).astype(int)
         for tile, tiled in engines.items():
             delta = tiled.upscale(image) - expected

@@ -1,6 +1,6 @@
 """What float16 loses: python benchmarks/float16.py --data set5 --data set14 [--model NAME ...]
 
-The graphs that a card would run, on the CPU (`srcnn_rt.precision.simulation`): weights and every layer's
+The graphs that a GPU would run, on the CPU (`srcnn_rt.precision.simulation`): weights and every layer's
 result are rounded to float16, sums are made in float32, as tensor cores do but for their order. Each model
 is measured in the protocol it was trained for, once in float32, once with every layer merely cast, once as
 `srcnn_rt.precision.for_float16` prepares it. "expected" is what is estimated when a session is made, on
@@ -50,7 +50,7 @@ def added(graph: ModelProto, model: spec.ModelSpec) -> ModelProto:
         made.graph.node.extend(body)
         made.graph.initializer.extend(tensors)
         plain = "plain"
-    cut = (model.margin - (bicubic.REACH if model.scale > 1 else 0)) * model.scale
+    cut = (model.margin - (bicubic.RADIUS if model.scale > 1 else 0)) * model.scale
     for name, values in (("from", [cut] * 2), ("to", [-cut] * 2), ("axes", [2, 3])):
         made.graph.initializer.append(numpy_helper.from_array(np.array(values), f"again.{name}"))
     inner = [plain, "again.from", "again.to", "again.axes"]
@@ -71,7 +71,7 @@ def main() -> None:
         graph = spec.parse(ready.data)
         values = ready.spec.range
         white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
-        # Of a network that is added to bicubic, the network; bicubic is float32 on a card, too.
+        # Of a network that is added to bicubic, the network; bicubic is float32 on a GPU, too.
         graphs = {
             "exact": graph,
             "cast": simulated(Halves(graph).convert()),

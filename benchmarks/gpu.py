@@ -1,7 +1,7 @@
-"""srcnn-rt and its peers on a card, in one table: .venv/bin/python benchmarks/gpu.py
+"""srcnn-rt and its peers on a GPU, in one table: .venv/bin/python benchmarks/gpu.py
 
 One run, one process: the same ONNX file, the same gray image of 8 bits, from tensor to tensor on the
-card, from array to array in the host's memory, and from TIFF to TIFF. Beside the times stand the
+GPU, from array to array in the host's memory, and from TIFF to TIFF. Beside the times stand the
 roofline, from rates measured in the same run (`_gpu_roofline`), and a profile of where the time goes.
 Writes gpu.json into ``--out`` after every step, so that a run that is killed leaves what it had, and
 Markdown to standard output.
@@ -12,15 +12,15 @@ Markdown to standard output.
   host bytes both ends lie in pinned memory already, which ours do not.
 - **ONNX Runtime** with every option at its default: ``session.run`` of float32 host arrays. Cutting them
   is done before the clock starts, rounding to 8 bits never.
-- **OpenCV DNN** likewise, on the card where the build has it.
+- **OpenCV DNN** likewise, on the GPU where the build has it.
 
 Peers choose the fastest of a few windows (``--windows``) before they are timed. A contestant is timed
-only if its image is right: held against ONNX Runtime's float32 on the processor, at most 1 code value off
+only if its image is right: held against ONNX Runtime's float32 on the CPU, at most 1 code value off
 in float32, and an rms of at most `_gpu_race.LIMITS` in less. Otherwise, or where it cannot run, its row
 says why. All contestants of a model take turns, in an order drawn anew in each round; every run ends when the
-whole card is idle. A contestant's speed is that of the median run of its median round.
+whole GPU is idle. A contestant's speed is that of the median run of its median round.
 
-Without a card it ends with status 2. ``--provider cpu`` runs every line of it on a processor, on a
+Without a GPU it ends with status 2. ``--provider cpu`` runs every line of it on a CPU, on a
 tiny image: mechanics only, not a GPU figure.
 """
 
@@ -42,7 +42,7 @@ import _gpu_torch
 import numpy as np
 from _drawing import photo_like
 from _gpu_case import Case, Contestant, as_codes
-from _gpu_place import Place, ceilings, free, why_no_card
+from _gpu_place import Place, ceilings, free, why_no_gpu
 from _gpu_race import Deadline, WrongImageError, key, race, verify
 from _gpu_report import markdown, results_table
 from _gpu_roofline import Ceilings, Task, described, floor
@@ -108,12 +108,12 @@ class Run:
             raise TimeoutError(LATE)
 
     def measure(self) -> None:
-        """Measure the card, then every model."""
+        """Measure the GPU, then every model."""
         self.save()
         loaded = [load_model(name) for name in self.args.models]  # a wrong name ends the run before it starts
         found = ceilings(self.place, self.args.seconds)
         self.document["ceilings"] = asdict(found)
-        self.say("the card's rates are measured")
+        self.say("the GPU's rates are measured")
         self.save()
         for data, model in loaded:
             with tempfile.TemporaryDirectory(dir=self.args.folder) as folder:
@@ -208,7 +208,7 @@ def contestants(place: Place, tune: bool) -> list[Contestant]:
 
 
 def truth(case: Case) -> NDArray[np.uint8]:
-    """Return what ONNX Runtime makes of the graph as exported, in float32 on the processor."""
+    """Return what ONNX Runtime makes of the graph as exported, in float32 on the CPU."""
     oracle = OnnxRuntime("reference", "ONNX Runtime")
     oracle.load(case.data, case.model, available_threads())
     oracle.prepare(case.image)
@@ -216,7 +216,7 @@ def truth(case: Case) -> NDArray[np.uint8]:
 
 
 def about(case: Case, rates: Ceilings) -> dict[str, Any]:
-    """Return a model, what it executes, and what the card allows for it."""
+    """Return a model, what it executes, and what the GPU allows for it."""
     model = case.model
     executed = work(spec.parse(prepare.prepare(case.data, model).data)).executed
     task = Task(case.image.size * model.scale**2, model.scale, model.facts.macs, executed)
@@ -270,12 +270,12 @@ def load_model(name: str) -> tuple[bytes, ModelSpec]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--provider", choices=["cuda", "cpu"], default="cuda", help="cpu: mechanics only")
-    parser.add_argument("--device", type=int, default=0, help="number of the card")
+    parser.add_argument("--device", type=int, default=0, help="number of the GPU")
     parser.add_argument("--models", nargs="+", default=["srcnn-955-x2", "srcnn-915-x2"])
     parser.add_argument("--side", type=int, help="of the image, LR pixels")
     parser.add_argument("--windows", type=int, nargs="+", help="peers choose among these, HR pixels a side")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, help="of a turn, and of each measurement of the card")
+    parser.add_argument("--seconds", type=float, help="of a turn, and of each measurement of the GPU")
     parser.add_argument("--limit", type=float, default=480.0, help="seconds after which nothing new begins")
     parser.add_argument("--tune", action="store_true", help="let srcnn-rt measure its tile before")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
@@ -286,13 +286,13 @@ def arguments() -> argparse.Namespace:
     args.windows = args.windows or list(WINDOWS[args.provider])
     args.seconds = SECONDS[args.provider] if args.seconds is None else args.seconds
     if min(args.side, args.rounds, *args.windows) < 1 or args.device < 0:
-        parser.error("side, windows and rounds must be at least 1, a card's number at least 0")
+        parser.error("side, windows and rounds must be at least 1, a GPU's number at least 0")
     return args
 
 
 def main() -> None:
     args = arguments()
-    if args.provider == "cuda" and (reason := why_no_card(args.device)):
+    if args.provider == "cuda" and (reason := why_no_gpu(args.device)):
         print(f"--provider cuda: nothing to measure on: {reason}", file=sys.stderr)
         raise SystemExit(2)
     args.out.mkdir(parents=True, exist_ok=True)

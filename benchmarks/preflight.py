@@ -34,8 +34,8 @@ def make_images(folder: Path, channels: int, dtype: str, many: int) -> list[NDAr
         small = cv2.resize(image.astype(np.float32), (w, h), interpolation=cv2.INTER_AREA) / 255
         if channels == 3:
             small = small[..., ::-1]
-        most = {"uint8": 255, "uint16": 65535, "float32": None}[dtype]
-        out.append((small if most is None else np.rint(small * most)).astype(dtype))
+        maximum = {"uint8": 255, "uint16": 65535, "float32": None}[dtype]
+        out.append((small if maximum is None else np.rint(small * maximum)).astype(dtype))
     return out
 
 

@@ -1,4 +1,4 @@
-"""What the graphs that may suit a card would cost on tensor cores: python benchmarks/variants.py [MODEL ...]
+"""What the graphs that may suit a GPU would cost on tensor cores: python benchmarks/variants.py [MODEL ...]
 
 By the model in `srcnn_rt.rewrite.tensor_cost`, which counts and measures nothing.
 """

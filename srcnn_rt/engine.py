@@ -49,8 +49,8 @@ AUTO_TILE_HR = 256
 # less to them than what windows compute twice.
 HEAVY = 30_000
 HEAVY_TILE_HR = 512
-DEVICE_TILE_HR = 2048  # of images that lie on a card
-CARD_TILE_HR = 1024  # of a card: fewer margins, larger kernels; no cache to stay in
+DEVICE_TILE_HR = 2048  # of images that lie on a GPU
+GPU_TILE_HR = 1024  # of a GPU: fewer margins, larger kernels; no cache to stay in
 
 # With tile="auto", an image of so many HR pixels is worth the measurement before it.
 TUNE_FROM = 10**9
@@ -73,10 +73,11 @@ class Engine(Closing):
     provider : {"auto", "cpu", "cuda", "openvino"}
         ``"auto"`` takes CUDA where it works, else ONNX Runtime on the CPU, or OpenVINO where
         `precision` is ``"fast"``. A provider asked for by name is used or `ProviderError` is raised.
-    tile : int or "auto"
+    tile : int, "auto" or None
         Side of a tile in LR pixels, margins not counted, at least 8. ``"auto"`` takes what `tune`
-        measured; where it never did, 256 HR pixels (512 for heavy models), or measures before a
-        image of over 1,000 Mpx.
+        measured. Without a measurement it takes 256 HR pixels (512 for heavy models), and measures
+        before an image of over 1,000 Mpx. None runs the model once on the whole image, which must then
+        fit into memory. Models whose receptive field is unbounded can only be run so.
     threads : int, optional
         Threads of the network; all available processors if None.
     model_range : str, optional
@@ -87,18 +88,15 @@ class Engine(Closing):
         Which samples are black and white, for models that need to know (`ModelSpec.equivariant` ones do not):
         ``"LOW..HIGH"``; ``"dtype"``, the type's range for integers and [0, 1] for floats; ``"auto"``, what
         the file declares, else the same, but an image is refused that clearly does not live there.
-    whole : bool
-        Run the model once on the whole image, which must then fit into memory; also for
-        models whose reach is unbounded, which cannot be tiled. `tile` is ignored.
     precision : {"exact", "fast"}
-        ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a card and in bfloat16 on the CPU
+        ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a GPU and in bfloat16 on the CPU
         (OpenVINO), and is refused where that is not at hand, or the model would lose more than 0.01 dB or
         0.02 dB.
     device : int, str or sequence of int, optional
-        Number of the card, or of several that share the work: ``0``, ``"0,1"``, ``(0, 1)``. With it, provider
+        Number of the GPU, or of several that share the work: ``0``, ``"0,1"``, ``(0, 1)``. With it, provider
         ``"auto"`` means ``"cuda"``. 0 if None.
     gpu_memory : int or str, optional
-        What each card's activations may take: bytes, or ``"8GB"``. All of it if None. Where it does not
+        What each GPU's activations may take: bytes, or ``"8GB"``. All of it if None. Where it does not
         suffice, fewer and then smaller windows go together.
     trust : bool
         Do not try a model that did not come with the package on a drawn image, tiled and whole, the first
@@ -127,10 +125,9 @@ class Engine(Closing):
         self,
         model: str | Path | bytes = "srcnn-915-x2",
         provider: str = "auto",
-        tile: int | Literal["auto"] = 512,
+        tile: int | Literal["auto"] | None = 512,
         threads: int | None = None,
         model_range: str | None = None,
-        whole: bool = False,
         precision: str = "exact",
         device: int | str | Sequence[int] | None = None,
         gpu_memory: int | str | None = None,
@@ -145,12 +142,13 @@ class Engine(Closing):
                 raise ArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if threads is not None and threads < 1:
             raise ArgumentError(f"threads must be at least 1, got {threads}")
-        if tile != "auto" and (isinstance(tile, bool) or not isinstance(tile, int)):
-            raise ArgumentError(f"tile must be a whole number of LR pixels or 'auto', got {tile!r}")
+        if tile not in ("auto", None) and (isinstance(tile, bool) or not isinstance(tile, int)):
+            raise ArgumentError(f"tile must be an integer number of LR pixels, 'auto' or None, got {tile!r}")
+        whole = tile is None
         devices: tuple[int, ...] = (0,)
         memory = None
         if (device, gpu_memory) != (None, None):
-            # Imported with what only some need, as files and arrays on cards are below: start-up counts.
+            # Imported with what only some need, as files and arrays on GPUs are below: start-up counts.
             from .backends.cuda import devices as cuda
 
             devices = devices if device is None else cuda.parse_devices(device)
@@ -167,7 +165,7 @@ class Engine(Closing):
         if model_range is not None:
             facts = spec.with_range(facts, model_range)
         self._data_range = DataRange.of(data_range)
-        if tile != "auto" and tile < geometry.MIN_TILE:
+        if isinstance(tile, int) and tile < geometry.MIN_TILE:
             raise ArgumentError(f"tile must be at least {geometry.MIN_TILE} LR pixels, got {tile}")
         self._precision, self._whole, self._asked = precision, whole, tile
         self._threads = threads or available_threads()
@@ -175,15 +173,15 @@ class Engine(Closing):
         self._loader = Loader(file, provider, precision, self._threads, whole, devices, memory)
         setup = self._loader.open()
         self._hash = hashlib.sha256(data).hexdigest()[:16]
-        self._key = tuning_cache.key_for(data, setup.provider, precision, self._threads, self._cards(setup))
-        choice = tuning_cache.recall(self._key) if tile == "auto" and not whole else None
-        self._untuned = choice is None and tile == "auto" and not whole
+        self._key = tuning_cache.key_for(data, setup.provider, precision, self._threads, self._gpus(setup))
+        choice = tuning_cache.recall(self._key) if tile == "auto" else None
+        self._untuned = choice is None and tile == "auto"
         if choice is not None:
             setup = self._loader.chosen(choice, setup)
             tile = _lr(choice.tile, setup.model)
         elif tile == "auto":
             tile = _auto(setup)
-        side = WHOLE if whole else geometry.ceil_to(tile, setup.model.period)
+        side = WHOLE if tile is None else geometry.ceil_to(tile, setup.model.period)
         self._setup = replace(setup, tile=side)
         self._spec, self._provider = setup.model, setup.provider
         self._pool = ThreadPoolExecutor(max(self._threads, setup.workers), "srcnn-work")
@@ -266,7 +264,7 @@ class Engine(Closing):
         """Upscale an array.
 
         An array of another library that speaks DLPack (torch, CuPy, JAX) gives one of the same library on the
-        same device. One on a card never leaves it, and its library puts it in order first; `nodata` is not
+        same device. One on a GPU never leaves it, and its library puts it in order first; `nodata` is not
         taken there, and NaN not looked for.
 
         Parameters
@@ -298,7 +296,7 @@ class Engine(Closing):
         Raises
         ------
         ArgumentError
-            If the shape or dtype is another one, or the array lies on a card that is not this engine's.
+            If the shape or dtype is another one, or the array lies on a GPU that is not this engine's.
         """
         if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack__"):
             return self._upscale_foreign(image, bands, alpha, nodata, classes, data_range, progress)
@@ -322,8 +320,8 @@ class Engine(Closing):
 
         self._check_open()
         give = arrays.like(image)
-        card = next((c for c in self._setup.cards if c.holds(image.__dlpack_device__())), None)
-        if card is None:
+        gpu = next((c for c in self._setup.gpus if c.holds(image.__dlpack_device__())), None)
+        if gpu is None:
             made = self.upscale(
                 arrays.on_host(image, self._provider),
                 bands=bands, alpha=alpha, nodata=nodata, classes=classes,
@@ -331,14 +329,14 @@ class Engine(Closing):
             )  # fmt: skip
             return give(made)
         if nodata is not None or classes:
-            raise ArgumentError(f"{'classes' if classes else 'nodata'} is not taken for arrays on a card")
-        source = arrays.take(image, card, self._setup.arrival(card), bands=bands, alpha=alpha)
-        sink = arrays.DeviceSink(card, source.info.scaled(self.scale))
+            raise ArgumentError(f"{'classes' if classes else 'nodata'} is not taken for arrays on a GPU")
+        source = arrays.take(image, gpu, self._setup.arrival(gpu), bands=bands, alpha=alpha)
+        sink = arrays.DeviceSink(gpu, source.info.scaled(self.scale))
         setup = self._setup
         if self._asked == "auto":  # one window at a time, so a larger one
             setup = replace(setup, tile=max(setup.tile, _lr(DEVICE_TILE_HR, setup.model)))
         executor.process(source, sink, setup, self._pool, progress, data_range=self._range(data_range))
-        return arrays.give(sink.array, image, card)
+        return arrays.give(sink.array, image, gpu)
 
     def upscale_into(
         self,
@@ -613,20 +611,20 @@ class Engine(Closing):
             if setup.networks != self._setup.networks:
                 loader.forget(setup)
         best = self._setup
-        lanes = best.workers // max(1, best.devices)
-        chosen = tuning_cache.Choice(best.tile * self.scale, lanes, best.threads, best.variant)
+        streams = best.workers // max(1, best.devices)
+        chosen = tuning_cache.Choice(best.tile * self.scale, streams, best.threads, best.variant)
         tuning_cache.remember(self._key, chosen)
         return found
 
     @staticmethod
-    def _cards(setup: Setup) -> str:
-        """Return the names of the cards in use, as a measurement is kept for them."""
+    def _gpus(setup: Setup) -> str:
+        """Return the names of the GPUs in use, as a measurement is kept for them."""
         if not setup.devices:
             return ""
         from .backends.cuda import devices as cuda
 
         names = {d.index: d.name for d in cuda.devices()}
-        return " + ".join(names.get(card.index, card.kind) for card in setup.cards)
+        return " + ".join(names.get(gpu.index, gpu.kind) for gpu in setup.gpus)
 
     def _range(self, asked: Range | None) -> DataRange:
         return self._data_range if asked is None else DataRange.of(asked)
@@ -693,7 +691,7 @@ class Engine(Closing):
 def _auto(setup: Setup) -> int:
     """Return the tile, LR pixels, where nothing was measured."""
     if setup.devices:
-        return _lr(CARD_TILE_HR, setup.model)
+        return _lr(GPU_TILE_HR, setup.model)
     return _lr(HEAVY_TILE_HR if setup.model.facts.macs >= HEAVY else AUTO_TILE_HR, setup.model)
 
 

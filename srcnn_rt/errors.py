@@ -12,7 +12,7 @@
     ├── OutOfMemoryError      (MemoryError)        a window is too large for the memory there is
     ├── RuntimeMissingError   (ImportError)        an optional package is not installed
     ├── ProviderError         (RuntimeError)       a provider asked for by name does not load
-    ├── DeviceError           (RuntimeError)       a card that failed while it worked
+    ├── DeviceError           (RuntimeError)       a GPU that failed while it worked
     └── TrainingError         (RuntimeError)       a run that diverged
 """
 
@@ -90,7 +90,7 @@ class ProviderError(SrcnnError, RuntimeError):
 
 
 class DeviceError(SrcnnError, RuntimeError):
-    """A card failed while it worked; where there are others, they take over its windows."""
+    """A GPU failed while it worked; where there are others, they take over its windows."""
 
 
 class TrainingError(SrcnnError, RuntimeError):

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py without a card: its arithmetic, its verdicts, its tables, its checks, its mechanics."""
+"""benchmarks/gpu.py without a GPU: its arithmetic, its verdicts, its tables, its checks, its mechanics."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ finally:
     sys.path.pop(0)
 
 CPU = _gpu_place.Place("cpu")
-CARD = _gpu_place.Place("cuda")
+GPU = _gpu_place.Place("cuda")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ class Fake(_gpu_case.Contestant):
     def run(self) -> None:
         self.runs += 1
         if self.runs >= self.fails_at:
-            raise RuntimeError("the card's memory is full\nand more")
+            raise RuntimeError("the GPU's memory is full\nand more")
 
     def result(self) -> Any:
         return self.image
@@ -122,8 +122,8 @@ def document(results: list[dict[str, Any]], label: str = "") -> dict[str, Any]:
         "label": label,
         "measured": "2026-01-01",
         "complete": True,
-        "machine": {"cpu": "a processor", "processors": 2, "versions": {"torch": "2"}, "revision": "abc"},
-        "device": {"name": "a card"},
+        "machine": {"cpu": "a CPU", "processors": 2, "versions": {"torch": "2"}, "revision": "abc"},
+        "device": {"name": "a GPU"},
         "settings": {"side": 64, "rounds": 2, "seconds": 0.5},
         "ceilings": {"matrix": {"float16": 5e14}, "copy": 2e12, "up": 5e10, "down": 4e10, "both": 6e10},
         "models": [model],
@@ -170,7 +170,7 @@ def test_two_targets_are_of_9_5_5_only() -> None:
 def test_without_a_card_nothing_is_met() -> None:
     found = _gpu_targets.judge(document(RESULTS, CPU.label))
     assert {v["verdict"] for v in found} == {"mechanics only, not a GPU figure"}
-    assert not CARD.label
+    assert not GPU.label
 
 
 # Tables
@@ -240,13 +240,13 @@ def test_kernels_of_a_card_go_before_operators_of_the_host() -> None:
         ("Memcpy HtoD (Pinned -> Device)", 0.2, 0.5),
     ]
     assert found["rows"][0]["ms"] == pytest.approx(0.04)
-    assert found["busy"] == pytest.approx(0.5) and "card" in found["source"]
+    assert found["busy"] == pytest.approx(0.5) and "GPU" in found["source"]
     assert "host" in _gpu_profile.device_profile(trace[:1], 1, 1.0)["source"]
     assert _gpu_profile.device_profile([], 1, 1.0)["rows"] == []
 
 
 def test_rare_rows_are_one() -> None:
-    rows = _gpu_profile.table_of([(str(k), 10.0 - k) for k in range(5)], 1, most=2)
+    rows = _gpu_profile.table_of([(str(k), 10.0 - k) for k in range(5)], 1, maximum=2)
     assert [r["name"] for r in rows] == ["0", "1", "3 others"]
     assert sum(r["share"] for r in rows) == pytest.approx(1)
 
@@ -303,7 +303,7 @@ def test_one_that_fails_falls_out_and_the_others_go_on() -> None:
     assert done and [len(found) for found, _ in seen] == [2, 1, 1]
     assert [sorted(fallen) for _, fallen in seen] == [[], ["bad, array → array"], ["bad, array → array"]]
     assert seen[-1][0]["good, array → array"]["runs"] == 3 and bad.runs == 2
-    assert gpu.line(seen[-1][1]["bad, array → array"]) == "RuntimeError: the card's memory is full"
+    assert gpu.line(seen[-1][1]["bad, array → array"]) == "RuntimeError: the GPU's memory is full"
 
 
 def test_no_round_begins_late_but_the_first() -> None:
@@ -353,7 +353,7 @@ def test_a_peer_never_takes_the_processor_for_a_card(case: _gpu_case.Case, peer:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this ONNX Runtime has CUDA")
     with pytest.raises(RuntimeError, match=reason):
-        peer(CARD).load(replace(case, place=CARD))
+        peer(GPU).load(replace(case, place=GPU))
 
 
 def test_the_document_is_written_step_by_step(
@@ -380,18 +380,18 @@ def test_the_document_is_written_step_by_step(
 def test_without_a_card_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(gpu, "why_no_card", lambda index: "there is no card 0: torch finds 0")
+    monkeypatch.setattr(gpu, "why_no_card", lambda index: "there is no GPU 0: torch finds 0")
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stopped:
         gpu.main()
     assert stopped.value.code == 2 and not (tmp_path / "out").exists()
     out, err = capsys.readouterr()
-    assert not out and err == "--provider cuda: nothing to measure on: there is no card 0: torch finds 0\n"
+    assert not out and err == "--provider cuda: nothing to measure on: there is no GPU 0: torch finds 0\n"
 
 
 def test_why_there_is_no_card_is_one_line() -> None:
     torch = pytest.importorskip("torch")
-    reason = _gpu_place.why_no_card(10**6)
+    reason = _gpu_place.why_no_gpu(10**6)
     assert reason and "\n" not in reason
     if torch.version.cuda is None:
         assert "built without CUDA" in reason

@@ -37,7 +37,7 @@ LAYERS = [
     {"tiles", "session", "session_openvino", "io", "pipeline", "metrics"},
     {"protocol", "filters", "untiled"},
     {"figures"},
-    {"render", "pixels", "runtime", "validity", "card", "classes"},
+    {"render", "pixels", "runtime", "validity", "GPU", "classes"},
     {"values"},
     {"job", "trials", "stream"},
     {"filejob", "selfcheck"},
@@ -150,7 +150,7 @@ def test_evaluating_needs_no_torch(tmp_path: Path) -> None:
     import numpy as np
 
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 40, 3), np.uint8))
-    words = ["eval", "--data", str(tmp_path), "--scale", "2", "--means"]
+    words = ["eval", "--data", str(tmp_path), "--scale", "2", "--summary"]
     used = loaded_by(f"from srcnn_rt.cli import main\nmain({words!r}, standalone_mode=False)")
     assert "onnxruntime" in used
     assert not used & {"torch", "sklearn", "matplotlib", "rasterio"}

@@ -121,7 +121,7 @@ def command(config: TrainConfig, name: str) -> str:
     for key, value in config.asdict().items():
         if key in ("data", "scale", "minutes", "out", "validate", "device") or value == plain[key]:
             continue
-        value = f"runs/{Path(value).parent.name}/last.pt" if key == "start" else value
+        value = f"runs/{Path(value).parent.name}/last.pt" if key == "init_from" else value
         words.append(f"--{key.replace('_', '-')} {value}")
     return f"srcnn-rt train {' '.join(words)} --out runs/{name}"
 
@@ -129,7 +129,7 @@ def command(config: TrainConfig, name: str) -> str:
 def commands(run: Path) -> list[str]:
     """Return the lines that repeat a run, those of the run it started from first."""
     config: TrainConfig = RunFolder(run).read()["config"]
-    before = commands(run.parent / Path(config.start).parent.name) if config.start else []
+    before = commands(run.parent / Path(config.init_from).parent.name) if config.init_from else []
     return [*before, command(config, run.name)]
 
 
@@ -141,7 +141,11 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
     target = MODELS / f"{name}.onnx"
     described = export(run / "last.pt", target, overwrite=True)
     results = measure(target, described, folders)
-    how = config.summary().replace(config.start, Path(config.start).parent.name) if config.start else ""
+    how = (
+        config.summary().replace(config.init_from, Path(config.init_from).parent.name)
+        if config.init_from
+        else ""
+    )
     training = {
         **described.training,
         "data": config.sources(),
@@ -190,7 +194,7 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         held=0 if config.validate else config.hold_out,
         how=training["how"],
         steps=training["steps"],
-        more=" after those of the run it started from" if config.start else "",
+        more=" after those of the run it started from" if config.init_from else "",
         minutes=training["minutes"],
         threads=record["machine"]["threads"],
         processor=record["machine"]["processor"],

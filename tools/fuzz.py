@@ -152,7 +152,7 @@ def _try_model(path: Path, number: int) -> None:
         if len(spec.parse(data).graph.node) <= prepare.MAX_NODES:
             optimize.optimise(spec.parse(data))  # by itself, for `prepare` would hide what fails
         described.summary()
-    with Engine(path, "cpu", 16, threads=1, whole=whole) as engine:
+    with Engine(path, "cpu", None if whole else 16, threads=1) as engine:
         image = np.full((13, 17, engine.spec.channels), 0.5, np.float32)
         try:
             out = engine.upscale(image, bands=True)

@@ -41,8 +41,8 @@ def noise(h: int, w: int, channels: int, dtype: str) -> Any:
     out = np.empty((h, w, channels), dtype)
     for c in range(channels):
         value = np.clip(plane + RNG.normal(0, 0.01, plane.shape).astype(np.float32), 0, 1)
-        most = 1 if out.dtype.kind == "f" else np.iinfo(out.dtype).max
-        out[..., c] = value * most if out.dtype.kind == "f" else np.rint(value * most)
+        maximum = 1 if out.dtype.kind == "f" else np.iinfo(out.dtype).max
+        out[..., c] = value * maximum if out.dtype.kind == "f" else np.rint(value * maximum)
     return out
 
 
@@ -270,9 +270,9 @@ def run(kills: int, seed: int, folder: Path, stops: int = 6, kinds: list[Kind] |
             times[name] += values
     for name, values in times.items():
         if values:
-            middle, most = statistics.median(values), max(values)
+            middle, maximum = statistics.median(values), max(values)
             print(
-                f"{name}: {len(values)} times, ended within {middle:.2f} s (median), {most:.2f} s (longest)"
+                f"{name}: {len(values)} times, ended within {middle:.2f} s (median), {maximum:.2f} s (most)"
             )
     return kinds
 

@@ -132,10 +132,10 @@ class Vdsr(nn.Module):
 
     def __init__(self, weights: Weights, scale: int) -> None:
         super().__init__()
-        from ..image.bicubic import REACH
+        from ..image.bicubic import RADIUS
         from ..image.bicubic import weights as kernel
 
-        self._scale, self._reach = scale, REACH
+        self._scale, self._radius = scale, RADIUS
         self._channels = weights["input.weight"].shape[1]
         self._bicubic = torch.from_numpy(kernel(scale, self._channels))
         self.input = _conv(weights["input.weight"], bias=False)
@@ -146,7 +146,7 @@ class Vdsr(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        edged = nn.functional.pad(x, (self._reach,) * 4, mode="replicate")
+        edged = nn.functional.pad(x, (self._radius,) * 4, mode="replicate")
         phases = nn.functional.conv2d(edged, self._bicubic, groups=self._channels)
         up = nn.functional.pixel_shuffle(phases, self._scale)
         out: Tensor = up + self.output(self.residual_layer(torch.relu(self.input(up))))

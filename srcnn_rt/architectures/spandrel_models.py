@@ -42,8 +42,8 @@ class Published:
     @property
     def example(self) -> int:
         """A side of images that it takes; an odd one, so that what is padded and cut off is traced."""
-        least = max(self.minimum, _MIN)
-        side = -(-least // self.multiple) * self.multiple
+        minimum = max(self.minimum, _MIN)
+        side = -(-minimum // self.multiple) * self.multiple
         return side if side % 2 else side + self.multiple
 
 

@@ -73,9 +73,9 @@ class Renderer:
         # Windows of one chunk only go together.
         (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
         count = -(-rows // h) * -(-cols // w)
-        most = min(max(1, samples // (h * w * model.scale**2)), count)
+        maximum = min(max(1, samples // (h * w * model.scale**2)), count)
         # A batch that is not full costs as much: as few as it takes, of equal size.
-        return -(-count // -(-count // most))
+        return -(-count // -(-count // maximum))
 
     def render(
         self,
@@ -207,13 +207,13 @@ class Renderer:
         Colour is bicubic of the premultiplied colour, divided by bicubic of the alpha, plus
         what the network adds to bicubic where colour goes on under the transparent parts.
         """
-        windows, reach, s = self._windows, blur(self._model), self._model.scale
-        inner = np.ascontiguousarray(_trim(windows, reach))
+        windows, radius, s = self._windows, blur(self._model), self._model.scale
+        inner = np.ascontiguousarray(_trim(windows, radius))
         alpha = inner[:, -1:]
         if (windows[:, -1] == 1).all():
             sharp = self._sharpen(np.ascontiguousarray(inner[:, :-1]))
             return np.concatenate([sharp, np.ones_like(sharp[:, :1])], axis=1)
-        filled = color.fill(windows, reach)
+        filled = color.fill(windows, radius)
         detail = self._detail(filled)
         inner[:, :-1] *= alpha
         plain = np.ascontiguousarray(_trim(kernels.enlarge(inner, s), self._cut))
@@ -223,7 +223,7 @@ class Renderer:
     @property
     def _cut(self) -> int:
         """HR border of enlarged colour around the area that the network gives."""
-        return (self._margin - bicubic.REACH) * self._model.scale
+        return (self._margin - bicubic.RADIUS) * self._model.scale
 
 
 def _trim(windows: Windows, cut: int) -> Windows:

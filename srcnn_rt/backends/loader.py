@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from ..models.low_precision.loss import Run
     from .cuda import devices as cuda
-    from .cuda.streams import CardNetwork
+    from .cuda.streams import GpuNetwork
 
 EXACT = 5e-5  # of full scale; float32 in another order is off by 1e-6, TF32 by 1e-3
-LANES = 3  # of a card: one cuts and places, one is on the bus, one computes
+STREAMS = 3  # of a GPU: one cuts and places, one is on the bus, one computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,14 @@ class Setup:
     Attributes
     ----------
     model : facts of the graph that runs, by which windows are cut
-    networks : one for every worker; the same for all of them but where there are several cards
+    networks : one for every worker; the same for all of them but where there are several GPUs
     threads : of each of their runs
     tile : LR pixels
-    variant : which graph of `program.candidates` runs on a card
+    variant : which graph of `program.candidates` runs on a GPU
     """
 
     model: ModelSpec
-    networks: tuple[Network | CardNetwork, ...]
+    networks: tuple[Network | GpuNetwork, ...]
     threads: int
     tile: int = 0
     variant: str = ""
@@ -64,18 +64,18 @@ class Setup:
         return self.networks[0].provider
 
     @property
-    def cards(self) -> tuple[cuda.Card, ...]:
-        """What it runs on; none is the processor."""
-        return tuple({id(n): n.card for n in self.networks if _is_card(n)}.values())
+    def gpus(self) -> tuple[cuda.Gpu, ...]:
+        """What it runs on; none is the CPU."""
+        return tuple({id(n): n.gpu for n in self.networks if _is_gpu(n)}.values())
 
     @property
     def devices(self) -> int:
-        """On how many cards it runs."""
-        return len(self.cards)
+        """On how many GPUs it runs."""
+        return len(self.gpus)
 
-    def arrival(self, card: cuda.Card) -> int:
-        """Return a stream of a card on which the owners of arrays have them ready."""
-        return next(n.arrival for n in self.networks if _is_card(n) and n.card is card)
+    def arrival(self, gpu: cuda.Gpu) -> int:
+        """Return a stream of a GPU on which the owners of arrays have them ready."""
+        return next(n.arrival for n in self.networks if _is_gpu(n) and n.gpu is gpu)
 
 
 class Work(Protocol):
@@ -100,9 +100,9 @@ class Loader:
     provider, precision : as asked for; see `Engine`
     threads : in all
     whole : whether there is only ever one window
-    devices : numbers of the cards to run on
-    memory : bytes of each card that may be taken, or None
-    made, graphs : what was prepared for the processor and for cards, once
+    devices : numbers of the GPUs to run on
+    memory : bytes of each GPU that may be taken, or None
+    made, graphs : what was prepared for the CPU and for GPUs, once
     """
 
     file: Program
@@ -120,8 +120,8 @@ class Loader:
 
         Parameters
         ----------
-        layout : (workers, threads of each), workers of each card; what suits the runtime if None
-        variant : of a card, see `Setup`
+        layout : (workers, threads of each), workers of each GPU; what suits the runtime if None
+        variant : of a GPU, see `Setup`
 
         Raises
         ------
@@ -129,11 +129,11 @@ class Loader:
         """
         fast = self.precision == "fast"
         if self.provider in ("cuda", "auto"):
-            # Imported where a card may be: the processor's way needs little of it.
+            # Imported where a GPU may be: the CPU's way needs little of it.
             from .cuda import devices as cuda
 
             try:
-                return self._on_cards(layout, variant)
+                return self._on_gpus(layout, variant)
             except (ProviderError, ModelError) as error:
                 if self.provider == "cuda":
                     raise
@@ -170,8 +170,8 @@ class Loader:
         """Return the ways to run it that `Engine.tune` should try, tiles aside."""
         if present.devices:
             names = list(self._candidates())
-            ways = [(LANES, name) for name in names] + [(lanes, names[0]) for lanes in (1, 2, 4)]
-            return [self.open((lanes, 1), name) for lanes, name in ways]
+            ways = [(STREAMS, name) for name in names] + [(streams, names[0]) for streams in (1, 2, 4)]
+            return [self.open((streams, 1), name) for streams, name in ways]
         found = {(present.workers, present.threads)}
         if present.provider == "cpu":
             found |= {(self.threads, 1), (1, self.threads)}
@@ -190,38 +190,38 @@ class Loader:
             self.made[""] = prepare.prepare(self.file.data, self.file.spec)
         return self.made[""]
 
-    def _on_cards(self, layout: tuple[int, int] | None, variant: str) -> Setup:
+    def _on_gpus(self, layout: tuple[int, int] | None, variant: str) -> Setup:
         from .cuda import devices as cuda
 
         try:
-            return self._loaded(cuda.open_cards(self.devices), layout, variant)
+            return self._loaded(cuda.open_gpus(self.devices), layout, variant)
         except (DeviceError, OutOfMemoryError) as error:
             raise ProviderError(f"provider cuda does not load: {error}") from error
 
-    def _loaded(self, cards: Sequence[cuda.Card], layout: tuple[int, int] | None, variant: str) -> Setup:
-        from .cuda.streams import CardNetwork
+    def _loaded(self, gpus: Sequence[cuda.Gpu], layout: tuple[int, int] | None, variant: str) -> Setup:
+        from .cuda.streams import GpuNetwork
 
-        lanes = 1 if self.whole else layout[0] if layout else LANES
+        streams = 1 if self.whole else layout[0] if layout else STREAMS
         variant, ready = self._variant(variant)
         half = self.precision == "fast"
-        runs = _halved(ready, lambda made: CardNetwork(cards[0], made, half=True).opened()) if half else ready
-        networks = [CardNetwork(card, runs, half=half, memory=self.memory, lanes=lanes) for card in cards]
+        runs = _halved(ready, lambda made: GpuNetwork(gpus[0], made, half=True).opened()) if half else ready
+        networks = [GpuNetwork(gpu, runs, half=half, memory=self.memory, streams=streams) for gpu in gpus]
         # A session tells whether CUDA really runs; it is kept for the first image.
         channels = 3 if ready.spec.channels == 1 else ready.spec.channels
         kind = Layout.of(channels, bands=channels != 3)
         for network in networks:
             try:
-                network.lane(kind, np.dtype(np.uint8), "windows").close()
+                network.slot(kind, np.dtype(np.uint8), "windows").close()
             except ModelError as error:
                 raise ModelError(f"{self.file.spec.name}: {error}") from error
             if not half and self._understood:
                 with network.opened() as run:
                     _check_exact(ready, run)
-        # Cards take turns in the list, so that the first windows go to all of them.
-        return Setup(ready.spec, tuple(networks) * lanes, 1, 0, variant)
+        # GPUs take turns in the list, so that the first windows go to all of them.
+        return Setup(ready.spec, tuple(networks) * streams, 1, 0, variant)
 
     def _variant(self, name: str) -> tuple[str, Program]:
-        """Return a graph for a card by its name; the one that should be fastest if there is none of it."""
+        """Return a graph for a GPU by its name; the one that should be fastest if there is none of it."""
         found = self._candidates()
         name = name if name in found else next(iter(found))
         return name, found[name]
@@ -236,7 +236,7 @@ class Loader:
 
 
 def _check_exact(ready: Program, run: Run) -> None:
-    """Refuse a card that computes a float32 graph in less: a fallback of ONNX Runtime's takes TF32 unasked.
+    """Refuse a GPU that computes a float32 graph in less: a fallback of ONNX Runtime's takes TF32 unasked.
 
     Raises
     ------
@@ -249,7 +249,7 @@ def _check_exact(ready: Program, run: Run) -> None:
     worst = float(np.abs(loss.errors(ready, run, Session(ready.data).run) / gain).max())
     if not worst <= EXACT:
         raise ProviderError(
-            f"precision exact cannot be had on the card: it is off by {worst:.1e} of full scale, "
+            f"precision exact cannot be had on the GPU: it is off by {worst:.1e} of full scale, "
             f"{EXACT:.0e} are allowed; take --precision fast or --provider cpu"
         )
 
@@ -259,7 +259,7 @@ def _halved(exact: Program, opened: Callable[[Program], AbstractContextManager[R
 
     Parameters
     ----------
-    opened : gives what runs a program on the card
+    opened : gives what runs a program on the GPU
 
     Raises
     ------
@@ -283,17 +283,17 @@ def _halved(exact: Program, opened: Callable[[Program], AbstractContextManager[R
     return made
 
 
-def _is_card(network: Network | CardNetwork) -> TypeGuard[CardNetwork]:
+def _is_gpu(network: Network | GpuNetwork) -> TypeGuard[GpuNetwork]:
     return network.provider == "cuda"
 
 
 def renderer(
-    setup: Setup, network: Network | CardNetwork, source: Source, info: ImageInfo, plan: Plan, batch: int
+    setup: Setup, network: Network | GpuNetwork, source: Source, info: ImageInfo, plan: Plan, batch: int
 ) -> Work:
     """Return what a worker needs on one image, of which windows are cut as `info` says."""
     if source.info.layout.color == "classes":
         return Copier(setup.model.scale, batch)
-    if not _is_card(network):
+    if not _is_gpu(network):
         return Renderer(setup.model, cast("Network", network), info, plan, batch)
     from .cuda.arrays import DeviceSource
     from .cuda.renderer import DeviceRenderer, WindowRenderer
@@ -306,49 +306,49 @@ def renderer(
 def batch_for(setup: Setup, source: Source, plan: Plan) -> int:
     """Return how many windows go through a network together."""
     network = setup.networks[0]
-    if not _is_card(network):
+    if not _is_gpu(network):
         return Renderer.batch_for(setup.model, source.info, plan)
     from .cuda.arrays import DeviceSource
     from .cuda.renderer import BATCH_SAMPLES
 
     if isinstance(source, DeviceSource):
         return 1
-    samples = BATCH_SAMPLES * network.card.processors
+    samples = BATCH_SAMPLES * network.gpu.processors
     return Renderer.batch_for(setup.model, source.info, plan, samples)
 
 
-def networks_for(setup: Setup, source: Source) -> list[Network | CardNetwork]:
-    """Return the networks that can work on an image: not on cards that broke, or that do not hold it.
+def networks_for(setup: Setup, source: Source) -> list[Network | GpuNetwork]:
+    """Return the networks that can work on an image: not on GPUs that broke, or that do not hold it.
 
     Raises
     ------
     DeviceError
         If there are none.
     """
-    from_card = getattr(source, "card", None)
+    from_gpu = getattr(source, "GPU", None)
     found, reason = [], ""
     for network in setup.networks:
-        if _is_card(network):
+        if _is_gpu(network):
             if network.failed is not None:
                 reason = network.failed
                 continue
-            if from_card is not None and network.card is not from_card:
+            if from_gpu is not None and network.gpu is not from_gpu:
                 continue
         found.append(network)
     if not found:
-        raise DeviceError(reason or "no card holds the image")
+        raise DeviceError(reason or "no GPU holds the image")
     return found
 
 
 def forget(setup: Setup) -> None:
-    """Let go of the memory that cards keep for the next image."""
+    """Let go of the memory that GPUs keep for the next image."""
     for network in setup.networks:
-        if _is_card(network):
+        if _is_gpu(network):
             network.forget()
 
 
 def close(setup: Setup) -> None:
-    """Let go of what a setup holds of cards."""
+    """Let go of what a setup holds of GPUs."""
     for network in setup.networks:
-        if _is_card(network):
+        if _is_gpu(network):
             network.close()

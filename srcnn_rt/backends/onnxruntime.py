@@ -26,7 +26,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
     "tensor(uint8)": np.dtype(np.uint8),
 }
-# What runtimes say where memory did not suffice, or a card broke; they have no types of error for it.
+# What runtimes say where memory did not suffice, or a GPU broke; they have no types of error for it.
 _NO_MEMORY = re.compile(
     r"bad.?alloc|failed to allocate|out of memory|alloc_failed|not enough memory"
     r"|smaller than requested bytes|free memory block",  # of an arena that has a limit
@@ -48,7 +48,7 @@ def runtime() -> ModuleType:
     except ImportError as error:
         raise RuntimeMissingError(
             f'ONNX Runtime does not import ({error}); type: pip install "srcnn-rt[cpu]" '
-            '(or "srcnn-rt[gpu]" with an NVIDIA card)'
+            '(or "srcnn-rt[gpu]" with an NVIDIA GPU)'
         ) from error
     # Two wheels in one environment overwrite each other and can leave an empty shell.
     if not hasattr(onnxruntime, "InferenceSession"):
@@ -224,7 +224,7 @@ class _InPlace(Bound):
 def failure(
     runtime: str, shape: tuple[int, ...], error: Exception
 ) -> OutOfMemoryError | DeviceError | ModelError:
-    """Return what to raise where a runtime failed: out of memory, a broken card, or whatever it says."""
+    """Return what to raise where a runtime failed: out of memory, a broken GPU, or whatever it says."""
     return _told(f"{runtime} failed on windows of shape {shape}: {error}")
 
 
@@ -256,7 +256,7 @@ def create(model: bytes, providers: list[Any], threads: int, config: Mapping[str
     for key, value in config.items():
         options.add_session_config_entry(key, value)
     try:
-        # A fallback would print to stdout, and run on the processor.
+        # A fallback would print to stdout, and run on the CPU.
         return ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:  # the runtime's errors share no other base class
         raise _told(f"ONNX Runtime cannot load the model: {error}") from error

@@ -1,4 +1,4 @@
-"""OpenVINO: float32, or bfloat16 where the processor computes in it.
+"""OpenVINO: float32, or bfloat16 where the CPU computes in it.
 
 A wheel beside ONNX Runtime's, not in its place: the extra ``openvino`` adds it. It is used where it
 is asked for, by ``provider="openvino"`` or ``precision="fast"``.
@@ -32,14 +32,14 @@ def missing(*, bfloat16: bool) -> str | None:
 
     Parameters
     ----------
-    bfloat16 : whether the processor must compute in it
+    bfloat16 : whether the CPU must compute in it
     """
     try:
         core = _core()
     except ImportError as error:
         return f"OpenVINO does not import ({error}); {_EXTRA}"
     if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "this processor does not compute in bfloat16"
+        return "this CPU does not compute in bfloat16"
     return None
 
 
@@ -55,7 +55,7 @@ class OpenVinoSession:
     Raises
     ------
     ProviderError
-        If OpenVINO is missing, or `fast` is and the processor has no bfloat16, or the model
+        If OpenVINO is missing, or `fast` is and the CPU has no bfloat16, or the model
         would lose more than `LIMIT_DB`.
     ModelError
         If OpenVINO does not take the model.

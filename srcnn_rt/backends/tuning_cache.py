@@ -27,9 +27,9 @@ class Choice:
     Attributes
     ----------
     tile : side of a tile in HR pixels
-    workers : windows computed at once, of each card where there are cards
+    workers : windows computed at once, of each GPU where there are GPUs
     threads : of each
-    variant : which graph a card runs
+    variant : which graph a GPU runs
     """
 
     tile: int
@@ -48,18 +48,18 @@ def folder() -> Path:
     return platformdirs.user_cache_path("srcnn-rt")
 
 
-def key_for(model: bytes, provider: str, precision: str, threads: int, cards: str = "") -> str:
-    """Return the name of an entry; another processor, card, version or model has another."""
+def key_for(model: bytes, provider: str, precision: str, threads: int, gpus: str = "") -> str:
+    """Return the name of an entry; another processor, GPU, version or model has another."""
     import hashlib  # this and platform take milliseconds that importing the package should not
 
     digest = hashlib.sha256(model).hexdigest()[:16]
     return " | ".join(
-        (digest, provider, precision, f"{threads} threads", machine(), *filter(None, [cards]), __version__)
+        (digest, provider, precision, f"{threads} threads", machine(), *filter(None, [gpus]), __version__)
     )
 
 
 def machine() -> str:
-    """Return the processor's name."""
+    """Return the CPU's name."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -77,7 +77,7 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "providers": {name: _try_provider(name) for name in ("cpu", "cuda", "openvino")},
-        "cuda": _cards(),
+        "cuda": _gpus(),
         "precision": {"fast": _try_fast()},
         "threads": available_threads(),
         "instructions": " ".join(_instructions()) or "unknown",
@@ -92,8 +92,8 @@ def _version(name: str) -> str:
         return "not installed"
 
 
-def _cards() -> dict[str, str]:
-    """Say what the driver is for, what ONNX Runtime was built for, and which cards there are."""
+def _gpus() -> dict[str, str]:
+    """Say what the driver is for, what ONNX Runtime was built for, and which GPUs there are."""
     from ..backends.cuda import devices
     from ..backends.onnxruntime import runtime
     from ..errors import SrcnnError
@@ -104,10 +104,10 @@ def _cards() -> dict[str, str]:
         found["onnxruntime"] = f"built for CUDA {built}" if built else "built without CUDA"
     except SrcnnError as error:
         found["onnxruntime"] = str(error)
-    for card in devices.devices():
-        found[f"device {card.index}"] = (
-            f"{card.name}, {card.memory / 2**30:.1f} GiB, compute capability {card.capability}, "
-            f"{card.processors} multiprocessors"
+    for gpu in devices.devices():
+        found[f"device {gpu.index}"] = (
+            f"{gpu.name}, {gpu.memory / 2**30:.1f} GiB, compute capability {gpu.capability}, "
+            f"{gpu.processors} multiprocessors"
         )
     return found
 

@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     help="bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or several joined by +; what each model was "
     "trained for by default.",
 )  # fmt: skip
-@click.option("--shave", type=click.IntRange(0), help="Pixels cut off every side; as many as the scale.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a sheet of crops.")
-@click.option("--means", is_flag=True, help="Print means only, not every image.")
+@click.option(
+    "--crop-border", type=click.IntRange(0), help="Pixels to crop from every side; the scale by default."
+)
+@click.option(
+    "--contact-sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a contact sheet of crops."
+)
+@click.option("--summary", is_flag=True, help="Print the means of each folder only, not every image.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a folder and protocol.")
 @run_options
 def evaluate(
@@ -49,9 +53,9 @@ def evaluate(
     scale: int | None,
     channels: str,
     degrade: str | None,
-    shave: int | None,
-    sheet: Path | None,
-    means: bool,
+    crop_border: int | None,
+    contact_sheet: Path | None,
+    summary: bool,
     as_json: bool,
     runs: Runs,
 ) -> None:
@@ -63,38 +67,38 @@ def evaluate(
 
     \b
     srcnn-rt eval --data set5 --scale 3
-    srcnn-rt eval --data set5 --data set14 --model my.onnx --sheet crops.png
+    srcnn-rt eval --data set5 --data set14 --model my.onnx --contact-sheet crops.png
 
     Exit status: 0 done (skipped files are named), 1 nothing could be measured, 2 wrong usage.
     """
     from ..evaluation import runner as measure
-    from ..evaluation.tables import Sheet, per_image, summary
+    from ..evaluation import tables
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
     try:
         with ExitStack() as stack:
-            groups = _groups(models, scale, cast("Channels", channels), degrade, shave, runs)
-            drawn = Sheet()
+            groups = _groups(models, scale, cast("Channels", channels), degrade, crop_border, runs)
+            drawn = tables.Sheet()
             results = []
             for protocol, methods in groups.items():
                 columns = [*measure.baselines(protocol), *methods]
                 for method in columns:
                     stack.enter_context(method.closing)
                 for folder in data:
-                    keep = drawn.add if sheet is not None else None
+                    keep = drawn.add if contact_sheet is not None else None
                     result = measure.evaluate(folder, columns, protocol, log=say, keep=keep)
                     results.append(result)
                     if as_json:
                         click.echo(json.dumps(result.as_json()))
-                    elif not means:
-                        click.echo(per_image(result) + "\n")
-            if not as_json and (means or len(results) > 1):
-                click.echo(summary(results))
-            if sheet is not None:
-                _write(sheet, drawn.image())
-                say(f"sheet of crops: {sheet}")
+                    elif not summary:
+                        click.echo(tables.per_image(result) + "\n")
+            if not as_json and (summary or len(results) > 1):
+                click.echo(tables.summary(results))
+            if contact_sheet is not None:
+                _write(contact_sheet, drawn.image())
+                say(f"sheet of crops: {contact_sheet}")
     except SrcnnError as error:
         say(f"error: {error}")
         sys.exit(1)

@@ -34,16 +34,16 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
     )  # fmt: skip
     @click.option(
         "--precision", type=click.Choice(["exact", "fast"]), default="exact", show_default=True,
-        help="fast: float16 on a card, bfloat16 where the processor has it; refused where it loses more than "
+        help="fast: float16 on a GPU, bfloat16 where the CPU has it; refused where it loses more than "
         "0.01 or 0.02 dB.",
     )  # fmt: skip
     @click.option("--threads", type=click.IntRange(1), help="Threads of the network; all by default.")
     @click.option(
-        "--device", metavar="N[,N]", help="The card to run on, or several that share the work (0).",
+        "--device", metavar="N[,N]", help="The GPU to run on, or several that share the work (0).",
     )  # fmt: skip
     @click.option(
         "--gpu-memory", metavar="SIZE",
-        help="What may be taken of each card, e.g. 8GB; all of it by default.",
+        help="What may be taken of each GPU, e.g. 8GB; all of it by default.",
     )  # fmt: skip
     @wraps(command)
     def with_runs(

@@ -54,13 +54,15 @@ _FREE = {"steps", "minutes", "device", "threads", "validate"}
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), help="Length in time instead.")
 @click.option("--batch", type=click.IntRange(1), help="Crops a step.")
 @click.option("--patch", type=click.IntRange(1), help="Side of a crop, HR pixels.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Learning rate at the start.")
-@click.option("--decay", type=click.FloatRange(0), help="Weight decay of the first layer; 0 by default.")
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Learning rate at the start.")
+@click.option(
+    "--weight-decay", type=click.FloatRange(0), help="Weight decay of the first layer; 0 by default."
+)
 @click.option(
     "--sampling", type=click.Choice(["uniform", "detail", "grid"]),
     help="Where crops come from: anywhere, where bicubic loses most, or the paper's grid.",
 )  # fmt: skip
-@click.option("--start", metavar="CHECKPOINT", help="Start from these weights, of any scale.")
+@click.option("--init-from", metavar="CHECKPOINT", help="Start from these weights, of any scale.")
 @click.option("--seed", type=click.IntRange(0), help="Of weights, crops and noise; 0 by default.")
 @click.option("--validate", metavar="DIR", help="Images whose PSNR is shown; some training ones by default.")
 @click.option("--hold-out", type=click.IntRange(0), help="How many training images that are; 4 by default.")

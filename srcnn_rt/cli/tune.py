@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def tune(models: tuple[str, ...], runs: Runs, as_json: bool) -> None:
     """Measure which tile and threads are fastest on this machine, and keep it for --tile auto.
 
-    On a card also which graph of the model, and how many windows at once.
+    On a GPU also which graph of the model, and how many windows at once.
 
     Without a name, the default model. Run it while nothing else does. The measurement is kept in the
     user's cache folder, or where SRCNN_RT_CACHE says; it changes speed only.

@@ -106,7 +106,7 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--trust", is_flag=True, help="Do not try another's model on a drawn image, tiled and whole, first."
 )
-@click.option("--whole", is_flag=True, help="Run the model once on each whole image, untiled.")
+@click.option("--no-tiling", is_flag=True, help="Run the model once on each whole image, untiled.")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same job ended.")
 @click.option(
     "--overwrite", is_flag=True, help="Replace results that exist, and begin interrupted ones again."
@@ -135,7 +135,7 @@ def upscale(
     classes: bool,
     shape: dict[str, Any],
     trust: bool,
-    whole: bool,
+    no_tiling: bool,
     resume: bool,
     dry_run: bool,
     overwrite: bool,
@@ -176,10 +176,9 @@ def upscale(
             _terminable(),
             Engine(
                 model or spec.default_model(scale, best=best),
-                tile=tile,
+                tile=None if no_tiling else tile,
                 data_range=data_range,
                 model_range=model_range,
-                whole=whole,
                 trust=trust,
                 **shape,
                 **runs.words(),

@@ -91,6 +91,6 @@ def _planes(a: Codes, b: Codes) -> list[tuple[Codes, Codes]]:
     return [(np.ascontiguousarray(a[..., c]), np.ascontiguousarray(b[..., c])) for c in range(a.shape[2])]
 
 
-def _check(a: Codes, b: Codes, least: int) -> None:
-    if a.shape != b.shape or a.ndim not in (2, 3) or min(a.shape[:2]) < least:
-        raise ValueError(f"two images of one shape, at least {least} pixels, got {a.shape} and {b.shape}")
+def _check(a: Codes, b: Codes, minimum: int) -> None:
+    if a.shape != b.shape or a.ndim not in (2, 3) or min(a.shape[:2]) < minimum:
+        raise ValueError(f"two images of one shape, at least {minimum} pixels, got {a.shape} and {b.shape}")

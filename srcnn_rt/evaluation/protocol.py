@@ -103,7 +103,7 @@ def modcrop(image: Image, scale: int) -> Image:
     return image[:h, :w]
 
 
-def shave(image: NDArray[Any], border: int) -> NDArray[Any]:
+def crop_border(image: NDArray[Any], border: int) -> NDArray[Any]:
     """Cut `border` pixels off every side."""
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
 

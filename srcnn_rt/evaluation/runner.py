@@ -19,7 +19,7 @@ from ..errors import ArgumentError, ImageError
 from ..image.color import STUDIO_BLACK, STUDIO_WHITE, luminance
 from ..models import spec
 from . import metrics
-from .protocol import BICUBIC, Channels, Degradation, Image, list_images, modcrop, read_image, shave
+from .protocol import BICUBIC, Channels, Degradation, Image, crop_border, list_images, modcrop, read_image
 
 Upscale = Callable[[NDArray[np.float32]], NDArray[Any]]
 
@@ -218,10 +218,10 @@ def evaluate(
             skipped.append(str(error))
             log(f"skipped: {error}")
             continue
-        truth = shave(metrics.codes(images.truth), protocol.border)
+        truth = crop_border(metrics.codes(images.truth), protocol.border)
         shown: dict[str, NDArray[np.float64]] = {"truth": truth}
         for method in methods:
-            codes = shave(metrics.codes(images.run(method)), protocol.border)
+            codes = crop_border(metrics.codes(images.run(method)), protocol.border)
             shown[method.name] = codes
             scores[method.name][_key(path, scores[method.name])] = Score(
                 metrics.psnr(codes, truth), metrics.ssim(codes, truth), metrics.ms_ssim(codes, truth)
@@ -239,10 +239,10 @@ class _Prepared:
     def __init__(self, path: Path, protocol: Protocol) -> None:
         self._path, self._protocol = path, protocol
         self.truth = modcrop(read_image(path, protocol.channels), protocol.scale)
-        least = 2 * protocol.border + metrics.SMALLEST_SSIM
-        if min(self.truth.shape[:2]) < least:
+        minimum = 2 * protocol.border + metrics.SMALLEST_SSIM
+        if min(self.truth.shape[:2]) < minimum:
             h, w = self.truth.shape[:2]
-            raise ImageError(f"{path}: {w} x {h} pixels, smaller than {least} x {least}")
+            raise ImageError(f"{path}: {w} x {h} pixels, smaller than {minimum} x {minimum}")
         self._lr = self._degrade(self.truth)
         self._colour: NDArray[np.float32] | None = None
         self._gray = False

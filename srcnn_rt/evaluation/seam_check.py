@@ -94,8 +94,8 @@ def _shapes(described: ModelSpec) -> Iterator[tuple[int, int]]:
     """Yield image shapes around every edge case of the geometry for the tiles of `_TILES`."""
     rules = rules_for(described)
     tile = MIN_TILE + 2 * described.margin
-    least = max(1, *(r.minimum for r in rules))
-    yield least, least + 1
+    minimum = max(1, *(r.minimum for r in rules))
+    yield minimum, minimum + 1
     yield tile, tile + 1
     yield tile - 1, 2 * tile
     yield 2 * tile + 3, tile + MIN_TILE + 1
@@ -191,14 +191,14 @@ def _inside(data: bytes, described: ModelSpec) -> Check:
     name = "inside the margin"
     checked = 0
     for axis, before, after, size, core in _places(described):
-        for row, reach in ((core[0] - before, before), (core[1] + after - 1, after)):
-            if reach == 0 or not 0 <= row < size[axis]:
+        for row, extent in ((core[0] - before, before), (core[1] + after - 1, after)):
+            if extent == 0 or not 0 <= row < size[axis]:
                 continue
             checked += 1
             if not any(_changes(data, described, axis, row, size, core, seed) for seed in range(8)):
                 side = "before" if row < core[0] else "after"
                 axis_name = "rows" if axis == 0 else "columns"
-                return Check(name, False, f"{reach} {axis_name} {side} the core are more than it reads")
+                return Check(name, False, f"{extent} {axis_name} {side} the core are more than it reads")
     if not checked:
         return Check(name, None, "there is no margin, or it lies outside the model's fixed size")
     return Check(name, True, f"the outermost samples of {checked} margins are read")

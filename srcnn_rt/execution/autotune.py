@@ -21,10 +21,10 @@ from .executor import process
 
 # What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
 TILES_HR = (96, 128, 192, 256, 384, 512, 768)
-CARD_TILES_HR = (512, 768, 1024, 1536, 2048)
+GPU_TILES_HR = (512, 768, 1024, 1536, 2048)
 MAX_AT_ONCE = 2 * 768**2
 TRIAL_HR = 1024  # about the side of the image it is tried on
-CARD_TRIAL_HR = 6144
+GPU_TRIAL_HR = 6144
 TRIAL_ROUNDS = 4  # the first plans and allocates
 # What a measurement of one setup may take, seconds; a window that takes longer is run once.
 RATE_SECONDS = 0.4
@@ -36,7 +36,7 @@ _SMALLER = 256
 class Trial:
     """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s.
 
-    On a card also which graph ran.
+    On a GPU also which graph ran.
     """
 
     tile: int
@@ -56,7 +56,7 @@ def fastest(
 
     Parameters
     ----------
-    layouts : setups that differ in workers and threads, or in the graph that a card runs
+    layouts : setups that differ in workers and threads, or in the graph that a GPU runs
     lr : gives the tile in LR pixels for one in HR pixels and a model
     progress : called with every trial
 
@@ -75,8 +75,8 @@ def fastest(
 
     measure(list(layouts))
     best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
-    sides, most = (CARD_TILES_HR, math.inf) if best.devices else (TILES_HR, MAX_AT_ONCE)
-    tiles = {lr(hr, best.model) for hr in sides if hr * hr * best.workers <= most} - {best.tile}
+    sides, maximum = (GPU_TILES_HR, math.inf) if best.devices else (TILES_HR, MAX_AT_ONCE)
+    tiles = {lr(hr, best.model) for hr in sides if hr * hr * best.workers <= maximum} - {best.tile}
     measure([replace(best, tile=side) for side in sorted(tiles)])
     trials.sort(key=lambda t: t[0].mpx_per_s)
     return trials[-1][1], [trial for trial, _ in trials]
@@ -108,7 +108,7 @@ def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype
 def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
     """Return HR Mpx/s on a drawn image of each setup, the best of some rounds.
 
-    On the processor they take turns, and the best counts, because what else the machine does only ever slows.
+    On the CPU they take turns, and the best counts, because what else the machine does only ever slows.
     """
     channels = setups[0].model.channels
     layout = Layout.of(channels, bands=channels not in (1, 3))
@@ -117,7 +117,7 @@ def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
     def once(setup: Setup) -> float:
         model = setup.model
         # Whole windows, as many for every worker.
-        trial = CARD_TRIAL_HR if setup.devices else TRIAL_HR
+        trial = GPU_TRIAL_HR if setup.devices else TRIAL_HR
         side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
         image = rng.integers(0, 256, (side, side, channels), np.uint8)
         info = ImageInfo((side, side), layout, image.dtype)
@@ -128,7 +128,7 @@ def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
 
     best = [0.0] * len(setups)
     if setups[0].devices:
-        # One after the other: the buffers of all at once would fill a card, which would halve the windows.
+        # One after the other: the buffers of all at once would fill a GPU, which would halve the windows.
         for k, setup in enumerate(setups):
             best[k] = max(once(setup) for _ in range(TRIAL_ROUNDS))
             forget(setup)

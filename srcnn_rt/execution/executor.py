@@ -65,7 +65,7 @@ def process(
 ) -> None:
     """Upscale an image from `source` into `sink`.
 
-    Where the network finds no memory, batches and then tiles are halved, and what was written is kept. A card
+    Where the network finds no memory, batches and then tiles are halved, and what was written is kept. A GPU
     that breaks leaves its windows to the others.
 
     Parameters
@@ -101,7 +101,7 @@ def process(
         except MemoryError as error:
             fewer = 1 if model.batch is None else batch
             if again:
-                again = False  # what other images left on the card may have been all there was
+                again = False  # what other images left on the GPU may have been all there was
             elif batch > fewer:
                 batch = max(fewer, batch // 2)
             else:
@@ -112,7 +112,7 @@ def process(
                     text = f"not enough memory for windows of {h} x {w} LR pixels, and there are none smaller"
                     raise OutOfMemoryError(f"{text}: {error}" if str(error) else text) from error
                 plan = smaller  # the batch stays, or it would need as much
-        # The buffers of the larger windows hang on a cycle of error, frame and future, and cards keep theirs.
+        # The buffers of the larger windows hang on a cycle of error, frame and future, and GPUs keep theirs.
         forget(setup)
         gc.collect()
 
@@ -139,8 +139,8 @@ class _Run:
         self._region = region or (Span(0, h), Span(0, w))
         self._read = StripCache(source).read if source.by_rows else source.read
         # Data go on into what is none as far as a window sees.
-        self._careful = nodata.concerns(self._info) and not hasattr(source, "card")
-        self._reach = max(plan.margin, 1) if self._careful else 0
+        self._careful = nodata.concerns(self._info) and not hasattr(source, "GPU")
+        self._radius = max(plan.margin, 1) if self._careful else 0
         self._idle: SimpleQueue[Work | None] = SimpleQueue()
         self._works: list[Work] = []
         self._alive, self._broke, self._counting = 0, "", threading.Lock()
@@ -200,10 +200,12 @@ class _Run:
         )
 
     def _part(self, chunk: Chunk) -> Part:
-        plan, info, reach = self._plan, self._info, self._reach
+        plan, info, radius = self._plan, self._info, self._radius
         y, x = (
-            Span(max(0, span.start - reach), min(length, span.stop + reach))
-            for span, length in zip(chunk.reach(plan.tile, plan.margin, info.shape), info.shape, strict=True)
+            Span(max(0, span.start - radius), min(length, span.stop + radius))
+            for span, length in zip(
+                chunk.source_spans(plan.tile, plan.margin, info.shape), info.shape, strict=True
+            )
         )
         part = Part(self._read(y, x), (y.start, x.start))
         if not self._careful:
@@ -220,7 +222,7 @@ class _Run:
             part.original, part.invalid = part.samples[inner].copy(), invalid[inner].copy()
         part.samples = self._values.encode(part.samples)
         if invalid is not None:
-            part.samples = nodata.fill(part.samples, invalid, self._values.info, reach)
+            part.samples = nodata.fill(part.samples, invalid, self._values.info, radius)
         return part
 
     def _compute(self, chunk: Chunk, batch: tuple[Tile, ...], part: Part, out: NDArray[Any]) -> int:
@@ -281,8 +283,8 @@ def plan_for(setup: Setup, info: ImageInfo, sink: Sink) -> Plan:
     height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
     column = height * s * s * info.layout.channels * info.dtype.itemsize
     # Enough for every worker, or they would wait for each other at the end of each chunk.
-    least = CHUNK_TILES * setup.workers * -(-tile * tile // height)
-    widest = info.shape[1] if sink.max_bytes is None else max(least, sink.max_bytes // column)
+    minimum = CHUNK_TILES * setup.workers * -(-tile * tile // height)
+    widest = info.shape[1] if sink.max_bytes is None else max(minimum, sink.max_bytes // column)
     if sink.max_bytes is not None and model.facts.macs > 0:
         # What a kill costs is about two chunks: of a heavy model they are smaller, a window each worker.
         light = int(CHUNK_MACS * setup.workers / (model.facts.macs * height * s * s))

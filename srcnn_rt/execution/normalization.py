@@ -133,8 +133,8 @@ class Values:
             made = block.astype(np.float64) / self.gain + self.offset
             if self.dtype.kind == "f":
                 if self.dtype.itemsize < 8:
-                    most = float(np.finfo(self.dtype).max)
-                    np.clip(made, -most, most, out=made)
+                    maximum = float(np.finfo(self.dtype).max)
+                    np.clip(made, -maximum, maximum, out=made)
             else:
                 low, high = float(np.iinfo(self.dtype).min), self.top
                 made = np.clip(np.rint(made), low, high)
@@ -149,7 +149,7 @@ def for_image(source: Source, model: ModelSpec, data_range: DataRange) -> Values
     ------
     RangeError
         If the model needs a range, and the samples clearly do not live in that of their type; or another
-        one is given for an image that lies on a card.
+        one is given for an image that lies on a GPU.
     """
     info = source.info
     dtype, count = info.dtype, info.layout.channels
@@ -159,15 +159,15 @@ def for_image(source: Source, model: ModelSpec, data_range: DataRange) -> Values
     top = None if dtype.kind == "f" else min(info.top or math.inf, float(np.iinfo(dtype).max))
     gain, offset = np.ones(count), np.zeros(count)
     plain = Values(info, dtype, gain, offset, top)
-    # Classes are copied, and what lies on a card is not looked at on this side of the bus.
+    # Classes are copied, and what lies on a GPU is not looked at on this side of the bus.
     if info.layout.color == "classes":
         return plain
-    if hasattr(source, "card"):
+    if hasattr(source, "GPU"):
         if not model.equivariant and data_range.kind == "given":
             asked = (data_range.low, data_range.high)
             if asked != (0, white(dtype)):
                 raise RangeError(
-                    f"an image that lies on a card is taken from 0 to {white(dtype):g} by this model, "
+                    f"an image that lies on a GPU is taken from 0 to {white(dtype):g} by this model, "
                     f"not from {asked[0]:g} to {asked[1]:g}; bring it into host memory, or take a model "
                     f"that needs no range, such as srcnn-915-x2"
                 )
@@ -198,12 +198,7 @@ def _belied(source: Source) -> bool:
     get into files by programs that do not look.
     """
     info = source.info
-    if (
-        info.top is None
-        or info.dtype.kind == "f"
-        or hasattr(source, "card")
-        or info.layout.color == "classes"
-    ):
+    if info.top is None or info.dtype.kind == "f" or hasattr(source, "GPU") or info.layout.color == "classes":
         return False
     if info.top >= np.iinfo(info.dtype).max:
         return False
@@ -258,11 +253,11 @@ def _power(looked_at: Sequence[Seen], offset: Floats, dtype: np.dtype[Any]) -> f
 
     What float16 and float32 hold is then enough for any unit, and nothing is rounded by it.
     """
-    most = 0.0
+    maximum = 0.0
     for part, good in looked_at:
         distance = np.abs(np.where(good, part, offset) - offset)
-        most = max(most, float(distance.max(initial=0)))
-    exponent = math.frexp(most)[1] if most > 0 and math.isfinite(most) else 0
+        maximum = max(maximum, float(distance.max(initial=0)))
+    exponent = math.frexp(maximum)[1] if maximum > 0 and math.isfinite(maximum) else 0
     if dtype.itemsize <= 4:  # multiplied in float32, by this and by its inverse
         exponent = max(-_EXPONENT, min(_EXPONENT, exponent))
     return math.ldexp(1.0, -exponent)

@@ -38,7 +38,7 @@ def overlap(
     """
     running: list[Future[int]] = []
     with ExitStack() as stack:
-        reader, writer = (stack.enter_context(_lane(name, background)) for name in ("read", "write"))
+        reader, writer = (stack.enter_context(_worker(name, background)) for name in ("read", "write"))
         stack.push(lambda kind, error, trace: _end(kind, running, interrupted))
         writing: Future[None] | None = None
         before: tuple[Item, Result, Sequence[Future[int]]] | None = None
@@ -77,7 +77,7 @@ class _Inline(Executor):
         return future
 
 
-def _lane(name: str, background: bool) -> Executor:
+def _worker(name: str, background: bool) -> Executor:
     return ThreadPoolExecutor(1, f"srcnn-{name}") if background else _Inline()
 
 

@@ -369,7 +369,7 @@ def build(network: SRCNN, scale: int) -> ModelProto:
     last, spare = "lr", 0
     if scale > 1:
         body, initialisers = bicubic.nodes("lr", "bicubic", scale, channels)
-        spare = (bicubic.margin_for(network.shrink, scale) - bicubic.REACH) * scale - network.shrink
+        spare = (bicubic.margin_for(network.shrink, scale) - bicubic.RADIUS) * scale - network.shrink
         last = "bicubic"
     if spare:
         last = crop(last, "crop", spare)
@@ -443,7 +443,7 @@ def check_against_torch(model: Path, oracle: nn.Module, told: _Told) -> dict[str
     ModelError
         If they differ, or the graph's scale or margin is not the one that is wanted.
     """
-    data, described = load_whole(model)  # one that cannot be tiled, too: --whole runs it
+    data, described = load_whole(model)  # one that cannot be tiled, too: --no-tiling runs it
     margin = described.margin
     if isinstance(oracle, (Upscaler, SRCNN)):
         margin = oracle.margin if isinstance(oracle, Upscaler) else oracle.shrink
@@ -455,9 +455,9 @@ def check_against_torch(model: Path, oracle: nn.Module, told: _Told) -> dict[str
     rng = np.random.default_rng(0)
     worst = 0.0
     around = 0 if described.padded else 2 * margin
-    least = max(described.facts.y.minimum, 3) if described.padded else 1
+    minimum = max(described.facts.y.minimum, 3) if described.padded else 1
     for n, h, w in _CHECKED:
-        sides = [_legal(max(side, least) + around, described.facts.y.multiple, told) for side in (h, w)]
+        sides = [_legal(max(side, minimum) + around, described.facts.y.multiple, told) for side in (h, w)]
         size = (described.batch or n, described.channels, *sides)
         lr = rng.random(size, dtype=np.float32)
         with torch.no_grad():

@@ -88,7 +88,7 @@ def export(
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: exists already; overwriting must be asked for")
     data, found = load_whole(model)
-    with Engine(model, "cpu", whole=True, model_range=model_range) as engine:
+    with Engine(model, "cpu", tile=None, model_range=model_range) as engine:
         inside = engine.spec
         if not math.isnan(found.facts.macs):
             ready = prepare.prepare(data, found)
@@ -158,10 +158,10 @@ def _compare(data: bytes, engine: Engine, io: str, layout: str) -> float:
         if kind.kind == "f":
             apart /= max(1.0, float((np.abs(expected) * weight).max()))
         worst = max(worst, float(apart.max()))
-    most = allowed if kind.kind == "f" else max(1, math.ceil(allowed * white)) / white
-    if not worst <= most * (1 + 1e-9):
+    maximum = allowed if kind.kind == "f" else max(1, math.ceil(allowed * white)) / white
+    if not worst <= maximum * (1 + 1e-9):
         raise ModelError(
-            f"what was made differs from the engine by {worst:.2g} of full scale, over {most:.2g}"
+            f"what was made differs from the engine by {worst:.2g} of full scale, over {maximum:.2g}"
         )
     return worst
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-REACH = 2  # LR pixels that one phase reads on each side
+RADIUS = 2  # LR pixels that one phase reads on each side
 OPSET = 17
 IR_VERSION = 8  # what opset 17 came with: old runtimes load it too
 
@@ -38,7 +38,7 @@ def taps(scale: int) -> NDArray[np.float64]:
     HR pixel i lies at LR position (i + 1/2) / s - 1/2.
     """
     rows = [
-        [keys(Fraction(2 * p + 1, 2 * scale) - Fraction(1, 2) - k) for k in range(-REACH, REACH + 1)]
+        [keys(Fraction(2 * p + 1, 2 * scale) - Fraction(1, 2) - k) for k in range(-RADIUS, RADIUS + 1)]
         for p in range(scale)
     ]
     return np.array(rows, dtype=np.float64)
@@ -47,7 +47,7 @@ def taps(scale: int) -> NDArray[np.float64]:
 def weights(scale: int, channels: int) -> NDArray[np.float32]:
     """Return the (channels·s², 1, 5, 5) kernel of a grouped convolution, channel by channel."""
     t = taps(scale)
-    kernel = np.einsum("py,qx->pqyx", t, t).reshape(scale * scale, 1, 2 * REACH + 1, 2 * REACH + 1)
+    kernel = np.einsum("py,qx->pqyx", t, t).reshape(scale * scale, 1, 2 * RADIUS + 1, 2 * RADIUS + 1)
     return np.tile(kernel, (channels, 1, 1, 1)).astype(np.float32)
 
 
@@ -61,7 +61,7 @@ def nodes(
     from onnx import helper, numpy_helper
 
     kernel = numpy_helper.from_array(weights(scale, channels), f"{name}.weight")
-    size = 2 * REACH + 1
+    size = 2 * RADIUS + 1
     return [
         helper.make_node(
             "Conv",
@@ -111,4 +111,4 @@ def make_model(graph: GraphProto) -> ModelProto:
 
 def margin_for(shrink: int, scale: int) -> int:
     """Return the LR margin of a network that takes `shrink` HR pixels off each side."""
-    return REACH + math.ceil(shrink / scale)
+    return RADIUS + math.ceil(shrink / scale)

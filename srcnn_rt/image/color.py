@@ -49,7 +49,7 @@ def luma_windows(rgb: NDArray[np.float32], cut: int, out: NDArray[np.float32]) -
     _tiles.luma(rgb, cut, *LUMA_WEIGHTS, 0.0, out)
 
 
-def fill(windows: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
+def fill(windows: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
     """Let colour go on under what is transparent, so that a network sees no edge there.
 
     Visible colour stays; the transparent share of a pixel takes the mean of the visible
@@ -67,33 +67,33 @@ def fill(windows: NDArray[np.float32], reach: int) -> NDArray[np.float32]:
     """
     alpha = np.clip(windows[:, -1:], 0, 1)
     weighted = np.concatenate([windows[:, :-1] * alpha, alpha], axis=1)
-    weights = nearness(reach)
+    weights = nearness(radius)
     around = weighted
     for axis in (2, 3):
-        size = around.shape[axis] - 2 * reach
-        shifted = (np.take(around, range(k, k + size), axis=axis) for k in range(2 * reach + 1))
+        size = around.shape[axis] - 2 * radius
+        shifted = (np.take(around, range(k, k + size), axis=axis) for k in range(2 * radius + 1))
         around = sum(w * a for w, a in zip(weights, shifted, strict=True))
     seen = around[:, -1:]
     mean = np.divide(around[:, :-1], seen, out=np.zeros_like(around[:, :-1]), where=seen > 0)
     h, w = mean.shape[2:]
-    inner = weighted[:, :, reach : reach + h, reach : reach + w]
+    inner = weighted[:, :, radius : radius + h, radius : radius + w]
     return np.ascontiguousarray(inner[:, :-1] + (1 - inner[:, -1:]) * mean, dtype=np.float32)
 
 
-def nearness(reach: int) -> NDArray[np.float32]:
+def nearness(radius: int) -> NDArray[np.float32]:
     """Return the (2·reach + 1) weights of `fill` on one axis: a triangle, 1 in the middle."""
-    steps = np.abs(np.arange(-reach, reach + 1, dtype=np.float32))
-    return np.asarray(1 - steps / np.float32(reach + 1), np.float32)
+    steps = np.abs(np.arange(-radius, radius + 1, dtype=np.float32))
+    return np.asarray(1 - steps / np.float32(radius + 1), np.float32)
 
 
 def unpremultiply(
-    color: NDArray[np.float32], alpha: NDArray[np.float32], detail: NDArray[np.float32], least: float
+    color: NDArray[np.float32], alpha: NDArray[np.float32], detail: NDArray[np.float32], minimum: float
 ) -> None:
     """Divide (N, C, H, W) colour by (N, 1, H, W) alpha and add `detail`, in place.
 
     Where alpha is below `least` (it would be stored as 0) colour is set to 0.
     """
-    visible = alpha >= least
+    visible = alpha >= minimum
     # By alpha as it is, above 1 beside an edge too: colour overshoots there in the same measure.
     np.divide(color, alpha, out=color, where=np.broadcast_to(visible, color.shape))
     color += detail

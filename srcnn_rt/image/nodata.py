@@ -56,8 +56,8 @@ def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None 
         if info.layout.color == "rgb":
             found &= found.all(axis=2, keepdims=True)
     if info.dtype.kind == "f":
-        least = HUGE if float(np.finfo(info.dtype).max) > HUGE else np.inf
-        found |= ~(np.abs(colors) < least)  # NaN is not below it either
+        minimum = HUGE if float(np.finfo(info.dtype).max) > HUGE else np.inf
+        found |= ~(np.abs(colors) < minimum)  # NaN is not below it either
         if info.layout.color == "rgb":  # colour is computed from all three
             found |= found.any(axis=2, keepdims=True)
     if mask is not None:
@@ -69,7 +69,7 @@ def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None 
     return found
 
 
-def fill(part: NDArray[Any], invalid: Invalid, info: ImageInfo, reach: int) -> NDArray[Any]:
+def fill(part: NDArray[Any], invalid: Invalid, info: ImageInfo, radius: int) -> NDArray[Any]:
     """Return a copy in which data go on where there are none.
 
     What a sample becomes depends on the image no further than `reach` from it, and not on where
@@ -87,13 +87,13 @@ def fill(part: NDArray[Any], invalid: Invalid, info: ImageInfo, reach: int) -> N
     # memory does not grow with their number.
     groups = [slice(0, len(planes))] if info.layout.color == "rgb" else _singles(len(planes))
     out = part.copy()
-    around = ((0, 0), (0, 0), (reach, reach), (reach, reach))
+    around = ((0, 0), (0, 0), (radius, radius), (radius, radius))
     for group in groups:
         holes = invalid[:, :, group]
         if not holes.any():
             continue
         weighted = np.concatenate([planes[group], seen[group][:1]])[np.newaxis]
-        filled = color.fill(np.pad(weighted, around), reach)[0].transpose(1, 2, 0)
+        filled = color.fill(np.pad(weighted, around), radius)[0].transpose(1, 2, 0)
         if info.dtype.kind != "f":
             filled = np.rint(filled)
         # Channels one at a time: a boolean index of all three would be a copy of both.
@@ -131,10 +131,10 @@ def _has_value(info: ImageInfo) -> bool:
 
 def _is_nodata(samples: NDArray[Any], info: ImageInfo) -> Invalid:
     """Tell which samples have the nodata value."""
-    least, most = _range(info)
-    if least == most:
-        return np.asarray(samples == most)
-    return np.asarray((samples >= least) & (samples <= most))
+    minimum, maximum = _range(info)
+    if minimum == maximum:
+        return np.asarray(samples == maximum)
+    return np.asarray((samples >= minimum) & (samples <= maximum))
 
 
 def _range(info: ImageInfo) -> tuple[Any, Any]:
@@ -144,13 +144,13 @@ def _range(info: ImageInfo) -> tuple[Any, Any]:
         whole = int(value) if np.isfinite(value) and value == int(value) else value
         return whole, whole
     with np.errstate(over="ignore"):
-        least, most = (info.dtype.type(value + way * info.nodata_within) for way in (-1, 1))
-    return least, most
+        minimum, maximum = (info.dtype.type(value + way * info.nodata_within) for way in (-1, 1))
+    return minimum, maximum
 
 
 def _step_aside(out: NDArray[Any], info: ImageInfo) -> None:
     """Move computed samples off the nodata value to the next one beside it: they are data."""
-    least, most = _range(info)
+    minimum, maximum = _range(info)
     colors = out[:, :, : info.layout.channels - info.layout.alpha]
     taken = _is_nodata(colors, info)
     if info.layout.color == "rgb":
@@ -158,10 +158,10 @@ def _step_aside(out: NDArray[Any], info: ImageInfo) -> None:
     if not taken.any():
         return
     if info.dtype.kind == "f":
-        near, to = (least, 0) if most > 0 else (most, 0 if most else 1)
+        near, to = (minimum, 0) if maximum > 0 else (maximum, 0 if maximum else 1)
         step = np.nextafter(near, info.dtype.type(to))
     else:
-        step = most + 1 if most < np.iinfo(info.dtype).max else most - 1
+        step = maximum + 1 if maximum < np.iinfo(info.dtype).max else maximum - 1
     np.copyto(colors, info.dtype.type(step), where=taken)
 
 

@@ -157,7 +157,7 @@ class _Size:
 
     file: int
     likely: int
-    least: int
+    minimum: int
     temporary: int
     min_temporary: int
     exact: bool
@@ -189,7 +189,7 @@ class _Work:
 
     def size(self, sample: _Limit | None = None) -> _Size:
         """Return the file's size; with `sample` by compressing windows, if it is not known otherwise."""
-        most = [i.dtype.itemsize for i in self.infos]
+        maximum = [i.dtype.itemsize for i in self.infos]
         if self.tiff and self.job.output.compress == "none":
             file = self._tiled()
             return self._with_temporary(file, file, file, exact=True, refine=False)
@@ -209,25 +209,27 @@ class _Work:
             file = round(self.raw * self._guess())
             # Nothing is sure: an image of one colour takes next to nothing.
             return self._with_temporary(file, round(self.raw * 1.3), 0, exact=False, refine=self.streams)
-        least = round(self.raw * ratio * SURELY) if self.streams else 0
-        over = OVER_BICUBIC[max(most)] * (1 if self.streams else self._over_png() / TIFF_OVER_PNG["deflate"])
+        minimum = round(self.raw * ratio * SURELY) if self.streams else 0
+        over = OVER_BICUBIC[max(maximum)] * (
+            1 if self.streams else self._over_png() / TIFF_OVER_PNG["deflate"]
+        )
         file = round(self.raw * ratio * over)
-        return self._with_temporary(file, file, least, exact=False, refine=False)
+        return self._with_temporary(file, file, minimum, exact=False, refine=False)
 
-    def _with_temporary(self, file: int, likely: int, least: int, *, exact: bool, refine: bool) -> _Size:
+    def _with_temporary(self, file: int, likely: int, minimum: int, *, exact: bool, refine: bool) -> _Size:
         if not self.streams:
             # All of it is allocated when the job starts, and there until the file is complete.
             spool = 0 if self.raw < MIN_BYTES else self.raw
-            return _Size(file, likely, least, spool, spool, exact, refine)
+            return _Size(file, likely, minimum, spool, spool, exact, refine)
         if self.job.output.cog:
             beside = round(file * (1 + COG_OVERVIEWS))
             # Small images have no overviews.
-            min_made = round(least * (MIN_COG_BYTES if min(self.large[0].shape) >= 4096 else 1))
-            return _Size(round(file * COG), round(likely * COG), min_made, beside, least, False, refine)
+            min_made = round(minimum * (MIN_COG_BYTES if min(self.large[0].shape) >= 4096 else 1))
+            return _Size(round(file * COG), round(likely * COG), min_made, beside, minimum, False, refine)
         again = len(self.large) == 1 and self.infos[0].metadata.raster.get("overviews")
         if again or not self.tiff:  # overviews are made anew, and smaller levels of a Zarr image
-            return _Size(round(file * COG), round(likely * COG), least, 0, 0, False, refine)
-        return _Size(file, likely, least, 0, 0, exact, refine)
+            return _Size(round(file * COG), round(likely * COG), minimum, 0, 0, False, refine)
+        return _Size(file, likely, minimum, 0, 0, exact, refine)
 
     def _tiled(self) -> int:
         """Return the bytes of uncompressed tiles and of what says where they are."""
@@ -285,7 +287,7 @@ class _Work:
             file = round(there + (1 - done) * file) if done < 1 else there
         memory = resources.memory()
         own = resources.resident()
-        expected, least = self._memory(file)
+        expected, minimum = self._memory(file)
         seconds = self._seconds(rate) * (1 - done) if rate else None
         return Estimate(
             source=str(job.source),
@@ -300,10 +302,10 @@ class _Work:
             kept_bytes=kept,
             replaced_bytes=_allocated(job.target) if job.overwrite else 0,
             free_bytes=free,
-            min_bytes=size.least,
+            min_bytes=size.minimum,
             min_temporary_bytes=size.min_temporary,
             memory_bytes=own + expected,
-            min_memory=least,
+            min_memory=minimum,
             memory_available=None if memory is None else memory.available + own,
             memory_limit=None if memory is None else memory.with_swap + own,
             seconds=seconds,
@@ -325,7 +327,7 @@ class _Work:
             if self.streams:
                 wide = min(plan.chunk[1], info.shape[1])
                 chunks = 2 * plan.chunk[0] * wide * s * s * channels * info.dtype.itemsize
-            # Was timed with a smaller one; a card has memory of its own.
+            # Was timed with a smaller one; a GPU has memory of its own.
             if max(plan.tile) > autotune.MAX_SIDE and not self.setup.devices:
                 windows = 4 * self.model.channels * math.prod(plan.tile) * (1 + s * s) * self.setup.workers
         held = 0 if self.source_streams else self.lr
@@ -375,7 +377,7 @@ class _Work:
             seconds += encode
         if self.tiff and self.job.output.cog:
             seconds += COG_NS * self.raw * pace
-        # On the processor files and network share the cores; beside a card they run at the same time.
+        # On the CPU files and network share the cores; beside a GPU they run at the same time.
         if self.setup.provider == "cuda":
             return max(seconds, beside / cores)
         return seconds + beside / cores

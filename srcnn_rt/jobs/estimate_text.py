@@ -110,14 +110,14 @@ def refuse(found: Estimate) -> None:
     needed = found.min_bytes + found.min_temporary_bytes - found.kept_bytes
     if found.free_bytes is not None and needed > found.free_bytes:
         raise OutputError(
-            f"{found.target}: needs {'' if found.exact else 'at least '}{size_text(needed)} of disk, "
+            f"{found.target}: needs {'' if found.exact else 'at minimum '}{size_text(needed)} of disk, "
             f"and {size_text(found.free_bytes)} are free"
         )
     if found.memory_limit is None or found.min_memory <= found.memory_limit:
         return
     (w, h), (hr_w, hr_h) = found.source_size, found.target_size
-    least, limit = size_text(found.min_memory), size_text(found.memory_limit)
-    memory = f"at least {least} of memory, and {limit} are available"
+    minimum, limit = size_text(found.min_memory), size_text(found.memory_limit)
+    memory = f"at least {minimum} of memory, and {limit} are available"
     if Path(found.target).suffix.lower() not in (*TIFF_SUFFIXES, *ZARR_SUFFIXES):
         raise OutputError(f"{found.target}: {hr_w} x {hr_h} pixels need {memory}; a TIFF is streamed")
     raise ImageError(f"{found.source}: {w} x {h} pixels need {memory}; tiles of a tiled TIFF are streamed")
@@ -132,10 +132,10 @@ def total(estimates: Sequence[Estimate]) -> Total:
         there = [e for e in estimates if e.disk == disk]
         frees = [e.free_bytes for e in there if e.free_bytes is not None]
         expected = _peak([(e.file_bytes, e.temporary_bytes, e) for e in there])
-        least = _peak([(e.min_bytes, e.min_temporary_bytes, e) for e in there])
-        peaks.append((expected, least, min(frees, default=None)))
+        minimum = _peak([(e.min_bytes, e.min_temporary_bytes, e) for e in there])
+        peaks.append((expected, minimum, min(frees, default=None)))
     # The disk with the least room.
-    peak, least, free = max(peaks, key=lambda p: p[0] - (p[2] or 0), default=(0, 0, None))
+    peak, minimum, free = max(peaks, key=lambda p: p[0] - (p[2] or 0), default=(0, 0, None))
     return Total(
         files=len(estimates),
         raw_bytes=sum(e.raw_bytes for e in estimates),
@@ -143,7 +143,7 @@ def total(estimates: Sequence[Estimate]) -> Total:
         exact=all(e.exact for e in estimates),
         seconds=sum(seconds) if len(seconds) == len(estimates) else None,
         peak_bytes=peak,
-        min_bytes=least,
+        min_bytes=minimum,
         free_bytes=free,
     )
 
@@ -159,7 +159,7 @@ def check_total(estimates: Sequence[Estimate], folder: str = "") -> None:
     if found.free_bytes is not None and found.min_bytes > found.free_bytes:
         where = folder or str(Path(estimates[0].target).parent)
         raise OutputError(
-            f"{where}: {found.files} results need {'' if found.exact else 'at least '}"
+            f"{where}: {found.files} results need {'' if found.exact else 'at minimum '}"
             f"{size_text(found.min_bytes)} of disk, and {size_text(found.free_bytes)} are free"
         )
 

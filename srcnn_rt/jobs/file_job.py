@@ -176,7 +176,7 @@ def upscale(
         if _is_published(job, journal, facts):
             _tidy(job)
             return
-        resume = _goes_on(job, journal, facts)
+        resume = _resumes(job, journal, facts)
         keep.begin(resumed=resume)
         if not resume:
             journal.start(facts)
@@ -232,7 +232,7 @@ def _is_published(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
     )
 
 
-def _goes_on(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
+def _resumes(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
     """Return whether there is something to go on with, now that nobody else is at work on it.
 
     Raises

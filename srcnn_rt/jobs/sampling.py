@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import SrcnnError
-from ..image.bicubic import REACH
+from ..image.bicubic import RADIUS
 from ..image.info import ImageInfo
 from ..io import page_count
 from ..io.tiff.ifd import Directory, Reader
@@ -169,7 +169,7 @@ def _enlarged(samples: NDArray[Any], scale: int, *, classes: bool) -> NDArray[An
     """Return (h, w, C) enlarged by bicubic, of the same type; of classes by copying."""
     if classes:
         return samples.repeat(scale, axis=0).repeat(scale, axis=1)
-    values = np.pad(samples, ((REACH, REACH), (REACH, REACH), (0, 0)), mode="edge").transpose(2, 0, 1)
+    values = np.pad(samples, ((RADIUS, RADIUS), (RADIUS, RADIUS), (0, 0)), mode="edge").transpose(2, 0, 1)
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 or float16 do not hold
         windows = np.ascontiguousarray(values[np.newaxis], np.float32)
         made: NDArray[Any] = kernels.enlarge(windows, scale)[0]

@@ -1,6 +1,6 @@
 """The image path inside the graph: interleaved samples in, interleaved samples out.
 
-What `render.Renderer` does around a network on the CPU, written as nodes around it, so that a card is sent
+What `render.Renderer` does around a network on the CPU, written as nodes around it, so that a GPU is sent
 bytes and sends bytes back, and nothing of an image is computed on this side of the bus. The steps are those
 of the table in `render`; the samples stay in code values (0 … 255 of uint8), so that no step only divides
 or multiplies by white.
@@ -78,7 +78,7 @@ def image_graph(
           fixed.
         - ``"gather"``: "image" (H, W, C) of any size, and "rows" (h + 2m) and "columns" (w + 2m), int64,
           which tell what of it is one window; mirroring is in them.
-    split : keep the path around the network exact on a card that may round what convolutions multiply to TF32
+    split : keep the path around the network exact on a GPU that may round what convolutions multiply to TF32
 
     Returns
     -------
@@ -229,7 +229,7 @@ class _Path:
         self._white = kernels.white(dtype)
         self._gain, self._offset = np.array(spec.range.gain), np.array(spec.range.offset)
         # Margin of the windows that colour comes in, less what bicubic reads of it.
-        self._cut = lead(spec) + spare(spec, layout) - bicubic.REACH
+        self._cut = lead(spec) + spare(spec, layout) - bicubic.RADIUS
 
     def window(self, image: str, output: str | None = None) -> str:
         """Write the path of windows (N, h + 2m, w + 2m, C) with their margins."""
@@ -255,12 +255,12 @@ class _Path:
         for axis, rule in zip((2, 3), rules_for(spec), strict=True):
             # As `Rules.extended` and `Rules.tile`: mirrored up to a size that the model takes.
             step = rule.multiple if rule.clipped else rule.period
-            step, least = (1, 1) if rule.fixed is not None else (step, rule.minimum)
-            window = steps.mirror(window, axis, margin, margin + max(step, least) - 1)
-            if max(step, least) > 1:
+            step, minimum = (1, 1) if rule.fixed is not None else (step, rule.minimum)
+            window = steps.mirror(window, axis, margin, margin + max(step, minimum) - 1)
+            if max(step, minimum) > 1:
                 length = steps.length(planes, axis)
                 size = steps.op("Div", steps.op("Add", length, steps.ints(step - 1)), steps.ints(step))
-                size = steps.op("Max", steps.op("Mul", size, steps.ints(step)), steps.ints(least))
+                size = steps.op("Max", steps.op("Mul", size, steps.ints(step)), steps.ints(minimum))
                 window = steps.first(window, axis, steps.op("Add", size, steps.ints(2 * margin)))
                 ends[axis] = steps.op("Mul", length, steps.ints(spec.scale))
         planes = self._render(window)
@@ -370,16 +370,16 @@ class _Path:
     def _with_alpha(self, planes: str) -> str:
         """Take bicubic of premultiplied colour, and the network's detail where colour goes on."""
         steps, spec, count = self._steps, self._spec, self._layout.channels - 1
-        reach, scale = blur(spec), spec.scale
+        radius, scale = blur(spec), spec.scale
         colors = steps.channels(planes, 0, count)
         alpha = steps.times(steps.channels(planes, count, count + 1), 1 / self._white)
         seen = alpha if self._integer else steps.clip(alpha, 1)
         weighted = steps.concat(steps.op("Mul", colors, seen), seen)
-        filled = self._filled(weighted, reach, count)
-        weighted = steps.crop(weighted, reach)
+        filled = self._filled(weighted, radius, count)
+        weighted = steps.crop(weighted, radius)
         if not self._integer:  # alpha as it is, also outside [0, 1]
             plain = steps.concat(steps.op("Mul", colors, alpha), alpha)
-            weighted = steps.crop(plain, reach)
+            weighted = steps.crop(plain, radius)
         smooth = [steps.crop(weighted, self._cut)]
         # What the network adds to bicubic: its own less what is enlarged with the premultiplied colour.
         sharp, less = "", 0
@@ -401,18 +401,18 @@ class _Path:
         colors = steps.op("Where", visible, divided, steps.number(0))
         return steps.concat(colors, steps.times(alpha, self._white))
 
-    def _filled(self, weighted: str, reach: int, count: int) -> str:
+    def _filled(self, weighted: str, radius: int, count: int) -> str:
         """Let colour go on under what is transparent, from colour times alpha with alpha behind it."""
         steps = self._steps
-        near = np.broadcast_to(color.nearness(reach), (count + 1, 1, 1, 2 * reach + 1))
+        near = np.broadcast_to(color.nearness(radius), (count + 1, 1, 1, 2 * radius + 1))
         around = steps.conv(weighted, near.swapaxes(2, 3), group=count + 1)
         around = steps.conv(around, near, group=count + 1)
         top, seen = steps.channels(around, 0, count), steps.channels(around, count, count + 1)
-        # Half of the least that can be seen: a convolution may not sum zeros to zero on every card.
-        least = 0.5 / self._white / (reach + 1) ** 2 if self._integer else 0.0
-        there = steps.op("Greater", seen, steps.number(least))
+        # Half of the least that can be seen: a convolution may not sum zeros to zero on every GPU.
+        minimum = 0.5 / self._white / (radius + 1) ** 2 if self._integer else 0.0
+        there = steps.op("Greater", seen, steps.number(minimum))
         mean = steps.op("Where", there, steps.op("Div", top, seen), steps.number(0))
-        inner = steps.crop(weighted, reach)
+        inner = steps.crop(weighted, radius)
         own, alpha = steps.channels(inner, 0, count), steps.channels(inner, count, count + 1)
         return steps.op("Add", own, steps.op("Mul", steps.op("Sub", steps.number(1), alpha), mean))
 

@@ -72,12 +72,12 @@ def lead(model: ModelSpec) -> int:
 def spare(model: ModelSpec, layout: Layout) -> int:
     """Return what bicubic reads beyond that, where the image wants bicubic too."""
     plain = has_plain_alpha(model, layout) or recolors(model, layout) or model.adds_bicubic
-    return max(0, bicubic.REACH - lead(model)) if plain else 0
+    return max(0, bicubic.RADIUS - lead(model)) if plain else 0
 
 
 def blur(model: ModelSpec) -> int:
     """Return how far colour is looked for under an alpha: as far as the network sees."""
-    return max(model.margin, bicubic.REACH)
+    return max(model.margin, bicubic.RADIUS)
 
 
 def has_plain_alpha(model: ModelSpec, layout: Layout) -> bool:

@@ -64,7 +64,7 @@ def network(data: bytes, spec: ModelSpec) -> bytes:
 
 
 def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, Program]:
-    """Return what may be run for a model on a card, by `rewrite.variants`' names and in their order.
+    """Return what may be run for a model on a GPU, by `rewrite.variants`' names and in their order.
 
     One that is left alone is there as ``file``.
     """

@@ -470,7 +470,7 @@ def _refuse_image_path(proto: ModelProto) -> None:
     meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
     if "io" in meta:
         raise ModelError(
-            f"was written by srcnn-rt export --io {meta['io']} for other runtimes, and takes "
+            f"was written by srcnn-rt export --io-dtype {meta['io']} for other runtimes, and takes "
             f"{meta.get('layout', 'whole')} images itself; "
             f"here use the model inside, {meta.get('model', 'which it was made of')}"
         )

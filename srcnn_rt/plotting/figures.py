@@ -63,7 +63,7 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: Path) -
     for name, rows in runs.items():
         if not rows:
             raise ArgumentError(f"{name}: nothing is logged yet")
-        for axis, key in zip(panels, ("loss", "psnr", "rate"), strict=True):
+        for axis, key in zip(panels, ("loss", "psnr", "lr"), strict=True):
             points = [(r["step"], r[key]) for r in rows if key in r]
             if points:
                 axis.plot(*zip(*points, strict=True), label=name, marker="." if key == "psnr" else "")

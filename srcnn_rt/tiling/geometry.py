@@ -66,13 +66,13 @@ class Chunk:
     x: Span
     tiles: tuple[Tile, ...]
 
-    def reach(self, tile: tuple[int, int], margin: int, shape: tuple[int, int]) -> tuple[Span, Span]:
+    def source_spans(self, tile: tuple[int, int], margin: int, shape: tuple[int, int]) -> tuple[Span, Span]:
         """Return the part of the image that the windows read, on both axes."""
         ys = [t.y.origin for t in self.tiles]
         xs = [t.x.origin for t in self.tiles]
         return (
-            mirrored_extent(min(ys) - margin, max(ys) + tile[0] + margin, shape[0]),
-            mirrored_extent(min(xs) - margin, max(xs) + tile[1] + margin, shape[1]),
+            mirrored_span(min(ys) - margin, max(ys) + tile[0] + margin, shape[0]),
+            mirrored_span(min(xs) - margin, max(xs) + tile[1] + margin, shape[1]),
         )
 
 
@@ -240,14 +240,14 @@ def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -
     at = span.start
     while at < span.stop:
         origin = min(max(0, (at - inset) // period * period), last)
-        reach = length if origin == last else (origin + tile - inset) // period * period
-        stop = min(reach, span.stop)
+        source_spans = length if origin == last else (origin + tile - inset) // period * period
+        stop = min(source_spans, span.stop)
         pieces.append(Piece(origin, Span(at, stop)))
         at = stop
     return pieces
 
 
-def mirrored_extent(start: int, stop: int, length: int) -> Span:
+def mirrored_span(start: int, stop: int, length: int) -> Span:
     """Return the part of the image that positions ``start … stop-1`` come from.
 
     The axis is mirrored endlessly at both ends, symmetrically: the edge sample repeats, as
@@ -298,8 +298,8 @@ def plan(
         chunks.append(chunk)
         sides.append(rule.tile(_share(min(chunk, length), tile), rule.extended(length)))
     # Rounded down, so as not to hold more than asked; but no narrow rest where all may be taken.
-    most = max_chunk if max_chunk < shape[1] else ceil_to(shape[1], chunks[1])
-    width = max(chunks[1], most // chunks[1] * chunks[1])
+    maximum = max_chunk if max_chunk < shape[1] else ceil_to(shape[1], chunks[1])
+    width = max(chunks[1], maximum // chunks[1] * chunks[1])
     return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width))
 
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from .. import _tiles
 from ..errors import ArgumentError
-from ..image.bicubic import REACH, taps
-from .geometry import Span, Tile, ceil_to, mirrored_extent
+from ..image.bicubic import RADIUS, taps
+from .geometry import Span, Tile, ceil_to, mirrored_span
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
@@ -71,7 +71,7 @@ def extract(
     corners = [(t.y.origin - margin, t.x.origin - margin) for t in tiles]
     for axis in (0, 1):
         starts = [c[axis] for c in corners]
-        need = mirrored_extent(min(starts), max(starts) + out.shape[2 + axis], whole[axis])
+        need = mirrored_span(min(starts), max(starts) + out.shape[2 + axis], whole[axis])
         have = Span(origin[axis], origin[axis] + image.shape[axis])
         if need.start < have.start or need.stop > have.stop:
             raise ArgumentError(
@@ -111,7 +111,7 @@ def cut(
         places = []
         for axis in (0, 1):
             start, size, length = corner[axis], out.shape[1 + axis], whole[axis]
-            need = mirrored_extent(start, start + size, length)
+            need = mirrored_span(start, start + size, length)
             have = Span(origin[axis], origin[axis] + image.shape[axis])
             if need.start < have.start or need.stop > have.stop:
                 raise ArgumentError(
@@ -232,9 +232,9 @@ def enlarge(
     _check_windows(windows)
     weights = _phases(scale)
     n, c, h, w = windows.shape
-    if min(h, w) <= 2 * REACH:
+    if min(h, w) <= 2 * RADIUS:
         raise ArgumentError(f"bicubic needs windows of at least 5 x 5 LR pixels, got {h} x {w}")
-    shape = (n, c, (h - 2 * REACH) * scale, (w - 2 * REACH) * scale)
+    shape = (n, c, (h - 2 * RADIUS) * scale, (w - 2 * RADIUS) * scale)
     if out is None:
         out = np.empty(shape, np.float32)
     _check_windows(out)
@@ -287,8 +287,8 @@ def stitch_sum(
             f"windows {windows.shape} from channel {first} and detail {detail.shape} "
             f"do not make {len(tiles)} tiles of {c} channels"
         )
-    if margin < REACH:
-        raise ArgumentError(f"margin must be at least {REACH} LR pixels for bicubic, got {margin}")
+    if margin < RADIUS:
+        raise ArgumentError(f"margin must be at least {RADIUS} LR pixels for bicubic, got {margin}")
     shape = ((h - 2 * margin) * scale, (w - 2 * margin) * scale)
     if detail.shape[2:] != shape:
         raise ArgumentError(
@@ -302,7 +302,7 @@ def stitch_sum(
             detail,
             cores,
             first,
-            margin - REACH,
+            margin - RADIUS,
             scale,
             weights,
             _rows(5 * c, shape[1]),

@@ -76,7 +76,7 @@ def load(
     scale: int,
     channels: Channels,
     degradation: Degradation,
-    least: int,
+    minimum: int,
     seed: int,
     log: Callable[[str], None] = lambda line: None,
 ) -> Loaded:
@@ -104,8 +104,8 @@ def load(
         try:
             image = read_image(path, channels)
             h, w = (n - n % scale for n in image.shape[:2])
-            if min(h, w) < least:
-                raise ImageError(f"{path}: {w} x {h} pixels, smaller than a crop of {least}")
+            if min(h, w) < minimum:
+                raise ImageError(f"{path}: {w} x {h} pixels, smaller than a crop of {minimum}")
         except ImageError as error:
             skipped.append(str(error))
             log(f"skipped: {error}")
@@ -122,20 +122,20 @@ def load(
     weights: list[int] = []
     while images:
         k, weight, image32 = images.pop(0)
-        pairs += _versions(image32.astype(np.float64), scale, degradation, least, [seed, k], draws)
+        pairs += _versions(image32.astype(np.float64), scale, degradation, minimum, [seed, k], draws)
         weights += [weight] * draws
     return Loaded(pairs, weights, names, skipped, digest.hexdigest())
 
 
 def _versions(
-    image: Image, scale: int, degradation: Degradation, least: int, seed: list[int], draws: int
+    image: Image, scale: int, degradation: Degradation, minimum: int, seed: list[int], draws: int
 ) -> list[Pair]:
     rng = np.random.default_rng(seed)
     pairs = []
     for draw in range(draws):
         # The blocks of a JPEG lie elsewhere in every version.
         y, x = (int(n) * scale for n in rng.integers(0, 8, 2)) if degradation.jpeg and draw else (0, 0)
-        if min(image.shape[0] - y, image.shape[1] - x) < least + scale:
+        if min(image.shape[0] - y, image.shape[1] - x) < minimum + scale:
             y = x = 0
         pairs.append(make_pair(image[y:, x:], scale, degradation, rng))
     return pairs

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..architectures.srcnn import SRCNN
 from ..errors import ArgumentError, TrainingError
 from ..evaluation import metrics
-from ..evaluation.protocol import Degradation, list_images, shave
+from ..evaluation.protocol import Degradation, crop_border, list_images
 from ..models import spec
 from . import data
 from .data import Pair, Patches
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY = 60.0  # seconds
 LOG_EVERY = 5.0
-_CHECK_CUDA_EVERY = 50  # steps between looks at the loss on a card, each of which waits for it
+_CHECK_CUDA_EVERY = 50  # steps between looks at the loss on a GPU, each of which waits for it
 _CHARBONNIER = 1e-3  # ε of sqrt(d² + ε²): a quarter of a code value
 _SOAP_BASIS = 128  # largest side of a preconditioner: 9 x 9 taps, 64 filters
 
@@ -55,7 +55,7 @@ class Status:
     step: int
     part: float
     loss: float
-    rate: float
+    lr: float
     psnr: float | None
     crops_per_s: float
     seconds: float
@@ -110,8 +110,8 @@ def train(
     channels = 1 if config.channels == "y" else 3
     torch.manual_seed(config.seed)
     model = SRCNN(config.arch, channels, config.init, form=config.form)
-    if config.start:
-        model.load_state_dict(dict(starting_weights(config.start, model)))
+    if config.init_from:
+        model.load_state_dict(dict(starting_weights(config.init_from, model)))
     loaded, held = _images(config, log)
     patches = Patches(
         loaded.pairs,
@@ -130,7 +130,7 @@ def train(
     )
     run = _Run(config, folder, model.to(device), device, held)
     if resume:
-        folder.go_on(config, loaded.digest)
+        folder.resume(config, loaded.digest)
         run.restore()
     else:
         record: dict[str, Any] = {
@@ -138,11 +138,13 @@ def train(
             "skipped": loaded.skipped,
             "sha256": loaded.digest,
         }
-        if config.start:
+        if config.init_from:
             data_of_start = (
-                spec.read(config.start)[0] if spec.is_model(config.start) else Path(config.start).read_bytes()
+                spec.read(config.init_from)[0]
+                if spec.is_model(config.init_from)
+                else Path(config.init_from).read_bytes()
             )
-            record["start_sha256"] = hashlib.sha256(data_of_start).hexdigest()
+            record["init_from_sha256"] = hashlib.sha256(data_of_start).hexdigest()
         folder.create(config, record)
     del loaded
     return run.go(patches, progress, stop)
@@ -242,7 +244,7 @@ class _Run:
             factor *= 0.5 * (1 + math.cos(math.pi * (done - config.hold) / (1 - config.hold)))
         for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
-        return config.rate * factor
+        return config.lr * factor
 
     def _take_step(self, inputs: Tensor, targets: Tensor, done: float) -> Tensor:
         mixed = self.mixed and done < 1 - self.config.tail
@@ -306,7 +308,7 @@ class _Run:
             "step": status.step,
             "seconds": round(status.seconds, 2),
             "loss": status.loss,
-            "rate": status.rate,
+            "lr": status.lr,
             "crops_per_s": round(status.crops_per_s, 1),
         }
         if status.psnr is not None:
@@ -320,11 +322,11 @@ def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimiser; a group a layer and kind, since the last layer may have its own rate."""
     groups: list[dict[str, Any]] = []
     for layer in (model.conv1, model.conv2, model.conv3):
-        rate = config.rate * (config.last_rate if layer is model.conv3 else 1)
+        rate = config.lr * (config.last_layer_lr if layer is model.conv3 else 1)
         # SOAP's merge_dims fails on vectors (pytorch-optimizer 4.1).
         for parameter in layer.parameters():
-            part = 1 if parameter.ndim > 1 else config.bias_rate
-            decay = config.decay if parameter is model.conv1.weight else 0.0
+            part = 1 if parameter.ndim > 1 else config.bias_lr
+            decay = config.weight_decay if parameter is model.conv1.weight else 0.0
             groups.append(
                 {
                     "params": [parameter],
@@ -348,7 +350,7 @@ def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
         del group["merge_dims"]
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=0.9)
-    return torch.optim.AdamW(groups) if config.decay else torch.optim.Adam(groups)
+    return torch.optim.AdamW(groups) if config.weight_decay else torch.optim.Adam(groups)
 
 
 def distance(out: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
@@ -375,7 +377,9 @@ def validate(model: nn.Module, pairs: list[Pair], border: int) -> float:
         assert isinstance(shrink, int)
         out = model(data.mirror(x, shrink))[0].double().cpu().numpy().transpose(1, 2, 0)
         truth = pair.truth[..., None] if pair.truth.ndim == 2 else pair.truth
-        scores.append(metrics.psnr(shave(metrics.codes(out), border), shave(metrics.codes(truth), border)))
+        scores.append(
+            metrics.psnr(crop_border(metrics.codes(out), border), crop_border(metrics.codes(truth), border))
+        )
     return float(np.mean(scores))
 
 
@@ -391,7 +395,7 @@ def has_bfloat16(device: torch.device) -> bool:
 def _device(asked: str) -> torch.device:
     there = torch.cuda.is_available()
     if asked == "cuda" and not there:
-        raise ArgumentError("device cuda is asked for, but torch finds no card")
+        raise ArgumentError("device cuda is asked for, but torch finds no GPU")
     return torch.device("cuda" if there and asked != "cpu" else "cpu")
 
 
@@ -420,9 +424,9 @@ def _images(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loade
     loaded = data.load(paths, config.scale, config.channels, degradation, config.patch, config.seed, log)
     if not kept:
         return loaded, []
-    least = 2 * max(1, config.scale) + 1
+    minimum = 2 * max(1, config.scale) + 1
     # One version an image is enough to follow a run.
-    once = data.load(kept, config.scale, config.channels, degradation, least, config.seed + 1, log)
+    once = data.load(kept, config.scale, config.channels, degradation, minimum, config.seed + 1, log)
     step = len(once.pairs) // len(once.names)
     return loaded, once.pairs[::step]
 

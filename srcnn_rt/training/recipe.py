@@ -38,8 +38,8 @@ class TrainConfig:
     decay : weight decay of the first layer, decoupled from the gradient (Loshchilov and Hutter, arXiv
         1711.05101): what its filters hold in directions that no enlarged image has is left over from the
         start
-    last_rate : learning rate of the last layer as a part of `rate`
-    bias_rate : learning rate of biases as a part of their layer's; the authors' Caffe files have
+    last_layer_lr : learning rate of the last layer as a part of `rate`
+    bias_lr : learning rate of biases as a part of their layer's; the authors' Caffe files have
         0.1, and at 1 they run ahead of the weights and switch filters off for good
     loss : ``"mse"``, ``"l1"`` or ``"charbonnier"``, the mean over samples
     summed : loss as Caffe's EuclideanLoss, half the sum over a crop, the mean over crops
@@ -52,7 +52,7 @@ class TrainConfig:
     minutes : length in time instead; the schedule ends there (0: `steps` decides)
     seed : of weights, places, orientations and noise
     precision : ``"mixed"`` is bfloat16 where torch's autocast allows it; ``"auto"`` takes it
-        where the processor or card computes in it
+        where the CPU or GPU computes in it
     device : ``"auto"``, ``"cpu"`` or ``"cuda"``
     threads : of torch; 0 is torch's own choice
     validate : folder of images whose PSNR is logged; never trained on, never chosen by
@@ -68,12 +68,12 @@ class TrainConfig:
     degrade: str = "bicubic"
     recipe: str = "best"
     init: str = "identity"
-    start: str = ""
+    init_from: str = ""
     optimiser: Literal["sgd", "adam", "soap"] = "soap"
-    rate: float = 3e-3
-    decay: float = 0.0
-    last_rate: float = 1.0
-    bias_rate: float = 0.1
+    lr: float = 3e-3
+    weight_decay: float = 0.0
+    last_layer_lr: float = 1.0
+    bias_lr: float = 0.1
     loss: str = "mse"
     summed: bool = False
     batch: int = 32
@@ -117,9 +117,9 @@ class TrainConfig:
             ("scale", 1, 8),
             ("batch", 1, 65536),
             ("steps", 1, 10**12),
-            ("rate", 1e-12, 1e3),
+            ("lr", 1e-12, 1e3),
             ("minutes", 0, 10**7),
-            ("decay", 0, 100),
+            ("weight_decay", 0, 100),
             ("stride", 1, 4096),
             ("hold", 0, 1),
             ("ema", 0, 0.999999),
@@ -151,16 +151,16 @@ class TrainConfig:
 
     def summary(self) -> str:
         """One line that says how the weights were found."""
-        rate = f"{self.rate:g}"
-        if self.last_rate != 1:
-            rate += f" ({self.rate * self.last_rate:g} in the last layer)"
+        rate = f"{self.lr:g}"
+        if self.last_layer_lr != 1:
+            rate += f" ({self.lr * self.last_layer_lr:g} in the last layer)"
         if self.hold < 1:
             rate += f" held for {self.hold:.0%}, then to 0 on a cosine"
-        if self.decay:
-            rate += f", weight decay {self.decay:g} of the first layer"
+        if self.weight_decay:
+            rate += f", weight decay {self.weight_decay:g} of the first layer"
         parts = [
             f"{self.optimiser.upper() if self.optimiser != 'adam' else 'Adam'} {rate}",
-            f"weights of {self.start}" if self.start else f"{self.init} start",
+            f"weights of {self.init_from}" if self.init_from else f"{self.init} start",
             f"{self.loss}{' summed' if self.summed else ''}",
             f"batch {self.batch} of {self.patch}x{self.patch}, {self.sampling}",
             f"EMA {self.ema:g}" if self.ema else "no EMA",
@@ -186,8 +186,8 @@ PAPER: Mapping[str, Any] = MappingProxyType(
         "form": "paper",
         "init": "paper",
         "optimiser": "sgd",
-        "rate": 1e-4,
-        "last_rate": 0.1,
+        "lr": 1e-4,
+        "last_layer_lr": 0.1,
         "loss": "mse",
         "summed": True,
         "batch": 128,

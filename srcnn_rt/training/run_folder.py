@@ -84,7 +84,7 @@ class RunFolder:
             raise ModelError(f"{self._record}: not the record of a run: {error}") from error
         return dict(record)
 
-    def go_on(self, config: TrainConfig, digest: str) -> None:
+    def resume(self, config: TrainConfig, digest: str) -> None:
         """Note a resumed run: the images must be the same, a changed length is kept.
 
         Raises

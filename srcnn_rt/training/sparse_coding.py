@@ -83,7 +83,7 @@ class SparseCoder:
     hr: Array
 
     @property
-    def reach(self) -> int:
+    def radius(self) -> int:
         """Pixels around a patch that its features read."""
         return 2
 
@@ -139,7 +139,7 @@ class SparseCoder:
     def restore(self, enlarged: Image) -> Image:
         """Add what bicubic lost to an enlarged image; patches hang over its mirrored edges."""
         around = self.patch - 1
-        padded = np.pad(enlarged, around + self.reach, mode="symmetric")
+        padded = np.pad(enlarged, around + self.radius, mode="symmetric")
         features = patch_features(padded, self.patch)
         h, w = features.shape[:2]
         flat = features.reshape(h * w, -1)

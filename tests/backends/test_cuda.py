@@ -1,4 +1,4 @@
-"""CUDA: one asked for by name is used or refused, never silently replaced; and what only a card can show."""
+"""CUDA: one asked for by name is used or refused, never silently replaced; and what only a GPU can show."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from srcnn_rt import ArgumentError, Engine, ModelError, ProviderError
 from srcnn_rt.backends import onnxruntime
 from srcnn_rt.backends.cuda import devices as cuda
 from srcnn_rt.backends.cuda import streams
-from srcnn_rt.backends.cuda.devices import CudaCard
+from srcnn_rt.backends.cuda.devices import CudaGpu
 from srcnn_rt.errors import DeviceError, OutOfMemoryError
-from tests.helpers.devices import HostCard, cards
+from tests.helpers.devices import HostGpu, gpus
 
-__all__ = ["cards"]
+__all__ = ["gpus"]
 
 
 class Driver:
@@ -43,7 +43,7 @@ class Driver:
         return 0
 
     def cuDeviceGetName(self, name: Any, size: int, handle: Any) -> int:  # noqa: N802
-        name.value = f"Card {handle.value}".encode()
+        name.value = f"GPU {handle.value}".encode()
         return 0
 
     def cuDeviceTotalMem(self, memory: Any, handle: Any) -> int:  # noqa: N802
@@ -115,8 +115,8 @@ def test_bindings_that_are_missing(wheel: None, monkeypatch: pytest.MonkeyPatch)
 def test_what_the_driver_says_of_its_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: Driver())
     assert cuda.devices() == (
-        cuda.Device(0, "Card 0", "9.0", 132, 8 * 2**30),
-        cuda.Device(1, "Card 1", "9.0", 132, 8 * 2**30),
+        cuda.Device(0, "GPU 0", "9.0", 132, 8 * 2**30),
+        cuda.Device(1, "GPU 1", "9.0", 132, 8 * 2**30),
     )
     assert cuda.driver_version() == "13.0"
 
@@ -124,11 +124,11 @@ def test_what_the_driver_says_of_its_cards(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_card_that_is_not_there(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: Driver())
     with pytest.raises(ProviderError, match="there is no CUDA device 5; there are: 0, 1"):
-        CudaCard(5)
+        CudaGpu(5)
 
 
 def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A card is there, and something is missing: silence would hide a fault."""
+    """A GPU is there, and something is missing: silence would hide a fault."""
     monkeypatch.setattr(cuda, "_driver", lambda: Driver(version=12080))
     monkeypatch.setattr(cuda, "present", lambda: True)
     streams.say_once.cache_clear()
@@ -146,14 +146,14 @@ def test_auto_without_a_card_is_silent(wheel: None, monkeypatch: pytest.MonkeyPa
 
 
 def test_cuda_that_silently_falls_back_is_noticed(
-    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
+    gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wheel with CUDA and a driver, but no cuDNN: the runtime gives a session of the processor."""
+    """A wheel with CUDA and a driver, but no cuDNN: the runtime gives a session of the CPU."""
 
     def check(session: Any) -> None:
-        CudaCard.check(cards[0], session)  # type: ignore[arg-type]
+        CudaGpu.check(gpus[0], session)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cards[0], "check", check)
+    monkeypatch.setattr(gpus[0], "check", check)
     monkeypatch.setattr(cuda, "why_not_active", lambda ort: "libcudnn.so.9 is missing")
     monkeypatch.setattr(cuda, "present", lambda: True)
     streams.say_once.cache_clear()
@@ -170,7 +170,7 @@ def test_a_runtime_that_does_not_start(bindings: Bindings) -> None:
 
 
 def test_part_of_a_model_on_the_processor_is_said(
-    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
+    gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, strict = streams.create, []
 
@@ -184,9 +184,9 @@ def test_part_of_a_model_on_the_processor_is_said(
         return real(data, providers, threads)
 
     monkeypatch.setattr(streams, "create", create)
-    monkeypatch.setattr(HostCard, "strict", CudaCard.strict)
+    monkeypatch.setattr(HostGpu, "strict", CudaGpu.strict)
     streams.say_once.cache_clear()
-    with pytest.warns(RuntimeWarning, match="part of the model cannot run on the card"):
+    with pytest.warns(RuntimeWarning, match="part of the model cannot run on the GPU"):
         Engine("bicubic-x2", provider="cuda")
     assert strict == [{"session.disable_cpu_ep_fallback": "1"}, {}] * 2
 
@@ -195,12 +195,12 @@ def test_part_of_a_model_on_the_processor_is_said(
     "error", [OutOfMemoryError("CUDA device 0: out of memory"), ModelError("not this one")]
 )
 def test_a_card_that_cannot_take_the_model(
-    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch, error: Exception
+    gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def lane(*words: Any) -> None:
+    def slot(*words: Any) -> None:
         raise error
 
-    monkeypatch.setattr(streams.CardNetwork, "lane", lane)
+    monkeypatch.setattr(streams.GpuNetwork, "lane", slot)
     monkeypatch.setattr(cuda, "present", lambda: True)
     streams.say_once.cache_clear()
     with pytest.raises((ProviderError, ModelError), match=str(error)):
@@ -209,14 +209,14 @@ def test_a_card_that_cannot_take_the_model(
         assert Engine("bicubic-x2").provider == "cpu"
 
 
-def test_exact_is_checked_on_every_card(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
-    checked, real = [], streams.CardNetwork.opened
+def test_exact_is_checked_on_every_card(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, real = [], streams.GpuNetwork.opened
 
     def opened(this: Any) -> Any:
-        checked.append(this.card.index)
+        checked.append(this.gpu.index)
         return real(this)
 
-    monkeypatch.setattr(streams.CardNetwork, "opened", opened)
+    monkeypatch.setattr(streams.GpuNetwork, "opened", opened)
     Engine("bicubic-x2", provider="cuda", device=(2, 0)).close()
     assert checked == [2, 0]
 
@@ -224,7 +224,7 @@ def test_exact_is_checked_on_every_card(cards: list[HostCard], monkeypatch: pyte
 def test_a_device_is_a_card(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: None)
     with pytest.raises(ProviderError, match="no NVIDIA driver"):
-        Engine("bicubic-x2", device=0)  # with a number, auto is no longer free to take the processor
+        Engine("bicubic-x2", device=0)  # with a number, auto is no longer free to take the CPU
     for provider in ("cpu", "openvino"):
         with pytest.raises(ArgumentError, match=f"device goes with provider cuda, got {provider}"):
             Engine("bicubic-x2", provider, device=0)
@@ -284,15 +284,15 @@ def bindings(wheel: None, monkeypatch: pytest.MonkeyPatch) -> Bindings:
 
 
 def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
-    card = CudaCard(1)
-    assert card.processors == 132
-    held = card.stream()
+    gpu = CudaGpu(1)
+    assert gpu.processors == 132
+    held = gpu.stream()
     stream = held.handle
-    host, there = card.pinned(12), card.memory(12)
-    card.send(there.pointer, host, stream)
-    card.fetch(host, there.pointer, stream)
-    card.move(1000, 64, 2000, 32, (5, 16), stream)
-    card.wait(stream)
+    host, there = gpu.pinned(12), gpu.memory(12)
+    gpu.send(there.pointer, host, stream)
+    gpu.fetch(host, there.pointer, stream)
+    gpu.move(1000, 64, 2000, 32, (5, 16), stream)
+    gpu.wait(stream)
     made = [c for c in bindings.calls if c[0] not in ("cudaGetDevice", "cudaSetDevice")]
     assert made == [
         ("cudaStreamCreateWithFlags", 1),
@@ -303,12 +303,12 @@ def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
         ("cudaMemcpy2DAsync", 1000, 64, 2000, 32, 16, 5, 3, 77),
         ("cudaStreamSynchronize", 77),
     ]
-    # Every call is made on the card it means, and leaves the thread on the one it was on, here 5.
+    # Every call is made on the GPU it means, and leaves the thread on the one it was on, here 5.
     assert bindings.device == 5
     assert all(device == 1 for device in bindings.devices)
     del held
     assert bindings.calls[-1] == ("cudaStreamDestroy", 77)
-    ((name, options),) = card.providers(stream, {"use_tf32": "0"})
+    ((name, options),) = gpu.providers(stream, {"use_tf32": "0"})
     assert name == "CUDAExecutionProvider"
     assert options == {
         "use_tf32": "0",
@@ -316,14 +316,14 @@ def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
         "has_user_compute_stream": "1",
         "user_compute_stream": "77",
     }
-    assert card.holds((2, 1))
-    assert not card.holds((2, 0))
-    assert not card.holds((1, 1))
+    assert gpu.holds((2, 1))
+    assert not gpu.holds((2, 0))
+    assert not gpu.holds((1, 1))
 
 
 def test_what_is_held_is_let_go(bindings: Bindings) -> None:
-    card = CudaCard(0)
-    there, host = card.memory(8), card.pinned(8)
+    gpu = CudaGpu(0)
+    there, host = gpu.memory(8), gpu.pinned(8)
     pointers = there.pointer, host.ctypes.data
     part = host[2:]
     del there, host
@@ -335,13 +335,13 @@ def test_what_is_held_is_let_go(bindings: Bindings) -> None:
 
 
 def test_cudas_errors(bindings: Bindings) -> None:
-    card = CudaCard(0)
+    gpu = CudaGpu(0)
     bindings.errors["cudaMalloc"] = 2
     with pytest.raises(OutOfMemoryError, match="CUDA device 0: out of memory"):
-        card.memory(10)
+        gpu.memory(10)
     bindings.errors["cudaStreamSynchronize"] = 719
     with pytest.raises(DeviceError, match="CUDA device 0: unspecified launch failure"):
-        card.wait(77)
+        gpu.wait(77)
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_what_runtimes_say_is_told_apart(text: str, kind: type[Exception]) -> No
     assert type(onnxruntime.failure("ONNX Runtime", (1, 2), RuntimeError(text))) is kind
 
 
-# What needs a card
+# What needs a GPU
 
 
 @pytest.fixture
@@ -380,9 +380,9 @@ def test_cuda_agrees_with_the_processor(
     image = rng.random((300, 200, channels), np.float32)
     if dtype != "float32":
         image = (image * np.iinfo(dtype).max).astype(dtype)
-    with Engine(provider="cuda", tile=128) as card, Engine(provider="cpu", tile=128) as cpu:
-        assert card.provider == "cuda"
-        a, b = card.upscale(image).astype(np.float64), cpu.upscale(image).astype(np.float64)
+    with Engine(provider="cuda", tile=128) as gpu, Engine(provider="cpu", tile=128) as cpu:
+        assert gpu.provider == "cuda"
+        a, b = gpu.upscale(image).astype(np.float64), cpu.upscale(image).astype(np.float64)
     limit = 1e-4 if dtype == "float32" else 1
     assert np.abs(a - b).max() <= limit
 

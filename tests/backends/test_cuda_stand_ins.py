@@ -1,4 +1,4 @@
-"""What runs on cards, on stand-ins for them: bytes in, bytes out, lanes, several cards, faults."""
+"""What runs on GPUs, on stand-ins for them: bytes in, bytes out, lanes, several GPUs, faults."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from srcnn_rt.models.optimize.tensor_core_cost import widest
 from srcnn_rt.tiling import kernels
 from tests.conftest import TEST_MODEL
 from tests.helpers import models
-from tests.helpers.devices import HostCard, cards
+from tests.helpers.devices import HostGpu, gpus
 
-__all__ = ["cards"]
+__all__ = ["gpus"]
 
 
 FORMS = [TEST_MODEL, f"{TEST_MODEL}-paper"]
@@ -56,52 +56,50 @@ def agree(a: np.ndarray, b: np.ndarray) -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 5])
 def test_a_card_gives_the_processors_image(
-    cards: list[HostCard], rng: np.random.Generator, channels: int, dtype: str, name: str
+    gpus: list[HostGpu], rng: np.random.Generator, channels: int, dtype: str, name: str
 ) -> None:
     image = drawn(rng, (70, 90, channels) if channels else (70, 90), dtype)
-    with Engine(name, "cuda", tile=32) as card, Engine(name, "cpu", tile=32) as cpu:
-        assert (card.provider, cpu.provider) == ("cuda", "cpu")
-        agree(card.upscale(image), cpu.upscale(image))
-    sent = {what for what, _ in cards[0].log}
+    with Engine(name, "cuda", tile=32) as gpu, Engine(name, "cpu", tile=32) as cpu:
+        assert (gpu.provider, cpu.provider) == ("cuda", "cpu")
+        agree(gpu.upscale(image), cpu.upscale(image))
+    sent = {what for what, _ in gpus[0].log}
     assert sent == {"send", "compute", "fetch", "wait"}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (129, 64)])
 @pytest.mark.parametrize("tile", [8, 37, 512])
-def test_sizes_and_tiles(cards: list[HostCard], rng: np.random.Generator, shape: Any, tile: int) -> None:
+def test_sizes_and_tiles(gpus: list[HostGpu], rng: np.random.Generator, shape: Any, tile: int) -> None:
     image = drawn(rng, (*shape, 3), "uint8")
-    with Engine("bicubic-x3", "cuda", tile) as card, Engine("bicubic-x3", "cpu", tile) as cpu:
-        agree(card.upscale(image), cpu.upscale(image))
+    with Engine("bicubic-x3", "cuda", tile) as gpu, Engine("bicubic-x3", "cpu", tile) as cpu:
+        agree(gpu.upscale(image), cpu.upscale(image))
 
 
 def test_whole_numbers_are_the_same_bit_for_bit(
-    cards: list[HostCard], rng: np.random.Generator, integer_model: Any
+    gpus: list[HostGpu], rng: np.random.Generator, integer_model: Any
 ) -> None:
     path, _ = integer_model(2, (9, 1, 5))
     image = rng.integers(0, 4, (90, 70)).astype(np.float32)
     with Engine(path, "cpu", 512, data_range="dtype") as cpu:
         expected = cpu.upscale(image)
     for tile in (16, 31, 64):
-        with Engine(path, "cuda", tile, device=(0, 1), data_range="dtype") as card:
-            np.testing.assert_array_equal(card.upscale(image), expected)
+        with Engine(path, "cuda", tile, device=(0, 1), data_range="dtype") as gpu:
+            np.testing.assert_array_equal(gpu.upscale(image), expected)
 
 
-def test_lanes_overlap_and_are_kept(cards: list[HostCard], rng: np.random.Generator) -> None:
+def test_lanes_overlap_and_are_kept(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     image = drawn(rng, (400, 400, 3), "uint8")
     with Engine(provider="cuda", tile=64) as engine:
         engine.upscale(image)
-        used = len(cards[0].options)
+        used = len(gpus[0].options)
         assert used == 4  # sessions: three lanes, the first made to see whether CUDA runs; one for the check
         engine.upscale(image)
-        assert len(cards[0].options) == used
-    streams = {stream for what, stream in cards[0].log if what == "compute"}
+        assert len(gpus[0].options) == used
+    streams = {stream for what, stream in gpus[0].log if what == "compute"}
     assert len(streams) >= 2
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_streams_go_after_what_uses_them(
-    cards: list[HostCard], rng: np.random.Generator, closed: bool
-) -> None:
+def test_streams_go_after_what_uses_them(gpus: list[HostGpu], rng: np.random.Generator, closed: bool) -> None:
     """The stand-in refuses another order; an engine that is only forgotten lets go of them, too."""
     engine = Engine(provider="cuda", tile=64)
     engine.upscale(drawn(rng, (200, 200, 3), "uint8"))
@@ -111,28 +109,28 @@ def test_streams_go_after_what_uses_them(
         engine.close()
     del engine
     gc.collect()
-    assert cards[0].streams == 0
-    assert cards[0].used == 0
+    assert gpus[0].streams == 0
+    assert gpus[0].used == 0
 
 
-def test_the_options_of_a_session(cards: list[HostCard]) -> None:
+def test_the_options_of_a_session(gpus: list[HostGpu]) -> None:
     with Engine(provider="cuda", gpu_memory="3GB"):
-        options = cards[0].options[0]
+        options = gpus[0].options[0]
     assert options["cudnn_conv_algo_search"] == "HEURISTIC"
     assert options["use_tf32"] == "0"
     assert options["prefer_nhwc"] == "1"
     assert options["gpu_mem_limit"] == str(10**9)  # of three lanes each
 
 
-def test_nothing_is_taken_from_a_run_before(cards: list[HostCard], rng: np.random.Generator) -> None:
+def test_nothing_is_taken_from_a_run_before(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     """Half-full batches, other shapes: buffers hold what was there before."""
-    with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
+    with Engine(provider="cuda", tile=32) as gpu, Engine(provider="cpu", tile=32) as cpu:
         for shape in [(200, 200, 3), (33, 70, 3), (200, 130, 3), (20, 20, 3)]:
             image = drawn(rng, shape, "uint8")
-            agree(card.upscale(image), cpu.upscale(image))
+            agree(gpu.upscale(image), cpu.upscale(image))
 
 
-def test_files_go_through_a_card(cards: list[HostCard], rng: np.random.Generator, tmp_path: Path) -> None:
+def test_files_go_through_a_card(gpus: list[HostGpu], rng: np.random.Generator, tmp_path: Path) -> None:
     import tifffile
 
     image = drawn(rng, (300, 500, 3), "uint16")
@@ -144,33 +142,33 @@ def test_files_go_through_a_card(cards: list[HostCard], rng: np.random.Generator
     agree(tifffile.imread(tmp_path / "cuda.tif"), tifffile.imread(tmp_path / "cpu.tif"))
 
 
-# Several cards
+# Several GPUs
 
 
-def test_two_cards_share_the_work(cards: list[HostCard], rng: np.random.Generator) -> None:
+def test_two_cards_share_the_work(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device="0,1") as two, Engine(provider="cpu", tile=64) as cpu:
         agree(two.upscale(image), cpu.upscale(image))
-    assert cards[0].computed > 0
-    assert cards[1].computed > 0
+    assert gpus[0].computed > 0
+    assert gpus[1].computed > 0
 
 
 @pytest.mark.parametrize("breaks", [0, 3])
 def test_a_card_that_breaks_gives_its_windows_back(
-    cards: list[HostCard], rng: np.random.Generator, breaks: int
+    gpus: list[HostGpu], rng: np.random.Generator, breaks: int
 ) -> None:
-    cards[1].breaks = breaks
+    gpus[1].breaks = breaks
     image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device=[0, 1]) as two, Engine(provider="cpu", tile=64) as cpu:
         expected = cpu.upscale(image)
         agree(two.upscale(image), expected)
-        before = cards[1].computed
+        before = gpus[1].computed
         agree(two.upscale(image), expected)
-        assert cards[1].computed == before  # it is not asked again
+        assert gpus[1].computed == before  # it is not asked again
 
 
-def test_when_all_cards_break_it_is_said(cards: list[HostCard], rng: np.random.Generator) -> None:
-    cards[0].breaks = cards[1].breaks = 2
+def test_when_all_cards_break_it_is_said(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+    gpus[0].breaks = gpus[1].breaks = 2
     image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device=(0, 1)) as engine:
         for _ in range(2):
@@ -179,7 +177,7 @@ def test_when_all_cards_break_it_is_said(cards: list[HostCard], rng: np.random.G
 
 
 def test_a_card_that_broke_between_images_is_left_out(
-    cards: list[HostCard], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    gpus: list[HostGpu], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It shows when buffers are asked for, before any window is computed."""
     image = drawn(rng, (600, 600), "uint8")
@@ -188,24 +186,24 @@ def test_a_card_that_broke_between_images_is_left_out(
         def refuse(size: int) -> Any:
             raise DeviceError("CUDA device 1: unspecified launch failure")
 
-        monkeypatch.setattr(cards[1], "memory", refuse)
+        monkeypatch.setattr(gpus[1], "memory", refuse)
         for _ in range(2):
             agree(two.upscale(image), cpu.upscale(image))
         assert two._setup.networks[1].failed is not None  # type: ignore[union-attr]
 
 
 def test_a_broken_card_leaves_a_file_that_can_be_gone_on_with(
-    cards: list[HostCard], rng: np.random.Generator, tmp_path: Path
+    gpus: list[HostGpu], rng: np.random.Generator, tmp_path: Path
 ) -> None:
     import tifffile
 
     image = drawn(rng, (900, 1500), "uint8")
     tifffile.imwrite(tmp_path / "a.tif", image)
-    cards[0].breaks = 12
+    gpus[0].breaks = 12
     with Engine(provider="cuda", tile=64) as engine, pytest.raises(DeviceError):
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
     assert not (tmp_path / "b.tif").exists()
-    cards[0].breaks = float("inf")
+    gpus[0].breaks = float("inf")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", resume=True)
         agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(image))
@@ -215,7 +213,7 @@ def test_a_broken_card_leaves_a_file_that_can_be_gone_on_with(
 
 
 def test_first_the_batch_then_the_window_halves(
-    cards: list[HostCard], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    gpus: list[HostGpu], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from srcnn_rt.backends.cuda import renderer
 
@@ -227,7 +225,7 @@ def test_first_the_batch_then_the_window_halves(
         made(this, setup, network, info, plan, batch)
 
     monkeypatch.setattr(renderer.WindowRenderer, "__init__", noted)
-    cards[0].most = 60_000
+    gpus[0].maximum = 60_000
     image = drawn(rng, (256, 256), "uint8")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
         agree(engine.upscale(image), cpu.upscale(image))
@@ -238,15 +236,15 @@ def test_first_the_batch_then_the_window_halves(
     assert {b for b, side in seen if side < 64} == {1}
 
 
-def test_nothing_of_the_larger_windows_is_kept(cards: list[HostCard], rng: np.random.Generator) -> None:
-    cards[0].most = 60_000
+def test_nothing_of_the_larger_windows_is_kept(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+    gpus[0].maximum = 60_000
     with Engine(provider="cuda", tile=64) as engine:
         engine.upscale(drawn(rng, (256, 256), "uint8"))
-        assert cards[0].used <= cards[0].most
+        assert gpus[0].used <= gpus[0].maximum
 
 
-def test_a_card_without_memory_says_so(cards: list[HostCard], rng: np.random.Generator) -> None:
-    cards[0].most = 100
+def test_a_card_without_memory_says_so(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+    gpus[0].maximum = 100
     with (
         Engine(provider="cuda", tile=64) as engine,
         pytest.raises(OutOfMemoryError, match="there are none smaller: CUDA device 0: out of memory"),
@@ -255,11 +253,11 @@ def test_a_card_without_memory_says_so(cards: list[HostCard], rng: np.random.Gen
 
 
 def test_memory_that_fails_midway_keeps_what_is_done(
-    cards: list[HostCard], rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpus: list[HostGpu], rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srcnn_rt.backends.cuda import streams as lanes
+    from srcnn_rt.backends.cuda import streams as streams
 
-    real, calls = lanes.Lane.compute, []
+    real, calls = streams.StreamSlot.compute, []
 
     def compute(this: Any) -> None:
         calls.append(1)
@@ -267,7 +265,7 @@ def test_memory_that_fails_midway_keeps_what_is_done(
             raise OutOfMemoryError("Failed to allocate memory for requested buffer")
         real(this)
 
-    monkeypatch.setattr(lanes.Lane, "compute", compute)
+    monkeypatch.setattr(streams.StreamSlot, "compute", compute)
     import tifffile
 
     image = drawn(rng, (900, 1500), "uint8")
@@ -277,24 +275,24 @@ def test_memory_that_fails_midway_keeps_what_is_done(
         agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(image))
 
 
-def test_what_another_image_left_is_let_go_of_first(cards: list[HostCard], rng: np.random.Generator) -> None:
+def test_what_another_image_left_is_let_go_of_first(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     """Before anything is halved: windows stay as large as they were."""
     with Engine(provider="cuda", tile=64) as engine:
         engine.upscale(drawn(rng, (256, 256), "uint8"))
-        computed = cards[0].computed
-        cards[0].most = 2 * cards[0].used + 1000
+        computed = gpus[0].computed
+        gpus[0].maximum = 2 * gpus[0].used + 1000
         engine.upscale(drawn(rng, (256, 256), "uint16"))  # of another kind, and twice the bytes
-        assert cards[0].computed == 2 * computed
+        assert gpus[0].computed == 2 * computed
 
 
 def test_runs_of_too_many_samples_are_halved(
-    cards: list[HostCard], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+    gpus: list[HostGpu], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srcnn_rt.backends.cuda import streams as lanes
+    from srcnn_rt.backends.cuda import streams as streams
 
     image = drawn(rng, (256, 256), "uint8")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
-        monkeypatch.setattr(lanes, "_LONGEST", 40 * 64 * 128 * 128)
+        monkeypatch.setattr(streams, "_LONGEST", 40 * 64 * 128 * 128)
         agree(engine.upscale(image), cpu.upscale(image))
 
 
@@ -353,19 +351,19 @@ def in_tf32(graph: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
-def test_exact_is_checked(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exact_is_checked(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime may take TF32 unasked."""
-    from srcnn_rt.backends.cuda import streams as lanes
+    from srcnn_rt.backends.cuda import streams as streams
 
-    real = lanes.CardNetwork.opened
+    real = streams.GpuNetwork.opened
 
     @contextmanager
     def opened(this: Any) -> Any:
         with real(this) as run:
             yield lambda windows: run(short(windows))
 
-    monkeypatch.setattr(lanes.CardNetwork, "opened", opened)
-    with pytest.raises(ProviderError, match=r"exact cannot be had on the card: it is off by \d\.\de-0\d"):
+    monkeypatch.setattr(streams.GpuNetwork, "opened", opened)
+    with pytest.raises(ProviderError, match=r"exact cannot be had on the GPU: it is off by \d\.\de-0\d"):
         Engine(provider="cuda")
     Engine(provider="cuda", precision="fast")
 
@@ -377,51 +375,51 @@ def test_exact_is_checked(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("shape", [(70, 90), (70, 90, 1), (70, 90, 3), (70, 90, 4)])
 def test_a_tensor_on_the_card_never_leaves_it(
-    cards: list[HostCard], rng: np.random.Generator, shape: tuple[int, ...], dtype: str, name: str
+    gpus: list[HostGpu], rng: np.random.Generator, shape: tuple[int, ...], dtype: str, name: str
 ) -> None:
     image = drawn(rng, shape, dtype)
-    with Engine(name, "cuda", tile=32) as card, Engine(name, "cpu", tile=32) as cpu:
-        made = card.upscale(torch.from_numpy(image))
+    with Engine(name, "cuda", tile=32) as gpu, Engine(name, "cpu", tile=32) as cpu:
+        made = gpu.upscale(torch.from_numpy(image))
         assert isinstance(made, torch.Tensor)
         agree(made.numpy(), cpu.upscale(image))
-    assert {what for what, _ in cards[0].log} == {"send", "compute", "move", "wait"}  # send: places only
+    assert {what for what, _ in gpus[0].log} == {"send", "compute", "move", "wait"}  # send: places only
 
 
 def test_a_range_of_a_tensor_on_the_card_is_not_passed_over(
-    cards: list[HostCard], rng: np.random.Generator
+    gpus: list[HostGpu], rng: np.random.Generator
 ) -> None:
     """Nothing is mapped there, so another range than the type's is refused, where it matters."""
     image = torch.from_numpy(drawn(rng, (50, 60), "float32"))
     kelvins = 270 + 40 * image
     plain, paper = FORMS
-    with Engine(paper, "cuda", tile=32) as card, Engine(paper, "cpu", tile=32) as cpu:
+    with Engine(paper, "cuda", tile=32) as gpu, Engine(paper, "cpu", tile=32) as cpu:
         with pytest.raises(
-            RangeError, match="lies on a card is taken from 0 to 1 by this model, not from 270 to"
+            RangeError, match="lies on a GPU is taken from 0 to 1 by this model, not from 270 to"
         ):
-            card.upscale(kelvins, data_range=(270, 310))
+            gpu.upscale(kelvins, data_range=(270, 310))
         for asked in ("auto", "dtype", (0, 1)):
-            made = card.upscale(image, data_range=asked).numpy()
+            made = gpu.upscale(image, data_range=asked).numpy()
             agree(made, cpu.upscale(image.numpy(), data_range=asked))
-        there = card.upscale(kelvins.numpy(), data_range=(270, 310))
+        there = gpu.upscale(kelvins.numpy(), data_range=(270, 310))
         agree(there, cpu.upscale(kelvins.numpy(), data_range=(270, 310)))
-    with Engine(plain, "cuda", tile=32) as card:
-        assert torch.equal(card.upscale(kelvins, data_range=(270, 310)), card.upscale(kelvins))
+    with Engine(plain, "cuda", tile=32) as gpu:
+        assert torch.equal(gpu.upscale(kelvins, data_range=(270, 310)), gpu.upscale(kelvins))
 
 
-def test_a_tensor_that_is_turned_or_cut_out(cards: list[HostCard], rng: np.random.Generator) -> None:
+def test_a_tensor_that_is_turned_or_cut_out(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     """Channels first is what torch has mostly."""
     planes = torch.from_numpy(drawn(rng, (3, 80, 100), "uint8"))
-    with Engine(provider="cuda", tile=32) as card, Engine(provider="cpu", tile=32) as cpu:
+    with Engine(provider="cuda", tile=32) as gpu, Engine(provider="cpu", tile=32) as cpu:
         for view in (planes.permute(1, 2, 0), planes.permute(2, 1, 0), planes.permute(1, 2, 0)[10:60, 5:-5]):
-            agree(card.upscale(view).numpy(), cpu.upscale(np.ascontiguousarray(view.numpy())))
-    assert "move" in {what for what, _ in cards[0].log}
+            agree(gpu.upscale(view).numpy(), cpu.upscale(np.ascontiguousarray(view.numpy())))
+    assert "move" in {what for what, _ in gpus[0].log}
 
 
-def test_a_tensor_uses_the_card_that_holds_it(cards: list[HostCard], rng: np.random.Generator) -> None:
+def test_a_tensor_uses_the_card_that_holds_it(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     with Engine(provider="cuda", tile=32, device=(1, 0)) as engine:
         engine.upscale(torch.from_numpy(drawn(rng, (200, 200), "uint8")))
-    assert cards[0].computed > 0
-    assert cards[1].computed == 0
+    assert gpus[0].computed > 0
+    assert gpus[1].computed == 0
 
 
 def test_a_tensor_in_host_memory(rng: np.random.Generator) -> None:
@@ -435,7 +433,7 @@ def test_a_tensor_in_host_memory(rng: np.random.Generator) -> None:
 
 
 class Elsewhere:
-    """An array on a card that no engine has."""
+    """An array on a GPU that no engine has."""
 
     shape = (4, 4)
 
@@ -449,7 +447,7 @@ class Elsewhere:
         return np
 
 
-def test_bad_tensors_are_one_line(cards: list[HostCard]) -> None:
+def test_bad_tensors_are_one_line(gpus: list[HostGpu]) -> None:
     with Engine(provider="cuda") as engine:
         with pytest.raises(ArgumentError, match="lies on device 7 of DLPack's kind 2"):
             engine.upscale(Elsewhere())
@@ -493,7 +491,7 @@ def test_devices(text: Any, numbers: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "0,0", "-1", (), True, [0.5], "0;1"])
 def test_bad_devices(text: Any) -> None:
-    with pytest.raises(ArgumentError, match="numbers of cards, each once"):
+    with pytest.raises(ArgumentError, match="numbers of GPUs, each once"):
         parse_devices(text)
 
 
@@ -514,7 +512,7 @@ def test_bad_memory_sizes(text: str) -> None:
 # Which graph runs, and in float16
 
 
-def test_fast_is_float16_on_a_card(cards: list[HostCard], rng: np.random.Generator) -> None:
+def test_fast_is_float16_on_a_card(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     image = drawn(rng, (120, 130, 3), "uint8")
     for model in ("srcnn-915-x2", "srcnn-955-x2"):
         with Engine(model, "cuda", 64, precision="fast") as fast, Engine(model, "cpu", 64) as exact:
@@ -524,13 +522,13 @@ def test_fast_is_float16_on_a_card(cards: list[HostCard], rng: np.random.Generat
         assert (a != b).mean() < 0.2
 
 
-def test_fast_is_refused_where_it_loses(cards: list[HostCard], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_is_refused_where_it_loses(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float16, "LIMIT_DB", -0.01)
     with pytest.raises(ProviderError, match=r"srcnn-955-x2 would lose about 0\.00 dB in float16, -0\.01 are"):
         Engine("srcnn-955-x2", "cuda", precision="fast")
 
 
-def test_fast_is_refused_where_there_is_nothing_to_gain(cards: list[HostCard], tmp_path: Path) -> None:
+def test_fast_is_refused_where_there_is_nothing_to_gain(gpus: list[HostGpu], tmp_path: Path) -> None:
     nodes = [
         helper.make_node("Concat", ["lr"] * 4, ["four"], axis=1),
         helper.make_node("DepthToSpace", ["four"], ["hr"], blocksize=2),
@@ -542,15 +540,15 @@ def test_fast_is_refused_where_there_is_nothing_to_gain(cards: list[HostCard], t
 
 @pytest.mark.parametrize("precision", ["exact", "fast"])
 def test_tune_tries_graphs_lanes_and_tiles(
-    cards: list[HostCard], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
+    gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
 ) -> None:
     from srcnn_rt.execution import autotune
 
     monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
-    monkeypatch.setattr(autotune, "CARD_TRIAL_HR", 64)
-    monkeypatch.setattr(autotune, "CARD_TILES_HR", (48, 64))
+    monkeypatch.setattr(autotune, "GPU_TRIAL_HR", 64)
+    monkeypatch.setattr(autotune, "GPU_TILES_HR", (48, 64))
     monkeypatch.setattr(autotune, "TRIAL_ROUNDS", 1)
-    monkeypatch.setattr("srcnn_rt.engine.CARD_TILE_HR", 32)
+    monkeypatch.setattr("srcnn_rt.engine.GPU_TILE_HR", 32)
     with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as engine:
         found = engine.tune()
         best = found[-1]

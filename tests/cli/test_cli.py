@@ -233,10 +233,10 @@ def test_every_bundled_model_has_a_card() -> None:
     from srcnn_rt.models.bundled import bundled
 
     for name, file in bundled().items():
-        card = Path(str(file)).with_suffix(".md").read_text()
-        assert card.startswith(f"# {name}\n")
+        gpu = Path(str(file)).with_suffix(".md").read_text()
+        assert gpu.startswith(f"# {name}\n")
         for word in ("training data", "Licence", "PSNR"):
-            assert word in card
+            assert word in gpu
 
 
 def test_doctor_tells_what_works() -> None:

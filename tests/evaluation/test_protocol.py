@@ -64,8 +64,8 @@ def test_modcrop_and_shave() -> None:
     image = drawing(13, 17)
     assert protocol.modcrop(image, 4).shape == (12, 16, 3)
     assert (protocol.modcrop(image, 4) == image[:12, :16]).all()
-    assert (protocol.shave(image, 3) == image[3:-3, 3:-3]).all()
-    assert protocol.shave(image, 0).shape == image.shape
+    assert (protocol.crop_border(image, 3) == image[3:-3, 3:-3]).all()
+    assert protocol.crop_border(image, 0).shape == image.shape
 
 
 def test_luminance_is_rounded_as_matlab_does(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_noise_is_the_same_in_every_run_and_for_every_method(folder: Path) -> No
 
 def test_noise_is_measured_against_nl_means_and_scale_1_against_nothing(folder: Path) -> None:
     names = [m.name for m in runner.baselines(Protocol(2, Degradation(noise=15)))]
-    assert names == ["bicubic", "NL means + bicubic"]
+    assert names == ["bicubic", "NL summary + bicubic"]
     noisy = Protocol(1, Degradation(noise=25))
     result = runner.evaluate(folder, runner.baselines(noisy), noisy)
     assert result.mean("NL means").psnr > result.mean("no-op").psnr + 1
@@ -201,7 +201,9 @@ def test_the_sheet_shows_the_place_where_methods_differ() -> None:
 
 def test_eval_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
-    result = run("eval", "--data", folder, "--model", TEST_MODEL, "--sheet", sheet, "--provider", "cpu")
+    result = run(
+        "eval", "--data", folder, "--model", TEST_MODEL, "--contact-sheet", sheet, "--provider", "cpu"
+    )
     assert result.exit_code == 0
     assert "| **mean** |" in result.stdout
     assert cv2.imread(str(sheet)).shape[1] > 3 * tables.CROP
@@ -217,9 +219,9 @@ def test_eval_on_the_command_line(folder: Path, tmp_path: Path) -> None:
 
 
 def test_eval_takes_bicubic_alone_all_bundled_models_and_several_folders(folder: Path) -> None:
-    result = run("eval", "--data", folder, "--scale", "7", "--means")
+    result = run("eval", "--data", folder, "--scale", "7", "--summary")
     assert "| bicubic | ×7 |" in result.stdout
-    result = run("eval", "--data", folder, "--data", folder, "--scale", "4", "--means")
+    result = run("eval", "--data", folder, "--data", folder, "--scale", "4", "--summary")
     assert "srcnn-915-x4" in result.stdout
     assert "-x3" not in result.stdout
 
@@ -237,7 +239,10 @@ def test_eval_refuses_what_makes_no_sense(folder: Path, tmp_path: Path) -> None:
     result = run("eval", "--data", folder, "--model", "none.npz")
     assert result.exit_code == 1
     assert "none.npz" in result.stderr
-    assert run("eval", "--data", folder, "--sheet", tmp_path / "no" / "s.png", "--scale", 2).exit_code == 1
+    assert (
+        run("eval", "--data", folder, "--contact-sheet", tmp_path / "no" / "s.png", "--scale", 2).exit_code
+        == 1
+    )
 
 
 @pytest.mark.skipif(not SET5.is_dir(), reason="../shared/data is not there")

@@ -122,7 +122,7 @@ def test_a_large_image_is_measured_for_once(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_whole_images_have_no_tile() -> None:
-    with Engine(MODEL, "cpu", whole=True) as e, pytest.raises(ArgumentError, match="has no tile to be tuned"):
+    with Engine(MODEL, "cpu", tile=None) as e, pytest.raises(ArgumentError, match="has no tile to be tuned"):
         e.tune()
 
 

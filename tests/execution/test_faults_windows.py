@@ -35,14 +35,14 @@ engine, gray, small = faults.engine, faults.gray, faults.small
 class Limited(Bound):
     """A network that has no memory for windows of more than so many samples."""
 
-    most = 0
+    maximum = 0
     refused = 0
 
     def __init__(self, inner: Bound) -> None:
         self.inner, self.input, self.output = inner, inner.input, inner.output
 
     def run(self) -> None:
-        if self.input.size > Limited.most:
+        if self.input.size > Limited.maximum:
             Limited.refused += 1
             raise OutOfMemoryError(f"ONNX Runtime failed on windows of shape {self.input.shape}: bad alloc")
         self.inner.run()
@@ -54,14 +54,14 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> type[Limited]:
 
     bind = Session.bind
     monkeypatch.setattr(Session, "bind", lambda this, *shapes: Limited(bind(this, *shapes)))
-    Limited.most, Limited.refused = 2**40, 0
+    Limited.maximum, Limited.refused = 2**40, 0
     return Limited
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("most", [5000, 1500, 700])
 def test_windows_are_halved_where_memory_ends(
-    memory: type[Limited], tmp_path: Path, most: int, workers: int
+    memory: type[Limited], tmp_path: Path, maximum: int, workers: int
 ) -> None:
     """From the first window on, and in the middle of an image: the same image, and nothing twice."""
     source = tmp_path / "a.tif"
@@ -75,9 +75,9 @@ def test_windows_are_halved_where_memory_ends(
             def note(done: int, total: int, start: int = start, noted: list[int] = noted) -> None:
                 noted.append(done)
                 if len(noted) > start:
-                    memory.most = most
+                    memory.maximum = maximum
 
-            memory.most, memory.refused = (2**40 if start else most), 0
+            memory.maximum, memory.refused = (2**40 if start else maximum), 0
             engine.upscale_file(source, tmp_path / "b.tif", progress=note, overwrite=True)
             assert memory.refused
             made = tifffile.imread(tmp_path / "b.tif").astype(int)
@@ -97,7 +97,7 @@ def test_finished_chunks_are_not_computed_again(
 
         def note(this: Any, page: int, chunk: int, record: Any) -> None:
             order.append(chunk)
-            memory.most = 300  # from the third chunk on, which is started after the first is written
+            memory.maximum = 300  # from the third chunk on, which is started after the first is written
             add(this, page, chunk, record)
 
         monkeypatch.setattr(file_job.Journal, "add", note)
@@ -110,7 +110,7 @@ def test_finished_chunks_are_not_computed_again(
 
 
 def test_no_memory_even_for_the_smallest_window(memory: type[Limited], gray: Bench) -> None:
-    memory.most = 10
+    memory.maximum = 10
     with pytest.raises(
         OutOfMemoryError, match=r"not enough memory for windows of \d+ x \d+ LR pixels"
     ) as caught:
@@ -119,7 +119,7 @@ def test_no_memory_even_for_the_smallest_window(memory: type[Limited], gray: Ben
     assert gray.contents() == ["a.tif"]
     with pytest.raises(OutOfMemoryError):
         gray.engine.upscale(np.zeros((40, 40), np.uint8))
-    memory.most = 2**40
+    memory.maximum = 2**40
     gray.run()
     assert gray.target.read_bytes() == gray.expected
 
@@ -155,7 +155,7 @@ def test_the_buffers_of_large_windows_are_let_go(
         seen.append(sum(type(o) is host_renderer.Renderer for o in gc.get_objects()) - 1)
         made(this, *words)
 
-    memory.most = 900
+    memory.maximum = 900
     with Engine(TEST_MODEL, "cpu", 64, threads=2) as engine:
         monkeypatch.setattr(host_renderer.Renderer, "__init__", count)
         gc.disable()
@@ -174,9 +174,9 @@ def test_a_model_of_unbounded_reach_is_not_cut(memory: type[Limited], tmp_path: 
         helper.make_node("Sub", ["lr", "mean"], ["hr"]),
     ]
     path = models.save(tmp_path / "mean.onnx", nodes, {})
-    with Engine(path, "cpu", whole=True) as engine:
+    with Engine(path, "cpu", tile=None) as engine:
         engine.upscale(np.zeros((64, 64), np.uint8))
-        memory.most = 3000
+        memory.maximum = 3000
         with pytest.raises(
             OutOfMemoryError, match="windows of 64 x 64 LR pixels, and there are none smaller"
         ):
@@ -198,7 +198,7 @@ def test_a_long_window_ends_when_it_is_interrupted(provider: str, tmp_path: Path
     nodes.append(helper.make_node("Conv", ["c400", "last"], ["hr"]))
     path = models.save(tmp_path / "deep.onnx", nodes, weights)
     image = np.zeros((700, 700), np.uint8)
-    with Engine(path, provider, whole=True, threads=1) as engine:
+    with Engine(path, provider, tile=None, threads=1) as engine:
         run, done = host_renderer.Renderer.render, []
 
         def counted(this: Any, *words: Any) -> None:

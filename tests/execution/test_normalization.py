@@ -254,11 +254,11 @@ def test_there_and_back(dtype: str, model: str, channels: int, power: int, seed:
     back = np.empty_like(image)
     found.decode(fed.copy(), back)
     apart = np.abs(back.astype(np.float64) - image)
-    most = np.abs(image.astype(np.float64)).max() + 1
+    maximum = np.abs(image.astype(np.float64)).max() + 1
     if kind.kind == "f":
-        assert apart.max() <= most * max(2.0**-22, float(np.finfo(kind).eps))
+        assert apart.max() <= maximum * max(2.0**-22, float(np.finfo(kind).eps))
     else:
-        assert apart.max() <= (0 if kind.itemsize <= 2 else most * 2.0**-22)
+        assert apart.max() <= (0 if kind.itemsize <= 2 else maximum * 2.0**-22)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**-90, 2.0**90, 2.0**-130])
@@ -352,15 +352,15 @@ def test_opaque_is_what_the_file_declares(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("most", [4095, 5000])
-def test_a_declaration_that_samples_belie_clips_nothing(tmp_path: Path, most: int) -> None:
+def test_a_declaration_that_samples_belie_clips_nothing(tmp_path: Path, maximum: int) -> None:
     """A file says twelve bits: it is believed where its samples keep to it."""
     samples = np.zeros((60, 50), np.uint16)
-    samples[20:40, 15:35] = most
+    samples[20:40, 15:35] = maximum
     tags = [(281, "H", 1, 4095, True)]
     tifffile.imwrite(tmp_path / "a.tif", samples, extratags=tags)
     with Engine("srcnn-915-x2", "cpu") as engine:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
         plain = engine.upscale(samples)
-    assert plain.max() > most  # an edge overshoots
-    expected = np.minimum(plain, 4095) if most == 4095 else plain
+    assert plain.max() > maximum  # an edge overshoots
+    expected = np.minimum(plain, 4095) if maximum == 4095 else plain
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), expected)

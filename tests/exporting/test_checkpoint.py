@@ -95,8 +95,8 @@ def test_the_first_filters_sum_to_zero_without_rounding(tmp_path: Path) -> None:
     assert made.dtype == np.float32
     assert (made.astype(np.float64).sum(axis=(2, 3)) == 0).all()
     centred = weight - weight.mean(axis=(2, 3), keepdims=True)
-    most = np.abs(centred).max(axis=(2, 3), keepdims=True)
-    assert (np.abs(made - centred) <= 2.0**-21 * most).all()
+    maximum = np.abs(centred).max(axis=(2, 3), keepdims=True)
+    assert (np.abs(made - centred) <= 2.0**-21 * maximum).all()
     exporter.export(checkpoint(tmp_path / "c.pt"), tmp_path / "m.onnx")
     found = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(tmp_path / "m.onnx").graph.initializer}
     assert (found["conv1.weight"].astype(np.float64).sum(axis=(2, 3)) == 0).all()
@@ -299,7 +299,7 @@ def test_export_on_the_command_line(tmp_path: Path) -> None:
 def test_a_checkpoint_with_the_image_path(tmp_path: Path) -> None:
     import onnx
 
-    result = CliRunner().invoke(main, ["export", str(checkpoint(tmp_path / "c.pt")), "--io", "u8"])
+    result = CliRunner().invoke(main, ["export", str(checkpoint(tmp_path / "c.pt")), "--io-dtype", "u8"])
     assert result.exit_code == 0, result.output
     assert "c-rgb-u8.onnx: rgb images in u8, 9-1-5, scale 3, margin 4 LR pixels" in result.stdout
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c-rgb-u8.onnx", "c.pt"]

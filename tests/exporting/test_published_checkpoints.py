@@ -380,13 +380,13 @@ def test_what_spandrel_knows_is_exported(tmp_path: Path, name: str) -> None:
     assert result.exit_code == 0, result.output
     assert f"{called}, scale {options.get('scale', 2)}, " in result.stdout
     assert ("whole images only" in result.stdout) == (not tiled)
-    assert ("so the model cannot be tiled; --whole" in result.stderr) == (not tiled)
+    assert ("so the model cannot be tiled; --no-tiling" in result.stderr) == (not tiled)
     image = drawing(33, 38, 3).astype(np.float32)
     with torch.no_grad():
         expected = (
             network(torch.from_numpy(image.transpose(2, 0, 1)[None].copy())).numpy()[0].transpose(1, 2, 0)
         )
-    with Engine(tmp_path / "m.onnx", "cpu", 16, whole=not tiled) as engine:
+    with Engine(tmp_path / "m.onnx", "cpu", 16 if tiled else None) as engine:
         got = engine.upscale(image)
     assert np.abs(got - expected).max() < 1e-4 * max(1, np.abs(expected).max())
     if not tiled:

@@ -1,4 +1,4 @@
-"""Cards that are none: the host's memory and ONNX Runtime's CPU provider, with faults on demand."""
+"""GPUs that are none: the host's memory and ONNX Runtime's CPU provider, with faults on demand."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from srcnn_rt.backends.cuda.devices import Buffer, Stream
 from srcnn_rt.errors import DeviceError, OutOfMemoryError
 
 
-class HostCard:
-    """A `cuda.Card` whose memory is the host's.
+class HostGpu:
+    """A `devices.Gpu` whose memory is the host's.
 
-    Copies are queued and done at `wait`, or when the network computes, as on a card: who reads too early
+    Copies are queued and done at `wait`, or when the network computes, as on a GPU: who reads too early
     reads what was there before.
 
     Attributes
     ----------
-    most : bytes that a card has
+    most : bytes that a GPU has
     breaks : after how many computed batches it breaks
     computed : batches so far
     log : (what, stream) of everything queued
@@ -35,8 +35,8 @@ class HostCard:
     strict: ClassVar[Mapping[str, str]] = {}
     processors = 4
 
-    def __init__(self, index: int, most: int = 2**40, breaks: float = float("inf")) -> None:
-        self.index, self.most, self.breaks = index, most, breaks
+    def __init__(self, index: int, maximum: int = 2**40, breaks: float = float("inf")) -> None:
+        self.index, self.maximum, self.breaks = index, maximum, breaks
         self.used = self.computed = 0
         self.log: list[tuple[str, int]] = []
         self.options: list[dict[str, str]] = []
@@ -50,17 +50,17 @@ class HostCard:
         return ["CPUExecutionProvider"]
 
     def check(self, session: Any) -> None:
-        card, run = self, type(session).run_with_iobinding
+        gpu, run = self, type(session).run_with_iobinding
         stream, own = self._streams, weakref.ref(session)
         self._sessions[stream] = own
 
         def computing(*words: Any) -> None:
-            card.flush(stream)
-            with card._lock:
-                card.computed += 1
-                if card.computed > card.breaks:
+            gpu.flush(stream)
+            with gpu._lock:
+                gpu.computed += 1
+                if gpu.computed > gpu.breaks:
                     raise RuntimeError("CUDA failure 719: unspecified launch failure")
-            card.log.append(("compute", stream))
+            gpu.log.append(("compute", stream))
             run(own(), *words)
 
         session.run_with_iobinding = computing
@@ -90,7 +90,7 @@ class HostCard:
 
     def memory(self, size: int) -> Buffer:
         with self._lock:
-            if self.used + size > self.most:
+            if self.used + size > self.maximum:
                 raise OutOfMemoryError(f"CUDA device {self.index}: out of memory")
             self.used += size
         held = np.full(size, 0xA5, np.uint8)
@@ -135,8 +135,8 @@ class HostCard:
 
 
 @pytest.fixture
-def cards(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[HostCard]]:
-    """Cards 0 to 3 in place of CUDA's, in a list that may be changed before an engine is made."""
-    made = [HostCard(k) for k in range(4)]
-    monkeypatch.setattr(devices, "open_cards", lambda numbers: tuple(made[n] for n in numbers))
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[HostGpu]]:
+    """GPUs 0 to 3 in place of CUDA's, in a list that may be changed before an engine is made."""
+    made = [HostGpu(k) for k in range(4)]
+    monkeypatch.setattr(devices, "open_gpus", lambda numbers: tuple(made[n] for n in numbers))
     yield made

@@ -34,7 +34,7 @@ def small_chunks(patch: pytest.MonkeyPatch) -> None:
     """Blocks and chunks so small that an image of some thousand pixels has many."""
     patch.setattr(tiff, "BLOCK", 32)
     patch.setattr(tiff._Page, "max_bytes", 2048)
-    patch.setattr(spool, "LEAST_BYTES", 0)
+    patch.setattr(spool, "MIN_BYTES", 0)
     patch.setattr(spool.SpoolTarget, "max_bytes", 2048)
 
 

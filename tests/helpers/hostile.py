@@ -29,7 +29,7 @@ import onnx.checker, onnx.reference, onnxruntime
 before, seconds, errors = peak_memory(), [], []
 for call in (
     lambda: Engine(sys.argv[1], "cpu", 16, threads=1).close(),
-    lambda: Engine(sys.argv[1], "cpu", 16, threads=1, whole=True).close(),
+    lambda: Engine(sys.argv[1], "cpu", 16, threads=1, tile=None).close(),
     lambda: prepare.prepare(*spec.load(sys.argv[1])),
 ):
     begun = time.process_time()  # not the clock's: other processes are no fault of a file's

@@ -73,7 +73,7 @@ def image_of(shape: tuple[int, int], channels: int, dtype: type, seed: int = 0) 
     return image.astype(np.float32) if dtype is np.float32 else reference.quantise(image, dtype)
 
 
-def assert_same(got: np.ndarray, expected: np.ndarray, layout: Layout, *, least: float = 0.999) -> None:
+def assert_same(got: np.ndarray, expected: np.ndarray, layout: Layout, *, minimum: float = 0.999) -> None:
     """One code value or 1e-5; colour that was divided by an alpha counts in its measure."""
     assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
     white = 1.0 if got.dtype.kind == "f" else float(np.iinfo(got.dtype).max)
@@ -84,7 +84,7 @@ def assert_same(got: np.ndarray, expected: np.ndarray, layout: Layout, *, least:
         assert apart.max() <= 1e-5
     else:
         assert apart.max() <= 1
-        assert (got == expected).mean() >= least or (got != expected).sum() <= 2
+        assert (got == expected).mean() >= minimum or (got != expected).sum() <= 2
 
 
 def colour(path: Path, channels: int = 3, **more: object) -> Path:

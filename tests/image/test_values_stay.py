@@ -123,8 +123,8 @@ def test_powers_of_two_bit_for_bit(name: str, layout: str, dtype: str, power: in
 def test_a_constant_is_that_constant(name: str, layout: str, dtype: str, data: st.DataObject) -> None:
     kind = np.dtype(dtype)
     if kind.kind == "f":
-        most = {2: 6e4, 4: 2.0**100, 8: 1e200}[kind.itemsize]
-        value = data.draw(st.floats(-most, most, width=8 * kind.itemsize))
+        maximum = {2: 6e4, 4: 2.0**100, 8: 1e200}[kind.itemsize]
+        value = data.draw(st.floats(-maximum, maximum, width=8 * kind.itemsize))
         if abs(value) < 2.0 ** (-14 if kind.itemsize == 2 else -100):
             value = 0.0
     else:

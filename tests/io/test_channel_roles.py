@@ -202,9 +202,9 @@ def test_the_path_in_the_graph_is_the_same(dtype: type) -> None:
     proto = image_graph.image_graph(spec.parse(ready.data), ready.spec, layout, np.dtype(dtype))
     graph = Graph(proto, ready.spec, layout)
     image = cut_out(4, dtype)
-    with Engine(TEST_MODEL, "cpu", whole=True) as engine:
+    with Engine(TEST_MODEL, "cpu", tile=None) as engine:
         expected = engine.upscale(image, bands=True, alpha=True)
-    assert_same(graph.tiled(image, 16), expected, layout, least=0.99)
+    assert_same(graph.tiled(image, 16), expected, layout, minimum=0.99)
 
 
 def test_alpha_beside_inks(engine: Engine, tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_classes_ask_no_model_for_anything(tmp_path: Path) -> None:
     image = land(40, 50)
     for model in (colour(tmp_path / "four.onnx", 4), "srcnn-955-rgb-x3"):
         for whole in (False, True):
-            with Engine(model, "cpu", 8, whole=whole) as engine:
+            with Engine(model, "cpu", None if whole else 8) as engine:
                 s = engine.scale
                 assert np.array_equal(engine.upscale(image, classes=True), image.repeat(s, 0).repeat(s, 1))
 

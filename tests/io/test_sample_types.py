@@ -393,7 +393,7 @@ def test_arrays(dtype: str, order: str) -> None:
 
 @every_type
 def test_a_spool_keeps_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
-    monkeypatch.setattr("srcnn_rt.io.spool.LEAST_BYTES", 0)
+    monkeypatch.setattr("srcnn_rt.io.spool.MIN_BYTES", 0)
     source = array_source(samples(dtype, 3), bands=False, nodata=None)
     kept: list[np.ndarray] = []
 
@@ -566,8 +566,8 @@ def test_declared_bits_go_from_format_to_format(tmp_path: Path) -> None:
         ("uint32", 0, 2**20 - 1.0, 2**20 - 1),
     ],
 )  # fmt: skip
-def test_windows_of_ome_zarr(tmp_path: Path, dtype: str, least: Any, most: Any, top: int | None) -> None:
-    window = {"min": least, "max": most, "start": 5, "end": 50}
+def test_windows_of_ome_zarr(tmp_path: Path, dtype: str, minimum: Any, maximum: Any, top: int | None) -> None:
+    window = {"min": minimum, "max": maximum, "start": 5, "end": 50}
     channels = [{"label": "a", "color": "FFFFFF", "window": window}] * 2
     array = samples("uint8", 2).astype(dtype)
     path = ome_zarr(
@@ -582,11 +582,11 @@ def test_windows_of_ome_zarr(tmp_path: Path, dtype: str, least: Any, most: Any, 
 
 
 def test_white_is_zero(tmp_path: Path) -> None:
-    for dtype, most in (("uint8", 255), ("uint16", 65535), ("uint32", 2**32 - 1)):
+    for dtype, maximum in (("uint8", 255), ("uint16", 65535), ("uint32", 2**32 - 1)):
         array = samples(dtype)
         tifffile.imwrite(tmp_path / "a.tif", array[..., 0], metadata=None, photometric="miniswhite")
         with open_source(tmp_path / "a.tif") as source:
-            same(read(source), (most - array.astype(np.int64)).astype(dtype))
+            same(read(source), (maximum - array.astype(np.int64)).astype(dtype))
     with rasterio.open(
         tmp_path / "a.tif", "w", driver="GTiff", height=H, width=W, count=1, dtype="uint16", nbits=12,
         photometric="MINISWHITE", nodata=7,
@@ -610,11 +610,11 @@ def test_white_is_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["int16", "uint16", "uint32", "int32", "float16", "float64"])
 def test_premultiplied_alpha(tmp_path: Path, dtype: str) -> None:
     kind = np.dtype(dtype)
-    most = 1 if kind.kind == "f" else np.iinfo(kind).max
+    maximum = 1 if kind.kind == "f" else np.iinfo(kind).max
     rng = np.random.default_rng(0)
     color = rng.random((H, W, 3)) - (0 if kind.kind == "u" else 0.5)
     alpha = np.where(rng.random((H, W, 1)) < 0.2, 0, rng.random((H, W, 1)) * 0.5 + 0.5)
-    stored = np.concatenate([color * alpha, alpha], 2) * most
+    stored = np.concatenate([color * alpha, alpha], 2) * maximum
     stored = stored.astype(kind) if kind.kind == "f" else np.rint(stored).astype(kind)
     tifffile.imwrite(
         tmp_path / "a.tif", stored, metadata=None, photometric="rgb", extrasamples=["assocalpha"]
@@ -624,8 +624,14 @@ def test_premultiplied_alpha(tmp_path: Path, dtype: str) -> None:
     assert got.dtype == kind
     there = alpha[..., 0] > 0
     wide = stored.astype(np.longdouble)
-    exact = (wide[..., :3] * most)[there] / wide[..., 3:][there]
-    step = 1e-3 if dtype == "float16" else 1e-12 if kind.kind == "f" else 0.5 + most * 1e-6 * (most < 2**16)
+    exact = (wide[..., :3] * maximum)[there] / wide[..., 3:][there]
+    step = (
+        1e-3
+        if dtype == "float16"
+        else 1e-12
+        if kind.kind == "f"
+        else 0.5 + maximum * 1e-6 * (maximum < 2**16)
+    )
     assert np.abs(got[..., :3][there] - exact).max() <= step
     assert (got[..., :3][~there] == 0).all()
     same(got[..., 3:], stored[..., 3:])

@@ -26,7 +26,7 @@ ALL = Span(0, 50)
 
 @pytest.fixture(autouse=True)
 def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool, "LEAST_BYTES", 0)
+    monkeypatch.setattr(spool, "MIN_BYTES", 0)
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_nobody_writes_into_what_is_let_go(tmp_path: Path) -> None:
 def test_small_images_stay_in_memory(
     tmp_path: Path, image: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "LEAST_BYTES", SIZE + 1)
+    monkeypatch.setattr(spool, "MIN_BYTES", SIZE + 1)
     made = target(tmp_path / "p")
     records = fill(made, image, ROWS)
     assert (tmp_path / "p").stat().st_size == 0

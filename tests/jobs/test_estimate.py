@@ -361,14 +361,14 @@ def test_memory_is_refused_at_its_boundary(
     engine: Engine, tmp_path: Path, free: list[int], memory: list[int]
 ) -> None:
     source = write_png(tmp_path / "a.png", photo(400, 400, 3))
-    least = engine.estimate(source, tmp_path / "b.png").min_memory
-    memory[0] = least - 1
+    minimum = engine.estimate(source, tmp_path / "b.png").min_memory
+    memory[0] = minimum - 1
     with pytest.raises(OutputError, match="of memory"):
         engine.upscale_file(source, tmp_path / "b.png")
-    memory[0] = least
+    memory[0] = minimum
     engine.upscale_file(source, tmp_path / "b.png")
     tiff = write_tiff(tmp_path / "a.tif", photo(400, 400, 3))
-    memory[0] = least - 1  # which streaming does not need
+    memory[0] = minimum - 1  # which streaming does not need
     engine.upscale_file(tiff, tmp_path / "b.tif")
 
 

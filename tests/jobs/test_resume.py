@@ -301,16 +301,16 @@ def test_a_damaged_journal(left: tuple[Bench, Path, list[bytes]], data: st.DataO
     period=st.integers(1, 4),
     kind=st.sampled_from(["valid", "fixed", "padded", "padded fixed"]),
     block=st.sampled_from([1, 16, 128]),
-    most=st.integers(1, 2000),
+    maximum=st.integers(1, 2000),
 )
 def test_every_plan_that_is_made_is_allowed(
-    shape: tuple[int, int], tile: int, period: int, kind: str, block: int, most: int
+    shape: tuple[int, int], tile: int, period: int, kind: str, block: int, maximum: int
 ) -> None:
     fixed = 48 * period if "fixed" in kind else None
     clipped = kind.startswith("padded")
     rule = geometry.Rules(period, clipped, 3 if clipped else 0, period, 2 * period, fixed)
     made = geometry.plan(
-        shape, tile, margin=0 if clipped else 3, rules=(rule, rule), block=(block, block), max_chunk=most
+        shape, tile, margin=0 if clipped else 3, rules=(rule, rule), block=(block, block), max_chunk=maximum
     )
     assert made.allows(made.tile, made.chunk, (block, block))
     assert not made.allows(

@@ -106,7 +106,7 @@ def test_no_tensor_makes_us_open_another_file(
         if event == "open" and threading.current_thread() is threading.main_thread():
             opened.append(str(args[0]))
 
-    calls = [lambda: spec.load("m.onnx"), lambda: Engine("m.onnx", whole=True), lambda: Engine(data)]
+    calls = [lambda: spec.load("m.onnx"), lambda: Engine("m.onnx", tile=None), lambda: Engine(data)]
     if location == "secret.bin" and place is in_a_weight:
         # A file of a plain name beside the model is what exporters write; bytes have no folder.
         calls = calls[2:]

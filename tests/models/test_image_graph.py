@@ -139,11 +139,11 @@ def test_whole_images_equal_the_engine(
     models: dict[str, str | Path], name: str, channels: int, dtype: type
 ) -> None:
     graph = build(models[name], channels, dtype)
-    with Engine(models[name], "cpu", whole=True) as engine:
+    with Engine(models[name], "cpu", tile=None) as engine:
         for shape in SIZES:
             image = image_of(shape, channels, dtype)
             got = graph.run(image=image[None])[0]
-            assert_same(got, engine.upscale(image), graph.layout, least=min_identical(name, dtype))
+            assert_same(got, engine.upscale(image), graph.layout, minimum=min_identical(name, dtype))
 
 
 @pytest.mark.parametrize(("name", "channels"), CASES)
@@ -156,7 +156,7 @@ def test_windows_equal_the_engine(
             graph = build(models[name], channels, dtype, source)
             image = image_of(shape, channels, dtype)
             got = graph.tiled(image, 16)
-            assert_same(got, engine.upscale(image), graph.layout, least=min_identical(name, dtype))
+            assert_same(got, engine.upscale(image), graph.layout, minimum=min_identical(name, dtype))
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -172,7 +172,7 @@ def test_bands_are_each_a_gray_image(channels: int) -> None:
 )
 def test_value_ranges(models: dict[str, str | Path], text: str) -> None:
     for name in ("untold-rgb",) if text.count(",") else ("untold-rgb", "untold"):
-        with Engine(models[name], "cpu", whole=True, model_range=text) as engine:
+        with Engine(models[name], "cpu", tile=None, model_range=text) as engine:
             for channels, dtype in ((1, np.uint8), (2, np.float32), (3, np.float32), (4, np.uint8)):
                 graph = build(models[name], channels, dtype, model_range=text)
                 image = image_of((12, 15), channels, dtype)
@@ -184,7 +184,7 @@ def test_luminance_of_which_no_range_is_told(models: dict[str, str | Path]) -> N
     swing = ValueRange((219 / 255,), (16 / 255,))
     assert program_for(models["untold"])[1].range == swing
     assert program_for(models["untold-rgb"])[1].range == ValueRange()
-    with Engine(models["untold"], "cpu", whole=True) as engine:
+    with Engine(models["untold"], "cpu", tile=None) as engine:
         assert engine.spec.range == swing
         for channels in (1, 2, 3, 4):
             graph = build(models["untold"], channels, np.uint8)
@@ -214,11 +214,11 @@ def test_models_of_other_types(tmp_path: Path, kind: str) -> None:
     path = save(tmp_path / "m.onnx", nodes, {"w": weight}, inputs=ends[:1], outputs=ends[1:])
     image = image_of((14, 11), 3, np.uint8)
     # On the CPU ONNX Runtime leaves out some casts to float16 and back, by what stands around them.
-    least = 0.9 if kind == "float16" else 0.999
-    with Engine(path, "cpu", whole=True) as engine:
+    minimum = 0.9 if kind == "float16" else 0.999
+    with Engine(path, "cpu", tile=None) as engine:
         for source in ("whole", "windows"):
             graph = build(path, 3, np.uint8, source)
-            assert_same(graph.run(image=image[None])[0], engine.upscale(image), graph.layout, least=least)
+            assert_same(graph.run(image=image[None])[0], engine.upscale(image), graph.layout, minimum=minimum)
 
 
 def test_models_of_fixed_size_and_batch(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_model_of_unbounded_reach_runs_whole(tmp_path: Path) -> None:
         node("Mul", ["c", "g"], ["m"]), node("DepthToSpace", ["m"], ["hr"], blocksize=2),
     ]  # fmt: skip
     path = save(tmp_path / "m.onnx", nodes, {"w": np.full((4, 1, 3, 3), 0.2, np.float32)})
-    with Engine(path, "cpu", whole=True) as engine:
+    with Engine(path, "cpu", tile=None) as engine:
         for channels in (1, 3, 4):
             image = image_of((13, 10), channels, np.float32)
             graph = build(path, channels, np.float32)
@@ -280,7 +280,7 @@ def test_operator_sets_and_names_of_the_network(tmp_path: Path, opset: int) -> N
     made = image_graph.image_graph(proto, found, Layout.of(3, bands=True), image.dtype, source="whole")
     assert proto.SerializeToString() == data
     graph = Graph(made, found, Layout.of(3, bands=True))
-    with Engine(tmp_path / "old.onnx", "cpu", whole=True) as engine:
+    with Engine(tmp_path / "old.onnx", "cpu", tile=None) as engine:
         assert_same(graph.run(image=image[None])[0], engine.upscale(image, bands=True), graph.layout)
 
 

@@ -80,7 +80,7 @@ def test_candidates_for_a_card_are_the_model(name: str, monkeypatch: pytest.Monk
         n = 2 * ready.spec.margin + 4 * ready.spec.period
         x = np.random.default_rng(0).random((1, 1, n, n), np.float32)
         assert np.abs(Session(ready.data, 1).run(x) - exact.run(x)).max() <= 1e-5
-    monkeypatch.setattr(program, "MOST_NODES", 3)
+    monkeypatch.setattr(program, "MAX_NODES", 3)
     assert program.candidates(data, described) == {"file": program.Program(data, described, False)}
 
 
@@ -205,5 +205,5 @@ def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(program, "prepare", lambda *_: pytest.fail("prepared"))
     image = drawing(30, 21, 1)[..., 0].astype(np.float32)
     expected = Session(path.read_bytes(), 1).run(image[None, None])[0, 0]
-    with Engine(path, "cpu", whole=True) as e:
+    with Engine(path, "cpu", tile=None) as e:
         assert np.abs(e.upscale(image) - expected).max() <= 1e-6

@@ -173,13 +173,13 @@ def test_a_model_of_unbounded_reach_runs_whole_only(tmp_path: Path) -> None:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"lr": image[None, None]})
-    with Engine(path, "cpu", whole=True) as e:
+    with Engine(path, "cpu", tile=None) as e:
         assert e.scale == 2
         assert np.abs(e.upscale(image) - expected[0, 0]).max() < 1e-5
     Image.fromarray(quantise(image, np.uint8)).save(tmp_path / "a.png")
     words = ["upscale", str(tmp_path / "a.png"), "--model", str(path)]
     assert CliRunner().invoke(main, words).exit_code == 1
-    assert CliRunner().invoke(main, [*words, "--whole"]).exit_code == 0
+    assert CliRunner().invoke(main, [*words, "--no-tiling"]).exit_code == 0
     with Image.open(tmp_path / "a_x2.png") as result:
         assert result.size == (180, 140)
 
@@ -187,7 +187,7 @@ def test_a_model_of_unbounded_reach_runs_whole_only(tmp_path: Path) -> None:
 def test_whole_equals_tiled(tmp_path: Path) -> None:
     image = drawing(70, 90, 3).astype(np.float32)
     for model in ("srcnn-915-x2", blur(tmp_path / "m.onnx", 3)):
-        with Engine(model, "cpu", whole=True) as whole, Engine(model, "cpu", 16) as tiled:
+        with Engine(model, "cpu", tile=None) as whole, Engine(model, "cpu", 16) as tiled:
             assert np.abs(whole.upscale(image) - tiled.upscale(image)).max() < 1e-5
 
 

@@ -87,7 +87,7 @@ def test_filters_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_figures_are_whole_or_not_there(tmp_path: Path) -> None:
-    rows = [{"step": k, "loss": 1 / k, "rate": 0.1, **({"psnr": 30.0} if k == 2 else {})} for k in (1, 2)]
+    rows = [{"step": k, "loss": 1 / k, "lr": 0.1, **({"psnr": 30.0} if k == 2 else {})} for k in (1, 2)]
     figures.draw_curves({"a": rows, "b": rows}, tmp_path / "c.svg")
     assert "<svg" in (tmp_path / "c.svg").read_text()
     with pytest.raises(OutputError, match="PNG, SVG or PDF"):

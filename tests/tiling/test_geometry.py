@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError
 from srcnn_rt.execution import executor
-from srcnn_rt.tiling.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_extent, plan, split
+from srcnn_rt.tiling.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_span, plan, split
 from tests.helpers.reference import mirrored
 
 
@@ -62,8 +62,8 @@ def test_plan_covers_the_image_once_in_whole_blocks(
             inside[t.y.core.start : t.y.core.stop, t.x.core.start : t.x.core.stop] += 1
         assert (inside[chunk.y.start : chunk.y.stop, chunk.x.start : chunk.x.stop] == 1).all()
         owners += inside
-        reach = chunk.reach(p.tile, margin, shape)
-        for axis, span in enumerate(reach):
+        source_spans = chunk.source_spans(p.tile, margin, shape)
+        for axis, span in enumerate(source_spans):
             assert 0 <= span.start < span.stop <= shape[axis]
             for t in chunk.tiles:
                 piece = (t.y, t.x)[axis]
@@ -78,11 +78,11 @@ def test_plan_covers_the_image_once_in_whole_blocks(
 @given(length=st.integers(1, 30), start=st.integers(-90, 60), size=st.integers(1, 120))
 def test_mirrored_reach_is_the_hull_of_what_is_read(length: int, start: int, size: int) -> None:
     read = [mirrored(i, length) for i in range(start, start + size)]
-    reach = mirrored_extent(start, start + size, length)
-    assert 0 <= reach.start <= min(read)
-    assert max(read) < reach.stop <= length
+    source_spans = mirrored_span(start, start + size, length)
+    assert 0 <= source_spans.start <= min(read)
+    assert max(read) < source_spans.stop <= length
     if start < length and start + size > 0:  # windows meet the image: then it is tight
-        assert (reach.start, reach.stop) == (min(read), max(read) + 1)
+        assert (source_spans.start, source_spans.stop) == (min(read), max(read) + 1)
 
 
 def test_a_tile_of_whole_blocks_wastes_nothing() -> None:

@@ -85,7 +85,7 @@ def test_extract_from_a_part_equals_extract_from_the_whole(dtype: type, rng: np.
     for chunk in p:
         a = np.empty((len(chunk.tiles), 3, *p.window), np.float32)
         b = np.empty_like(a)
-        y, x = chunk.reach(p.tile, 5, (90, 120))
+        y, x = chunk.source_spans(p.tile, 5, (90, 120))
         kernels.extract(image, chunk.tiles, 5, a)
         part = image[y.start : y.stop, x.start : x.stop]
         kernels.extract(part, chunk.tiles, 5, b, shape=(90, 120), origin=(y.start, x.start))

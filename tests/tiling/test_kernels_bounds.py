@@ -65,7 +65,7 @@ def test_extract_reads_the_part_that_a_chunk_reaches(
     image = samples(np.random.default_rng(0), (*p.shape, channels), dtype)
     gain = np.float32(1 / kernels.white(image.dtype))
     for chunk in p:
-        y, x = chunk.reach(p.tile, p.margin, p.shape)
+        y, x = chunk.source_spans(p.tile, p.margin, p.shape)
         part = laid_out(image[y.start : y.stop, x.start : x.stop], layout)
         out = np.full((len(chunk.tiles), channels, *p.window), np.nan, np.float32)
         kernels.extract(part, chunk.tiles, p.margin, out, shape=p.shape, origin=(y.start, x.start))

@@ -30,7 +30,7 @@ def coder(images: Path) -> SparseCoder:
 
 
 def test_features_by_hand() -> None:
-    """On a ramp the first difference is its slope and the second is nothing; means are gone."""
+    """On a ramp the first difference is its slope and the second is nothing; summary are gone."""
     ramp = np.add.outer(np.zeros(12), 0.1 * np.arange(12))
     ramp[:, 6:] += 0.3  # a step
     found = sparse_coding.patch_features(ramp, 3)
@@ -71,7 +71,7 @@ def test_the_whole_method_is_convolution_coding_convolution(coder: SparseCoder) 
     """The network the paper draws: two convolutions and a per-pixel mapping give the same image."""
     enlarged = imresize(drawing(9, 11, 1, 5)[..., 0], 2, down=False)
     n = coder.patch - 1
-    padded = np.pad(enlarged, n + coder.reach, mode="symmetric")
+    padded = np.pad(enlarged, n + coder.radius, mode="symmetric")
     features = reference.convolve(padded[None], coder.analysis()[:, None], None)
     d, h, w = features.shape
     codes = coder.encode(features.reshape(d, -1).T).T.reshape(-1, h, w)
@@ -135,7 +135,7 @@ def test_sparse_on_the_command_line(images: Path, tmp_path: Path) -> None:
     assert "exists already" in result.stderr
     result = run(
         main,
-        ["eval", "--data", str(images), "--model", str(target), "--model", "srcnn-915-x2", "--means"],
+        ["eval", "--data", str(images), "--model", str(target), "--model", "srcnn-915-x2", "--summary"],
     )
     assert "| sparse-x2 | ×2 |" in result.stdout
     assert "| srcnn-915-x2 | ×2 |" in result.stdout

@@ -275,8 +275,8 @@ def test_a_image_named_twice_is_kept_once_and_seen_twice(images: Path) -> None:
 def test_many_images_come_in_fewer_versions(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = list_images(images)
     size = sum(read_image(p, "y").size for p in paths)
-    for most, draws in ((3 * size, 3), (size // 2, 1)):
-        monkeypatch.setattr(data, "_MOST_SAMPLES", most)
+    for maximum, draws in ((3 * size, 3), (size // 2, 1)):
+        monkeypatch.setattr(data, "_MOST_SAMPLES", maximum)
         assert len(data.load(paths, 2, "y", Degradation(noise=5), 24, 0).pairs) == draws * len(paths)
 
 
@@ -373,7 +373,7 @@ def test_losses_by_hand(loss: str, images: Path, tmp_path: Path) -> None:
 def test_the_last_layer_and_biases_have_their_own_rates(
     optimiser: Any, form: Any, images: Path, tmp_path: Path
 ) -> None:
-    run = config(images, tmp_path, optimiser=optimiser, rate=1e-3, last_rate=0.1, form=form)
+    run = config(images, tmp_path, optimiser=optimiser, lr=1e-3, last_layer_lr=0.1, form=form)
     model = SRCNN(form=form)
     rates = {}
     for group in loop.make_optimiser(model, run).param_groups:
@@ -389,7 +389,7 @@ def test_the_last_layer_and_biases_have_their_own_rates(
 @pytest.mark.parametrize("optimiser", ["adam", "soap"])
 def test_decay_is_of_the_first_layer_only(optimiser: Any, images: Path, tmp_path: Path) -> None:
     for decay in (0.0, 0.5):
-        run = config(images, tmp_path, optimiser=optimiser, rate=1e-3, decay=decay, form="paper")
+        run = config(images, tmp_path, optimiser=optimiser, lr=1e-3, weight_decay=decay, form="paper")
         torch.manual_seed(0)
         model = SRCNN(form="paper")
         made = loop.make_optimiser(model, run)
@@ -411,7 +411,7 @@ def test_decay_is_of_the_first_layer_only(optimiser: Any, images: Path, tmp_path
 def test_a_resumed_run_goes_on_bit_for_bit(
     precision: str, optimiser: Any, images: Path, tmp_path: Path
 ) -> None:
-    chosen = {"steps": 26, "precision": precision, "optimiser": optimiser, "rate": 1e-3}
+    chosen = {"steps": 26, "precision": precision, "optimiser": optimiser, "lr": 1e-3}
     whole = config(images, tmp_path / "whole", **chosen)
     train(whole)
     halves = replace(whole, out=str(tmp_path / "halves"))
@@ -482,13 +482,13 @@ def test_a_budget_in_minutes_ends_the_run(images: Path, tmp_path: Path) -> None:
     outcome = train(config(images, tmp_path / "run", steps=10**9, minutes=0.02))
     assert outcome.finished
     assert 0 < outcome.step < 10**5
-    rate = RunFolder(tmp_path / "run").rows()[-1]["rate"]
+    rate = RunFolder(tmp_path / "run").rows()[-1]["lr"]
     assert rate < 1e-4  # the schedule ended with the clock
 
 
 def test_the_schedule_warms_up_holds_and_falls(images: Path, tmp_path: Path) -> None:
     run = loop._Run(
-        config(images, tmp_path, steps=1000, warmup=9, rate=1.0, hold=0.5),
+        config(images, tmp_path, steps=1000, warmup=9, lr=1.0, hold=0.5),
         RunFolder(tmp_path), SRCNN(), torch.device("cpu"), [],
     )  # fmt: skip
 
@@ -522,11 +522,11 @@ def test_held_out_images_are_not_trained_on(images: Path, tmp_path: Path) -> Non
 def test_a_run_starts_from_other_weights(images: Path, tmp_path: Path) -> None:
     train(config(images, tmp_path / "a", steps=5))
     start = str(tmp_path / "a" / "last.pt")
-    run = config(images, tmp_path / "b", scale=3, steps=1, rate=1e-12, start=start)
+    run = config(images, tmp_path / "b", scale=3, steps=1, lr=1e-12, start=start)
     train(run)
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     digest = hashlib.sha256((tmp_path / "a" / "last.pt").read_bytes()).hexdigest()
-    assert record["data"]["start_sha256"] == digest
+    assert record["data"]["init_from_sha256"] == digest
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert all(torch.allclose(a[k], b[k], atol=1e-6) for k in a)
     # Larger kernels start from the same function, from a file of this package too.
@@ -537,7 +537,7 @@ def test_a_run_starts_from_other_weights(images: Path, tmp_path: Path) -> None:
     train(replace(run, start=TEST_MODEL, out=str(tmp_path / "d")))
     record = json.loads((tmp_path / "d" / "run.json").read_text())
     data = bundled()[TEST_MODEL].read_bytes()
-    assert record["data"]["start_sha256"] == hashlib.sha256(data).hexdigest()
+    assert record["data"]["init_from_sha256"] == hashlib.sha256(data).hexdigest()
     kept = {t.name: numpy_helper.to_array(t) for t in onnx.load_model_from_string(data).graph.initializer}
     assert np.allclose(weights(tmp_path / "d")["conv3.weight"].numpy(), kept["conv3.weight"], atol=1e-6)
     wide = replace(run, arch="9-5-5", out=str(tmp_path / "e"))
@@ -600,9 +600,9 @@ def test_wrong_values_are_refused(changes: dict[str, Any], rule: str, images: Pa
         config(images, tmp_path, **changes)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_card_that_is_not_there_is_refused(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="torch finds no card"):
+    with pytest.raises(ArgumentError, match="torch finds no GPU"):
         train(config(images, tmp_path, device="cuda"))
 
 

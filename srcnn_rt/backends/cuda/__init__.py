@@ -1,1 +1,1 @@
-"""What runs on NVIDIA cards: bytes in, bytes out. The rest of the package sees it through `runtime`."""
+"""What runs on NVIDIA GPUs: bytes in, bytes out. The rest of the package sees it through `runtime`."""

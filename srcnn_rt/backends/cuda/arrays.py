@@ -1,4 +1,4 @@
-"""Images in a card's memory: taken and given by DLPack, without a trip through the host."""
+"""Images in a GPU's memory: taken and given by DLPack, without a trip through the host."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ...image.info import ImageInfo, Layout
 from ...io.protocols import Closing, Record
 from ...tiling.geometry import Span
 from ..onnxruntime import failure, runtime
-from .devices import Card
+from .devices import Gpu
 
 _CPU, _PINNED = 1, 3  # kDLCPU and kDLCUDAHost of dlpack.h
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(float)": np.float32}
 
 
 class DeviceArray:
-    """A contiguous (H, W, C) array on a card.
+    """A contiguous (H, W, C) array on a GPU.
 
     Attributes
     ----------
@@ -34,18 +34,18 @@ class DeviceArray:
         self.pointer: int = value.data_ptr()
 
     @classmethod
-    def empty(cls, card: Card, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+    def empty(cls, gpu: Gpu, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
         """Return a new one; its content is undefined."""
         make = runtime().OrtValue.ortvalue_from_shape_and_type
         try:
-            with card.current():
-                return cls(make(shape, dtype.type, card.kind, card.index), shape, dtype)
+            with gpu.current():
+                return cls(make(shape, dtype.type, gpu.kind, gpu.index), shape, dtype)
         except Exception as error:  # the runtime's errors share no other base class
             raise failure("ONNX Runtime", shape, error) from error
 
 
 class DeviceSource(Closing):
-    """An image on a card as a source: every read gives the whole of it.
+    """An image on a GPU as a source: every read gives the whole of it.
 
     NaN and infinity of float32 are not looked for: they reach as far as the network sees.
     """
@@ -53,10 +53,10 @@ class DeviceSource(Closing):
     by_rows = False
     in_memory = True
 
-    def __init__(self, array: DeviceArray, card: Card, layout: Layout) -> None:
+    def __init__(self, array: DeviceArray, gpu: Gpu, layout: Layout) -> None:
         h, w = array.shape[:2]
         self.info = ImageInfo((h, w), layout, array.dtype)
-        self.array, self.card = array, card
+        self.array, self.gpu = array, gpu
 
     def read(self, y: Span, x: Span) -> Any:
         return self.array
@@ -69,14 +69,14 @@ class DeviceSource(Closing):
 
 
 class DeviceSink(Closing):
-    """A new image on a card, filled in place."""
+    """A new image on a GPU, filled in place."""
 
     block = (1, 1)
     max_bytes: int | None = None
     in_memory = True
 
-    def __init__(self, card: Card, info: ImageInfo) -> None:
-        self.array = DeviceArray.empty(card, (*info.shape, info.layout.channels), info.dtype)
+    def __init__(self, gpu: Gpu, info: ImageInfo) -> None:
+        self.array = DeviceArray.empty(gpu, (*info.shape, info.layout.channels), info.dtype)
 
     def buffer(self, y: Span, x: Span) -> Any:
         return self.array
@@ -91,12 +91,12 @@ class DeviceSink(Closing):
         pass
 
 
-def take(image: Any, card: Card, stream: int, *, bands: bool, alpha: bool | None = None) -> DeviceSource:
+def take(image: Any, gpu: Gpu, stream: int, *, bands: bool, alpha: bool | None = None) -> DeviceSource:
     """Take an array of another library that lies on `card`, when it is ready.
 
     Parameters
     ----------
-    stream : of the card, on which the array's owner is told to have it ready
+    stream : of the GPU, on which the array's owner is told to have it ready
     bands, alpha : as in `Layout.of`
 
     Raises
@@ -105,13 +105,13 @@ def take(image: Any, card: Card, stream: int, *, bands: bool, alpha: bool | None
         If its shape, type or order is another one.
     """
     try:
-        with card.current():  # torch asks for it
+        with gpu.current():  # torch asks for it
             value = runtime().OrtValue.from_dlpack(_Ordered(_contiguous(image), stream))
     except Exception as error:  # libraries raise what they like
         raise ArgumentError(
             f"the array must be of uint8, uint16 or float32, without a gradient: {error}"
         ) from error
-    card.wait(stream)
+    gpu.wait(stream)
     shape = tuple(int(n) for n in value.shape())
     if value.data_type() not in _TYPES:
         raise ArgumentError(f"an image must be uint8, uint16 or float32, got {value.data_type()}")
@@ -119,7 +119,7 @@ def take(image: Any, card: Card, stream: int, *, bands: bool, alpha: bool | None
         raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {shape}")
     whole = shape if len(shape) == 3 else (*shape, 1)
     array = DeviceArray(value, whole, np.dtype(_TYPES[value.data_type()]))
-    return DeviceSource(array, card, Layout.of(whole[2], bands=bands, alpha=alpha))
+    return DeviceSource(array, gpu, Layout.of(whole[2], bands=bands, alpha=alpha))
 
 
 def _contiguous(image: Any) -> Any:
@@ -151,9 +151,9 @@ def on_host(image: Any, provider: str) -> NDArray[Any]:
         raise ArgumentError(f"{type(image).__name__} does not give its samples: {error}") from error
 
 
-def give(array: DeviceArray, image: Any, card: Card) -> Any:
+def give(array: DeviceArray, image: Any, gpu: Gpu) -> Any:
     """Return `array` as the library of `image` has them, (H, W) if `image` is; nothing is copied."""
-    with card.current():
+    with gpu.current():
         made = like(image)(array.value)
     return made if len(image.shape) == 3 else made[:, :, 0]
 

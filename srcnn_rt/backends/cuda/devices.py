@@ -1,6 +1,6 @@
-"""NVIDIA cards: which there are, why one cannot be used, and memory, streams and copies on it.
+"""NVIDIA GPUs: which there are, why one cannot be used, and memory, streams and copies on it.
 
-What a card can do is asked of the driver itself, by ctypes, so that ``doctor`` tells it on any machine;
+What a GPU can do is asked of the driver itself, by ctypes, so that ``doctor`` tells it on any machine;
 memory, streams and copies go through NVIDIA's own bindings (the extra ``gpu`` brings them).
 """
 
@@ -35,7 +35,7 @@ _NAME, _SMS, _MAJOR, _MINOR = 256, 16, 75, 76  # a buffer's size, and CUdevice_a
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What the driver says of a card: its number, name, compute capability, processors, memory in bytes."""
+    """What the driver says of a GPU: its number, name, compute capability, processors, memory in bytes."""
 
     index: int
     name: str
@@ -45,7 +45,7 @@ class Device:
 
 
 def missing() -> str | None:
-    """Return why no card can be used here, or None if a session may be tried."""
+    """Return why no GPU can be used here, or None if a session may be tried."""
     ort = runtime()
     if PROVIDER not in ort.get_available_providers():
         return f"the installed ONNX Runtime has no CUDA; type: {EXTRA}"
@@ -59,10 +59,10 @@ def missing() -> str | None:
         return f"the NVIDIA driver finds no device{why}"
     has, needed = _version(driver), str(getattr(ort, "cuda_version", "") or "")
     if has is not None and needed.partition(".")[0].isdigit() and has[0] < int(needed.partition(".")[0]):
-        least = _DRIVERS.get(int(needed.partition(".")[0]))
+        minimum = _DRIVERS.get(int(needed.partition(".")[0]))
         return (
             f"the NVIDIA driver is for CUDA {has[0]}.{has[1]} and ONNX Runtime {ort.__version__} needs CUDA "
-            f"{needed}; install a newer driver" + (f" ({least} or later)" if least else "")
+            f"{needed}; install a newer driver" + (f" ({minimum} or later)" if minimum else "")
         )
     if _bindings() is None:
         return f"NVIDIA's bindings are not installed; type: {EXTRA}"
@@ -70,7 +70,7 @@ def missing() -> str | None:
 
 
 def present() -> bool:
-    """Return whether the system has a card, and it is not hidden; the driver is not started for it.
+    """Return whether the system has a GPU, and it is not hidden; the driver is not started for it.
 
     A process that is forked after the driver was started cannot use it.
     """
@@ -80,7 +80,7 @@ def present() -> bool:
 
 
 def devices() -> tuple[Device, ...]:
-    """Return the cards that the driver shows; none where it is missing."""
+    """Return the GPUs that the driver shows; none where it is missing."""
     driver = _driver()
     count = ctypes.c_int(0)
     if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
@@ -106,7 +106,7 @@ def driver_version() -> str | None:
 
 
 def parse_devices(text: str | int | Sequence[int]) -> tuple[int, ...]:
-    """Read the numbers of cards: ``0``, ``"0,1"``, ``(0, 1)``.
+    """Read the numbers of GPUs: ``0``, ``"0,1"``, ``(0, 1)``.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def parse_devices(text: str | int | Sequence[int]) -> tuple[int, ...]:
         numbers = ()
     ints = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers)
     if not numbers or not ints or len(set(numbers)) < len(numbers):
-        raise ArgumentError(f"devices must be numbers of cards, each once, such as 0 or 0,1, got {text!r}")
+        raise ArgumentError(f"devices must be numbers of GPUs, each once, such as 0 or 0,1, got {text!r}")
     return numbers
 
 
@@ -137,7 +137,7 @@ def why_not_active(ort: ModuleType) -> str:
     return "ONNX Runtime's CUDA provider did not start; check the driver's version with nvidia-smi"
 
 
-class Card(Protocol):
+class Gpu(Protocol):
     """A device on which windows are computed. Pointers are addresses in its memory.
 
     Attributes
@@ -154,13 +154,13 @@ class Card(Protocol):
     processors: int
 
     def providers(self, stream: int, options: dict[str, str]) -> list[Any]:
-        """Return ONNX Runtime's providers for a session that works on a stream of this card."""
+        """Return ONNX Runtime's providers for a session that works on a stream of this GPU."""
 
     def check(self, session: Any) -> None:
-        """Raise `ProviderError` unless a session really is on this card."""
+        """Raise `ProviderError` unless a session really is on this GPU."""
 
     def current(self) -> AbstractContextManager[None]:
-        """Make this the card that the calling thread talks to, while in it."""
+        """Make this the GPU that the calling thread talks to, while in it."""
 
     def stream(self) -> Stream:
         """Return a new queue of work."""
@@ -169,28 +169,28 @@ class Card(Protocol):
         """Return `size` bytes of host memory that the bus reads and writes directly."""
 
     def memory(self, size: int) -> Buffer:
-        """Return `size` bytes on the card."""
+        """Return `size` bytes on the GPU."""
 
     def send(self, target: int, source: NDArray[Any], stream: int) -> None:
-        """Queue a copy of contiguous host memory to the card."""
+        """Queue a copy of contiguous host memory to the GPU."""
 
     def fetch(self, target: NDArray[Any], source: int, stream: int) -> None:
-        """Queue a copy from the card into contiguous host memory."""
+        """Queue a copy from the GPU into contiguous host memory."""
 
     def move(
         self, target: int, pitch: int, source: int, source_pitch: int, size: tuple[int, int], stream: int
     ) -> None:
-        """Queue a copy of a rectangle within the card: (rows, bytes of each); pitches are bytes a row."""
+        """Queue a copy of a rectangle within the GPU: (rows, bytes of each); pitches are bytes a row."""
 
     def wait(self, stream: int) -> None:
         """Return when all that was queued is done."""
 
     def holds(self, device: tuple[int, int]) -> bool:
-        """Return whether an array whose ``__dlpack_device__`` says so lies in this card's memory."""
+        """Return whether an array whose ``__dlpack_device__`` says so lies in this GPU's memory."""
 
 
 class Buffer:
-    """Memory on a card, let go of with this object."""
+    """Memory on a GPU, let go of with this object."""
 
     def __init__(self, pointer: int, size: int, free: Callable[[int], object]) -> None:
         self.pointer, self.size = pointer, size
@@ -198,15 +198,15 @@ class Buffer:
 
 
 class Stream:
-    """A queue of work on a card, let go of with this object: the last of all that use it."""
+    """A queue of work on a GPU, let go of with this object: the last of all that use it."""
 
     def __init__(self, handle: int, destroy: Callable[[int], object]) -> None:
         self.handle = handle
         _finally(self, destroy, handle)
 
 
-class CudaCard:
-    """A `Card` by NVIDIA's CUDA runtime.
+class CudaGpu:
+    """A `Gpu` by NVIDIA's CUDA runtime.
 
     Raises
     ------
@@ -251,7 +251,7 @@ class CudaCard:
         self._call(self._cuda.cudaSetDevice, self.index)
         try:
             yield
-        finally:  # the caller's own work may be on another card
+        finally:  # the caller's own work may be on another GPU
             self._call(self._cuda.cudaSetDevice, before)
 
     def stream(self) -> Stream:
@@ -312,14 +312,14 @@ class CudaCard:
         return values[0] if values else None
 
 
-def open_cards(numbers: tuple[int, ...]) -> tuple[Card, ...]:
-    """Return the cards of these numbers.
+def open_gpus(numbers: tuple[int, ...]) -> tuple[Gpu, ...]:
+    """Return the GPUs of these numbers.
 
     Raises
     ------
     ProviderError
     """
-    return tuple(CudaCard(number) for number in numbers)
+    return tuple(CudaGpu(number) for number in numbers)
 
 
 def parse_memory(text: str | int) -> int:

@@ -1,12 +1,12 @@
-"""ONNX Runtime on a card: lanes of windows that overlap on the bus and the card.
+"""ONNX Runtime on a GPU: lanes of windows that overlap on the bus and the GPU.
 
 A lane is a session with a stream of its own and buffers at fixed addresses: windows are sent as they stand
 in the image, the graph makes the finished samples of them (`pixels`), and these are fetched, all queued on
 the lane's stream. While one lane computes, another's windows are on the bus and a third's are cut and put in
-their place by the processor. The weights are small, so a session a lane costs little; it is what gives every
+their place by the CPU. The weights are small, so a session a lane costs little; it is what gives every
 lane its stream.
 
-The rest of the package sees a card through `cuda.Card` only, so all of this runs in the tests on a stand-in
+The rest of the package sees a GPU through `devices.Gpu` only, so all of this runs in the tests on a stand-in
 whose memory is the host's.
 """
 
@@ -31,10 +31,10 @@ from ...models.optimize.tensor_core_cost import widest
 from ...models.prepare import Program
 from ...models.spec import parse
 from ..onnxruntime import create, failure, runtime
-from .devices import Buffer, Card, Stream
+from .devices import Buffer, Gpu, Stream
 
 Source = Literal["windows", "gather"]
-# What ONNX Runtime says where a node would run on the processor and must not.
+# What ONNX Runtime says where a node would run on the CPU and must not.
 _FALLBACK = "fallback to CPU EP has been explicitly disabled"
 Key = tuple[Layout, np.dtype[Any], Source]
 
@@ -47,26 +47,26 @@ OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",
 }
 _LONGEST = 2**31 - 1  # ONNX Runtime's elementwise kernels count samples in 32 bits
-_parked: list[Any] = []  # what was on cards that broke: to let go of it would fail, or end the process
+_parked: list[Any] = []  # what was on GPUs that broke: to let go of it would fail, or end the process
 
 
-class CardNetwork:
-    """One model on one card; several lanes of it may run at once, each in a thread.
+class GpuNetwork:
+    """One model on one GPU; several lanes of it may run at once, each in a thread.
 
     Parameters
     ----------
-    card
+    GPU
     program : the graph of float32 windows that is run
     half : whether its layers are in float16
-    memory : bytes of the card that all lanes together may take for activations; None for no limit
+    memory : bytes of the GPU that all lanes together may take for activations; None for no limit
     lanes : how many there will be at once
 
     Attributes
     ----------
     provider : "cuda"
-    threads : 1; a lane keeps one thread of the processor busy
-    card
-    failed : what the card said when it broke, or None
+    threads : 1; a lane keeps one thread of the CPU busy
+    GPU
+    failed : what the GPU said when it broke, or None
     """
 
     provider = "cuda"
@@ -74,23 +74,23 @@ class CardNetwork:
 
     def __init__(
         self,
-        card: Card,
+        gpu: Gpu,
         program: Program,
         *,
         half: bool = False,
         memory: int | None = None,
-        lanes: int = 1,
+        streams: int = 1,
     ) -> None:
-        self.card = card
+        self.gpu = gpu
         self.failed: str | None = None
         self._program, self._half = program, half
         # Without TF32 ONNX Runtime has cuDNN leave the tensor cores alone, for float16 too. What stays in
         # float32 around such a network is written so that TF32 does it no harm (`Steps`).
         self._options = {**OPTIONS, "use_tf32": "1" if half else "0"}
         if memory is not None:
-            self._options["gpu_mem_limit"] = str(memory // lanes)
+            self._options["gpu_mem_limit"] = str(memory // streams)
         self._models: dict[Key, bytes] = {}
-        self._idle: dict[Key, list[Lane]] = {}
+        self._idle: dict[Key, list[StreamSlot]] = {}
         self._lock = threading.Lock()
         self._stopping, self._closed = threading.Event(), False
         self._running: list[Any] = []
@@ -105,10 +105,10 @@ class CardNetwork:
         """A stream on which the owners of arrays have them ready."""
         with self._lock:
             if self._arrival is None:
-                self._arrival = self.card.stream()
+                self._arrival = self.gpu.stream()
             return self._arrival.handle
 
-    def lane(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> Lane:
+    def slot(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> StreamSlot:
         """Return a lane for images of a kind; it is given back by `Lane.close`.
 
         Raises
@@ -123,8 +123,8 @@ class CardNetwork:
                 self._models[key] = self._graph(*key)
             data = self._models[key]
         try:
-            with self.card.current():
-                made = Lane(self, key, data, self._options)
+            with self.gpu.current():
+                made = StreamSlot(self, key, data, self._options)
         except DeviceError as error:
             self.failed = str(error)
             raise
@@ -140,9 +140,9 @@ class CardNetwork:
         ------
         ProviderError, DeviceError, OutOfMemoryError, ModelError
         """
-        stream = self.card.stream()
-        with self.card.current():
-            held = [_on(self.card, stream.handle, self._program.data, self._options)]
+        stream = self.gpu.stream()
+        with self.gpu.current():
+            held = [_on(self.gpu, stream.handle, self._program.data, self._options)]
             name = held[0].get_inputs()[0].name
 
             def run(windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -165,32 +165,32 @@ class CardNetwork:
         OutOfMemoryError
         """
         if pixels * self._widest > _LONGEST:
-            raise OutOfMemoryError(f"{pixels} pixels at once are more than ONNX Runtime counts on a card")
+            raise OutOfMemoryError(f"{pixels} pixels at once are more than ONNX Runtime counts on a GPU")
 
-    def give_back(self, lane: Lane) -> None:
-        """Keep a lane for the next image of its kind, unless the card broke."""
+    def give_back(self, slot: StreamSlot) -> None:
+        """Keep a lane for the next image of its kind, unless the GPU broke."""
         with self._lock:
             if self.failed is None and not self._closed:
-                self._idle.setdefault(lane.key, []).append(lane)
+                self._idle.setdefault(slot.key, []).append(slot)
                 return
-            self._running.remove(lane.running)
+            self._running.remove(slot.running)
         if self.failed is None:
-            lane.release()
+            slot.release()
         else:
-            _parked.append(lane)
+            _parked.append(slot)
 
     def forget(self) -> None:
         """Let go of the lanes that wait for an image, and of the memory they hold."""
         with self._lock:
-            lanes = [lane for kind in self._idle.values() for lane in kind]
+            streams = [slot for kind in self._idle.values() for slot in kind]
             self._idle.clear()
-            for lane in lanes:
-                self._running.remove(lane.running)
-        for lane in lanes:
+            for slot in streams:
+                self._running.remove(slot.running)
+        for slot in streams:
             if self.failed is None:
-                lane.release()
+                slot.release()
             else:
-                _parked.append(lane)
+                _parked.append(slot)
 
     def close(self) -> None:
         """Let go of everything; lanes that still work are let go of when they are given back."""
@@ -225,22 +225,22 @@ class CardNetwork:
         return bytes(made.SerializeToString())
 
 
-class Lane:
+class StreamSlot:
     """A session, its stream, and what is bound to it. Not safe for several threads at once.
 
     Attributes
     ----------
     key : layout, type and source of the images it is for
-    stream : of the card
+    stream : of the GPU
     running : ONNX Runtime's options of its runs
     """
 
-    def __init__(self, network: CardNetwork, key: Key, data: bytes, options: dict[str, str]) -> None:
+    def __init__(self, network: GpuNetwork, key: Key, data: bytes, options: dict[str, str]) -> None:
         self.key, self._network = key, network
-        self.card = network.card
-        self._stream: Stream | None = self.card.stream()
+        self.gpu = network.gpu
+        self._stream: Stream | None = self.gpu.stream()
         self.stream = self._stream.handle
-        self._session = _on(self.card, self.stream, data, options)
+        self._session = _on(self.gpu, self.stream, data, options)
         self._inputs = [v.name for v in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name
         self.running = runtime().RunOptions()
@@ -252,13 +252,13 @@ class Lane:
         self._held: dict[str, tuple[Buffer, NDArray[np.uint8]]] = {}
 
     def room(self, name: str, shape: tuple[int, ...], dtype: Any) -> tuple[int, NDArray[Any]]:
-        """Return an address on the card and pinned host memory for an array; the same while it fits."""
+        """Return an address on the GPU and pinned host memory for an array; the same while it fits."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         held = self._held.get(name)
         if held is None or held[0].size < size:
             self._held.pop(name, None)
-            self._held[name] = held = (self.card.memory(size), self.card.pinned(size))
+            self._held[name] = held = (self.gpu.memory(size), self.gpu.pinned(size))
         return held[0].pointer, held[1][:size].view(dtype).reshape(shape)
 
     def bind(
@@ -269,11 +269,9 @@ class Lane:
             return
         binding = self._session.io_binding()
         for name, (dtype, shape, pointer) in zip(self._inputs, inputs, strict=True):
-            binding.bind_input(name, self.card.kind, self.card.index, np.dtype(dtype).type, shape, pointer)
+            binding.bind_input(name, self.gpu.kind, self.gpu.index, np.dtype(dtype).type, shape, pointer)
         dtype, shape, pointer = output
-        binding.bind_output(
-            self._output, self.card.kind, self.card.index, np.dtype(dtype).type, shape, pointer
-        )
+        binding.bind_output(self._output, self.gpu.kind, self.gpu.index, np.dtype(dtype).type, shape, pointer)
         self._binding, self._bound = binding, (list(inputs), output)
 
     def compute(self) -> None:
@@ -293,12 +291,12 @@ class Lane:
         """Give it back, with nothing under way; it must not be used any more."""
         if self._network.failed is None:
             with suppress(SrcnnError):  # after an error its copies may still go on
-                self.card.wait(self.stream)
+                self.gpu.wait(self.stream)
         self._network.give_back(self)
 
     def release(self) -> None:
         """Let go of the session, then of the buffers, then of the stream that both used."""
-        with self.card.current():
+        with self.gpu.current():
             self._binding = self._bound = None
             self._session = None
             self._held.clear()
@@ -311,17 +309,17 @@ class Lane:
                 self.release()
 
 
-def _on(card: Card, stream: int, data: bytes, options: dict[str, str]) -> Any:
-    """Return a session on a card, of all nodes if that can be; else it is said once."""
+def _on(gpu: Gpu, stream: int, data: bytes, options: dict[str, str]) -> Any:
+    """Return a session on a GPU, of all nodes if that can be; else it is said once."""
     try:
-        session, partly = create(data, card.providers(stream, options), 1, card.strict), False
+        session, partly = create(data, gpu.providers(stream, options), 1, gpu.strict), False
     except ModelError as error:
         if _FALLBACK not in str(error):
             raise
-        session, partly = create(data, card.providers(stream, options), 1), True
-    card.check(session)  # the same is said where the whole provider did not start
+        session, partly = create(data, gpu.providers(stream, options), 1), True
+    gpu.check(session)  # the same is said where the whole provider did not start
     if partly:
-        say_once("part of the model cannot run on the card, and runs on the processor: expect it to be slow")
+        say_once("part of the model cannot run on the GPU, and runs on the CPU: expect it to be slow")
     return session
 
 

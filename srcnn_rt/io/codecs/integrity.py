@@ -43,7 +43,7 @@ def declared(source: bytes | Path, format_: Format) -> Declared:
 
 
 def check_declared(
-    path: Path, format_: Format, said: Declared, size: int, least: int, max_pixels: int = MAX_PIXELS
+    path: Path, format_: Format, said: Declared, size: int, minimum: int, max_pixels: int = MAX_PIXELS
 ) -> None:
     """Refuse a file that is larger than allowed, or cannot hold what it says.
 
@@ -72,8 +72,8 @@ def check_declared(
             f"{path}: declares {w} x {h} pixels; {format_.name} sides of at most {format_.max_side}"
             f" and {format_.max_pixels} pixels are read"
         )
-    if size < least:
+    if size < minimum:
         raise ImageError(
-            f"{path}: truncated {format_.name}: declares {w} x {h} pixels, which take at least {least} bytes,"
-            f" and has {size}"
+            f"{path}: truncated {format_.name}: declares {w} x {h} pixels, which take at least {minimum}"
+            f" bytes, and has {size}"
         )

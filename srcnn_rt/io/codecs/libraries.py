@@ -136,8 +136,8 @@ def _avif(array: NDArray[Any], metadata: Metadata, quality: int | None, top: flo
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[color.shape[2]]
     depth = 8
     if array.dtype == np.uint16:
-        most = int(top or 65535)
-        color = (np.minimum(color, most).astype(np.uint32) * 4095 + most // 2) // most
+        maximum = int(top or 65535)
+        color = (np.minimum(color, maximum).astype(np.uint32) * 4095 + maximum // 2) // maximum
         depth, color = 12, color.astype(np.uint16)
     blobs = {
         cv2.IMAGE_METADATA_EXIF: metadata.exif,

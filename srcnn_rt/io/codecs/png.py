@@ -142,11 +142,11 @@ def top(bits: bytes, samples: NDArray[Any]) -> float | None:
     found = top_of_bits(bits[0], samples.dtype) if bits and len(set(bits)) == 1 else None
     if found is None or len(bits) != samples.shape[2] or samples.max() > found:
         return None
-    most, depth = int(found), 8 * samples.dtype.itemsize
-    values = np.arange(most + 1)
+    maximum, depth = int(found), 8 * samples.dtype.itemsize
+    values = np.arange(maximum + 1)
     full = 2**depth - 1
     spread = np.zeros(2**depth, np.bool_)
-    spread[(values * full + most // 2) // most] = True
+    spread[(values * full + maximum // 2) // maximum] = True
     spread[values << (depth - bits[0])] = True
     return None if spread[samples].all() else found
 

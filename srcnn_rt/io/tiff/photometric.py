@@ -88,8 +88,8 @@ class Kind:
             return None  # a palette's is transparent
         if self.dtype.kind == "f":
             return float(value)
-        least = -(2 ** (self.bits - 1)) if self.dtype.kind == "i" else 0
-        if not (least <= value < least + 2**self.bits and value == int(value)):
+        minimum = -(2 ** (self.bits - 1)) if self.dtype.kind == "i" else 0
+        if not (minimum <= value < minimum + 2**self.bits and value == int(value)):
             return None
         return float(self._gray(np.array([int(value)], self.dtype))[0])
 
@@ -236,16 +236,16 @@ def straight(samples: NDArray[Any], top: float | None = None) -> NDArray[Any]:
     # A float32 does not hold every integer of 32 bits.
     wide = np.dtype(np.float32 if samples.dtype.itemsize < 4 or samples.dtype == np.float32 else np.float64)
     floats = samples.dtype.kind == "f"
-    most = wide.type(top or (1 if floats else np.iinfo(samples.dtype).max))
+    maximum = wide.type(top or (1 if floats else np.iinfo(samples.dtype).max))
     alpha, color = samples[:, :, -1:].astype(wide), samples[:, :, :-1].astype(wide)
-    color = np.divide(color * most, alpha, out=np.zeros_like(color), where=alpha > 0)
+    color = np.divide(color * maximum, alpha, out=np.zeros_like(color), where=alpha > 0)
     out = samples.copy()
     if floats:
         with np.errstate(over="ignore"):  # of float16, what is beyond it is infinite
             out[:, :, :-1] = color
     else:
-        least = wide.type(np.iinfo(samples.dtype).min)
-        out[:, :, :-1] = np.rint(np.clip(color, least, most)).astype(samples.dtype)
+        minimum = wide.type(np.iinfo(samples.dtype).min)
+        out[:, :, :-1] = np.rint(np.clip(color, minimum, maximum)).astype(samples.dtype)
     return out
 
 
@@ -294,9 +294,9 @@ def _table(bits: int, inverted: bool) -> NDArray[np.uint8]:
 
     9 to 15 bits, and 17 to 31, stay the numbers they are: they are a sensor's.
     """
-    most = 2**bits - 1
-    values = np.minimum(np.arange(256), most)
-    return np.asarray(np.rint((most - values if inverted else values) * (255 / most)), np.uint8)
+    maximum = 2**bits - 1
+    values = np.minimum(np.arange(256), maximum)
+    return np.asarray(np.rint((maximum - values if inverted else values) * (255 / maximum)), np.uint8)
 
 
 def _top(head: Directory, dtype: np.dtype[Any], bits: int, significant: int | None) -> float | None:

@@ -180,10 +180,10 @@ class _Plan:
         self.shapes = [_with(self.axes, sizes, size) for size in planes_of]
         side = _chunk_side(scale, lr.layout.channels * lr.dtype.itemsize)
         # A chunk is of one plane, and of one channel, but where channels lie beside each other.
-        least = [
+        minimum = [
             n if a == "c" and self.axes.endswith("c") else 1 for a, n in zip(self.axes, sizes, strict=True)
         ]
-        self.chunks = [_with(self.axes, least, (min(side, h), min(side, w))) for h, w in planes_of]
+        self.chunks = [_with(self.axes, minimum, (min(side, h), min(side, w))) for h, w in planes_of]
 
     def make(self, zarr: Any, store: Any) -> None:
         """Write the metadata of the group and of every array into an empty store."""

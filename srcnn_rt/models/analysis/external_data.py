@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
 
 
-def inline(model: ModelProto, folder: Path, most: int) -> bool:
+def inline(model: ModelProto, folder: Path, maximum: int) -> bool:
     """Put weights from files beside a model into it, in place; return whether there were any.
 
     Parameters
@@ -54,8 +54,8 @@ def inline(model: ModelProto, folder: Path, most: int) -> bool:
                     f"weight {tensor.name!r} is kept in {name!r} beside the model, which is damaged: "
                     f"{length} bytes from {offset} on are needed, it has {info.st_size}"
                 )
-            if total > most:
-                raise ModelError(f"weights beside the model may hold at most {most} bytes, got {total}")
+            if total > maximum:
+                raise ModelError(f"weights beside the model may hold at most {maximum} bytes, got {total}")
             file.seek(offset)
             data = file.read(length)
         del tensor.external_data[:]

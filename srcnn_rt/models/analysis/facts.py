@@ -197,9 +197,9 @@ class _Analysis:
         Windows of models that pad end with the image, which may be small, if they take any size.
         """
         pixels = math.prod((self._fixed[0] or _SIZE, self._fixed[1] or _SIZE))
-        most = max(math.prod(s.shape) for s in base.states.values() if isinstance(s, Flow)) / pixels
+        maximum = max(math.prod(s.shape) for s in base.states.values() if isinstance(s, Flow)) / pixels
         rows, columns = (a.fixed or max(_MIN_TILE + a.before + a.after, a.minimum) for a in (y, x))
-        need = int(most * rows * columns * 4)
+        need = int(maximum * rows * columns * 4)
         if need > _MAX_WINDOW:
             raise ModelError(
                 f"its least window, {rows} x {columns} LR pixels, needs {need} bytes for one tensor; at most "

@@ -235,8 +235,8 @@ def _one_hot(call: Call, values: Values) -> int:
 def _padded(call: Call, values: Values) -> int:
     x = values[0]
     pads = [abs(int(n)) for n in call.attribute("pads", [])] or [abs(n) for n in _numbers(values, 1)]
-    most = sum(pads)  # of whichever axis: more than it will be
-    return math.prod(n + most for n in (() if x is None else x.shape))
+    maximum = sum(pads)  # of whichever axis: more than it will be
+    return math.prod(n + maximum for n in (() if x is None else x.shape))
 
 
 def _gathered(call: Call, values: Values) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FAR = 2**31 - 1  # an end of a slice that means "to the end"
 STANDARD = ("", "ai.onnx")
 IMAGE = ("ncyx", "ccyx")  # roles of (N, C, H, W); of a single image N is an axis like any other
-UNTILED = "so the model cannot be tiled; --whole (whole=True) runs it on whole images"
+UNTILED = "so the model cannot be tiled; --no-tiling (tile=None) runs it on whole images"
 _MAX_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
 
 

@@ -78,8 +78,8 @@ class Interface:
             raise ModelError(f"{inputs[0].name!r} must have rank 4 (N, C, H, W), got rank {rank}")
         if dims[1] is None:
             raise ModelError(f"{inputs[0].name!r} must say how many channels it has")
-        for size, most in zip(dims, (MAX_BATCH, MAX_CHANNELS, MAX_SIDE, MAX_SIDE), strict=True):
-            if size is not None and size > most:
+        for size, maximum in zip(dims, (MAX_BATCH, MAX_CHANNELS, MAX_SIDE, MAX_SIDE), strict=True):
+            if size is not None and size > maximum:
                 raise ModelError(
                     f"{inputs[0].name!r} may be at most {MAX_BATCH} x {MAX_CHANNELS} x {MAX_SIDE} x "
                     f"{MAX_SIDE}, got {' x '.join('?' if d is None else str(d) for d in dims)}"

@@ -43,11 +43,11 @@ def check_sizes(model: ModelProto, interface: Interface) -> None:
     stops = [*(k for k, node in enumerate(nodes) if node.op_type == "Slice"), len(nodes)]
     if sum(stops) > _MAX_STEPS:
         raise ModelError(f"too large to be run whole: {len(nodes)} nodes, {len(stops) - 1} of them Slice")
-    most = MAX_SAMPLES * math.prod(dims[k] for k in (0, 2, 3))
+    maximum = MAX_SAMPLES * math.prod(dims[k] for k in (0, 2, 3))
     for stop in stops:
         del trial.graph.node[:]
         trial.graph.node.extend(nodes[:stop])
-        _check_shapes(_inferred(trial), most)
+        _check_shapes(_inferred(trial), maximum)
 
 
 def _inferred(model: ModelProto) -> GraphProto:
@@ -59,12 +59,12 @@ def _inferred(model: ModelProto) -> GraphProto:
         raise ModelError(f"its shapes do not fit together: {error}") from error
 
 
-def _check_shapes(graph: GraphProto, most: int) -> None:
+def _check_shapes(graph: GraphProto, maximum: int) -> None:
     for value in (*graph.value_info, *graph.output):
         shape = [d.dim_value for d in value.type.tensor_type.shape.dim if d.HasField("dim_value")]
         if any(n < 0 for n in shape):
             raise ModelError(f"{value.name!r} has shape {tuple(shape)}: nothing is left of its input")
-        if math.prod(shape) > most:
+        if math.prod(shape) > maximum:
             raise ModelError(
-                f"{value.name!r} has shape {tuple(shape)} for a small image, over {most} samples"
+                f"{value.name!r} has shape {tuple(shape)} for a small image, over {maximum} samples"
             )

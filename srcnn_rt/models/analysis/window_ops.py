@@ -21,18 +21,18 @@ def _window(call: Call, size: int, axis: int, kernel: int, ceil: bool = False) -
             f"kernel, stride and dilation must be positive, pads not negative, got {kernel}, {stride}, "
             f"{dilation}, {pads}"
         )
-    reach = (kernel - 1) * dilation + 1
+    extent = (kernel - 1) * dilation + 1
     before, after = pads[axis], pads[axis + 2]
     auto = call.attribute("auto_pad", b"NOTSET")
     if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+        total = max((-(-size // stride) - 1) * stride + extent - size, 0)
         before = total // 2 if auto == b"SAME_UPPER" else total - total // 2
         after = total - before
-    spare = size + before + after - reach
+    spare = size + before + after - extent
     out = (-(-spare // stride) if ceil else spare // stride) + 1
     if ceil and (out - 1) * stride >= size + before:  # a window must not begin in the padding
         out -= 1
-    return out, Step(kernel=reach, stride=stride, start=-before)
+    return out, Step(kernel=extent, stride=stride, start=-before)
 
 
 def _filters(call: Call, weight_at: int, *, transposed: bool = False) -> tuple[int, ...]:
@@ -91,15 +91,15 @@ def conv_transpose(call: Call) -> Results:
     sizes, links = [], []
     for k in (0, 1):
         stride = call.attribute("strides", [1, 1])[k]
-        reach = (weight[2 + k] - 1) * call.attribute("dilations", [1, 1])[k] + 1
+        extent = (weight[2 + k] - 1) * call.attribute("dilations", [1, 1])[k] + 1
         extra = call.attribute("output_padding", [0, 0])[k]
         pads = call.attribute("pads", [0, 0, 0, 0])
         before, after = pads[k], pads[k + 2]
-        if min(stride, reach) < 1 or min(extra, before, after) < 0:
+        if min(stride, extent) < 1 or min(extra, before, after) < 0:
             raise call.refusal(
-                f"stride and kernel must be positive, pads not negative, got {stride}, {reach}, {pads}"
+                f"stride and kernel must be positive, pads not negative, got {stride}, {extent}, {pads}"
             )
-        full = (flow.spatial[k] - 1) * stride + reach + extra
+        full = (flow.spatial[k] - 1) * stride + extent + extra
         auto = call.attribute("auto_pad", b"NOTSET")
         if call.attribute("output_shape") is not None:
             raise call.refusal("a fixed output_shape does not fit other images")
@@ -108,7 +108,7 @@ def conv_transpose(call: Call) -> Results:
             before = total - total // 2 if auto == b"SAME_LOWER" else total // 2
             after = total - before
         sizes.append(full - before - after)
-        links.append(Transposed(reach, stride, before))
+        links.append(Transposed(extent, stride, before))
     out = replace(flow, shape=(flow.shape[0], weight[1] * call.attribute("group", 1), *sizes))
     return [(out, links[0], links[1], math.prod(flow.spatial) * math.prod(weight))]
 

@@ -1,4 +1,4 @@
-"""Graphs made ready for fewer bits, and what they lose: bfloat16 on the CPU, float16 on a card."""
+"""Graphs made ready for fewer bits, and what they lose: bfloat16 on the CPU, float16 on a GPU."""
 
 from .bfloat16 import Reduced, for_bfloat16
 from .float16 import Half, float16_loss, for_float16

@@ -1,4 +1,4 @@
-"""A graph whose layers compute in float16, for a card's tensor cores: float32 in, float32 out.
+"""A graph whose layers compute in float16, for a GPU's tensor cores: float32 in, float32 out.
 
 float16 keeps eleven bits, eight times finer than bfloat16, but ends at 65,504. Tensor cores multiply it
 exactly and sum in float32, so a layer rounds its input, its weights and, once, its output. A network that
@@ -160,9 +160,9 @@ def _images(model: ModelProto) -> list[NDArray[np.float32]]:
     for axis in (facts.y, facts.x):
         step = math.lcm(axis.period, axis.multiple)
         # A valid model takes sizes from its least one on, others multiples.
-        least = axis.minimum if facts.kind == "valid" else 0
-        more = max(_SIDE, axis.minimum - least)
-        sides.append(axis.fixed or least + -(-more // step) * step)
+        minimum = axis.minimum if facts.kind == "valid" else 0
+        more = max(_SIDE, axis.minimum - minimum)
+        sides.append(axis.fixed or minimum + -(-more // step) * step)
     rng = np.random.default_rng(0)
     images = [drawn(max(sides), seed)[: sides[0], : sides[1]] for seed in range(_DRAWN)]
     images += [np.full(sides, v, np.float32) for v in (0, 1)]
@@ -185,9 +185,9 @@ def _probe(model: ModelProto, names: list[str]) -> ModelProto:
         top = edit.node("ReduceMax", size.output, "top", keepdims=0)
         edit.nodes += [size, top]
         tops.append(top.output[0])
-    most = edit.node("Max", tops, "most")
+    maximum = edit.node("Max", tops, "most")
     shape = edit.weight("most.shape", np.array([1, 1, 1, 1], np.int64))
-    edit.nodes += [most, edit.node("Reshape", [most.output[0], shape], "most.shaped", target)]
+    edit.nodes += [maximum, edit.node("Reshape", [maximum.output[0], shape], "most.shaped", target)]
     return edit.model()
 
 

@@ -113,5 +113,5 @@ class Halves:
         if not all(name in self._floats for name in node.output):
             return False
         arrays = [a for name in self._data(node) if (a := self._edit.array(name)) is not None]
-        most = np.finfo(np.float16).max
-        return is_op(node, *_ENDS) or all(np.abs(a).max(initial=0) <= most for a in arrays)
+        maximum = np.finfo(np.float16).max
+        return is_op(node, *_ENDS) or all(np.abs(a).max(initial=0) <= maximum for a in arrays)

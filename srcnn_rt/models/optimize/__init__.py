@@ -54,9 +54,9 @@ def optimise(model: ModelProto) -> ModelProto:
 
 
 def variants(model: ModelProto, *, half: bool = True) -> dict[str, ModelProto]:
-    """Return graphs of a file's model that may suit a card, by name, that of least `tensor_work` first.
+    """Return graphs of a file's model that may suit a GPU, by name, that of least `tensor_work` first.
 
-    All are the same function of the image. Which is fastest on a card is for a measurement to say
+    All are the same function of the image. Which is fastest on a GPU is for a measurement to say
     (the first stands where there is none); periods differ, so facts are to be derived from each. Only
     those that differ are there, of: ``file`` (folds alone), ``narrow`` (the last layer in blocks),
     ``phases`` (`optimise`), ``folded`` (all phases of the first layer at once), ``blocks``, and each of them
@@ -100,7 +100,7 @@ def variants(model: ModelProto, *, half: bool = True) -> dict[str, ModelProto]:
 
 
 def _cost(model: ModelProto, half: bool) -> float | None:
-    """Return what a graph costs on a card, None if it cannot be tiled."""
+    """Return what a graph costs on a GPU, None if it cannot be tiled."""
     from ...errors import ModelError
     from ..analysis import analyse
     from .tensor_core_cost import tensor_work

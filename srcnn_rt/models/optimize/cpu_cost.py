@@ -1,4 +1,4 @@
-"""What convolutions cost: the multiply-accumulates a processor executes, not only the useful ones.
+"""What convolutions cost: the multiply-accumulates a CPU executes, not only the useful ones.
 
 Vector units compute `LANES` output channels at once (AVX-512 holds 16 float32; OpenVINO, oneDNN
 and ONNX Runtime block channels by it), so a convolution to one channel executes sixteen times

@@ -287,8 +287,8 @@ def _merge(edit: Edit) -> bool:
         first, second = Conv.of(edit, node), Conv.of(edit, user)
         if first is None or second is None:
             continue
-        most = max(first.dense_size, second.dense_size)
-        if most > MAX_NUMBERS or second.dense_size * first.dense_size // len(first.weight) > MAX_WORK:
+        maximum = max(first.dense_size, second.dense_size)
+        if maximum > MAX_NUMBERS or second.dense_size * first.dense_size // len(first.weight) > MAX_WORK:
             continue
         sparing = first.kernel == (1, 1) and first.stride == (1, 1) and not any((*first.pads, *first.bias))
         if any(second.pads) and not sparing:

@@ -33,7 +33,7 @@ class Steps:
     Parameters
     ----------
     prefix : of the nodes' names
-    split : write convolutions that stay exact where a card rounds what they multiply to eleven bits (TF32)
+    split : write convolutions that stay exact where a GPU rounds what they multiply to eleven bits (TF32)
     """
 
     def __init__(self, edit: Edit, prefix: str, *, split: bool = False) -> None:
@@ -109,7 +109,7 @@ class Steps:
     def enlarge(self, x: str, scale: int, channels: int) -> str:
         """Enlarge by bicubic: two LR pixels are lost on each side."""
         if scale == 1:  # the middle tap alone
-            return self.crop(x, bicubic.REACH)
+            return self.crop(x, bicubic.RADIUS)
         if self._split:
             phases = self.conv(x, bicubic.weights(scale, channels), group=channels)
             return self.op("DepthToSpace", phases, blocksize=scale, mode="CRD")

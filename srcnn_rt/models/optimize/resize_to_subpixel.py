@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OLDEST = 11  # before it Resize said neither where samples lie nor which cubic it means
 _MAX = 8
-_REACH = 2  # LR pixels that a cubic phase reads on each side
+_RADIUS = 2  # LR pixels that a cubic phase reads on each side
 _HALF = Fraction(1, 2)
 
 
@@ -73,11 +73,11 @@ def taps(
     centred : HR pixel i lies at LR (i + 1/2) / scale - 1/2; else at i / scale
     """
     shift = _HALF if centred else Fraction(0)
-    places = range(-_REACH, _REACH + 1)
+    places = range(-_RADIUS, _RADIUS + 1)
     rows = [[_weight((p + shift) / scale - shift - k, mode, a) for k in places] for p in range(scale)]
     used = [k for k in range(len(places)) if any(row[k] for row in rows)]
     first, last = used[0], used[-1]
-    return np.array([row[first : last + 1] for row in rows], dtype=np.float64), _REACH - first
+    return np.array([row[first : last + 1] for row in rows], dtype=np.float64), _RADIUS - first
 
 
 def _weight(x: Fraction, mode: str, a: Fraction) -> Fraction:

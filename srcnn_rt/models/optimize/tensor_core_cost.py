@@ -4,7 +4,7 @@ Tensor cores multiply small matrices (for float16 16 x 16 by 16 x 8, PTX's mma.m
 "Convolutional Layers User's Guide" wants input and output channels in multiples of 8: a layer of one
 channel is computed as one of eight, and is copied for it. A network this small is bound as much by what
 it moves, so both are counted, weighed as an A100's data sheet has them (312 TFLOPS in float16, sums
-in float32; 1,555 GB/s). That ranks graphs; it foretells no time, and no card has confirmed it.
+in float32; 1,555 GB/s). That ranks graphs; it foretells no time, and no GPU has confirmed it.
 """
 
 from __future__ import annotations

@@ -95,11 +95,11 @@ def holes(image: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndar
     return found
 
 
-def near(found: np.ndarray, reach: int) -> np.ndarray:
+def near(found: np.ndarray, radius: int) -> np.ndarray:
     """Say which pixels have one of these in a square of `reach` around them."""
     out = np.zeros_like(found)
     for y, x in zip(*np.nonzero(found), strict=True):
-        out[max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1] = True
+        out[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = True
     return out
 
 
@@ -216,8 +216,8 @@ def test_no_halo_at_the_edge_of_nodata() -> None:
 def test_floats_beyond_what_a_network_can_bear_are_no_data() -> None:
     """From 2^120 on, of either sign; what is below is data, and what is far from them is as without them."""
     image = image_of(1, np.float32, 40, 50)
-    lowest, most = np.finfo(np.float32).min, np.finfo(np.float32).max
-    for k, value in enumerate((lowest, most, 2.0**120, -(2.0**120), 1e37)):
+    lowest, maximum = np.finfo(np.float32).min, np.finfo(np.float32).max
+    for k, value in enumerate((lowest, maximum, 2.0**120, -(2.0**120), 1e37)):
         image[5 + 6 * k, 20:23] = value
     with Engine("srcnn-915-x2", "cpu", 16) as engine:
         got = run(engine, image, Layout("gray", 1), None, None)
@@ -565,7 +565,7 @@ def test_the_tests_can_fail(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     wide[5:25, 5:25] = np.nan
     results = []
     with monkeypatch.context() as patch:
-        patch.setattr(validity, "fill", lambda p, i, info, reach: narrow(p, i, info, reach + 40))
+        patch.setattr(validity, "fill", lambda p, i, info, radius: narrow(p, i, info, radius + 40))
         for tile in (8, 512):  # looks farther than is read, so it depends on the tile
             with Engine("bicubic-x2", "cpu", tile) as other:
                 results.append(run(other, wide, Layout("gray", 1), None, None))

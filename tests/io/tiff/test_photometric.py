@@ -187,14 +187,14 @@ def test_white_is_zero_is_turned_around_once(
     else:
         nodata = {"nodata": 3} if "nodata" in writer else {}
         write(tmp_path / "a.tif", stored, photometric="MINISWHITE", **nodata)
-    most = np.iinfo(dtype).max
+    maximum = np.iinfo(dtype).max
     target = tmp_path / "b.tif"
     engine.upscale_file(tmp_path / "a.tif", target)
-    expected = engine.upscale(most - stored)
+    expected = engine.upscale(maximum - stored)
     if "nodata" in writer:
-        expected[expected == most - 3] += 1  # no data may have that value
+        expected[expected == maximum - 3] += 1  # no data may have that value
         with rasterio.open(target) as file:
-            assert file.nodata == most - 3
+            assert file.nodata == maximum - 3
     assert (by_tifffile(target) == expected).all()
     if writer == "tifffile" and dtype is np.uint8:  # as others see it, source and result
         seen = np.asarray(Image.open(tmp_path / "a.tif").convert("L"))
@@ -249,8 +249,8 @@ def test_premultiplied_alpha_is_divided_out(
     engine: Engine, tmp_path: Path, dtype: type, channels: int
 ) -> None:
     straight = image_of(channels, dtype)
-    most = 1 if dtype is np.float32 else np.iinfo(dtype).max
-    color, alpha = straight[..., :-1].astype(float), straight[..., -1:] / most
+    maximum = 1 if dtype is np.float32 else np.iinfo(dtype).max
+    color, alpha = straight[..., :-1].astype(float), straight[..., -1:] / maximum
     stored = np.concatenate([color * alpha, straight[..., -1:]], axis=2)
     stored = (stored if dtype is np.float32 else np.rint(stored)).astype(dtype)
     tifffile.imwrite(
@@ -260,7 +260,7 @@ def test_premultiplied_alpha_is_divided_out(
     with open_source(tmp_path / "a.tif") as source:
         assert source.info.layout.alpha
         seen = source.read(Span(0, 45), Span(0, 60))
-    visible = straight[..., -1] > most / 8
+    visible = straight[..., -1] > maximum / 8
     allowed = 1e-6 if dtype is np.float32 else 5
     assert np.abs(seen.astype(float) - straight)[visible].max() <= allowed
     target = doubled(engine, tmp_path / "a.tif", seen)

@@ -113,7 +113,7 @@ def test_what_cannot_be_tiled_is_refused_by_node_and_op(tmp_path: Path) -> None:
     node = helper.make_node
     same = conv("lr", "w", "hr", pads=[1, 1, 1, 1])
     pool = node("GlobalAveragePool", ["lr"], ["hr"], "squeeze")
-    refused(save(file, [pool], {}), "'squeeze' (GlobalAveragePool)", "unbounded reach", "--whole")
+    refused(save(file, [pool], {}), "'squeeze' (GlobalAveragePool)", "unbounded reach", "--no-tiling")
     squeeze = [node("ReduceMean", ["lr"], ["m"], "mean", axes=[2, 3]), node("Mul", ["lr", "m"], ["hr"])]
     refused(save(file, squeeze, {}), "'mean' (ReduceMean)", "unbounded reach")
     norm = node("InstanceNormalization", ["lr", "a", "a"], ["hr"], "norm")

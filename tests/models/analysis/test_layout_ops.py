@@ -149,7 +149,7 @@ def test_attention_within_windows(tmp_path: Path, size: int, einsum: bool) -> No
 
 
 def test_attention_across_windows_is_refused() -> None:
-    refused(attention(4, across=True), "(MatMul): multiplies along rows or columns", "--whole")
+    refused(attention(4, across=True), "(MatMul): multiplies along rows or columns", "--no-tiling")
     refused(attention(4, across=True, einsum=True), "(Einsum): multiplies along rows or columns")
 
 

@@ -371,7 +371,7 @@ def test_a_model_is_tried_out_once(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Before its first image; what is wrong in tiles is refused, and what was right is remembered."""
-    monkeypatch.setattr(self_check, "MOST_MACS", 2e10)
+    monkeypatch.setattr(self_check, "MAX_MACS", 2e10)
     monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
     data = unet(rng, [("floor", 1), ("floor", 1)], ["size", "size"], pad=0, channels=3).SerializeToString()
     Engine(data, "cpu").close()
@@ -389,7 +389,7 @@ def test_a_model_is_tried_out_once(
 def test_a_model_that_is_wrong_in_tiles_is_refused(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(self_check, "MOST_MACS", 2e10)
+    monkeypatch.setattr(self_check, "MAX_MACS", 2e10)
     monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
     data = unet(rng, [("floor", 3)], ["factor"], pad=0, channels=4).SerializeToString()
     short = analysis._Analysis._margins

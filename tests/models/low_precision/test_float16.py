@@ -122,7 +122,7 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
     ready = prepare(*spec.load(name))
     assert half.proven
     found = float16_loss(ready, functools.partial(rounding, half.model), functools.partial(on_cpu, proto))
-    if "deblur" in name:  # what undoes a blur adds a lot: it is refused on a card
+    if "deblur" in name:  # what undoes a blur adds a lot: it is refused on a GPU
         assert found > LIMIT_DB
     else:
         assert 0 < found <= (LIMIT_DB if "paper" in name else LIMIT_DB / 5)

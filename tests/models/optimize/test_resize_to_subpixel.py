@@ -145,7 +145,7 @@ def test_inside_a_network_with_axes(rng: np.random.Generator) -> None:
 def test_taps_are_bicubics() -> None:
     for scale in range(2, 9):
         rows, before = taps(scale, "cubic", Fraction(-1, 2))
-        assert before == bicubic.REACH
+        assert before == bicubic.RADIUS
         assert np.array_equal(rows, bicubic.taps(scale))
 
 

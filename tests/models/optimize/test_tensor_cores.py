@@ -38,7 +38,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space_to_depth, "_WORTH", 1e9)
 
 
-def same_reach(proto: onnx.ModelProto, result: onnx.ModelProto) -> bool:
+def same_receptive_field(proto: onnx.ModelProto, result: onnx.ModelProto) -> bool:
     a, b = analysis.analyse(proto), analysis.analyse(result)
     return (a.kind, a.y, a.x, a.channels, a.channels_out) == (b.kind, b.y, b.x, b.channels, b.channels_out)
 
@@ -59,7 +59,7 @@ def test_models_like_srcnn_unrolled(
     proto = before(proto) if callable(before) else proto
     result = rewritten(unroll_rows, proto)
     assert len(result.graph.node) > len(proto.graph.node)
-    assert same_reach(proto, result)
+    assert same_receptive_field(proto, result)
     facts = analysis.analyse(result)
     for extra in (0, 1):
         size = [2 * facts.margin + k * facts.period + extra for k in (1, 2)]
@@ -305,7 +305,7 @@ def test_channels_filled_up(count, between, readers, padded, seed) -> None:
     full = math.ceil(count / 8) * 8
     fits = count % 8 and full <= 1.5 * count
     assert shapes(result)[0][0][0] == (full if fits else count)
-    assert same_reach(proto, result)
+    assert same_receptive_field(proto, result)
     x = integers(seed, 1, 2, 9, 10)
     if "Sigmoid" in between:
         assert np.allclose(run(result, x), run(proto, x), rtol=1e-5, atol=1e-5)
@@ -480,7 +480,7 @@ def test_a_padded_model_of_uneven_widths() -> None:
         x = integers(0, 1, 1, *shape)
         for made in found.values():
             assert agree(proto, made, x)
-    assert all(same_reach(proto, made) for name, made in found.items() if name.startswith("file"))
+    assert all(same_receptive_field(proto, made) for name, made in found.items() if name.startswith("file"))
 
 
 # The mutants: what is wrong by one must be seen.
