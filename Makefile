@@ -58,10 +58,14 @@ bench: $(VENV)/.bench
 bench-gpu: $(VENV)/.bench
 	$(BIN)/python benchmarks/gpu.py
 
-lint: $(VENV)/.dev
+# Style, types, which way imports point, spelling and words.
+lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell $$(git ls-files)
+	$(BIN)/python tools/check_words.py
 
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build
@@ -82,6 +86,10 @@ $(VENV)/.run: $(BIN)/python $(SOURCES)
 $(VENV)/.test: $(BIN)/python $(SOURCES)
 	@echo "installing srcnn-rt[$(RUNTIME),test,train,spandrel] into $(VENV)"
 	$(INSTALL) -e '.[$(RUNTIME),test,train,spandrel]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(INSTALL) -e '.[lint]'
 	touch $@
 
 $(VENV)/.bench: $(BIN)/python $(SOURCES)

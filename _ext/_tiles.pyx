@@ -1,9 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""The loops of the tiler: extract, stitch, luminance, bicubic. Nothing is checked here.
+"""Loops of ``srcnn_rt.tiling.kernels``: extract, stitch, luminance and bicubic, without the GIL.
 
-``srcnn_rt.tiles`` validates shapes, types and indices and allocates; these functions
-only loop, without the GIL. Images are (H, W, C) with any strides, windows are
-(N, C, h, w) float32 and C-contiguous.
+Nothing is checked here: ``tiling.kernels`` validates shapes, types and indices, and allocates. Images are
+(H, W, C) with any strides. Windows are (N, C, h, w) float32 and C-contiguous.
 """
 
 from libc.stdint cimport uint8_t, uint16_t
@@ -68,20 +67,20 @@ cdef extern from "enlarge.h" nogil:
 
 
 cdef inline bint interleaved(ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels) noexcept nogil:
-    """Return whether R, G, B(, A) or B, G, R lie side by side: one pass then does all channels.
+    """Return whether 3 or 4 channels are interleaved, in either order, so that one pass does them all.
 
-    Planes are done one after the other instead, so that one window is one stream.
+    Planes are done one after the other, so that each is read sequentially.
     """
     return (channels == 3 or channels == 4) and step == channels and (hop == 1 or hop == -1)
 
 
-# A block of h rows of w pixels, of one channel or of three or four interleaved ones: sample c
-# of a pixel is `hop` samples after the one before it, its float plane begins `plane` floats on.
+# Both convert a block of h rows of w pixels, with 1 channel or with 3 or 4 interleaved ones. In the image,
+# channels of a pixel are `hop` samples apart; in the window, planes are `plane` floats apart.
 
 cdef inline void load(const sample *src, ptrdiff_t src_row, ptrdiff_t step, ptrdiff_t hop, ptrdiff_t channels,
                       float *dst, ptrdiff_t dst_row, ptrdiff_t plane, ptrdiff_t h, ptrdiff_t w,
                       float gain) noexcept nogil:
-    if channels > 1 and hop == -1:  # B, G, R in memory: begin at the last channel and go down
+    if channels > 1 and hop == -1:  # reversed channels (B, G, R): start at the last one
         src -= channels - 1
         dst += (channels - 1) * plane
         plane = -plane
@@ -148,11 +147,11 @@ def extract(
     float gain,
     float[:, :, :, ::1] out,
 ):
-    """Fill ``out[n]`` with the window whose first sample is ``corners[n] = (y, x)``.
+    """Fill ``out[n]`` with the window whose first sample is at ``corners[n] = (y, x)``.
 
-    Coordinates are those of an image of `height` x `width`, mirrored at its edges without
-    end, of which `image` is the part that begins at (`top`, `left`). Samples are
-    multiplied by `gain`. Writes every element of ``out[:corners.shape[0]]``.
+    Coordinates refer to an image of `height` x `width` that is mirrored at its edges any number of times.
+    `image` is the part of it that starts at (`top`, `left`). Samples are multiplied by `gain`. Every element
+    of ``out[:corners.shape[0]]`` is written.
     """
     cdef:
         ptrdiff_t count = corners.shape[0]
@@ -174,7 +173,7 @@ def extract(
         for n in range(count):
             y = corners[n, 0]
             x = corners[n, 1]
-            # Rows [up, down) and columns [first, last) of the window lie inside the image.
+            # Rows [up, down) and columns [first, last) of the window are inside the image.
             up = min(max(-y, 0), h)
             down = max(min(height - y, h), up)
             first = min(max(-x, 0), w)
@@ -189,7 +188,7 @@ def extract(
                     if last > first and (i < up or i >= down):
                         load(row + (x + first - left) * step, pitch, step, hop, width_of_pass,
                              dst + first, w, plane, 1, last - first, gain)
-                    for m in range(first + w - last):  # what is left of it, then what is right
+                    for m in range(first + w - last):  # columns before the image, then after it
                         j = m if m < first else m + last - first
                         source = srt_mirror(x + j, width)
                         for k in range(width_of_pass):
@@ -202,10 +201,10 @@ def stitch(
     float gain,
     sample[:, :, :] out,
 ):
-    """Copy each window's core to its place: scale, clip, round half to even, convert.
+    """Copy the core of each window to its place: scale, clip, round half to even, convert.
 
-    ``cores[n] = (from_y, from_x, to_y, to_x, height, width)`` in samples of `windows` and
-    `out`. Integer outputs are clipped to [0, gain]; float32 is neither clipped nor rounded.
+    ``cores[n] = (from_y, from_x, to_y, to_x, height, width)`` in samples of `windows` and `out`. Integer
+    outputs are clipped to [0, gain]; float32 is neither clipped nor rounded.
     """
     cdef:
         ptrdiff_t count = cores.shape[0]
@@ -236,7 +235,7 @@ def luma(
     float wr, float wg, float wb, float offset,
     float[:, :, :, ::1] out,
 ):
-    """Fill ``out[n, 0] = offset + w · rgb[n]``, leaving `cut` samples off each side."""
+    """Compute ``out[n, 0] = offset + w · rgb[n]``, without `cut` samples on each side."""
     cdef:
         ptrdiff_t n, i
         ptrdiff_t w = out.shape[3]
@@ -249,7 +248,7 @@ def luma(
                 )
 
 
-# Both keep the last four LR rows, spread to HR columns, in a ring: row r in slot r % 4.
+# Both keep the last four LR rows, enlarged to HR columns, in a ring buffer: row r is at index r % 4.
 
 def enlarge(
     const float[:, :, :, ::1] windows,
@@ -258,9 +257,9 @@ def enlarge(
     float[:, ::1] ring,
     float[:, :, :, ::1] out,
 ):
-    """Fill ``out`` (N, C, h·s, w·s) with the bicubic enlargement of (N, C, h + 4, w + 4) windows.
+    """Fill ``out``, (N, C, h·s, w·s), with the bicubic enlargement of windows, (N, C, h + 4, w + 4).
 
-    ``taps[p]`` are the four weights of phase p. `ring` is scratch: (4, at least w·s).
+    ``taps[p]`` are the four weights of phase p. `ring` is scratch memory of shape (4, at least w·s).
     """
     cdef:
         ptrdiff_t width = out.shape[3]
@@ -294,12 +293,12 @@ def stitch_sum(
     float gain,
     sample[:, :, :] out,
 ):
-    """Put bicubic of the windows plus `detail` into each core's place, as `stitch` does.
+    """Stitch the sum of bicubic enlargement of the windows and `detail`, as `stitch` does.
 
-    Channel c of `out` is that of channel ``first + c`` of the windows and channel c of `detail`, or its only
-    one. ``cores`` are in samples of `detail` and `out`, and multiples of `scale`; the window
-    reaches `spare` LR pixels further than what bicubic reads for the detail's own corner.
-    `ring` is scratch: (5 a channel, at least the widest core), of one HR row at a time.
+    Channel c of `out` is computed from channel ``first + c`` of the windows and channel c of `detail`, or its
+    only channel. ``cores`` are in samples of `detail` and `out`, and multiples of `scale`. A window extends
+    `spare` LR pixels beyond what bicubic reads for the first sample of `detail`. `ring` is scratch memory of
+    shape (5 per channel, at least the widest core), for one HR row at a time.
     """
     cdef:
         ptrdiff_t channels = out.shape[2]

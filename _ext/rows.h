@@ -1,10 +1,10 @@
-/* A block of rows at a time: the innermost loops, in C so that the compiler's per-function
- * attributes reach them. Where it can (gcc, x86-64, glibc) each is compiled for
- * the baseline, AVX2 and AVX-512, and the loader picks: a portable wheel runs full width.
+/* The innermost loops, over a block of rows. They are in C so that function attributes of the compiler apply:
+ * with gcc and glibc on x86-64, each is compiled for the baseline, AVX2 and AVX-512, and the dynamic linker
+ * selects one. A portable wheel so uses full vector width.
  *
- * Three kinds of block: contiguous samples (gray, planar), interleaved pixels of three or
- * four samples (one pass over all channels, so that the compiler shuffles whole vectors and
- * every cache line is touched once), and any other stride.
+ * There are three kinds of blocks: contiguous samples (gray, planar), interleaved pixels of three or four
+ * samples, and any other stride. Interleaved pixels take one pass over all channels, so that the compiler
+ * shuffles whole vectors and every cache line is read once.
  */
 #ifndef SRT_ROWS_H
 #define SRT_ROWS_H
@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#if __GNUC__ >= 12 /* the first to know the level; older names of AVX-512 mean Intel's chips only */
+#if __GNUC__ >= 12 /* the first with x86-64-v4; older names of AVX-512 targets mean Intel CPUs only */
 #define SRT_CLONES __attribute__((target_clones("default", "avx2", "arch=x86-64-v4")))
 #else
 #define SRT_CLONES __attribute__((target_clones("default", "avx2")))
@@ -22,8 +22,8 @@
 #define SRT_CLONES
 #endif
 
-/* Adding and taking away 1.5 * 2^23 rounds half to even in the default rounding mode, for
- * any |v| < 2^22, in plain SSE2. The comparison sends NaN to 0. */
+/* Adding and subtracting 1.5 * 2^23 rounds half to even in the default rounding mode, for |v| < 2^22, and needs
+ * SSE2 only. The comparison maps NaN to 0. */
 static inline float srt_round_clip(float v, float top) {
     v = v > 0.0f ? v : 0.0f;
     v = v < top ? v : top;
@@ -33,8 +33,8 @@ static inline float srt_round_clip(float v, float top) {
 #define SRT_TO_INT(v) ((int32_t)srt_round_clip((v) * gain, gain))
 #define SRT_TO_FLOAT(v) ((v) * gain)
 
-/* The next rows of an image lie where no prefetcher of the CPU looks: kilobytes on, on other
- * pages. Asked for a few rows ahead they arrive in time. Windows are streams and need no asking. */
+/* Hardware prefetchers do not find the next rows of an image, which are kilobytes away, on other pages. They are
+ * prefetched a few rows ahead. Windows are read sequentially and need no prefetching. */
 #define SRT_DISTANCE 4
 #if defined(__GNUC__)
 #define SRT_AHEAD(row, pitch, samples, write)                                                       \
@@ -144,9 +144,9 @@ SRT_CLONES static void srt_luma(const float *restrict r, const float *restrict g
     for (ptrdiff_t i = 0; i < n; ++i) y[i] = offset + wr * r[i] + wg * g[i] + wb * b[i];
 }
 
-/* Where position i of the endlessly mirrored axis [0, n) comes from; the edge repeats. */
+/* Index in [0, n) of position i of the axis mirrored any number of times; the edge sample repeats. */
 static inline ptrdiff_t srt_mirror(ptrdiff_t i, ptrdiff_t n) {
-    if (i >= 0 && i < n) return i; /* nearly always: divisions are slow */
+    if (i >= 0 && i < n) return i; /* the usual case; division is slow */
     const ptrdiff_t round = 2 * n;
     i %= round;
     if (i < 0) i += round;

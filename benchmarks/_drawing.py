@@ -1,4 +1,4 @@
-"""A drawn image, where photographs are not needed or not at hand."""
+"""A synthetic image for benchmarks that do not need photographs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def photo_like(rng: np.random.Generator, h: int, w: int, channels: int) -> np.ndarray:
-    """Smooth noise at several sizes, uint8."""
+    """Return (h, w, channels) smooth noise at several scales, uint8."""
     out = np.zeros((h, w, channels))
     for step in (64, 16, 4, 1):
         coarse = rng.random((h // step + 1, w // step + 1, channels))

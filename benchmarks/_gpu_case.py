@@ -1,4 +1,4 @@
-"""What a contestant of gpu.py is, and the case that all of them are given."""
+"""The base class of the contestants of gpu.py, and the case that all of them run."""
 
 from __future__ import annotations
 
@@ -16,19 +16,27 @@ from numpy.typing import NDArray
 
 from srcnn_rt import ModelSpec
 
-TRIALS = 2  # runs by which a peer's window is chosen
+TRIALS = 2  # timed runs per window size when a peer's window is chosen
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model and one image, the same for all.
+    """One model and one image, the same for all contestants.
 
     Attributes
     ----------
-    data, model : the file's bytes and what they say
-    image : (H, W)
-    source : the image as a TIFF in deflated tiles
-    sides : windows that peers may choose from, HR pixels a side
+    place : Place
+        Where the contestants run.
+    data : bytes
+        The model file.
+    model : ModelSpec
+        Its spec.
+    image : ndarray of uint8, shape (H, W)
+        The LR image.
+    source : Path
+        The image as a TIFF in deflated tiles.
+    sides : tuple of int
+        Window sides that peers may choose from, in HR pixels.
     """
 
     place: Place
@@ -44,13 +52,20 @@ class Contestant(ABC):
 
     Attributes
     ----------
-    name : as it stands in tables; unique on its route
-    route : "device → device", "array → array" or "file → file"
-    precision : "float32", "tf32", "float16" or "bfloat16"
-    role : what the verdicts know it by; empty for the others
-    ours : whether it is srcnn-rt
-    ready : whether it is loaded and its image was right; others may be built on it
-    notes : what a reader of its row should know, such as the window it chose
+    name : str
+        Name in tables; unique on its route.
+    route : str
+        "device → device", "array → array" or "file → file".
+    precision : str
+        "float32", "tf32", "float16" or "bfloat16".
+    role : str
+        Role in the verdicts; empty if it has none.
+    ours : bool
+        Whether it is srcnn-rt.
+    ready : bool
+        Whether it is loaded and its image was right. Other contestants may depend on it.
+    notes : dict
+        Remarks for its row, such as the window that it chose.
     """
 
     route = ARRAY
@@ -64,38 +79,38 @@ class Contestant(ABC):
 
     @abstractmethod
     def load(self, case: Case) -> None:
-        """Make ready to run; any exception means that it cannot be done here."""
+        """Prepare to run. Any exception means that the contestant cannot run here."""
 
     @abstractmethod
     def run(self) -> None:
-        """Do all of it once. On a GPU it may return before the GPU is done: the caller waits."""
+        """Upscale the image once. On a GPU it may return before the GPU has finished; the caller waits."""
 
     @abstractmethod
     def result(self) -> NDArray[np.uint8]:
-        """Return what the last run made, (s·H, s·W); not timed."""
+        """Return the (s·H, s·W) result of the last run; not timed."""
 
 
 def choose(sides: tuple[int, ...], take: Callable[[int], None], run: Callable[[], None], place: Place) -> int:
-    """Return the side whose runs are fastest and leave it taken; sides that fail are passed over.
+    """Select and return the window side whose runs are fastest; sides that fail are skipped.
 
     Raises
     ------
     Exception
-        That of the last side, if all fail.
+        The error of the last side, if all sides fail.
     """
     found: dict[int, float] = {}
     failed: Exception | None = None
     for side in sides:
         try:
             take(side)
-            run()  # memory, algorithms, compilation
+            run()  # allocates, selects algorithms, compiles
             place.wait()
             start = time.perf_counter()
             for _ in range(TRIALS):
                 run()
             place.wait()
             found[side] = time.perf_counter() - start
-        except Exception as error:  # out of memory has another type in every runtime
+        except Exception as error:  # every runtime has its own out-of-memory error
             failed = error
     if not found:
         assert failed is not None
@@ -106,5 +121,5 @@ def choose(sides: tuple[int, ...], take: Callable[[int], None], run: Callable[[]
 
 
 def as_codes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Return [0, 1] as rounded code values."""
+    """Return values in [0, 1] as rounded uint8 code values."""
     return np.rint(np.clip(values * np.float32(255), 0, 255)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""srcnn-rt as a contestant of gpu.py; the only module that knows its interface to a GPU."""
+"""srcnn-rt as a contestant of gpu.py."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from srcnn_rt import Engine
 
-_WORDS = {"tensor": "", "array": "", "into": ", into an array", "float32": ", from float32"}
+_SUFFIXES = {"tensor": "", "array": "", "into": ", into an array", "float32": ", from float32"}
 
 
 class Ours:
-    """An `Engine` that the routes of one precision share; made when the first of them loads."""
+    """An `Engine` that the routes of one precision share, created when the first of them loads."""
 
     def __init__(self, precision: str, place: Place, tune: bool) -> None:
         self.precision, self.place, self._tune = precision, place, tune
@@ -29,10 +29,10 @@ class Ours:
         Raises
         ------
         SrcnnError
-            If it cannot be had here, each time it is asked for.
+            On every call, if the engine cannot be created here.
         """
         if self._made is None:
-            # A CPU has no number.
+            # The CPU has no device number.
             more: dict[str, Any] = {"device": self.place.index} if self.place.provider == "cuda" else {}
             made = Engine(
                 case.data, provider=self.place.provider, tile="auto", precision=self.precision, **more
@@ -44,26 +44,29 @@ class Ours:
 
     @property
     def computes(self) -> str:
-        """The data type it computes in."""
+        """Data type of the computation."""
         return "float32" if self.precision == "exact" else self.place.reduced
 
 
 class SrcnnRt(Contestant):
-    """srcnn-rt by its public door, from an array to an array or from a tensor to a tensor.
+    """srcnn-rt through its public API, from an array to an array or from a tensor to a tensor.
 
     Parameters
     ----------
-    kind : "tensor" on the GPU; "array", uint8; "into", uint8 into an array that is there already, as the
-        peers have it; "float32", an array of [0, 1]
+    engine : Ours
+        The shared engine.
+    kind : {"tensor", "array", "into", "float32"}
+        "tensor" is uint8 on the GPU, "array" is uint8 in host memory, "into" writes into an existing uint8
+        array, as the peers do, and "float32" is an array in [0, 1].
     """
 
     ours = True
 
     def __init__(self, engine: Ours, kind: str) -> None:
-        super().__init__(f"srcnn-rt {engine.precision}{_WORDS[kind]}", engine.computes)
+        super().__init__(f"srcnn-rt {engine.precision}{_SUFFIXES[kind]}", engine.computes)
         self._ours, self._kind = engine, kind
         self.route = DEVICE if kind == "tensor" else ARRAY
-        # Without a GPU there is no fast to judge, and the mechanics are shown on exact.
+        # Without a GPU there is no fast precision to judge, so the mechanics are tested with exact.
         judged = "fast" if engine.place.provider == "cuda" else "exact"
         self.role = OURS if kind in ("tensor", "array") and engine.precision == judged else ""
 
@@ -93,7 +96,7 @@ class SrcnnRt(Contestant):
         if not isinstance(out, np.ndarray):
             import torch
 
-            # What comes back is to lie where the image lay: a copy through the host would not count.
+            # The result must lie on the device of the image; a copy through the host does not count.
             tensor = torch.from_dlpack(out)
             if tensor.device != self._source.device:
                 raise ValueError(f"the result lies on {tensor.device}, not on {self._source.device}")
@@ -124,7 +127,7 @@ class SrcnnRtFile(Contestant):
 
 
 def team(place: Place, tune: bool) -> list[Contestant]:
-    """Return srcnn-rt's contestants; those that are judged first."""
+    """Return srcnn-rt's contestants, the judged ones first."""
     fast, exact = (Ours(precision, place, tune) for precision in ("fast", "exact"))
     return [
         *(SrcnnRt(engine, kind) for engine in (fast, exact) for kind in ("tensor", "array")),

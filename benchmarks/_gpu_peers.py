@@ -1,4 +1,4 @@
-"""The peers of gpu.py but for torch: ONNX Runtime at its defaults, OpenCV, and files around a peer."""
+"""The peers of gpu.py except torch: ONNX Runtime at its defaults, OpenCV, and peers with files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 
 class Windowed(Contestant):
-    """A bare runtime: float32 windows, cut before the clock starts, in; their cores assembled."""
+    """A bare runtime. It takes float32 windows, cut before the clock starts, and assembles their cores."""
 
     def load(self, case: Case) -> None:
         self.start(case)
@@ -32,7 +32,7 @@ class Windowed(Contestant):
         self.notes["window"] = choose(case.sides, take, self.run, case.place)
 
     def feed(self, image: NDArray[np.uint8]) -> None:
-        """Take an image of the same size; timed only where it comes from a file."""
+        """Set another image of the same size; timed only on file routes."""
         cut_up = windows(image, self._model.scale, self._model.margin, self._side)
         self._windows = [(window * self._gain + self._black, place) for window, place in cut_up]
 
@@ -54,7 +54,7 @@ class Windowed(Contestant):
 
 
 class OnnxRuntime(Windowed):
-    """The graph as exported, ``session.run`` with every option at its default."""
+    """The graph as exported, run by ``session.run`` with every option at its default."""
 
     role = ONNX
 
@@ -71,17 +71,17 @@ class OnnxRuntime(Windowed):
 
     @property
     def feeds(self) -> dict[str, NDArray[np.float32]]:
-        """What one run of the session is given, for a profile."""
+        """Inputs of one run of the session, for a profile."""
         return {self._input: self._windows[0][0]}
 
 
 def onnx_session(case: Case, profile: Path | None = None) -> Any:
-    """Return a session at its defaults, or one that also writes a profile.
+    """Return a session with default options that optionally writes a profile.
 
     Raises
     ------
     RuntimeError
-        If the provider that was asked for is not the one that runs: the CPU would take its place.
+        If the requested provider does not run and ONNX Runtime falls back to the CPU.
     """
     import onnxruntime
 
@@ -93,19 +93,19 @@ def onnx_session(case: Case, profile: Path | None = None) -> Any:
     wanted = "CUDAExecutionProvider" if case.place.provider == "cuda" else "CPUExecutionProvider"
     if wanted not in onnxruntime.get_available_providers():
         raise RuntimeError(f"the installed ONNX Runtime has no {wanted}")
-    asked: list[Any] = [wanted]
+    providers: list[Any] = [wanted]
     if case.place.provider == "cuda":
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
-        asked = [(wanted, {"device_id": str(case.place.index)}), "CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(case.data, options, providers=asked)
+        providers = [(wanted, {"device_id": str(case.place.index)}), "CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(case.data, options, providers=providers)
     if session.get_providers()[0] != wanted:
         raise RuntimeError(f"{wanted} did not start; ONNX Runtime fell back to {session.get_providers()[0]}")
     return session
 
 
 class OpenCv(Windowed):
-    """OpenCV's own network module, on the GPU only where it was built for it."""
+    """OpenCV's DNN module, on the GPU if this build supports it."""
 
     def __init__(self, place: Place) -> None:
         super().__init__("OpenCV DNN", place.reduced if place.provider == "cuda" else "float32")
@@ -119,7 +119,7 @@ class OpenCv(Windowed):
             if cv2.dnn.DNN_TARGET_CUDA_FP16 not in targets:
                 raise RuntimeError(f"this build of OpenCV ({cv2.__version__}) has no CUDA target")
             cv2.cuda.setDevice(case.place.index)
-            # OpenCV 5's new engine has no CUDA; the old one is still there beside it.
+            # OpenCV 5's new engine has no CUDA; its classic engine has.
             if hasattr(cv2.dnn, "ENGINE_CLASSIC"):
                 more["engine"] = cv2.dnn.ENGINE_CLASSIC
         self._net = cv2.dnn.readNetFromONNX(data, **more)
@@ -133,7 +133,7 @@ class OpenCv(Windowed):
 
 
 class Fed(Protocol):
-    """A peer that starts from a host array and can be given another."""
+    """A peer that starts from a host array, which can be replaced."""
 
     name: str
     precision: str
@@ -147,7 +147,7 @@ class Fed(Protocol):
 
 
 class Filed(Contestant):
-    """A peer from host arrays with files around it: GDAL reads the TIFF and writes one, on all threads."""
+    """A peer that starts from host arrays, with GDAL reading and writing TIFFs on all threads."""
 
     route = FILE
 
@@ -173,6 +173,6 @@ class Filed(Contestant):
 
 
 def team(place: Place) -> list[Contestant]:
-    """Return the peers that start from host arrays, and the files around the first."""
+    """Return the peers that start from host arrays, and the file route of the first of them."""
     onnx = OnnxRuntime(place)
     return [onnx, OpenCv(place), Filed(onnx)]

@@ -1,4 +1,4 @@
-"""Where gpu.py measures: a GPU, or this CPU for the mechanics; and its measured ceilings."""
+"""The device on which gpu.py measures (a GPU, or this CPU for the mechanics) and its measured ceilings."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ import numpy as np
 from _gpu_roofline import Ceilings
 from _gpu_targets import MECHANICS
 
-# Sides of the product, bytes of the copies: on a GPU large enough to fill it and to outgrow its caches.
+# Sides of the matrix product and bytes of the copies. On a GPU they exceed its caches.
 CUDA_SIDE, CUDA_COPY, CUDA_BUS = 8192, 2**30, 2**28
 CPU_SIDE, CPU_COPY, CPU_BUS = 256, 2**22, 2**22
-IN_A_ROW = 5  # launches between two looks at the clock
+IN_A_ROW = 5  # launches per timed group
 
 
 @dataclass(frozen=True)
 class Place:
-    """A provider and what contestants need to know of it.
+    """A provider and what contestants need to know about it.
 
     Attributes
     ----------
-    provider : "cuda" or "cpu"
-    index : of the GPU
+    provider : {"cuda", "cpu"}
+        Where contestants run.
+    index : int
+        Number of the GPU.
     """
 
     provider: str
@@ -34,34 +36,34 @@ class Place:
 
     @property
     def device(self) -> str:
-        """torch's name for it."""
+        """Device name in torch."""
         return f"cuda:{self.index}" if self.provider == "cuda" else "cpu"
 
     @property
     def reduced(self) -> str:
-        """The data type less than float32."""
-        # float16 is what GPUs are asked for; processors that have less than float32 have bfloat16.
+        """Data type of reduced precision."""
+        # GPUs use float16; CPUs with a reduced precision have bfloat16.
         return "float16" if self.provider == "cuda" else "bfloat16"
 
     @property
     def judged(self) -> str:
-        """The data type that the verdicts are about."""
+        """Data type that the verdicts judge."""
         return "float16" if self.provider == "cuda" else "float32"
 
     @property
     def label(self) -> str:
-        """What every output of a run must say; empty for a GPU."""
+        """Label that every output of a run must carry; empty for a GPU."""
         return "" if self.provider == "cuda" else MECHANICS
 
     def wait(self) -> None:
-        """Wait for everything that was given to the GPU, by whatever library and on whatever stream."""
+        """Wait for all work on the GPU, of any library and any stream."""
         if self.provider == "cuda":
             import torch
 
             torch.cuda.synchronize(self.index)
 
     def about(self) -> dict[str, Any]:
-        """Return what the GPU says of itself."""
+        """Return name, compute capability, memory and library versions of the GPU."""
         if self.provider != "cuda":
             return {"name": f"no GPU: {platform.processor() or platform.machine()}"}
         import torch
@@ -78,7 +80,7 @@ class Place:
 
 
 def why_no_gpu(index: int = 0) -> str | None:
-    """Return in one line why there is nothing to measure on, or None."""
+    """Return one line that says why no GPU can be used, or None."""
     try:
         import torch
     except ImportError as error:
@@ -94,9 +96,9 @@ def why_no_gpu(index: int = 0) -> str | None:
 
 
 def rate(place: Place, work: Callable[[], object], amount: float, seconds: float, many: int) -> float:
-    """Return how much of `amount` is done a second, the median of groups of `many` runs.
+    """Return `amount` per second, the median over groups of `many` runs.
 
-    A group is launched without waiting and ends with one wait for the GPU, so launches cost nothing.
+    A group is launched without waiting and ends with one wait for the GPU, so launch overhead is hidden.
     """
     for _ in range(3):
         work()
@@ -113,10 +115,10 @@ def rate(place: Place, work: Callable[[], object], amount: float, seconds: float
 
 
 def matrix_rate(place: Place, precision: str, seconds: float) -> float:
-    """Return the operations a second of a dense product of random numbers, 2 · n³ each.
+    """Return the operations per second of a dense product of random matrices, 2 · n³ operations each.
 
-    Random, because GPUs draw less power on zeros and then run faster. float32 is float32: torch
-    leaves TF32 off by default, and so does this.
+    The values are random, because GPUs draw less power on zeros and then run faster. float32 does not use
+    TF32, which torch leaves off by default.
     """
     import torch
 
@@ -128,7 +130,7 @@ def matrix_rate(place: Place, precision: str, seconds: float) -> float:
 
 
 def copy_rate(place: Place, seconds: float) -> float:
-    """Return the bytes a second of a copy within the memory, those read and those written."""
+    """Return the bytes per second of a copy within the memory, counting bytes read and written."""
     import torch
 
     n = CUDA_COPY if place.provider == "cuda" else CPU_COPY
@@ -138,9 +140,9 @@ def copy_rate(place: Place, seconds: float) -> float:
 
 
 def bus_rates(place: Place, seconds: float) -> tuple[float, float, float]:
-    """Return bytes a second up, down, and of both directions at once, from and to pinned memory.
+    """Return bytes per second to the GPU, from the GPU, and in both directions at once, with pinned memory.
 
-    Without a GPU there is no bus: memcpy takes its place, and both directions are two copies in a row.
+    Without a GPU there is no bus, and memcpy is measured instead.
     """
     if place.provider != "cuda":
         source = np.random.default_rng(0).integers(0, 256, CPU_BUS, np.uint8)
@@ -177,7 +179,7 @@ def bus_rates(place: Place, seconds: float) -> tuple[float, float, float]:
 
 
 def ceilings(place: Place, seconds: float) -> Ceilings:
-    """Measure a place's rates; what this took of the GPU's memory is given back."""
+    """Measure the rates of a place and free the GPU memory that this took."""
     matrix = {p: matrix_rate(place, p, seconds) for p in (place.reduced, "float32")}
     found = Ceilings(matrix, copy_rate(place, seconds), *bus_rates(place, seconds))
     free(place)
@@ -185,7 +187,7 @@ def ceilings(place: Place, seconds: float) -> Ceilings:
 
 
 def free(place: Place) -> None:
-    """Give back what torch keeps of the GPU's memory, for others need it."""
+    """Free the GPU memory that torch has cached, because other runtimes need it."""
     if place.provider == "cuda":
         import torch
 

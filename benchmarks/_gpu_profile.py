@@ -1,12 +1,12 @@
-"""Where the time goes, from traces: events in, a table out; pure.
+"""Tables of where the time goes, from traces. No function here has side effects.
 
-Two sources, both in Chrome's trace format (a list of events with ``cat``, ``name``, ``ts`` and ``dur``
-in microseconds):
+There are two sources, both in Chrome's trace format (a list of events with ``cat``, ``name``, ``ts`` and
+``dur`` in microseconds):
 
-- torch's profiler sees every kernel and every copy of the process, whoever launched it (CUPTI is the
-  driver's), so ours and ONNX Runtime's, too;
-- ONNX Runtime's own profile names nodes of the graph. Its clock is the host's: on a GPU nodes that
-  are launched and not waited for look cheap, and the copy at the end looks dear.
+- torch's profiler sees every kernel and every copy of the process, also those of srcnn-rt and ONNX Runtime,
+  because CUPTI belongs to the driver;
+- ONNX Runtime's own profile names nodes of the graph and uses the host's clock. On a GPU nodes that are
+  launched without waiting look cheap, and the copy at the end looks expensive.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Event = dict[str, Any]
 
 DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 HOST = ("cpu_op",)
-_LONGEST = 60  # characters of a name: kernels of templates have hundreds
+_LONGEST = 60  # characters of a name; names of template kernels have hundreds
 
 
 def self_times(events: Iterable[Event]) -> list[tuple[str, float]]:
-    """Return every event's name and its microseconds without those of events inside it.
+    """Return the name of every event and its microseconds without those of nested events.
 
-    Events of one thread (or stream) are nested or apart, as the format has it.
+    In this format events of one thread (or stream) are nested or disjoint.
     """
     found: list[list[Any]] = []
     threads: dict[Any, list[tuple[float, int]]] = defaultdict(list)  # open events: end, place in found
@@ -43,7 +43,7 @@ def self_times(events: Iterable[Event]) -> list[tuple[str, float]]:
 
 
 def busy(events: Iterable[Event]) -> float:
-    """Return the microseconds in which at least one event was under way."""
+    """Return the microseconds during which at least one event was active."""
     total, until = 0.0, float("-inf")
     for start, end in sorted((float(e["ts"]), float(e["ts"]) + float(e["dur"])) for e in events):
         total += max(0.0, end - max(start, until))
@@ -54,13 +54,18 @@ def busy(events: Iterable[Event]) -> float:
 def table_of(
     parts: Iterable[tuple[str, float]], runs: int, *, name: Callable[[str], str] = str, maximum: int = 8
 ) -> list[dict[str, Any]]:
-    """Add up what has one name; the longest first, and those beyond `most` as one row.
+    """Sum times by name, the longest first; names beyond `maximum` become one row.
 
     Parameters
     ----------
-    parts : names and microseconds
-    runs : how many runs these are, for milliseconds a run
-    name : what to make of a name before adding up
+    parts : iterable of (str, float)
+        Names and microseconds.
+    runs : int
+        Number of runs; rows are in milliseconds per run.
+    name : callable
+        Maps a name before summing.
+    maximum : int
+        Number of rows with a name of their own.
     """
     times: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)
@@ -86,16 +91,16 @@ def table_of(
 
 
 def short(name: str) -> str:
-    """Return a kernel's name without return type, arguments and what templates add."""
+    """Return a kernel's name without return type, arguments and template parameters."""
     name = re.sub(r"\(anonymous namespace\)::", "", name.removeprefix("void "))
     name = re.sub(r"<.*", "", name.partition("(")[0]) or name
     return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
 
 
 def device_profile(trace: Sequence[Event], runs: int, seconds: float) -> dict[str, Any]:
-    """Return kernels and copies of a torch trace of `runs` runs that took `seconds` in all.
+    """Return kernels and copies of a torch trace of `runs` runs that took `seconds` in total.
 
-    Where there are none, as on a CPU, torch's own operators on the host.
+    If there are none, as on a CPU, return torch's own operators on the host.
     """
     timed = [e for e in trace if e.get("ph") == "X" and "dur" in e]
     events = [e for e in timed if e.get("cat") in DEVICE]
@@ -112,9 +117,12 @@ def onnx_profile(trace: Sequence[Event], skip: int, runs: int) -> dict[str, Any]
 
     Parameters
     ----------
-    trace : what ``session.end_profiling`` wrote
-    skip : runs at the start that are warm-up
-    runs : runs after them
+    trace : sequence of dict
+        Events that ``session.end_profiling`` wrote.
+    skip : int
+        Warm-up runs at the start.
+    runs : int
+        Runs after the warm-up.
     """
     nodes = [e for e in trace if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]
     sessions = sorted(float(e["ts"]) for e in trace if e.get("name") == "model_run")

@@ -1,4 +1,4 @@
-"""Is the image right, and how long does it take: the check before and the rounds."""
+"""Check the image of each contestant, then time all of them in rounds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from _gpu_case import Case, Contestant
 from numpy.typing import NDArray
 
-# rms in code values of 255 that a precision may differ by; float32 goes by its largest difference.
+# Allowed rms difference by precision, in code values of 255. float32 has a largest difference instead.
 LIMITS = {"tf32": 0.8, "float16": 0.8, "bfloat16": 1.5}
 MAX_FLOAT32 = 1.0
 WARM_UP = 2
-_ROWS = 512  # compared at once, to spare the memory
+_ROWS = 512  # rows compared at once, to limit memory
 
 
 class WrongImageError(Exception):
@@ -23,7 +23,7 @@ class WrongImageError(Exception):
 
 
 class Deadline:
-    """What is left of the time a run may take; `limit` seconds from now."""
+    """A point in time `limit` seconds from now, after which nothing new begins."""
 
     def __init__(self, limit: float, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock, self._end = clock, clock() + limit
@@ -34,7 +34,7 @@ class Deadline:
 
 
 def difference(got: NDArray[np.uint8], reference: NDArray[np.uint8]) -> tuple[float, float]:
-    """Return rms and largest difference of two images, in code values."""
+    """Return the rms and the largest difference of two images, in code values."""
     squares, worst = 0, 0
     for y in range(0, len(got), _ROWS):
         delta = got[y : y + _ROWS].astype(np.int32) - reference[y : y + _ROWS]
@@ -48,11 +48,13 @@ def verify(contestant: Contestant, case: Case, reference: NDArray[np.uint8]) -> 
 
     Returns
     -------
-    rms and largest difference, code values of 255
+    rms, largest : float
+        Differences in code values of 255.
 
     Raises
     ------
     WrongImageError
+        If the image differs by more than its precision allows.
     """
     for _ in range(WARM_UP):
         contestant.run()
@@ -70,10 +72,10 @@ def verify(contestant: Contestant, case: Case, reference: NDArray[np.uint8]) -> 
 
 
 def turn(contestant: Contestant, wait: Callable[[], None], seconds: float) -> list[float]:
-    """Run until `seconds` are filled, once at least; return the seconds of every run.
+    """Run repeatedly for `seconds`, at least once, and return the seconds of every run.
 
-    A run begins and ends with an idle GPU: the host's clock then counts the work of all streams, also
-    of libraries whose events are not ours.
+    A run begins and ends with an idle GPU. The host's clock then counts the work of all streams and all
+    libraries.
     """
     runs: list[float] = []
     wait()
@@ -87,7 +89,7 @@ def turn(contestant: Contestant, wait: Callable[[], None], seconds: float) -> li
 
 
 def summary(turns: Sequence[Sequence[float]], pixels: int) -> dict[str, Any]:
-    """Return the speed, Mpx/s of the result, and times in milliseconds."""
+    """Return the speed in Mpx/s of the result, and times in milliseconds."""
     speeds = [pixels / 1e6 / float(np.median(runs)) for runs in turns]
     every = np.concatenate([np.asarray(runs) for runs in turns]) * 1e3
     return {
@@ -108,14 +110,24 @@ def race(
     deadline: Deadline,
     done: Callable[[dict[str, dict[str, Any]], dict[str, Exception]], None],
 ) -> bool:
-    """Let contestants take turns, in an order drawn anew in each round; say whether all rounds were run.
+    """Let contestants take turns, in a new random order each round; return whether all rounds ran.
 
     Parameters
     ----------
-    wait : until the GPU is idle
-    pixels : of the result
-    deadline : no round begins after it, but for the first
-    done : given, after each round, summaries by name and route, and the errors of those that fell out
+    team : sequence of Contestant
+        Contestants whose image was right.
+    wait : callable
+        Waits until the GPU is idle.
+    pixels : int
+        Pixels of the result.
+    rounds : int
+        Number of rounds.
+    seconds : float
+        Length of a turn.
+    deadline : Deadline
+        No round begins after it, except the first.
+    done : callable
+        Called after each round with summaries by name and route, and the errors of contestants that failed.
     """
     rng = np.random.default_rng(0)
     turns: dict[str, list[list[float]]] = {key(c): [] for c in team}
@@ -129,12 +141,12 @@ def race(
                 continue
             try:
                 turns[key(contestant)].append(turn(contestant, wait, seconds))
-            except Exception as error:  # the GPU's memory may be full only now
+            except Exception as error:  # GPU memory may run out only now
                 fallen[key(contestant)] = error
         done({name: summary(own, pixels) for name, own in turns.items() if name not in fallen}, fallen)
     return True
 
 
 def key(contestant: Contestant) -> str:
-    """Return what is unique of a contestant."""
+    """Return the unique key of a contestant."""
     return f"{contestant.name}, {contestant.route}"

@@ -1,4 +1,4 @@
-"""What gpu.py measured, as Markdown, from its JSON alone; pure."""
+"""Markdown reports from the JSON of gpu.py. No function here has side effects."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from _gpu_targets import ARRAY, DEVICE, ROUTES
 from _tables import Result, grid, number
 
 NONE = "–"
-_SIDES = {DEVICE: "device", ARRAY: "host"}  # which floor a route is held against; files have none
+_SIDES = {DEVICE: "device", ARRAY: "host"}  # floor with which a route is compared; files have none
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Return everything: where, the GPU's rates and floors, the one table, verdicts, profiles."""
+    """Return the full report: device, rates, floors, results, verdicts and profiles."""
     label = document["label"]
     parts = [
         f"# {title(label)}" if label else "# On a GPU",
@@ -39,16 +39,16 @@ def title(label: str) -> str:
 
 
 def where(document: dict[str, Any]) -> str:
-    """Return GPU, machine, versions, and what was done."""
+    """Return GPU, machine, versions and method."""
     machine, settings, device = document["machine"], document["settings"], document["device"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     side = settings["side"]
     return (
-        f"{device['name']}; {machine['cpu']}, {machine['processors']} processors; {versions}; revision "
+        f"{device['name']}; {machine['cpu']}, {machine['processors']} CPU cores; {versions}; revision "
         f"{machine['revision']}, {document['measured']}. A gray image of {side}² LR pixels, 8 bits, the "
         f"same for all, in one process. Medians of {settings['rounds']} rounds of {settings['seconds']:g} s "
-        "in which contestants took turns; every result was held against ONNX Runtime's float32 on the "
-        "processor first."
+        "in which contestants took turns; every result was first compared with ONNX Runtime's float32 on the "
+        "CPU."
     )
 
 
@@ -58,7 +58,7 @@ def ceilings_table(document: dict[str, Any]) -> str:
     if not found:
         return ""
     cpu = bool(document["label"])
-    bus = "memcpy, in the bus's place" if cpu else "bus, pinned"
+    bus = "memcpy instead of the bus" if cpu else "bus, pinned"
     rows = [
         (f"matrix product, {p}", f"{rate / 1e12:.3g} T operations/s") for p, rate in found["matrix"].items()
     ]
@@ -69,7 +69,7 @@ def ceilings_table(document: dict[str, Any]) -> str:
 
 
 def floors_table(models: Iterable[dict[str, Any]]) -> str:
-    """Return what the GPU allows for every model."""
+    """Return the roofline of every model."""
     rows = []
     for model in models:
         limits = model.get("floor")
@@ -81,7 +81,7 @@ def floors_table(models: Iterable[dict[str, Any]]) -> str:
         rows.append((model["name"], *macs, *times, limits["bound"], *speeds))
     head = (
         "roofline",
-        "useful MACs a pixel",
+        "useful MACs per pixel",
         "executed",
         "arithmetic, ms",
         "of executed",
@@ -95,11 +95,14 @@ def floors_table(models: Iterable[dict[str, Any]]) -> str:
 
 
 def results_table(document: dict[str, Any], model: str | None = None) -> str:
-    """Return the one table: every contestant on every route, or why it has no time.
+    """Return the table of every contestant on every route; a contestant without a time has a reason.
 
     Parameters
     ----------
-    model : the only one to show; all if None
+    document : dict
+        What gpu.py writes as JSON.
+    model : str, optional
+        Show this model only.
     """
     limits = {m["name"]: m.get("floor") for m in document["models"]}
     order = {m["name"]: k for k, m in enumerate(document["models"])}
@@ -134,7 +137,7 @@ def decibels(rms: float) -> str:
 
 
 def targets_table(verdicts: Iterable[dict[str, Any]]) -> str:
-    """Return what is wanted, measured, and whether it is met."""
+    """Return targets, measurements and verdicts."""
     rows = [
         (
             v["model"],
@@ -158,7 +161,7 @@ def profile_table(profile: dict[str, Any]) -> str:
         for r in profile["rows"]
     ]
     busy = "" if profile["busy"] is None else f"; busy for {profile['busy']:.0%} of the time"
-    head = (f"{title} ({profile['source']}{busy})", "ms a run", "share", "times a run")
+    head = (f"{title} ({profile['source']}{busy})", "ms per run", "share", "calls per run")
     return grid(head, rows)
 
 

@@ -1,10 +1,10 @@
-"""What a GPU allows: arithmetic, memory and bus, from measured rates; pure arithmetic.
+"""The roofline of a GPU: arithmetic, memory and bus times from measured rates.
 
-The roofline is Williams, Waterman and Patterson's (CACM 52(4), 2009): no program ends before its
-arithmetic is done at the GPU's rate, nor before its bytes have gone through the memory, and the two
-can at best overlap fully. So the larger of both times is the floor, and a program's share of the
-roofline is that floor over the time it took. Rates are measured on the GPU the program runs on
-(`_gpu_ceilings`), not those of a data sheet.
+The roofline is that of Williams, Waterman and Patterson (CACM 52(4), 2009). No program ends before its
+arithmetic is done at the GPU's rate, or before its bytes have passed through memory, and the two can at best
+overlap fully. So the larger of both times is the floor. A program's share of the roofline is that floor
+divided by its measured time. Rates are measured on the GPU that runs the program (`_gpu_place.ceilings`),
+not taken from a data sheet.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Rates of one GPU, measured.
+    """Measured rates of one GPU.
 
     Attributes
     ----------
-    matrix : operations a second of a large dense product, by data type; a multiply-accumulate is two
-    copy : bytes a second of the GPU's memory, those read and those written
-    up, down : bytes a second from and to pinned host memory, one direction at a time
-    both : bytes a second of both directions together, while both are busy
+    matrix : dict of str to float
+        Operations per second of a large dense product, by data type. A multiply-accumulate is two operations.
+    copy : float
+        Bytes per second of the GPU's memory, read and written.
+    up, down : float
+        Bytes per second from and to pinned host memory, one direction at a time.
+    both : float
+        Bytes per second of both directions together, while both are busy.
     """
 
     matrix: dict[str, float] = field(default_factory=dict)
@@ -34,15 +38,19 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done, whoever does it.
+    """The work to be done, independent of the program.
 
     Attributes
     ----------
-    pixels : of the result
-    scale : HR pixels an LR pixel, a side
-    useful : multiply-accumulates an HR pixel that the file's graph asks for
-    executed : the same of the graph as srcnn-rt runs it, lanes that compute for nothing included
-        (`rewrite.cost`)
+    pixels : int
+        Pixels of the result.
+    scale : int
+        HR pixels per LR pixel, per side.
+    useful : float
+        Multiply-accumulates per HR pixel of the file's graph.
+    executed : float
+        Multiply-accumulates per HR pixel of the graph that srcnn-rt runs, including unused vector elements
+        (`models.optimize.cpu_cost`).
     """
 
     pixels: int
@@ -63,14 +71,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds below which a task cannot be done.
+    """Lower bounds of the time of a task, in seconds.
 
     Attributes
     ----------
-    arithmetic : the useful multiply-accumulates at the GPU's matrix rate
-    executed : the executed ones; for information, a better program may execute fewer
-    memory : the image read once and the result written once
-    bus : the image up and the result down
+    arithmetic : float
+        Useful multiply-accumulates at the GPU's matrix rate.
+    executed : float
+        Executed multiply-accumulates, for information; a better program may execute fewer.
+    memory : float
+        The image read once and the result written once.
+    bus : float
+        The image to the GPU and the result back.
     """
 
     arithmetic: float
@@ -85,37 +97,37 @@ class Floor:
 
     @property
     def host(self) -> float:
-        """Seconds from host bytes to host bytes: transfers can overlap with all else."""
+        """Seconds from host bytes to host bytes; transfers can overlap with everything else."""
         return max(self.device, self.bus)
 
     @property
     def bound(self) -> str:
-        """What the GPU-to-GPU floor is made of."""
+        """The larger part of the GPU-to-GPU floor."""
         return "arithmetic" if self.arithmetic >= self.memory else "memory"
 
 
 def arithmetic_seconds(macs: float, pixels: float, rate: float) -> float:
-    """Return ``2 · macs · pixels / rate``: a multiply-accumulate is two operations, as in the rate."""
+    """Return ``2 · macs · pixels / rate``; a multiply-accumulate is two operations, as in the rate."""
     return 2 * macs * pixels / rate
 
 
 def memory_seconds(task: Task, bandwidth: float) -> float:
-    """Return ``pixels · (1 + 1/s²) / bandwidth``: every byte once; activations need not leave the chip."""
+    """Return ``pixels · (1 + 1/s²) / bandwidth``: each byte once; activations need not leave the chip."""
     return (task.read + task.written) / bandwidth
 
 
 def bus_seconds(task: Task, ceilings: Ceilings) -> float:
-    """Return the longest of: the image up, the result down, and all bytes through both directions.
+    """Return the longest of: the image to the GPU, the result back, and all bytes in both directions.
 
-    The directions of PCI Express have lanes of their own, but what is behind them is shared; so none
-    of the three measured rates may be exceeded.
+    The directions of PCI Express are separate, but the memory behind them is shared, so none of the three
+    measured rates may be exceeded.
     """
     total = (task.read + task.written) / ceilings.both
     return max(task.read / ceilings.up, task.written / ceilings.down, total)
 
 
 def floor(task: Task, ceilings: Ceilings, precision: str) -> Floor | None:
-    """Return what a GPU allows, or None where its rate in that data type was not measured."""
+    """Return the floor of a task, or None if the rate in that data type was not measured."""
     rate = ceilings.matrix.get(precision)
     if not rate or not all((ceilings.copy, ceilings.up, ceilings.down, ceilings.both)):
         return None
@@ -128,7 +140,7 @@ def floor(task: Task, ceilings: Ceilings, precision: str) -> Floor | None:
 
 
 def described(limits: Floor, pixels: int) -> dict[str, Any]:
-    """Return a floor as plain values: milliseconds, and Mpx/s of the result."""
+    """Return a floor as plain values, in milliseconds and in Mpx/s of the result."""
     return {
         "arithmetic_ms": limits.arithmetic * 1e3,
         "executed_ms": limits.executed * 1e3,

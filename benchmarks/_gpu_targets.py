@@ -1,4 +1,4 @@
-"""What is wanted of srcnn-rt on a GPU, as ratios within one run, and whether it is met; pure."""
+"""Targets of srcnn-rt on a GPU, as ratios within one run, and their verdicts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from _tables import Result, ratio, verdict
 
 MECHANICS = "mechanics only, not a GPU figure"
 
-# What a contestant is to the verdicts; other contestants have no role.
+# Roles of contestants in the verdicts; other contestants have none.
 OURS, COMPILED, ONNX = "ours", "torch.compile", "ONNX Runtime"
 DEVICE, ARRAY, FILE = "device → device", "array → array", "file → file"
 ROUTES = (DEVICE, ARRAY, FILE)
@@ -19,14 +19,18 @@ ROUTES = (DEVICE, ARRAY, FILE)
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio that is to be reached.
+    """A ratio to be reached.
 
     Attributes
     ----------
-    what : the words for it
-    architectures : of the models it is asked of; None for all
-    wanted : the least value
-    measure : from what was found for a model, and its floor, to the ratio; None if something is missing
+    what : str
+        Description.
+    architectures : tuple of str, optional
+        Architectures to which it applies; all if None.
+    wanted : float
+        Smallest accepted value.
+    measure : callable
+        Maps a model's results and floor to the ratio, or to None if a result is missing.
     """
 
     what: str
@@ -42,21 +46,21 @@ def pick(results: Sequence[Result], route: str, role: str) -> Result | None:
 
 
 def times(results: Sequence[Result], route: str, role: str) -> float | None:
-    """Return how many times as fast ours is, round by round."""
+    """Return the speed of ours relative to another role, the median over the rounds."""
     one, other = pick(results, route, OURS), pick(results, route, role)
     return None if one is None or other is None else ratio(one, other)
 
 
 def of_roofline(results: Sequence[Result], limits: dict[str, Any] | None) -> float | None:
-    """Return our share of the GPU-to-GPU floor."""
+    """Return our share of the GPU-to-GPU roofline."""
     one = pick(results, DEVICE, OURS)
     return None if one is None or limits is None else one["mpx_per_s"] / limits["device_mpx_per_s"]
 
 
 def of_lower(results: Sequence[Result], limits: dict[str, Any] | None) -> float | None:
-    """Return our speed from host bytes over that on the GPU, or over the bus's where that is lower.
+    """Return our speed from host bytes divided by our speed on the GPU, or by that of the bus if it is lower.
 
-    The ratio to our own speed on the GPU is taken within each round, the bus was measured once.
+    The ratio to our speed on the GPU is taken within each round. The bus was measured once.
     """
     host, device = pick(results, ARRAY, OURS), pick(results, DEVICE, OURS)
     if host is None or device is None or limits is None:
@@ -75,9 +79,9 @@ TARGETS = (
 
 
 def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hold what a document has against the targets of each model.
+    """Compare the results of a document with the targets of each model.
 
-    A run without a GPU gets its ratios, which show that the arithmetic works, but no verdict.
+    A run without a GPU gets ratios, which test the arithmetic, but no verdict.
     """
     verdicts = []
     for model in document["models"]:

@@ -1,4 +1,4 @@
-"""TIFFs as GDAL's users read and write them: the source of file routes, and the peers' files."""
+"""TIFFs read and written by GDAL: the source of the file routes, and the peers' files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def write_tiff(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write a gray image as a TIFF in deflated tiles: the fastest level, all threads."""
+    """Write a gray image as a TIFF in deflated tiles, at the fastest level and on all threads."""
     import rasterio
 
     h, w = image.shape

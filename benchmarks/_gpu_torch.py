@@ -1,9 +1,10 @@
-"""torch as a contestant of gpu.py, set up as its own guides advise.
+"""torch as a contestant of gpu.py, configured as its guides recommend.
 
-float16 (bfloat16 on a CPU) and channels_last, which tensor cores want; inference mode; cuDNN's
-search for the fastest algorithm; buffers that are there already; windows of the size that is fastest;
-compiled by ``max-autotune``, or the best mode that works. Everything from uint8 to uint8 is in the
-module, so that the compiler can fuse conversions into the layers beside them.
+It uses float16 (bfloat16 on a CPU) and channels_last, which tensor cores prefer; inference mode; cuDNN's
+search
+for the fastest algorithm; preallocated buffers; the fastest window size; and ``torch.compile`` in
+``max-autotune``, or the best mode that works. The module maps uint8 to uint8, so that the compiler can fuse
+conversions into the adjacent layers.
 """
 
 from __future__ import annotations
@@ -25,12 +26,10 @@ _BICUBIC = 2  # LR pixels that the bicubic convolution takes off each side
 def network(
     data: bytes, scale: int, margin: int, precision: str, black: float = 0.0, white: float = 1.0
 ) -> Any:
-    """Return the file's graph as a torch module, uint8 windows in and uint8 cores out.
+    """Return the file's graph as a torch module that maps uint8 windows to uint8 cores.
 
-    What is added to bicubic is added in float32.
-
-    Bicubic is the graph's own convolution to s² channels and a pixel shuffle, which is less work than
-    torch's antialiased ``interpolate``.
+    A network that is added to bicubic is added in float32. Bicubic is the graph's own convolution to s²
+    channels and a pixel shuffle, which is less work than torch's antialiased ``interpolate``.
     """
     import torch
     from torch import nn
@@ -57,7 +56,7 @@ def network(
             self.spare, self.inner = (margin - _BICUBIC) * scale - shrink, shrink
 
         def forward(self, window: Any) -> Any:
-            # Divided in float32: that costs nothing where it is fused.
+            # Divide in float32, which is free when it is fused.
             x = window.float() * ((white - black) / 255) + black
             x = x.to(dtype=kind, memory_format=torch.channels_last)
             x = nn.functional.pixel_shuffle(self.bicubic(x), scale)
@@ -79,14 +78,19 @@ class TorchDevice(Contestant):
 
     Parameters
     ----------
-    like : compile it, with the windows that this one, not compiled, found fastest
+    place : Place
+        Where it runs.
+    precision : str
+        Data type of the computation.
+    like : TorchDevice, optional
+        If given, the module is compiled and uses the window size that `like`, not compiled, found fastest.
     """
 
     route = DEVICE
 
     def __init__(self, place: Place, precision: str, like: TorchDevice | None = None) -> None:
-        words = "torch eager" if like is None else "torch.compile"
-        super().__init__(f"{words} {precision}", precision)
+        kind = "torch eager" if like is None else "torch.compile"
+        super().__init__(f"{kind} {precision}", precision)
         self._like = like
         self.compiled = like is not None
         self.role = COMPILED if self.compiled and precision == place.judged else ""
@@ -99,9 +103,9 @@ class TorchDevice(Contestant):
         self._scale, self._margin = s, margin
         (gain,), (black,) = case.model.range.gain, case.model.range.offset
         module = network(case.data, s, margin, self.precision, black, black + gain).to(place.device)
-        # (1, 1, H, W), and a copy of its own also on a CPU, for the host's route writes into it.
+        # (1, 1, H, W). A copy also on a CPU, because the host route writes into it.
         self.image = torch.from_numpy(case.image.copy())[None, None].to(place.device)
-        # Mirrored by index, for torch has no symmetric padding.
+        # Mirrored by index, because torch has no symmetric padding.
         self._rows, self._columns = (
             torch.from_numpy(np.pad(np.arange(n), margin, mode="symmetric")).to(place.device)
             for n in case.image.shape
@@ -133,7 +137,7 @@ class TorchDevice(Contestant):
         import torch
 
         failed: Exception | None = None
-        for mode in MODES if place.provider == "cuda" else MODES[-1:]:  # tuning is for GPUs
+        for mode in MODES if place.provider == "cuda" else MODES[-1:]:  # autotuning is for GPUs
             try:
                 self._module = torch.compile(module, dynamic=False, fullgraph=True, mode=mode)
                 self.run()
@@ -152,10 +156,10 @@ class TorchDevice(Contestant):
         with torch.inference_mode():
             mirrored = self.image.index_select(2, self._rows).index_select(3, self._columns)
             for y, x in self._corners:
-                # One buffer for all: CUDA graphs and the compiler's guards want the same address.
+                # One buffer for all windows: CUDA graphs and the compiler's guards need the same address.
                 self._window.copy_(mirrored[:, :, y : y + h + 2 * m, x : x + w + 2 * m])
                 if self.compiled:
-                    torch.compiler.cudagraph_mark_step_begin()  # the result before may be overwritten
+                    torch.compiler.cudagraph_mark_step_begin()  # the previous result may be overwritten
                 part = self.out[:, :, y * s : (y + h) * s, x * s : (x + w) * s]
                 part.copy_(self._module(self._window))
 
@@ -165,7 +169,7 @@ class TorchDevice(Contestant):
 
 
 class TorchHost(Contestant):
-    """The same from host bytes to host bytes: both in pinned memory already, copied without waiting."""
+    """The same from host bytes to host bytes, both in pinned memory, with asynchronous copies."""
 
     route = ARRAY
 
@@ -187,7 +191,7 @@ class TorchHost(Contestant):
         self.feed(case.image)
 
     def feed(self, image: NDArray[np.uint8]) -> None:
-        """Take an image of the same size; timed only where it comes from a file."""
+        """Set another image of the same size; timed only on file routes."""
         import torch
 
         self._source[0, 0].copy_(torch.from_numpy(image))
@@ -198,13 +202,13 @@ class TorchHost(Contestant):
         self._target.copy_(self._inner.out, non_blocking=True)
 
     def result(self) -> NDArray[np.uint8]:
-        self._wait()  # what is not waited for is not there yet
+        self._wait()  # the copy is asynchronous
         out: NDArray[np.uint8] = self._target[0, 0].numpy()
         return out
 
 
 def forget() -> None:
-    """Drop what was compiled for the model before: it counts against a limit, and keeps memory."""
+    """Drop code compiled for the previous model, which counts against a limit and keeps memory."""
     import torch
 
     torch._dynamo.reset()

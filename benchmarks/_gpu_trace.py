@@ -1,4 +1,4 @@
-"""Traces of contestants at work, for `_gpu_profile` to make tables of."""
+"""Traces of running contestants, from which `_gpu_profile` makes tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS, WARM_UP = 5, 3
 
 
 def traced(contestant: Contestant, case: Case) -> dict[str, Any]:
-    """Run a contestant under torch's profiler, which sees all kernels of the process."""
+    """Profile a contestant with torch, whose profiler sees all kernels of the process."""
     from torch.profiler import ProfilerActivity, profile
 
     cuda = case.place.provider == "cuda"
@@ -25,8 +25,8 @@ def traced(contestant: Contestant, case: Case) -> dict[str, Any]:
     if not cuda and not contestant.name.startswith("torch"):
         raise RuntimeError("without a GPU, torch's profiler sees torch only")
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        warnings.simplefilter("ignore")  # of profilers that were torn down, of timers without a GPU
-        with profile(activities=[activity]):  # the first use of a profiler starts it, which takes long
+        warnings.simplefilter("ignore")  # about profiler shutdown and timers without a GPU
+        with profile(activities=[activity]):  # the first use is slow
             contestant.run()
             case.place.wait()
         with profile(activities=[activity]) as profiler:
@@ -45,7 +45,7 @@ def traced(contestant: Contestant, case: Case) -> dict[str, Any]:
 
 
 def onnx_traced(contestant: OnnxRuntime, case: Case) -> dict[str, Any]:
-    """Run ONNX Runtime's own profiler on one window of the graph as exported."""
+    """Profile one window of the graph as exported with ONNX Runtime's own profiler."""
     with tempfile.TemporaryDirectory() as folder:
         session = onnx_session(case, Path(folder, "profile"))
         for _ in range(WARM_UP + RUNS):

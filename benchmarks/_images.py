@@ -1,4 +1,4 @@
-"""Images to compress: how fast a file is written depends on what is in it."""
+"""Images for file benchmarks. The speed of writing depends on the content, so these are photographs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from _drawing import photo_like
 from numpy.typing import NDArray
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
-ENLARGED = 2  # times: photographs of this size are sharper, pixel by pixel, than large ones are
+ENLARGED = 2  # small photographs are sharper per pixel than large ones
 BLOCK = 256
 
 
 def make_image(side: int, channels: int) -> tuple[NDArray[np.uint8], str]:
-    """Return a (side, side) or (side, side, 3) image and the words for what is on it.
+    """Return a (side, side) or (side, side, 3) image and its description.
 
-    Photographs that come with scikit-image, enlarged and mirrored over and over; noise at several
-    sizes where it is not installed.
+    The image repeats photographs of scikit-image, enlarged and mirrored. Without scikit-image it is noise at
+    several scales.
     """
     try:
         import cv2
         import skimage.data
     except ImportError:
         drawn = photo_like(np.random.default_rng(0), side, side, channels)
-        return drawn.squeeze(), "noise at several sizes (scikit-image is not installed)"
+        return drawn.squeeze(), "noise at several scales (scikit-image is not installed)"
     photographs = []
     for name in PHOTOGRAPHS:
         photograph = getattr(skimage.data, name)()
@@ -52,7 +52,7 @@ def write_tiled(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def _mirrored(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return a square of an image that goes on by mirroring."""
+    """Return a square cut from the periodic, mirrored continuation of an image."""
     for axis in (0, 1):
         length = image.shape[axis]
         at = np.arange(side) % (2 * length)

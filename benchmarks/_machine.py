@@ -1,4 +1,4 @@
-"""Where something was measured, and how its document is kept; needs only what srcnn-rt does."""
+"""The machine of a measurement, and the file of its results. Needs only the dependencies of srcnn-rt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from srcnn_rt.backends.onnxruntime import available_threads
+from srcnn_rt._system.cpu import available_threads
 
 PACKAGES = (
     "srcnn-rt", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "opencv-python-headless",
@@ -19,7 +19,7 @@ FLAGS = ("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "av
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, its flags that matter here, package versions and the revision."""
+    """Return the CPU with its relevant flags, package versions and the revision."""
     cpu, flags = platform.processor() or platform.machine(), []
     if (path := Path("/proc/cpuinfo")).exists():
         lines = [line.partition(":") for line in path.read_text().splitlines()]
@@ -50,12 +50,12 @@ def _revision() -> str:
             ["git", "describe", "--always", "--dirty"],
             cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
         ).stdout.strip()  # fmt: skip
-    except (OSError, subprocess.CalledProcessError):  # no git, or not a clone
+    except (OSError, subprocess.CalledProcessError):  # git is missing, or this is not a clone
         return "unknown"
 
 
 def save(document: dict[str, Any], target: Path) -> None:
-    """Write the document as a whole or not at all."""
+    """Write a document atomically."""
     partial = target.with_name(target.name + ".partial")
     partial.write_text(json.dumps(document, indent=1) + "\n")
     partial.replace(target)

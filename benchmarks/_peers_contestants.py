@@ -1,6 +1,6 @@
 """The contestants of peers.py: srcnn-rt, and every runtime that can run the same ONNX model.
 
-Packages are imported in ``load``, so that a missing one costs its contestant only.
+Packages are imported in ``load``, so that a missing one removes only its own contestant.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from srcnn_rt import Engine, ModelSpec
 
 WEIGHTS = tuple(f"conv{k}.weight" for k in (1, 2, 3))
-BIASES = tuple(f"conv{k}.bias" for k in (1, 2, 3))  # of the paper's form
-WINDOW_HR = 512  # side of the peers' windows, HR pixels: srcnn-rt's own tile="auto"
+BIASES = tuple(f"conv{k}.bias" for k in (1, 2, 3))  # the paper's form only
+WINDOW_HR = 512  # side of the peers' windows, HR pixels
 
 
 class Contestant(ABC):
@@ -24,10 +24,14 @@ class Contestant(ABC):
 
     Attributes
     ----------
-    name : unique, as it stands in tables
-    family : the runtime; contestants of one family share a colour
-    reduced : whether it computes in less than float32
-    ours : whether it is srcnn-rt
+    name : str
+        Unique name in tables.
+    family : str
+        The runtime; contestants of one family share a colour.
+    reduced : bool
+        Whether it computes in less than float32.
+    ours : bool
+        Whether it is srcnn-rt.
     """
 
     ours = False
@@ -37,19 +41,19 @@ class Contestant(ABC):
 
     @abstractmethod
     def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
-        """Make ready to run a model's bytes; any exception means that it cannot be done here."""
+        """Load a model's bytes. Any exception means that the contestant cannot run here."""
 
     @abstractmethod
     def prepare(self, image: NDArray[np.uint8]) -> None:
-        """Take the (H, W) image that `upscale` is to work on; not timed."""
+        """Set the (H, W) image for `upscale`; not timed."""
 
     @abstractmethod
     def upscale(self) -> NDArray[Any]:
-        """Return the prepared image at (s·H, s·W): uint8, or float32 in [0, 1] and not clipped."""
+        """Return the upscaled image, (s·H, s·W), as uint8, or as float32 in [0, 1] and not clipped."""
 
 
 class SrcnnRt(Contestant):
-    """This package by its public door: extraction, network, stitching and rounding are all timed."""
+    """This package through its public API. Extraction, network, stitching and rounding are all timed."""
 
     ours = True
 
@@ -69,9 +73,9 @@ class SrcnnRt(Contestant):
 
 
 class Peer(Contestant):
-    """A bare runtime: only its runs on float32 windows and the assembly of their cores are timed.
+    """A bare runtime. Only its runs on float32 windows and the assembly of their cores are timed.
 
-    What a model calls black and white is the windows' affair, and its image is read back by it.
+    Windows are scaled to the model's value range, and results are scaled back.
     """
 
     def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
@@ -106,15 +110,16 @@ class Peer(Contestant):
 def windows(
     image: NDArray[np.uint8], scale: int, margin: int, maximum: int = WINDOW_HR
 ) -> list[tuple[NDArray[np.float32], tuple[slice, slice]]]:
-    """Cut an image into windows of one shape, at most `most` HR pixels a side without the margins.
+    """Cut an image into windows of one shape, at most `maximum` HR pixels per side without the margins.
 
-    The last window of an axis is shifted inward and overlaps its neighbour, which costs a peer
-    nothing where the size divides, as in the default sizes, and otherwise as little as it can.
+    The last window of an axis is shifted inward and overlaps its neighbour. This costs a peer nothing for the
+    default sizes, which divide evenly, and little otherwise.
 
     Returns
     -------
-    Contiguous (1, 1, h + 2m, w + 2m) windows in [0, 1], mirrored at the image's edges, and the
-    HR rectangle that each makes.
+    list of (ndarray, (slice, slice))
+        Contiguous (1, 1, h + 2m, w + 2m) windows in [0, 1], mirrored at the image's edges, and the HR
+        rectangle of each.
     """
     padded = np.pad(image.astype(np.float32) / np.float32(255), margin, mode="symmetric")
     (h, ys), (w, xs) = (cut(length, maximum // scale) for length in image.shape)
@@ -129,14 +134,14 @@ def windows(
 
 
 def cut(length: int, maximum: int) -> tuple[int, list[int]]:
-    """Return the size and the starts of as few equal parts of `length` as fit into `most` each."""
+    """Return the size and the starts of the fewest equal parts of `length` of at most `maximum`."""
     count = math.ceil(length / maximum)
     size = math.ceil(length / count)
     return size, [min(k * size, length - size) for k in range(count)]
 
 
 class OnnxRuntime(Peer):
-    """The graph as exported, ONNX Runtime's defaults."""
+    """The graph as exported, with ONNX Runtime's defaults."""
 
     def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
         import onnxruntime
@@ -168,10 +173,10 @@ class OpenVino(Peer):
                 "PERFORMANCE_HINT": "LATENCY",
             },
         )
-        # A hint is no promise: a CPU without bfloat16 goes on in float32.
+        # The hint is not binding: a CPU without bfloat16 computes in float32.
         got = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if got != wanted:
-            raise RuntimeError(f"asked for {wanted}, runs in {got} on this CPU")
+            raise RuntimeError(f"requested {wanted}, but OpenVINO runs in {got} on this CPU")
         self._request = compiled.create_infer_request()
 
     def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
@@ -179,7 +184,7 @@ class OpenVino(Peer):
 
 
 class OpenCv(Peer):
-    """OpenCV's own network module."""
+    """OpenCV's DNN module."""
 
     def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
         import cv2
@@ -193,11 +198,10 @@ class OpenCv(Peer):
 
 
 class Torch(Peer):
-    """The weights read back from the graph into the module that was trained.
+    """The trained module, with the weights of the graph.
 
-    bfloat16 is autocast: bicubic stays float32, which is closer to the truth and no slower than
-    the whole module in bfloat16. Compiled, weights are frozen, or they would be converted anew in
-    each run.
+    bfloat16 is autocast: bicubic stays float32, which is more accurate and not slower than the whole module
+    in bfloat16. When compiled, weights are frozen, or they would be converted again in each run.
     """
 
     def __init__(self, name: str, *, last: bool = False, compiled: bool = False, bf16: bool = False) -> None:
@@ -211,7 +215,7 @@ class Torch(Peer):
         self._format = torch.channels_last if self._last else torch.contiguous_format
         self._module: Any = torch_module(data, model).to(memory_format=self._format)
         if self._compiled:
-            torch._dynamo.reset()  # what was compiled for the model before counts against a limit
+            torch._dynamo.reset()  # code compiled for the previous model counts against a limit
             self._module = torch.compile(self._module, dynamic=False, options={"freezing": True})
 
     def run(self, window: NDArray[np.float32]) -> NDArray[Any]:
@@ -223,7 +227,7 @@ class Torch(Peer):
 
 
 class Ncnn(Peer):
-    """The graph written by hand as ncnn's three kinds of layers, ReLUs fused as its converter does."""
+    """The graph as ncnn layers, written by hand, with ReLUs fused as in ncnn's converter."""
 
     def start(self, data: bytes, model: ModelSpec, threads: int) -> None:
         import ncnn
@@ -251,7 +255,7 @@ class Ncnn(Peer):
 
 
 def torch_module(data: bytes, model: ModelSpec) -> Any:
-    """Return the contract's torch module with a graph's weights."""
+    """Return the torch module of the model contract with a graph's weights."""
     import torch
 
     from srcnn_rt.architectures.srcnn import SRCNN
@@ -279,7 +283,7 @@ def ncnn_model(data: bytes, model: ModelSpec) -> tuple[str, bytes]:
         last, blobs = name, blobs + 1
 
     def crop(name: str, cut: int) -> None:
-        # Arrays are -23300 less their key: starts, ends and axes (the last two of three).
+        # Keys of arrays are -23300 minus the key: starts, ends and axes (the last two of three).
         add("Crop", name, f"-23309=2,{cut},{cut} -23310=2,{-cut},{-cut} -23311=2,1,2")
 
     def convolve(name: str, kernel: str, bias: str | None, relu: bool) -> None:
@@ -290,14 +294,14 @@ def ncnn_model(data: bytes, model: ModelSpec) -> tuple[str, bytes]:
             name,
             f"0={w.shape[0]} 1={w.shape[2]} 5={int(bias is not None)} 6={w.size} 9={+relu}",
         )
-        blob += bytes(4) + w.tobytes()  # four zeros: what follows is plain float32
+        blob += bytes(4) + w.tobytes()  # four zero bytes mark plain float32 data
         blob += b"" if bias is None else weights[bias].tobytes()
 
     convolve("bicubic", "bicubic.weight", None, relu=False)
     add("PixelShuffle", "up", f"0={s}")
     if "crop.starts" in weights:
         crop("crop", int(weights["crop.starts"][0]))
-    if not biased:  # the image goes past the layers
+    if not biased:  # the image bypasses the layers
         lines.append(f"Split both 1 2 {last} fed image")
         last, blobs = "fed", blobs + 2
     for k, name in enumerate(("conv1", "conv2", "hr" if biased else "conv3"), start=1):
@@ -307,7 +311,7 @@ def ncnn_model(data: bytes, model: ModelSpec) -> tuple[str, bytes]:
         crop("inner", int(weights["inner.starts"][0]))
         lines.append(f"BinaryOp hr 2 1 {detail} {last} hr 0=0")
         blobs += 1
-    header = f"7767517\n{len(lines)} {blobs}\n"  # a magic number; layers, blobs
+    header = f"7767517\n{len(lines)} {blobs}\n"  # magic number; counts of layers and blobs
     return header + "\n".join(lines) + "\n", blob
 
 
@@ -321,7 +325,7 @@ def initialisers(data: bytes) -> dict[str, NDArray[Any]]:
 
 
 def contestants() -> list[Contestant]:
-    """Return everyone anew, not loaded yet."""
+    """Return new contestants that are not loaded yet."""
     return [
         SrcnnRt("srcnn-rt exact", "cpu"),
         SrcnnRt("srcnn-rt exact, OpenVINO", "openvino"),

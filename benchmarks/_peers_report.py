@@ -1,4 +1,4 @@
-"""Tables and plot of what peers.py measured, from its JSON alone."""
+"""Tables and plots from the JSON of peers.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-BASE = "OpenVINO f32"  # what the tables compare with
+BASE = "OpenVINO f32"  # baseline of the tables
 _COLORS = {
     "srcnn-rt": "#d1341f",
     "OpenVINO": "#1f6fb4",
@@ -22,7 +22,7 @@ _COLORS = {
     "OpenCV": "#3f8f5f",
     "ncnn": "#6b7280",
 }
-_LABEL_GAP = 0.042  # of a panel's height, between the middles of two labels
+_LABEL_GAP = 0.042  # between the centres of two labels, as a share of the panel's height
 
 _MEMORY = {"keep": "kept by malloc", "system": "as the system's malloc does"}
 
@@ -30,7 +30,7 @@ _LEADER = {"arrowstyle": "-", "lw": 0.6, "alpha": 0.6, "relpos": (0, 0.5), "shri
 
 
 class Target(NamedTuple):
-    """How many times as fast as `peer` srcnn-rt is to be on models of an architecture."""
+    """Wanted speed of srcnn-rt relative to `peer`, for models of an architecture."""
 
     architecture: str
     fast: bool
@@ -53,15 +53,17 @@ def render(document: dict[str, Any], stem: Path) -> None:
 
     Parameters
     ----------
-    document : what peers.py writes as JSON
-    stem : path without suffix
+    document : dict
+        What peers.py writes as JSON.
+    stem : Path
+        Path without suffix.
     """
     stem.with_suffix(".md").write_text(markdown(document))
     draw(document, stem.with_suffix(".png"))
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Return the machine, one table a model at its largest image, what is missing, the targets."""
+    """Return the machine, one table per model for the largest image, missing contestants and targets."""
     machine, settings = document["machine"], document["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     parts = [
@@ -75,7 +77,7 @@ def markdown(document: dict[str, Any]) -> str:
     ]
     others = max((r["others"] for r in document["results"] if r.get("others") is not None), default=None)
     if others is not None:
-        parts.append(f"Other processes kept {others:.2f} processors busy at most, averaged over a size.")
+        parts.append(f"Other processes used {others:.2f} CPU cores at most, averaged over a size.")
     for model in document["models"]:
         side = max(settings["sides"])
         parts.append(f"## {model['name']}, gray {side}²")
@@ -90,7 +92,7 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def measured(document: dict[str, Any], model: str, side: int | None = None) -> list[Result]:
-    """Return the timed results of a model, of one size if `side` is given."""
+    """Return the timed results of a model, only those of one size if `side` is given."""
     return [
         r
         for r in document["results"]
@@ -99,7 +101,7 @@ def measured(document: dict[str, Any], model: str, side: int | None = None) -> l
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return results of one model and size, the fastest first, ours in bold."""
+    """Return a table of one model and size, the fastest first, ours in bold."""
     base = next((r for r in results if r["contestant"] == BASE), None)
     rows = []
     for r in sorted(results, key=lambda r: -r["mpx_per_s"]):
@@ -111,9 +113,9 @@ def table(results: Sequence[Result]) -> str:
 
 
 def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """Hold every model's largest image against the targets of its architecture.
+    """Compare every model's largest image with the targets of its architecture.
 
-    Ours is the fastest of srcnn-rt's providers at that precision.
+    The fastest of srcnn-rt's providers at a precision counts.
     """
     verdicts = []
     side = max(document["settings"]["sides"])
@@ -140,7 +142,7 @@ def judge(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def targets_table(verdicts: Iterable[dict[str, Any]]) -> str:
-    """Return the targets as a table: measured, wanted, met or missed."""
+    """Return a table of targets: measured, wanted, met or missed."""
     rows = [
         (
             v["model"],
@@ -161,9 +163,9 @@ def _missing(result: Result) -> str:
 
 
 def draw(document: dict[str, Any], target: Path) -> None:
-    """Draw output Mpx/s against the image's side, a panel a model, every line labelled at its end.
+    """Plot output Mpx/s against the image's side, one panel per model, with a label at the end of each line.
 
-    A family has one colour, reduced precision is dashed, and ours is thick.
+    Each family has one colour. Reduced precision is dashed, and ours is thick.
     """
     models = [m for m in document["models"] if measured(document, m["name"])]
     columns = min(2, max(1, len(models)))
@@ -183,14 +185,14 @@ def draw(document: dict[str, Any], target: Path) -> None:
 
 
 def save_figure(figure: Figure, target: Path) -> None:
-    """Write a PNG as a whole or not at all."""
+    """Write a PNG atomically."""
     partial = target.with_name(target.name + ".partial")
     figure.savefig(partial, format="png")
     partial.replace(target)
 
 
 def panel(axes: Axes, name: str, results: Sequence[Result]) -> None:
-    """Draw timed results of one model, a line a contestant."""
+    """Plot timed results of one model, one line per contestant."""
     axes.set_title(name)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
@@ -226,7 +228,7 @@ def panel(axes: Axes, name: str, results: Sequence[Result]) -> None:
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[Result, str]]) -> None:
-    """Write names and speeds to the right of the panel, each tied to the end of its line."""
+    """Write names and speeds to the right of the panel, each connected to the end of its line."""
     low, high = (math.log(v) for v in axes.get_ylim())
     ends = sorted(ends, key=lambda end: end[0]["mpx_per_s"])
     wanted = [(math.log(r["mpx_per_s"]) - low) / (high - low) for r, _ in ends]
@@ -246,19 +248,20 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[Result, str]]) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Return ascending positions at least `gap` apart, each near the one wanted, none above 1.
+    """Return ascending positions at least `gap` apart, each close to the wanted one, none above 1.
 
-    Crowded neighbours share the push: groups are centred on the mean of what their members want.
+    Groups of crowded neighbours are centred on the mean of their wanted positions.
     """
-    groups: list[tuple[list[float], float]] = []  # what the members want, the middle of the group
+    # Wanted positions of the members, and the centre of the group.
+    groups: list[tuple[list[float], float]] = []
     for value in wanted:
         members, middle = [value], value
-        # The group below reaches into this one: they become one.
+        # Merge with the group below if the two overlap.
         while groups and groups[-1][1] + gap * (len(groups[-1][0]) + len(members)) / 2 > middle:
             members = groups.pop()[0] + members
             middle = sum(members) / len(members)
         groups.append((members, middle))
     found = [m + gap * (k - (len(g) - 1) / 2) for g, m in groups for k in range(len(g))]
-    for k in range(len(found) - 1, -1, -1):  # what stands out at the top moves down
+    for k in range(len(found) - 1, -1, -1):  # positions beyond the top move down
         found[k] = min(found[k], 1 - gap * (len(found) - 1 - k))
     return found

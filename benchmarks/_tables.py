@@ -1,4 +1,4 @@
-"""What all reports are made of: tables, numbers, ratios and verdicts; needs nothing but Python."""
+"""Tables, numbers, ratios and verdicts for all reports. Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> s
 
 
 def number(value: float) -> str:
-    """Return three digits, and never an exponent."""
+    """Return a number with three digits and without an exponent."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def ratio(one: Result, other: Result) -> float:
-    """Return how many times as fast `one` is, the median over the rounds.
+    """Return the speed of `one` relative to `other`, the median over the rounds.
 
-    Both ran in each round within seconds, so what a shared machine does to a round cancels.
+    Both ran within seconds of each other in each round, so the load of a shared machine cancels out.
     """
     ratios = sorted(a / b for a, b in zip(one["rounds"], other["rounds"], strict=True))
     half = len(ratios) // 2
@@ -30,5 +30,5 @@ def ratio(one: Result, other: Result) -> float:
 
 
 def verdict(found: float, wanted: float, *, at_most: bool = False) -> str:
-    """Return "met" or "missed"; `wanted` is a least value, or the largest allowed."""
+    """Return "met" or "missed"; `wanted` is the smallest accepted value, or with `at_most` the largest."""
     return "met" if (found <= wanted if at_most else found >= wanted) else "missed"

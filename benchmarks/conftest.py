@@ -1,4 +1,4 @@
-"""Speed is only worth something if the image is right: every benchmark checks it first."""
+"""Fixtures of the benchmarks. Every benchmark checks its image before it is timed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# Images and models that tests draw are used here, too; `pytest` alone does not find them.
+# The benchmarks also use the synthetic images and models of the tests.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 
 @pytest.fixture
 def megapixels(benchmark) -> Callable[[float], None]:
-    """Return a recorder of Mpx/s and of p50 and p95 in milliseconds.
+    """Return a function that records Mpx/s, and p50 and p95 in milliseconds.
 
     Call it after the benchmark with the HR megapixels of one round.
     """

@@ -1,9 +1,9 @@
-"""The formulas of docs/cost.md against measurements: python benchmarks/cost_model.py
+"""Compare the formulas of docs/cost.md with measurements: python benchmarks/cost_model.py
 
-Two constants of the machine are fitted on two models at the default tile: R, executed
-multiply-accumulates a second, and β, bytes of activations moved a second. Everything else is predicted from
-the graph and the plan, and then measured. Every line says by how much the formula is off; the last
-says whether all are within 15%.
+Two constants of the machine are fitted on two models at the default tile: R, executed multiply-accumulates
+per second, and β, bytes of activations moved per second. Everything else is predicted from the graph and the
+plan, and then measured. Each line gives the error of the formula; the last line says whether all errors are
+within 15%.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from srcnn_rt.models import prepare, spec
 from srcnn_rt.models.optimize.cpu_cost import work
 
 LIMIT = 0.15
-RUNTIME = 52e6  # bytes of ONNX Runtime, onnx and a session, beyond the imports before
+RUNTIME = 52e6  # bytes of ONNX Runtime, onnx and a session, beyond the earlier imports
 ARENA = 1.5  # ONNX Runtime's arena grows by powers of two
 PEAK = """
 import sys, numpy as np
@@ -41,7 +41,7 @@ with Engine(sys.argv[1], "cpu", int(sys.argv[2]), threads=2) as engine:
 
 @dataclass(frozen=True)
 class Line:
-    """A quantity, what the formula says, and what was measured."""
+    """A predicted and a measured quantity."""
 
     what: str
     predicted: float
@@ -54,16 +54,17 @@ class Line:
 
 
 def executed(model: str) -> float:
-    """Return E, the executed multiply-accumulates an HR pixel of the graph as it is run."""
+    """Return E, the executed multiply-accumulates per HR pixel of the optimised graph."""
     data, described = spec.load(model)
-    ready = prepare.prepare(data, described)
+    ready = prepare.build_program(data, described)
     return work(spec.parse(ready.data)).executed
 
 
 def enlarged(model: str, tile: int) -> float:
-    """Return how many times more a window of `tile` HR pixels a side costs than its pixels: (1 + a/c)².
+    """Return (1 + a/c)², the cost of a window of c = `tile` HR pixels per side relative to its pixels alone.
 
-    a: HR samples that the last layer reads beyond its block. Layers before it compute them too.
+    a is the number of HR samples that the last layer reads beyond its block, which the layers before it
+    compute.
     """
     last = int(spec.load(model)[1].architecture.split("-")[-1])
     scale = spec.load(model)[1].scale
@@ -72,7 +73,7 @@ def enlarged(model: str, tile: int) -> float:
 
 
 def activations(model: str, tile: int) -> float:
-    """Return A(c), bytes of the largest two neighbouring activations of a window, float32."""
+    """Return A(c), bytes of the two largest adjacent activations of a window in float32."""
     described = spec.load(model)[1]
     first, second = (64, 32)
     by_phase = described.architecture.split("-")[1] == "1"
@@ -98,16 +99,16 @@ def speed(model: str, tile: int | str, seconds: float) -> float:
 
 
 def moved(model: str) -> float:
-    """Return B, bytes of activations written and read again an HR pixel: 64 and 32 channels of float32."""
+    """Return B, bytes of activations written and read again per HR pixel: 64 and 32 channels of float32."""
     del model  # the same for every SRCNN
     return 2 * 4 * (64 + 32)
 
 
 def times(seconds: float) -> tuple[tuple[float, float], list[Line]]:
-    """Fit the machine's two rates on two models and predict the others, and other tiles."""
+    """Fit the two rates of the machine on two models; predict and measure other models and tiles."""
     light, heavy = "srcnn-915-x2", "srcnn-955-x2"
     rows = [[executed(m) * enlarged(m, 256), moved(m) * enlarged(m, 256)] for m in (light, heavy)]
-    taken = [1 / speed(m, 128, seconds) for m in (light, heavy)]  # microseconds an HR pixel
+    taken = [1 / speed(m, 128, seconds) for m in (light, heavy)]  # microseconds per HR pixel
     per_mac, per_byte = np.linalg.solve(np.array(rows), np.array(taken))
     cases = [(light, hr) for hr in (96, 128, 192, 384)]
     cases += [(heavy, hr) for hr in (128, 512)]
@@ -128,7 +129,7 @@ def times(seconds: float) -> tuple[tuple[float, float], list[Line]]:
 
 
 def memory() -> list[Line]:
-    """Predict by how much a run raises the process's peak: activations of two workers, and arrays."""
+    """Predict and measure the peak memory of a run: activations of two workers, and arrays."""
     lines = []
     for model, hr in (
         ("srcnn-955-x2", 256),
@@ -151,12 +152,12 @@ def memory() -> list[Line]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each measurement")
     parser.add_argument("--json", type=Path, metavar="OUT")
     args = parser.parse_args()
     (rate, stream), lines = times(args.seconds)
     lines += memory()
-    print(f"R = {rate:.0f} G executed multiply-accumulates a second, β = {stream:.0f} GB/s")
+    print(f"R = {rate:.0f} G executed multiply-accumulates per second, β = {stream:.0f} GB/s")
     print("| what | formula | measured | off |")
     print("|---|---:|---:|---:|")
     for line in lines:

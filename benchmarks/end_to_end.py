@@ -1,18 +1,17 @@
-"""Files and tiles against the network alone: .venv/bin/python benchmarks/end_to_end.py
+"""Compare files and tiles with the network alone: .venv/bin/python benchmarks/end_to_end.py
 
-TIFF to TIFF: a tiled, deflated TIFF is upscaled into a tiled, compressed one. That is held against
-the *pure network*: as many workers and windows of the same shape as the engine has for that file,
-as many runs, and in each worker nothing but `Bound.run` on its own buffers. Both take turns, and
-the share is the median of the shares within a round. Every result is first compared with an array
-upscale of one corner.
+TIFF to TIFF: a tiled, deflated TIFF is upscaled into a tiled, compressed one. This is compared with the
+*pure network*: the same workers, windows and runs as the engine uses for that file, where each worker only
+calls `Bound.run` on its own buffers. Both take turns, and the share is the median of the shares within a
+round. Every result is first compared with an array upscale of one corner.
 
-What the file takes beyond the network is broken down into processor time an HR megapixel:
-decoding, extraction and stitching (with a network that does nothing) and encoding, each measured
-alone in one thread. "other" is what the whole run took beyond their sum and the network's, such as
-waiting in the interpreter and caches that are shared; "idle" is processors that waited.
+The time of the file beyond the network is broken down into CPU time per HR megapixel: decoding, extraction
+and stitching (with a network that does nothing) and encoding, each measured alone in one thread. "other" is
+the CPU time of the whole run beyond their sum and the network, such as interpreter overhead and shared
+caches. "idle" is the time in which CPU cores waited.
 
-Tiling: an array in tiles of 512 LR pixels, and of what ``tile="auto"`` takes, against the same array in one
-run of the network, on all threads.
+Tiling: an array in tiles of 512 LR pixels, and in tiles of ``tile="auto"``, is compared with the same array
+in one run of the network, on all threads.
 
 Writes end_to_end.json into ``--out``.
 """
@@ -40,18 +39,20 @@ from numpy.typing import NDArray
 from peers import busy, machine, save
 
 from srcnn_rt import Engine
-from srcnn_rt.backends.host_renderer import Renderer
-from srcnn_rt.backends.onnxruntime import Bound, available_threads
+from srcnn_rt._system.cpu import available_threads
+from srcnn_rt.backends.base import Bound
+from srcnn_rt.backends.host_renderer import HostRenderer, batch_size
 from srcnn_rt.errors import ProviderError
-from srcnn_rt.execution.executor import plan_for
+from srcnn_rt.execution.planner import plan_for
 from srcnn_rt.image import bicubic
-from srcnn_rt.io import TIFF_COMPRESSIONS, Output, Source, create_target, open_source
+from srcnn_rt.io import Source, create_target, open_source
 from srcnn_rt.io.protocols import StripCache
+from srcnn_rt.options import TIFF_COMPRESSIONS, OutputOptions
 from srcnn_rt.tiling.geometry import Plan, Span
 
 # Share of the network's throughput, by architecture and channels.
 WANTED = {("9-1-5", 1): 0.90, ("9-1-5", 3): 0.80, ("9-5-5", 1): 0.97, ("9-5-5", 3): 0.94}
-WANTED_TILING = 1.05  # times the seconds of one whole run, at most
+WANTED_TILING = 1.05  # largest time relative to one run of the whole image
 SIDES = {"9-1-5": 12288, "9-5-5": 6144}  # HR pixels
 SIDE_OTHERS = 2048
 TILING_SIDE = 1024  # LR pixels
@@ -65,7 +66,7 @@ GDAL_CACHE_MB = "64"  # what the command line sets
 
 @dataclass(frozen=True)
 class Job:
-    """One file to upscale, how it is cut, and its name among the results."""
+    """One file to upscale, and its plan."""
 
     engine: Engine
     source: Path
@@ -85,34 +86,34 @@ class Job:
 
 @dataclass(frozen=True)
 class Cost:
-    """What something took: wall seconds, and the CPU seconds of all threads."""
+    """Wall seconds, and CPU seconds of all threads."""
 
     wall: float
     cpu: float
 
 
 def timed(work: Callable[[], object]) -> Cost:
-    """Run something once."""
+    """Run `work` once and return its cost."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def prepare(engine: Engine, folder: Path, side: int, channels: int) -> tuple[Job, str]:
-    """Write a source and find out how the engine cuts it; return the words for the image, too."""
+    """Write a source and plan it as the engine does; return the job and a description of the image."""
     image, words = make_image(side, channels)
     source, target = folder / f"{channels}.tif", folder / f"{channels}-hr.tif"
     write_tiled(source, image)
     with open_source(source) as opened:
         info = opened.info
-    made = create_target(target, target, [info.scaled(engine.scale)], engine.scale, Output())
+    made = create_target(target, target, [info.scaled(engine.scale)], engine.scale, OutputOptions())
     plan = plan_for(engine._setup, info, made.page(0))
     made.abort()
     return Job(engine, source, target, image, plan), words
 
 
 def check(job: Job, compress: str) -> int:
-    """Compare a corner of the resulting file with an array upscale of that corner; return the file's bytes.
+    """Compare a corner of the file's result with an array upscale of that corner; return the file's size.
 
     Raises
     ------
@@ -132,21 +133,23 @@ def check(job: Job, compress: str) -> int:
 
 
 def check_delta(delta: NDArray[np.int64], precision: str, what: str) -> None:
-    """Refuse images that differ by more than rounding, or than reduced precision may."""
+    """Raise SystemExit if images differ by more than rounding or reduced precision allows."""
     worst, rms = int(np.abs(delta).max()), float(np.sqrt(np.mean(delta.astype(float) ** 2)))
     if rms > REDUCED_RMS or (worst > 1 and precision == "exact"):
-        raise SystemExit(f"{what}: differs from the array upscaled whole by {worst}, rms {rms:.2f}")
+        raise SystemExit(f"{what}: differs from the array upscale by {worst}, rms {rms:.2f}")
 
 
 def pure_network(job: Job) -> Callable[[], None]:
-    """Return the file's runs of the network and nothing else, by the engine's own workers' buffers."""
+    """Return a function that only runs the network as often as the file needs, on buffers of workers."""
     engine, setup = job.engine, job.engine._setup
     with open_source(job.source) as source:
         info = source.info
-    each = Renderer.batch_for(engine.spec, info, job.plan)
+    each = batch_size(engine.spec, info, job.plan)
     layers = job.channels if info.layout.color == "bands" else 1
     runs = layers * sum(math.ceil(len(chunk.tiles) / each) for chunk in job.plan)
-    bounds = [Renderer(engine.spec, setup.networks[0], info, job.plan)._bound for _ in range(setup.workers)]
+    bounds = [
+        HostRenderer(engine.spec, setup.networks[0], info, job.plan)._bound for _ in range(setup.workers)
+    ]
     gray = job.image if job.image.ndim == 2 else job.image[:, :, 1]
     for bound in bounds:
         window = np.resize(gray, bound.input.shape[2:]).astype(np.float32) / 255
@@ -156,12 +159,12 @@ def pure_network(job: Job) -> Callable[[], None]:
     def work(bound: Bound, turns: Iterator[int]) -> None:
         for _ in turns:
             bound.run()
-            # Some spend their input, and values would grow without end.
+            # Some runtimes overwrite their input, and values would grow without bound.
             if bound.input.flat[0] != kept.flat[0]:
                 np.copyto(bound.input, kept)
 
     def run() -> None:
-        turns = iter(range(runs))  # shared: next() is one step of the interpreter
+        turns = iter(range(runs))  # shared by the threads; next() is atomic
         threads = [threading.Thread(target=work, args=(bound, turns)) for bound in bounds]
         for thread in threads:
             thread.start()
@@ -186,7 +189,7 @@ class Still:
 
 
 def decode(job: Job) -> float:
-    """Return the CPU seconds of reading what the file's chunks reach."""
+    """Return the CPU seconds of reading the source of all chunks."""
     with open_source(job.source) as source:
         strips: Source | StripCache = StripCache(source) if source.by_rows else source
 
@@ -202,7 +205,7 @@ def move(job: Job) -> float:
     s, cpu = job.engine.scale, 0.0
     with open_source(job.source) as source, _target(job, source, "none") as target:
         sink = target.page(0)
-        renderer = Renderer(job.engine.spec, Still(), source.info, job.plan)
+        renderer = HostRenderer(job.engine.spec, Still(), source.info, job.plan)
         for chunk in job.plan:
             y, x = chunk.source_spans(job.plan.tile, job.plan.margin, job.plan.shape)
             part, corner = source.read(y, x), (y.start, x.start)
@@ -216,7 +219,7 @@ def move(job: Job) -> float:
 
 
 def encode(job: Job, compress: str) -> float:
-    """Return the CPU seconds of writing the result, read back from its file before."""
+    """Return the CPU seconds of writing the result, which is first read back from its file."""
     s, cpu = job.engine.scale, 0.0
     with open_source(job.target) as finished:
         h, w = finished.info.shape
@@ -236,10 +239,10 @@ def encode(job: Job, compress: str) -> float:
 
 @contextmanager
 def _target(job: Job, source: Source, compress: str) -> Iterator[Any]:
-    """Begin a target for a file's result beside its target; what it wrote is thrown away."""
+    """Create a temporary target beside the file's target; it is deleted afterwards."""
     path = job.target.with_suffix(".trial.tif")
     scale = job.engine.scale
-    output = Output(compress, threads=job.engine._threads)
+    output = OutputOptions(compress, threads=job.engine._threads)
     target = create_target(path, path, [source.info.scaled(scale)], scale, output)
     try:
         yield target
@@ -253,7 +256,7 @@ def _hr(span: Span, scale: int) -> Span:
 
 
 def take_turns(works: Sequence[Callable[[], object]], rounds: int) -> list[list[Cost]]:
-    """Time several works in turn; each round begins with another."""
+    """Time several functions in turn; each round begins with another one."""
     costs: list[list[Cost]] = [[] for _ in works]
     for first in range(rounds):
         for k in (*range(first % len(works), len(works)), *range(first % len(works))):
@@ -262,12 +265,12 @@ def take_turns(works: Sequence[Callable[[], object]], rounds: int) -> list[list[
 
 
 def ratio(over: Sequence[Cost], under: Sequence[Cost]) -> list[float]:
-    """Return how many times the seconds of `under` the other took, round by round."""
+    """Return the wall time of `over` divided by that of `under`, for each round."""
     return [a.wall / b.wall for a, b in zip(over, under, strict=True)]
 
 
 def measure_file(job: Job, compresses: Sequence[str], rounds: int) -> list[dict[str, Any]]:
-    """Check the file in every compression, then let network and files take turns."""
+    """Check the file in every compression, then time network and files in turns."""
     sizes = [check(job, compress) for compress in compresses]
 
     def upscale(compress: str) -> Callable[[], object]:
@@ -284,7 +287,7 @@ def measure_file(job: Job, compresses: Sequence[str], rounds: int) -> list[dict[
 
 
 def describe(engine: Engine) -> dict[str, Any]:
-    """Return what is common to all results of an engine."""
+    """Return the fields that all results of an engine have in common."""
     setup = engine._setup
     return {
         "model": engine.spec.name,
@@ -300,7 +303,7 @@ def describe(engine: Engine) -> dict[str, Any]:
 def _shares(
     job: Job, network: Sequence[Cost], costs: Sequence[Cost], alone: dict[str, float]
 ) -> dict[str, Any]:
-    """Hold the file's costs against the network's and say where the rest went."""
+    """Return the file's share of the network's throughput, and where the rest of the time went."""
     setup = job.engine._setup
     shares = ratio(network, costs)
     share, wanted = float(np.median(shares)), WANTED.get((job.engine.spec.architecture, job.channels))
@@ -328,7 +331,7 @@ def _median(values: Iterable[float]) -> float:
 
 
 def measure_tiling(model: str, precision: str, threads: int, side: int, rounds: int) -> list[dict[str, Any]]:
-    """Let an array in tiles and the same array in one run take turns."""
+    """Time an array in tiles and the same array in one run, in turns."""
     image, _ = make_image(side, 1)
     with ExitStack() as stack:
 
@@ -363,7 +366,7 @@ def measure_tiling(model: str, precision: str, threads: int, side: int, rounds: 
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure all models; the document is saved after each."""
+    """Measure all models; the document is saved after each model."""
     settings = ("models", "precision", "compress", "threads", "rounds", "side", "tiling_side")
     document: dict[str, Any] = {
         "measured": date.today().isoformat(),
@@ -392,7 +395,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_files(model: str, precision: str, args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
-    """Measure gray and RGB files with one model; return the words for their image, too."""
+    """Measure gray and RGB files with one model; return the results and a description of the image."""
     results, words = [], ""
     with (
         Engine(model, PROVIDERS[precision], "auto", args.threads, precision=precision) as engine,
@@ -408,21 +411,21 @@ def measure_files(model: str, precision: str, args: argparse.Namespace) -> tuple
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Return the tables of files, of where their time goes, and of tiling."""
+    """Return the tables of files, of their CPU time, and of tiling."""
     settings, files = document["settings"], document["files"]
     parts = [
         "## TIFF to TIFF",
         f"{settings['threads']} threads; {document['image']}. Mpx/s of output, medians of "
         f"{settings['rounds']} rounds; the share is the median of the shares within a round.",
         files_table(files),
-        "Processor milliseconds an HR megapixel:",
+        "CPU milliseconds per HR megapixel:",
         spent_table(files),
         "## Tiling",
         f"A gray array of {settings['tiling_side']}² LR pixels; seconds in tiles over seconds in one run.",
         tiling_table(document["tiling"]),
     ]
     if document.get("others") is not None:
-        parts.append(f"Other processes kept {document['others']:.2f} processors busy.")
+        parts.append(f"Other processes used {document['others']:.2f} CPU cores.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -435,7 +438,7 @@ def _about(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def files_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return throughput of files and network, share, wanted, met or missed."""
+    """Return the table of files: throughput, share of the network's, target and verdict."""
     rows = [
         (
             *_about(r),
@@ -451,14 +454,14 @@ def files_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def spent_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return where processors were while files were upscaled."""
+    """Return the table of CPU time by stage."""
     stages = list(results[0]["cpu_ms_per_mpx"]) if results else []
     rows = [(*_about(r), *(f"{r['cpu_ms_per_mpx'][stage]:.1f}" for stage in stages)) for r in results]
     return grid(("model", "file", *stages), rows, left=2)
 
 
 def tiling_table(results: Sequence[dict[str, Any]]) -> str:
-    """Return seconds in tiles over seconds in one run."""
+    """Return the table of tiling: time in tiles over time of one run."""
     rows = [
         (
             _name(r),
@@ -481,12 +484,12 @@ def main() -> None:
     parser.add_argument("--compress", nargs="+", choices=TIFF_COMPRESSIONS, default=["deflate", "zstd"])
     parser.add_argument("--threads", type=int, default=available_threads())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--side", type=int, help="of the files, HR pixels; by default the model decides")
-    parser.add_argument("--tiling-side", type=int, default=TILING_SIDE, help="LR pixels")
     parser.add_argument(
-        "--folder", type=Path, help="for the files; the system's for temporary ones by default"
+        "--side", type=int, help="side of the files, HR pixels; by default it depends on the model"
     )
-    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="a folder")
+    parser.add_argument("--tiling-side", type=int, default=TILING_SIDE, help="side of the array, LR pixels")
+    parser.add_argument("--folder", type=Path, help="folder for the files; by default a temporary folder")
+    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="folder of the results")
     args = parser.parse_args()
     if min(args.threads, args.rounds, args.tiling_side) < 1 or (args.side is not None and args.side < 64):
         parser.error("threads, rounds and sides must be positive, a file's side at least 64")

@@ -1,10 +1,11 @@
-"""What float16 loses: python benchmarks/float16.py --data set5 --data set14 [--model NAME ...]
+"""Measure the loss of float16: python benchmarks/float16.py --data set5 --data set14 [--model NAME ...]
 
-The graphs that a GPU would run, on the CPU (`srcnn_rt.precision.simulation`): weights and every layer's
-result are rounded to float16, sums are made in float32, as tensor cores do but for their order. Each model
-is measured in the protocol it was trained for, once in float32, once with every layer merely cast, once as
-`srcnn_rt.precision.for_float16` prepares it. "expected" is what is estimated when a session is made, on
-drawn images, before results are rounded to 8 bits; beside it the same for layers merely cast.
+The graphs that a GPU would run are simulated on the CPU
+(`srcnn_rt.models.low_precision.float16_simulation`): weights and the result of every layer are rounded to
+float16, and sums are float32, as on tensor cores except for their order. Each model is measured in the
+protocol it was trained for: in float32, with every layer merely cast, and as `for_float16` prepares it.
+"expected" is the estimate that a session makes on synthetic images, before results are rounded to 8 bits;
+the last column is the same estimate for layers that are merely cast.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from srcnn_rt.image import bicubic
 from srcnn_rt.models import prepare, spec
 from srcnn_rt.models.bundled import bundled
 from srcnn_rt.models.low_precision.float16 import LIMIT_DB, float16_loss, for_float16
-from srcnn_rt.models.low_precision.float16_casts import Halves
+from srcnn_rt.models.low_precision.float16_casts import Float16Partition
 from srcnn_rt.models.low_precision.float16_simulation import simulated
 
 
@@ -34,7 +35,7 @@ def run(model: ModelProto, image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def added(graph: ModelProto, model: spec.ModelSpec) -> ModelProto:
-    """Return a graph with the bicubic that the tiler adds; it is fed what the protocol gives, as it is."""
+    """Return a graph that also adds the bicubic image, which the tiler adds otherwise."""
     made = ModelProto()
     made.CopyFrom(graph)
     helper.set_model_props(made, {f"{spec.PREFIX}range": "0..1"})
@@ -61,20 +62,20 @@ def added(graph: ModelProto, model: spec.ModelSpec) -> ModelProto:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of images")
-    parser.add_argument("--model", action="append", help="name or path; all that are bundled if none")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of test images")
+    parser.add_argument("--model", action="append", help="name or path; by default every bundled model")
     args = parser.parse_args()
     print("| model | set | exact, dB | merely cast | float16 | lost | expected | merely cast | |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---|")
     for name in args.model or bundled():
-        ready = prepare.prepare(*spec.load(name))
+        ready = prepare.build_program(*spec.load(name))
         graph = spec.parse(ready.data)
         values = ready.spec.range
         white = max(a + b for a, b in zip(values.gain, values.offset, strict=True))
-        # Of a network that is added to bicubic, the network; bicubic is float32 on a GPU, too.
+        # Only the network is float16. Bicubic is float32 on a GPU as well.
         graphs = {
             "exact": graph,
-            "cast": simulated(Halves(graph).convert()),
+            "cast": simulated(Float16Partition(graph).convert()),
             "float16": simulated(for_float16(graph, min(values.offset), white, run).model),
         }
         each = {key: Session(proto.SerializeToString()) for key, proto in graphs.items()}

@@ -1,27 +1,26 @@
-"""srcnn-rt and its peers on a GPU, in one table: .venv/bin/python benchmarks/gpu.py
+"""Compare srcnn-rt with its peers on a GPU: .venv/bin/python benchmarks/gpu.py
 
-One run, one process: the same ONNX file, the same gray image of 8 bits, from tensor to tensor on the
-GPU, from array to array in the host's memory, and from TIFF to TIFF. Beside the times stand the
-roofline, from rates measured in the same run (`_gpu_roofline`), and a profile of where the time goes.
-Writes gpu.json into ``--out`` after every step, so that a run that is killed leaves what it had, and
-Markdown to standard output.
+All contestants run in one process on the same ONNX file and the same gray 8-bit image: from tensor to tensor
+on the GPU, from array to array in host memory, and from TIFF to TIFF. The report also has the roofline, from
+rates measured in the same run (`_gpu_roofline`), and profiles. gpu.json is written into ``--out`` after
+every step, so a run that is killed leaves its results; Markdown goes to standard output.
 
-- **srcnn-rt**, fast (float16) and exact (float32), by its public door; from arrays also into a result that
-  is there already, and from float32.
-- **torch** in float16, channels_last, eager and compiled (`_gpu_torch`); from uint8 to uint8 like ours. From
-  host bytes both ends lie in pinned memory already, which ours do not.
-- **ONNX Runtime** with every option at its default: ``session.run`` of float32 host arrays. Cutting them
-  is done before the clock starts, rounding to 8 bits never.
-- **OpenCV DNN** likewise, on the GPU where the build has it.
+- **srcnn-rt**, fast (float16) and exact (float32), through its public API; from arrays also into an existing
+  result, and from float32.
+- **torch** in float16 and channels_last, eager and compiled (`_gpu_torch`), from uint8 to uint8 as ours. On
+  the host route its arrays are in pinned memory; ours are not.
+- **ONNX Runtime** with every option at its default: ``session.run`` of float32 host arrays. Windows are cut
+  before the clock starts, and results are not rounded to 8 bits.
+- **OpenCV DNN** likewise, on the GPU if the build supports it.
 
-Peers choose the fastest of a few windows (``--windows``) before they are timed. A contestant is timed
-only if its image is right: held against ONNX Runtime's float32 on the CPU, at most 1 code value off
-in float32, and an rms of at most `_gpu_race.LIMITS` in less. Otherwise, or where it cannot run, its row
-says why. All contestants of a model take turns, in an order drawn anew in each round; every run ends when the
-whole GPU is idle. A contestant's speed is that of the median run of its median round.
+Peers choose the fastest of a few window sizes (``--windows``) before they are timed. A contestant is timed
+only if its image is right. The reference is ONNX Runtime's float32 on the CPU: float32 may differ by 1 code
+value, reduced precision by an rms of `_gpu_race.LIMITS`. A contestant that is wrong or cannot run has its
+reason in its row. All contestants of a model take turns, in a new random order each round. Every run ends
+when the whole GPU is idle. The speed of a contestant is that of the median run of its median round.
 
-Without a GPU it ends with status 2. ``--provider cpu`` runs every line of it on a CPU, on a
-tiny image: mechanics only, not a GPU figure.
+Without a GPU the exit status is 2. ``--provider cpu`` runs all of it on a CPU with a tiny image: mechanics
+only, not a GPU figure.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ from _peers_contestants import OnnxRuntime
 from numpy.typing import NDArray
 
 from srcnn_rt import ModelSpec
-from srcnn_rt.backends.onnxruntime import available_threads
+from srcnn_rt._system.cpu import available_threads
 from srcnn_rt.models import prepare, spec
 from srcnn_rt.models.optimize.cpu_cost import work
 
@@ -65,11 +64,12 @@ LATE = "the run's time was used up"
 
 
 class Run:
-    """One run: the document, what was asked for, and the time that is left.
+    """One run: its settings, results and deadline.
 
     Attributes
     ----------
-    document : all that was found; saved after every step
+    document : dict
+        All results; saved after every step.
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -92,7 +92,7 @@ class Run:
         self._start, self._cut = time.perf_counter(), False
 
     def save(self) -> None:
-        """Judge what is there, and write all of it."""
+        """Judge the results so far and write the document."""
         self.document["targets"] = judge(self.document)
         self.document["took_s"] = time.perf_counter() - self._start
         save(self.document, self.args.out / "gpu.json")
@@ -102,7 +102,7 @@ class Run:
         print(f"{time.perf_counter() - self._start:6.1f} s{label} {text}", flush=True)
 
     def in_time(self) -> None:
-        """Raise TimeoutError where nothing new may begin."""
+        """Raise TimeoutError if the deadline has passed."""
         if self.deadline.over:
             self._cut = True
             raise TimeoutError(LATE)
@@ -110,7 +110,7 @@ class Run:
     def measure(self) -> None:
         """Measure the GPU, then every model."""
         self.save()
-        loaded = [load_model(name) for name in self.args.models]  # a wrong name ends the run before it starts
+        loaded = [load_model(name) for name in self.args.models]  # a wrong name ends the run at once
         found = ceilings(self.place, self.args.seconds)
         self.document["ceilings"] = asdict(found)
         self.say("the GPU's rates are measured")
@@ -118,20 +118,20 @@ class Run:
         for data, model in loaded:
             with tempfile.TemporaryDirectory(dir=self.args.folder) as folder:
                 self.model(self.case(data, model, Path(folder)), found)
-            gc.collect()  # runtimes tied in cycles would keep their memory through the next model
+            gc.collect()  # frees runtimes in reference cycles
             free(self.place)
         self.document["complete"] = not self._cut
         self.save()
 
     def case(self, data: bytes, model: ModelSpec, folder: Path) -> Case:
-        """Draw the image and write it as a file."""
+        """Make the image and write it as a file."""
         side = self.args.side
         image = photo_like(np.random.default_rng(0), side, side, 1)[:, :, 0]
         write_tiff(folder / "lr.tif", image)
         return Case(self.place, data, model, image, folder / "lr.tif", tuple(self.args.windows))
 
     def model(self, case: Case, rates: Ceilings) -> None:
-        """Check, time and profile everyone on one model."""
+        """Check, time and profile all contestants on one model."""
         self.document["models"].append(about(case, rates))
         reference = truth(case)
         self.say(f"{case.model.name}: the reference is computed")
@@ -143,7 +143,7 @@ class Run:
             self.profile(fit, case)
 
     def admit(self, contestant: Contestant, case: Case, reference: NDArray[np.uint8]) -> bool:
-        """Load a contestant and check its image; say whether it may be timed."""
+        """Load a contestant and check its image; return whether it may be timed."""
         row = entry(contestant, case.model)
         self.document["results"].append(row)
         try:
@@ -160,7 +160,7 @@ class Run:
         return contestant.ready
 
     def time(self, fit: list[Contestant], case: Case, pixels: int) -> None:
-        """Let those take turns whose image is right; rows are filled in after every round."""
+        """Time the contestants whose image is right, in turns; rows are updated after every round."""
         own = [r for r in self.document["results"] if r["model"] == case.model.name]
         rows = {f"{r['contestant']}, {r['route']}": r for r in own}
 
@@ -179,7 +179,7 @@ class Run:
         print(f"\n{results_table(self.document, case.model.name)}\n", flush=True)
 
     def profile(self, fit: list[Contestant], case: Case) -> None:
-        """Trace ours, what it is judged against, and the nodes of ONNX Runtime."""
+        """Trace srcnn-rt, the peers in the targets, and the nodes of ONNX Runtime."""
         wanted = ((DEVICE, OURS), (DEVICE, COMPILED), (ARRAY, OURS), (ARRAY, ONNX))
         for contestant in (c for c in fit if (c.route, c.role) in wanted):
             self.trace(traced, contestant, case)
@@ -187,11 +187,11 @@ class Run:
                 self.trace(onnx_traced, contestant, case)
 
     def trace(self, tracer: Any, contestant: Contestant, case: Case) -> None:
-        """Keep one profile, or why there is none."""
+        """Store one profile, or the reason why there is none."""
         try:
             self.in_time()
             found = tracer(contestant, case)
-        except Exception as error:  # a profiler needs rights that a machine may not give
+        except Exception as error:  # a profiler may lack the permissions it needs
             found = {"contestant": contestant.name, "route": contestant.route, "reason": line(error)}
         self.document["profiles"].append({**found, "model": case.model.name})
         self.say(f"{case.model.name}, {key(contestant)}: {'no ' if 'reason' in found else ''}profile")
@@ -199,7 +199,7 @@ class Run:
 
 
 def contestants(place: Place, tune: bool) -> list[Contestant]:
-    """Return everyone anew, in the order in which they load."""
+    """Return new contestants in the order in which they load."""
     kinds = (place.reduced,) if place.provider == "cuda" else ("float32", place.reduced)
     by_torch = _gpu_torch.team(place, kinds)
     hosts = [c for c in by_torch if isinstance(c, _gpu_torch.TorchHost)]
@@ -208,7 +208,7 @@ def contestants(place: Place, tune: bool) -> list[Contestant]:
 
 
 def truth(case: Case) -> NDArray[np.uint8]:
-    """Return what ONNX Runtime makes of the graph as exported, in float32 on the CPU."""
+    """Return ONNX Runtime's result of the graph as exported, in float32 on the CPU."""
     oracle = OnnxRuntime("reference", "ONNX Runtime")
     oracle.load(case.data, case.model, available_threads())
     oracle.prepare(case.image)
@@ -218,7 +218,7 @@ def truth(case: Case) -> NDArray[np.uint8]:
 def about(case: Case, rates: Ceilings) -> dict[str, Any]:
     """Return a model, what it executes, and what the GPU allows for it."""
     model = case.model
-    executed = work(spec.parse(prepare.prepare(case.data, model).data)).executed
+    executed = work(spec.parse(prepare.build_program(case.data, model).data)).executed
     task = Task(case.image.size * model.scale**2, model.scale, model.facts.macs, executed)
     limits = floor(task, rates, case.place.judged)
     return {
@@ -232,7 +232,7 @@ def about(case: Case, rates: Ceilings) -> dict[str, Any]:
 
 
 def entry(contestant: Contestant, model: ModelSpec) -> dict[str, Any]:
-    """Return a row to be filled in."""
+    """Return an empty row of results."""
     return {
         "model": model.name,
         "route": contestant.route,
@@ -254,12 +254,12 @@ def line(error: Exception) -> str:
 
 
 def load_model(name: str) -> tuple[bytes, ModelSpec]:
-    """Load a model that all contestants know how to run.
+    """Load a model that all contestants can run.
 
     Raises
     ------
     SystemExit
-        If it is another.
+        If the model is of another kind.
     """
     data, model = spec.load(name)
     if model.architecture not in ("9-1-5", "9-3-5", "9-5-5") or model.channels != 1 or model.scale < 2:
@@ -272,15 +272,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--provider", choices=["cuda", "cpu"], default="cuda", help="cpu: mechanics only")
     parser.add_argument("--device", type=int, default=0, help="number of the GPU")
     parser.add_argument("--models", nargs="+", default=["srcnn-955-x2", "srcnn-915-x2"])
-    parser.add_argument("--side", type=int, help="of the image, LR pixels")
-    parser.add_argument("--windows", type=int, nargs="+", help="peers choose among these, HR pixels a side")
+    parser.add_argument("--side", type=int, help="side of the image, LR pixels")
+    parser.add_argument("--windows", type=int, nargs="+", help="window sides for peers, HR pixels")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, help="of a turn, and of each measurement of the GPU")
+    parser.add_argument("--seconds", type=float, help="length of a turn and of each measurement of the GPU")
     parser.add_argument("--limit", type=float, default=480.0, help="seconds after which nothing new begins")
-    parser.add_argument("--tune", action="store_true", help="let srcnn-rt measure its tile before")
+    parser.add_argument("--tune", action="store_true", help="let srcnn-rt measure its tile first")
     parser.add_argument("--no-profile", dest="profile", action="store_false")
-    parser.add_argument("--folder", type=Path, help="for TIFFs; the system's for temporary files by default")
-    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="a folder")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for TIFFs; by default the system's temporary folder"
+    )
+    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="folder of the results")
     args = parser.parse_args()
     args.side = args.side or SIDES[args.provider]
     args.windows = args.windows or list(WINDOWS[args.provider])

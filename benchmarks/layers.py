@@ -1,7 +1,7 @@
-"""Where the network's time goes, layer by layer: python benchmarks/layers.py [MODEL ...]
+"""Measure the time of a network layer by layer: python benchmarks/layers.py [MODEL ...]
 
-ONNX Runtime's own profile of the graph as it is run, one thread, windows of one tile; phases of a layer
-are added up. Beside each kind of layer stand the multiply-accumulates it executes a second.
+This is ONNX Runtime's own profile of the optimised graph, with one thread and windows of one tile. The
+phases of a layer are summed. Each layer also has its executed multiply-accumulates per second.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ RUNS = 20
 
 
 def profile(model: str, tile: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Return nanoseconds and executed multiply-accumulates an HR pixel, by layer."""
+    """Return nanoseconds and executed multiply-accumulates per HR pixel, by layer."""
     data, described = spec.load(model)
-    ready = prepare.prepare(data, described)
+    ready = prepare.build_program(data, described)
     side = tile // described.scale // ready.spec.period * ready.spec.period
     pixels = (side * described.scale) ** 2
     options = ort.SessionOptions()
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["srcnn-915-x2", "srcnn-955-x2"])
     parser.add_argument("--tile", type=int, default=256, help="HR pixels")
     args = parser.parse_args()
-    print("| model | layer | ns a pixel | executed MACs a pixel | GMAC/s |")
+    print("| model | layer | ns per pixel | executed MACs per pixel | GMAC/s |")
     print("|---|---|---:|---:|---:|")
     for model in args.models:
         totals, counts = profile(model, args.tile)

@@ -1,11 +1,11 @@
-"""Peak memory against image size: .venv/bin/python benchmarks/memory.py --json .benchmarks/memory.json
+"""Measure peak memory by image size: .venv/bin/python benchmarks/memory.py --json .benchmarks/memory.json
 
-Writes gray uint8 TIFFs of noise-like texture, upscales each with ``srcnn-rt upscale`` in
-a process of its own and prints that process's peak resident size. Every result is opened
-and compared with an array upscale of one corner before its figure counts.
+The script writes gray uint8 TIFFs of a smooth texture, upscales each with ``srcnn-rt upscale`` in a process
+of its own and prints that process's peak resident size. Every result is first compared with an array upscale
+of one corner.
 
-By default the results have 1, 100 and 1,000 Mpx. Memory is to be the same, within 10%, for all that
-are larger than what is in work at once, and never over 600 MB.
+By default the results have 1, 100 and 1,000 Mpx. For all results that are larger than the data processed at
+once, memory must be the same within 10%, and it must never exceed 600 MB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rasterio.windows import Window
 from srcnn_rt import Engine
 
 STRIP = 512
-# Writes are of 8 MiB at most: two being filled or written, one read ahead, and one to spare.
+# Chunks are at most 8 MiB: two are filled or written, one is read ahead, and one is spare.
 STEADY = 4 * 8 * 2**20  # HR pixels
 WANTED_SPREAD = 1.10  # the largest peak over the smallest, past `STEADY`
 WANTED_MB = 600
@@ -43,7 +43,7 @@ def texture(rows: int, cols: int, start: int) -> np.ndarray:
 
 
 def make_image(path: Path, side: int, layout: str) -> None:
-    """Write a side x side TIFF, tiled or in strips of 16 rows, or storing only two corners of it."""
+    """Write a side x side TIFF: tiled, in strips of 16 rows, or sparse with two stored corners."""
     if layout == "sparse":
         corner = min(STRIP, side)
         with rasterio.open(
@@ -72,7 +72,7 @@ def check(source: Path, result: Path, model: str) -> None:
         at = lr.width - n
         corner = engine.upscale(lr.read(1, window=Window(at, at, n, n)))
         got = hr.read(1, window=Window(at * s, at * s, n * s, n * s))
-        keep = slice(0 if at == 0 else engine.margin * s, None)  # the cut is a new edge
+        keep = slice(0 if at == 0 else engine.margin * s, None)  # the crop has a new edge
         worst = int(np.abs(corner.astype(int) - got)[keep, keep].max())
         if worst > 1:
             raise SystemExit(f"{result}: differs from the array upscale by {worst}")
@@ -101,7 +101,7 @@ def measure(side: int, model: str, tile: str, layout: str) -> dict[str, Any]:
 
 
 def judge(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Hold the peaks against each other, where the size is past what is in work at once, and the limit."""
+    """Compare the peaks with the limit and, above `STEADY`, with each other."""
     peaks = [r["peak_mb"] for r in results]
     steady = [r["peak_mb"] for r in results if r["hr_mpx"] * 1e6 > STEADY]
     found = [("largest peak, MB", max(peaks), WANTED_MB)]
@@ -115,7 +115,7 @@ def judge(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Return a table of sizes and one of targets."""
+    """Return the tables of sizes and of targets."""
     settings = document["settings"]
     rows = [
         tuple(f"{value:.{digits}f}" for value, digits in zip(_numbers(r), (0, 0, 0, 0, 1), strict=True))
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--model", default="srcnn-915-x2")
     parser.add_argument("--tile", default="auto")
     parser.add_argument("--layout", choices=["tiled", "striped", "sparse"], default="tiled")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write the results to this file")
     args = parser.parse_args()
     document: dict[str, Any] = {
         "measured": date.today().isoformat(),

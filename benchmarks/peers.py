@@ -1,32 +1,29 @@
-"""srcnn-rt against its peers: .venv/bin/python benchmarks/peers.py
+"""Compare srcnn-rt with its peers on a CPU: .venv/bin/python benchmarks/peers.py
 
-One run, one process: the same ONNX models, the same pixels and as many threads for all, in
-float32 and in reduced precision. Writes peers.json, peers.md and peers.png into ``--out``;
-``--render peers.json`` redoes tables and plot without measuring.
+All contestants run in one process on the same ONNX models and pixels with the same number of threads, in
+float32 and in reduced precision. The script writes peers.json, peers.md and peers.png into ``--out``;
+``--render peers.json`` repeats tables and plot without measuring.
 
-For srcnn-rt everything is timed: an `Engine` takes a uint8 image and gives one back. The
-peers are bare runtimes and run at the shape that is kindest to them: the whole image up to
-512 x 512 HR pixels, otherwise windows of one constant shape of that size, so that none pays for
-memory it need not have. Padding, cutting and the conversion to float32 are done before the
-clock starts, the conversion back to uint8 never; only runs and the assembly of their results
-into an array that is there already are timed.
+For srcnn-rt everything is timed: an `Engine` takes a uint8 image and returns one. The peers are bare
+runtimes and run at the shape that suits them best: the whole image up to 512 x 512 HR pixels, otherwise
+windows of one constant shape of that size, so that they need no extra memory. Padding, cutting and the
+conversion to float32 are done before the clock starts, and results are not converted back to uint8. Only the
+runs, and the assembly of their results in an existing array, are timed.
 
-A contestant is timed only if its image is right. What it is held against is ONNX Runtime's
-float32 result on the graph as exported: float32 may differ by 1 code value of 255 after rounding
-to uint8, or by 1e-4 of full scale without; reduced precision by an rms of 1.5 code values. A
-contestant that cannot run here, for want of a package, a compiler or an instruction, is skipped
-with its reason.
+A contestant is timed only if its image is right. The reference is ONNX Runtime's float32 result on the graph
+as exported. float32 may differ by 1 code value of 255 after rounding to uint8, or by 1e-4 of full scale
+without rounding; reduced precision may differ by an rms of 1.5 code values. A contestant that cannot run
+here, because a package, a compiler or an instruction is missing, is skipped with its reason.
 
-Memory: glibc's malloc gives large blocks back to the system after each run, and every run that
-allocates its activations anew pays for their pages again: torch, which keeps none itself, spends
-20 to 50% of its time on these page faults. That is what a user gets, so it is what is measured by
-default, ``--malloc system``. ``--malloc keep`` shows it without: malloc keeps what is freed, for all
-contestants, as torch's tuning guide has it done by another allocator.
+Memory: glibc's malloc returns large blocks to the system after each run. A run that allocates its
+activations again pays for their pages again: torch, which does not cache them, spends 20 to 50% of its time
+on these page faults. Users see this too, so it is the default, ``--malloc system``. With ``--malloc keep``
+malloc keeps freed memory, for all contestants, as another allocator does in torch's tuning guide.
 
-Contestants take turns, in an order drawn anew in each round. A turn is as many runs as fill
-``--seconds``; its speed is that of its median run, a contestant's that of its median round. Measure on
-an idle machine: workers that spin for each other, as OpenMP's do (torch, ncnn), lose several times
-their speed to one busy neighbour. What other processes took is reported with the results.
+Contestants take turns, in a new random order each round. A turn lasts ``--seconds``. The speed of a turn is
+that of its median run, and the speed of a contestant that of its median round. Measure on an idle machine:
+workers that spin while they wait, as OpenMP's do (torch, ncnn), become several times slower if one core is
+busy. The CPU time of other processes is reported with the results.
 """
 
 from __future__ import annotations
@@ -54,9 +51,9 @@ from srcnn_rt import ModelSpec
 from srcnn_rt.models import spec
 
 WARM_UP = 2
-REST = 0.05  # seconds between turns: the workers of the one before may still spin
+REST = 0.05  # seconds between turns, because workers of the previous one may still spin
 EXACT_CODES, EXACT_FLOAT, REDUCED_RMS = 1.0, 1e-4 * 255, 1.5  # code values of 255
-# Of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
@@ -65,7 +62,7 @@ class WrongImageError(Exception):
 
 
 def keep_memory() -> bool:
-    """Tell malloc to keep what is freed rather than give it back; False where it cannot be told."""
+    """Make malloc keep freed memory; return False if this is not possible."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # not glibc
@@ -74,7 +71,7 @@ def keep_memory() -> bool:
 
 
 def compare(got: NDArray[Any], reference: NDArray[np.float32]) -> tuple[float, float]:
-    """Return rms and largest difference in code values of 255; uint8 is held against uint8."""
+    """Return the rms and the largest difference in code values of 255; uint8 is compared with uint8."""
     expected = reference.astype(np.float64) * 255
     if got.dtype == np.uint8:
         expected = np.rint(np.clip(expected, 0, 255))
@@ -89,11 +86,13 @@ def verify(contestant: Contestant, reference: NDArray[np.float32]) -> tuple[floa
 
     Returns
     -------
-    rms and largest difference, code values of 255
+    rms, largest : float
+        Differences in code values of 255.
 
     Raises
     ------
     WrongImageError
+        If the image differs by more than its precision allows.
     """
     for _ in range(WARM_UP):
         got = contestant.upscale()
@@ -105,13 +104,13 @@ def verify(contestant: Contestant, reference: NDArray[np.float32]) -> tuple[floa
     else:
         found, what = worst, "largest difference"
         limit = EXACT_CODES if got.dtype == np.uint8 else EXACT_FLOAT
-    if not found <= limit:  # also where it is not a number
+    if not found <= limit:  # also catches NaN
         raise WrongImageError(f"{what} {found:.3g} code values, over {limit:.3g}")
     return rms, worst
 
 
 def turn(contestant: Contestant, seconds: float) -> list[float]:
-    """Run until `seconds` are filled, once at least; return the seconds of every run."""
+    """Run repeatedly for `seconds`, at least once, and return the seconds of every run."""
     time.sleep(REST)
     runs: list[float] = []
     end = time.perf_counter() + seconds
@@ -123,7 +122,7 @@ def turn(contestant: Contestant, seconds: float) -> list[float]:
 
 
 def race(team: Sequence[Contestant], pixels: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Let contestants take turns; return speeds and times in milliseconds of each."""
+    """Let contestants take turns; return the speed and the times in milliseconds of each."""
     rng = np.random.default_rng(0)
     turns: list[list[list[float]]] = [[] for _ in team]
     for _ in range(rounds):
@@ -133,7 +132,7 @@ def race(team: Sequence[Contestant], pixels: int, rounds: int, seconds: float) -
 
 
 def busy() -> tuple[float, float]:
-    """Return processor seconds of the whole machine since it started, and of this process; NaN if unknown."""
+    """Return CPU seconds of the whole machine since boot (NaN if unknown) and of this process."""
     own = sum(os.times()[:2])
     try:
         fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
@@ -157,7 +156,7 @@ def _summary(turns: Sequence[Sequence[float]], pixels: int) -> dict[str, Any]:
 
 
 def entry(contestant: Contestant, model: ModelSpec, side: int | None, **found: Any) -> dict[str, Any]:
-    """Return one result; its status is "timed", "failed" (a wrong image) or "skipped" (cannot run)."""
+    """Return one result; its status is "timed", "failed" (wrong image) or "skipped" (cannot run)."""
     return {
         "model": model.name,
         "side": side,
@@ -170,9 +169,9 @@ def entry(contestant: Contestant, model: ModelSpec, side: int | None, **found: A
 
 
 def excuse(contestant: Contestant, model: ModelSpec, side: int | None, error: Exception) -> dict[str, Any]:
-    """Print why a contestant is not timed and return that as its result."""
+    """Print why a contestant is not timed, and return that as its result."""
     wrong = isinstance(error, WrongImageError)
-    # A peer may find only now that it lacks a compiler; what we load, we must be able to run.
+    # A peer may notice a missing compiler only now. A model that srcnn-rt loads must also run.
     status = "failed" if wrong or (contestant.ours and side is not None) else "skipped"
     line = (str(error).strip().splitlines() or [""])[0][:200]
     reason = line if wrong else f"{type(error).__name__}: {line}"
@@ -183,7 +182,7 @@ def excuse(contestant: Contestant, model: ModelSpec, side: int | None, error: Ex
 def measure_model(
     data: bytes, model: ModelSpec, sides: Sequence[int], threads: int, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Measure every contestant on one model, size by size; what they hold is freed on return."""
+    """Measure every contestant on one model, size by size, and free them on return."""
     results, team = [], []
     for contestant in contestants():
         try:
@@ -201,7 +200,7 @@ def measure_model(
 def measure_size(
     team: Sequence[Contestant], oracle: Contestant, model: ModelSpec, side: int, rounds: int, seconds: float
 ) -> list[dict[str, Any]]:
-    """Check every loaded contestant on one image and time those that are right."""
+    """Check every loaded contestant on one image, and time those that are right."""
     image = photo_like(np.random.default_rng(side), side, side, 1)[:, :, 0]
     oracle.prepare(image)
     reference = oracle.upscale()
@@ -212,7 +211,7 @@ def measure_size(
             rms, worst = verify(contestant, reference)
             fit.append(contestant)
             checks.append({"rms": rms, "max": worst})
-        except Exception as error:  # as above; a compiler may be missed only now
+        except Exception as error:  # as above; a compiler may turn out to be missing only now
             results.append(excuse(contestant, model, side, error))
     start, before = time.perf_counter(), busy()
     times = race(fit, reference.size, rounds, seconds)
@@ -224,17 +223,17 @@ def measure_size(
     ]
     print(f"\n{model.name}, gray {side}²\n\n{table(timed)}\n", flush=True)
     if others is not None:
-        print(f"Other processes kept {others:.2f} processors busy.\n", flush=True)
+        print(f"Other processes used {others:.2f} CPU cores.\n", flush=True)
     return results + timed
 
 
 def load_model(name: str) -> tuple[bytes, ModelSpec]:
-    """Load a model that all contestants know how to run: a gray SRCNN that enlarges.
+    """Load a model that all contestants can run: a gray SRCNN that enlarges.
 
     Raises
     ------
     SystemExit
-        If it is another.
+        If the model is of another kind.
     """
     data, model = spec.load(name)
     if model.channels != 1 or model.scale < 2 or not {"bicubic.weight", *WEIGHTS} <= set(initialisers(data)):
@@ -243,7 +242,7 @@ def load_model(name: str) -> tuple[bytes, ModelSpec]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Measure all models; the document is saved after each, so that a long run leaves something."""
+    """Measure all models; the document is saved after each, so that an interrupted run leaves its results."""
     document: dict[str, Any] = {
         "measured": date.today().isoformat(),
         "machine": machine(),
@@ -251,7 +250,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "models": [],
         "results": [],
     }
-    loaded = [load_model(name) for name in args.models]  # a wrong name ends the run before it starts
+    loaded = [load_model(name) for name in args.models]  # a wrong name ends the run at once
     for data, model in loaded:
         print(f"{model.name}: margin {model.margin} LR pixels", flush=True)
         about = {"name": model.name, "architecture": model.architecture, "scale": model.scale}
@@ -259,7 +258,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         document["results"] += measure_model(data, model, args.sides, args.threads, args.rounds, args.seconds)
         document["targets"] = judge(document)
         save(document, args.out / "peers.json")
-        gc.collect()  # runtimes tied in cycles would keep their memory through the next model
+        gc.collect()  # frees runtimes in reference cycles
     return document
 
 
@@ -269,10 +268,12 @@ def main() -> None:
     parser.add_argument("--sides", type=int, nargs="+", default=[64, 256, 1024], help="LR pixels")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn")
-    parser.add_argument("--malloc", choices=["keep", "system"], default="system", help="see above")
-    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="a folder")
-    parser.add_argument("--render", type=Path, metavar="FILE.json", help="redo table and plot only")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of a turn")
+    parser.add_argument(
+        "--malloc", choices=["keep", "system"], default="system", help="whether malloc keeps freed memory"
+    )
+    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="folder of the results")
+    parser.add_argument("--render", type=Path, metavar="FILE.json", help="only repeat tables and plot")
     args = parser.parse_args()
     if min(*args.sides, args.threads, args.rounds) < 1:
         parser.error("sides, threads and rounds must be at least 1")

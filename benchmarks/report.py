@@ -1,8 +1,8 @@
-"""What `make bench` measured, in one place: .venv/bin/python benchmarks/report.py
+"""Collect the results of `make bench`: .venv/bin/python benchmarks/report.py
 
-Reads peers.json, end_to_end.json, memory.json and startup.json, those that are there, from
-``--folder``. Writes report.md there, the plot docs/benchmarks.png, and the short table into README.md
-between ``<!-- bench -->`` and ``<!-- /bench -->``.
+The script reads peers.json, end_to_end.json, memory.json and startup.json from ``--folder``, as far as they
+exist. It writes report.md there, the plot docs/benchmarks.png, and the short table in README.md between
+``<!-- bench -->`` and ``<!-- /bench -->``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Document = dict[str, Any]
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-OURS = {"srcnn-rt exact": False, "srcnn-rt fast": True}  # whether in reduced precision
-# Contestants and the names of their columns; the others stand in report.md.
+OURS = {"srcnn-rt exact": False, "srcnn-rt fast": True}  # and whether in reduced precision
+# Contestants and the titles of their columns; the others are in report.md.
 PEERS = {
     "OpenVINO f32": "OpenVINO f32",
     "OpenVINO bf16": "OpenVINO bf16",
@@ -42,16 +42,16 @@ PEERS = {
 
 
 def load(folder: Path) -> dict[str, Document]:
-    """Return the documents that are there, by their names."""
+    """Return the existing documents by name."""
     names = ("peers", "end_to_end", "memory", "startup")
     paths = {name: folder / f"{name}.json" for name in names}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
 def chosen(results: Sequence[Result]) -> list[Result]:
-    """Return what table and plot show of one model: ours by its fastest provider, and `PEERS`.
+    """Return the results that table and plot show: srcnn-rt on its fastest provider, and `PEERS`.
 
-    The provider is the fastest at the largest size, and the same at all sizes.
+    The provider is the one that is fastest at the largest size, for all sizes.
     """
     largest = max((r["side"] for r in results), default=0)
     shown = []
@@ -65,7 +65,7 @@ def chosen(results: Sequence[Result]) -> list[Result]:
 
 
 def peers_table(document: Document) -> str:
-    """Return Mpx/s of every model at the largest size, a column a contestant."""
+    """Return the table of Mpx/s of every model at the largest size, one column per contestant."""
     side = max(document["settings"]["sides"])
     rows = []
     for model in document["models"]:
@@ -77,7 +77,7 @@ def peers_table(document: Document) -> str:
 
 
 def files_line(document: Document) -> str:
-    """Return the shares of the network's own throughput that files reach, and the cost of tiles."""
+    """Return files' share of the network's own throughput, and the cost of tiles."""
     groups: dict[tuple[str, str], list[Result]] = {}
     for r in document["files"]:
         name = r["model"] if r["precision"] == "exact" else f"{r['model']} {r['precision']}"
@@ -92,36 +92,38 @@ def files_line(document: Document) -> str:
         for r in document["tiling"]
         if r["asked"] == 512 and r["precision"] == "exact"
     ]
-    line = f"TIFF → TIFF ({compress}), of the network's own throughput: {', '.join(shares)}."
-    return f"{line} Tiles of 512 take, of the time of one whole run: {', '.join(tiles)}." if tiles else line
+    line = f"TIFF → TIFF ({compress}), as a share of the network's own throughput: {', '.join(shares)}."
+    return (
+        f"{line} Time in tiles of 512 over the time of one whole run: {', '.join(tiles)}." if tiles else line
+    )
 
 
 def memory_line(document: Document) -> str:
-    """Return the peaks."""
+    """Return the line of peak memory."""
     sizes = ", ".join(f"{r['hr_mpx']:,.0f}" for r in document["results"])
     peaks = ", ".join(f"{r['peak_mb']:.0f}" for r in document["results"])
     return f"Peak memory of `srcnn-rt upscale` for {sizes} Mpx of output: {peaks} MB."
 
 
 def startup_line(document: Document) -> str:
-    """Return the seconds until a small image and an import are done."""
+    """Return the line of start-up times."""
     found = [f"{r['name']} {r['seconds']:.2f} s" for r in document["results"] if r["wanted"] is not None]
-    return f"Start to end: {', '.join(found)}."
+    return f"Wall time of a new process: {', '.join(found)}."
 
 
 def machine_line(documents: dict[str, Document]) -> str:
-    """Return where, when and how it was measured; all that differs between the documents is named."""
+    """Return machine, date and revision of all documents; differing values are joined."""
 
     def every(value: Callable[[Document], object]) -> str:
         return " and ".join(dict.fromkeys(str(value(d)) for d in documents.values()))
 
-    where = every(lambda d: f"{d['machine']['cpu']}, {d['machine']['processors']} processors")
+    where = every(lambda d: f"{d['machine']['cpu']}, {d['machine']['processors']} CPU cores")
     when = f"revision {every(lambda d: d['machine']['revision'])}, {every(lambda d: d['measured'])}"
     return f"By `make bench` on {where}; {when}. Plot: [docs/benchmarks.png](docs/benchmarks.png)."
 
 
 def compact(documents: dict[str, Document]) -> str:
-    """Return README's table and the lines below it."""
+    """Return the README's table and the lines below it."""
     parts = {"end_to_end": files_line, "memory": memory_line, "startup": startup_line}
     lines = [line(documents[name]) for name, line in parts.items() if name in documents]
     text = "\n\n".join([*lines, machine_line(documents)])
@@ -129,7 +131,7 @@ def compact(documents: dict[str, Document]) -> str:
 
 
 def full(documents: dict[str, Document]) -> str:
-    """Return everything."""
+    """Return the full report."""
     parts = {
         "end_to_end": end_to_end.markdown,
         "memory": memory.markdown,
@@ -141,7 +143,7 @@ def full(documents: dict[str, Document]) -> str:
 
 
 def draw(documents: dict[str, Document], target: Path) -> bool:
-    """Draw throughput of the first model, and memory, against size; return whether there was anything."""
+    """Plot throughput of the first model, and memory, against size; return False if there is no data."""
     panels: list[Callable[[Axes], None]] = []
     if "peers" in documents:
         panels.append(lambda axes: _throughput(axes, documents["peers"]))
@@ -191,7 +193,7 @@ def _memory(axes: Axes, document: Document) -> None:
 
 
 def replace_between(path: Path, text: str) -> bool:
-    """Put `text` between the markers of a file; False, and the file is left alone, where they are missing."""
+    """Put `text` between the markers of a file; if they are missing, change nothing and return False."""
     before = path.read_text()
     after, count = re.subn(
         f"{re.escape(BEGIN)}.*?{re.escape(END)}",
@@ -209,7 +211,7 @@ def replace_between(path: Path, text: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path(".benchmarks"), help="of the JSON files")
+    parser.add_argument("--folder", type=Path, default=Path(".benchmarks"), help="folder of the JSON files")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "benchmarks.png")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
@@ -222,7 +224,7 @@ def main() -> None:
     if replace_between(args.readme, compact(documents)):
         print(f"{args.readme}: table replaced")
     else:
-        print(f"{args.readme}: left alone, for {BEGIN} … {END} is missing; its table would be:")
+        print(f"{args.readme}: not changed, because {BEGIN} … {END} is missing; the table is:")
         print(compact(documents))
 
 

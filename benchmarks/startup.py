@@ -1,10 +1,10 @@
-"""How soon it is there: .venv/bin/python benchmarks/startup.py
+"""Measure start-up: .venv/bin/python benchmarks/startup.py
 
-Wall time of ``srcnn-rt upscale`` on an RGB PNG of 256 x 256 pixels and of ``import srcnn_rt``, each
-from the start of a process of its own to its end, and of the bare interpreter beside them. They take
-turns; the first runs, which fill the system's file cache, do not count. The image is checked first.
+The script measures the wall time of ``srcnn-rt upscale`` on an RGB PNG of 256 x 256 pixels, of
+``import srcnn_rt``, and of the bare interpreter, each from the start of a new process to its end. They take
+turns. The first runs, which fill the system's file cache, do not count. The image is checked first.
 
-Writes startup.json into ``--out``.
+It writes startup.json into ``--out``.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def seconds(command: Sequence[str]) -> float:
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """Write the image, upscale it once and check the result; return what is to be timed.
+    """Write the image, upscale it once and check the result; return the commands to be timed.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def measure(rounds: int) -> list[dict[str, Any]]:
-    """Let the commands take turns; return the median and all seconds of each."""
+    """Run the commands in turns; return the median and all times of each."""
     with tempfile.TemporaryDirectory() as folder:
         todo = commands(Path(folder))
         turns = [[seconds(command) for command in todo.values()] for _ in range(WARM_UP + rounds)]
@@ -94,7 +94,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Return the table of commands: seconds, wanted, met or missed."""
+    """Return the table of commands: seconds, target and verdict."""
     rows = [
         (
             r["name"],
@@ -104,14 +104,14 @@ def markdown(document: dict[str, Any]) -> str:
         )
         for r in document["results"]
     ]
-    head = ("a process of its own", "seconds", "wanted", "")
+    head = ("new process", "seconds", "wanted", "")
     return f"## Start-up\n\n{grid(head, rows)}\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="a folder")
+    parser.add_argument("--out", type=Path, default=Path(".benchmarks"), help="folder of the results")
     args = parser.parse_args()
     if args.rounds < 1:
         parser.error("rounds must be at least 1")

@@ -1,4 +1,4 @@
-"""How long the analysis of a graph takes: at most 50 ms for 500 nodes."""
+"""The analysis of a graph of 500 nodes takes at most 50 ms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from srcnn_rt.models import analysis
 
 
 def residual_network(blocks: int) -> object:
-    """An EDSR-like graph of 4 nodes a block, shuffled at the end."""
+    """Return an EDSR-like graph of 4 nodes per block, with a pixel shuffle at the end."""
     kernel = numpy_helper.from_array(np.zeros((16, 16, 3, 3), np.float32), "w")
     enter = numpy_helper.from_array(np.zeros((16, 1, 3, 3), np.float32), "w_in")
     leave = numpy_helper.from_array(np.zeros((4, 16, 3, 3), np.float32), "w_out")

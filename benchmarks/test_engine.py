@@ -14,7 +14,7 @@ from _drawing import photo_like
 from srcnn_rt import Engine
 from srcnn_rt.errors import ProviderError
 
-SECONDS = 2.0  # of rounds, about
+SECONDS = 2.0  # approximate time of all rounds
 MIN_ROUNDS, MAX_ROUNDS = 9, 200
 REDUCED_RMS = 1.5  # code values that precision "fast" may differ by
 
@@ -31,7 +31,7 @@ def fast_engine(model: str, tile: Any) -> Engine:
 
 
 def run(benchmark, work: Callable[[], object]) -> None:
-    """Time `work`, which has run before: the quicker it is, the more often."""
+    """Time `work`, which is warmed up; faster work gets more rounds."""
     start = time.perf_counter()
     work()
     rounds = int(SECONDS / (time.perf_counter() - start))
@@ -39,12 +39,12 @@ def run(benchmark, work: Callable[[], object]) -> None:
 
 
 def assert_same(engine: Engine, other: Engine, image: np.ndarray) -> None:
-    """Hold an image against that of an engine with other tiles."""
+    """Compare an image with that of an engine with other tiles."""
     assert np.abs(engine.upscale(image).astype(int) - other.upscale(image)).max() <= 1
 
 
 def assert_close(fast: Engine, image: np.ndarray) -> None:
-    """Hold an image in reduced precision against the exact one."""
+    """Compare an image in reduced precision with the exact one."""
     with Engine(fast.spec.name, "cpu", "auto") as exact:
         delta = fast.upscale(image).astype(float) - exact.upscale(image)
     assert np.sqrt(np.mean(delta**2)) <= REDUCED_RMS

@@ -1,17 +1,17 @@
-"""extract and stitch against plain memory copies that move the same bytes, in one run.
+"""Compare extract and stitch with plain memory copies that move the same bytes.
 
-As the engine does it: one window at a time, all over an image, out of or into one reused
-float buffer. Bytes moved are bytes read and bytes written: uint8 → float32 reads one and
-writes four a sample, so the copy it is held against has two and a half bytes a sample.
+They run as in the engine: one window at a time, over a whole image, from or to one reused float buffer.
+Bytes moved are bytes read and written. uint8 → float32 reads one byte and writes four bytes per sample, so
+the copy has two and a half bytes per sample.
 
-That copy is NumPy's (memcpy, row by row) of a rectangle of an image into a reused window,
-or back: as many rows, as many bytes. The share of a contiguous memcpy of as many bytes, which no
-tiler can be since a window is a rectangle, stands beside it, of the loops alone too: a call costs
-5 µs of checks in Python, a quarter of the time of the smallest windows here. All are timed in turn,
-so that a noisy machine is noisy for all; the ratio of the medians to the first is asserted.
+The copy is NumPy's (memcpy, row by row) from a rectangle of an image to a reused window, or back, with the
+same rows and bytes. The benchmark also reports the share of a contiguous memcpy, which no tiler can reach
+because a window is a rectangle, and that of the loops alone: a call costs 5 µs of checks in Python, a
+quarter of the time of the smallest windows here. All are timed in turns, so that other load affects all of
+them. The ratio of the medians to the copy of a rectangle is asserted.
 
-`enlarge` and `stitch_sum` are held against what they replace: bicubic by ONNX Runtime on all
-processors (and on one, as the kernels run), then a sum and `stitch`.
+`enlarge` and `stitch_sum` are compared with what they replace: bicubic by ONNX Runtime on all CPU cores (and
+on one, as the kernels run), then a sum and `stitch`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SIDE = 2048  # of the image
 TILE = 512
 ROUNDS = 31
 MIN_SIDE = 0.70
-MIN_ROUTE = 2.0  # times as fast as the route through ONNX Runtime on all processors
+MIN_ROUTE = 2.0  # speed relative to the route through ONNX Runtime on all cores
 
 
 def copies(rows: int, row_bytes: int, steps: int, *, gather: bool, contiguous: bool) -> Callable[[], None]:
@@ -82,7 +82,7 @@ def report(
     """Hold `work` against copies of `steps` blocks of `shape` (rows, bytes a row)."""
     plain = copies(*shape, steps, gather=gather, contiguous=False)
     straight = copies(*shape, steps, gather=gather, contiguous=True)
-    # Never one after the other's run of the same arrays: the caches would be warm.
+    # In turns, because consecutive runs of the same arrays would find warm caches.
     own, copy, bare, contiguous = medians(work, plain, loops or (lambda: None), straight)
     benchmark.extra_info.update(
         {
@@ -162,7 +162,7 @@ def test_stitch(benchmark, rng, dtype: type, channels: int, planar: bool) -> Non
 def report_route(
     benchmark, work: Callable[[], None], routes: tuple[Callable[[], None], Callable[[], None]], size: float
 ) -> None:
-    """Hold `work` against the same by ONNX Runtime, on all processors and on one; `size` in Mpx."""
+    """Compare `work` with the same by ONNX Runtime on all cores and on one; `size` is in Mpx."""
     own, every, one = medians(work, *routes)
     benchmark.extra_info.update(
         {
@@ -176,7 +176,7 @@ def report_route(
 
 
 def sessions(scale: int) -> tuple[Session, Session]:
-    """Return bicubic on all processors and on one."""
+    """Return sessions for bicubic on all cores and on one."""
     model = bicubic.model(scale).SerializeToString()
     return Session(model), Session(model, 1)
 

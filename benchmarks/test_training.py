@@ -1,4 +1,4 @@
-"""Training against what torch alone takes for the same forward and backward passes."""
+"""Compare training with torch's own forward and backward passes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROUNDS = 5
 
 
 def raw_seconds(config: TrainConfig) -> float:
-    """Forward and backward of one batch that never changes, and nothing else."""
+    """Return the seconds of forward and backward passes of one fixed batch."""
     model = SRCNN(config.arch).to(memory_format=torch.channels_last)
     x = torch.rand(config.batch, 1, config.patch, config.patch)
     cut = model.shrink
@@ -39,7 +39,7 @@ def raw_seconds(config: TrainConfig) -> float:
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
 @pytest.mark.parametrize("arch", ["9-1-5", "9-5-5"])
 def test_the_loop_keeps_torch_busy(benchmark, tmp_path, arch: str, precision: str) -> None:
-    """The whole loop, checkpoint and log at the end included, takes at least 60% of torch's pace."""
+    """The whole loop, including checkpoint and log at the end, runs at 60% of torch's speed or more."""
     config = TrainConfig(
         data=("drawn",), out=str(tmp_path), scale=3, arch=arch, precision=precision, steps=STEPS, tail=0.0
     )

@@ -1,7 +1,7 @@
-"""Peak memory of a training run: python benchmarks/training_memory.py --data DIR DIR ...
+"""Measure the peak memory of training: python benchmarks/training_memory.py --data DIR DIR ...
 
-Runs ``srcnn-rt train`` for a few steps in a process of its own and prints that process's
-peak resident size beside how many images and pixels it kept in memory.
+The script runs ``srcnn-rt train`` for a few steps in a subprocess, and prints its peak resident size and the
+number of images and pixels that it kept in memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""One photograph in every unit: python benchmarks/units.py
+"""Upscale one photograph in many units: python benchmarks/units.py
 
-scikit-image's camera is shrunk by two, put into many ranges and types, enlarged, and compared with the truth
-in the same range. Every row must say what the first one says, to 0.02 dB, or the status is 1; so must
-constants come back as themselves.
+scikit-image's camera image is downscaled by two, mapped to many ranges and types, upscaled, and compared
+with the truth in the same range. The exit status is 1 if a row differs from the first by more than 0.02 dB,
+or if a constant image does not come back as itself.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ALLOWED = 0.02  # dB
 
 
 def psnr(got: NDArray[np.floating], truth: NDArray[np.floating]) -> float:
-    # Integers are clipped at the ends of their type: all are at the ends of the photograph's range.
+    # Clip to the range of the photograph, because integers are clipped to their type, which ends there.
     error = (got.clip(0, 1) - truth)[2:-2, 2:-2]
     return -10 * math.log10(float(np.mean(error * error)))
 

@@ -1,6 +1,6 @@
-"""What the graphs that may suit a GPU would cost on tensor cores: python benchmarks/variants.py [MODEL ...]
+"""Print the cost of each GPU variant of a graph: python benchmarks/variants.py [MODEL ...]
 
-By the model in `srcnn_rt.rewrite.tensor_cost`, which counts and measures nothing.
+The cost is computed by `srcnn_rt.models.optimize.tensor_core_cost`, which counts and does not measure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["srcnn-915-x2", "srcnn-955-x2"])
     args = parser.parse_args()
     print(
-        "| model | variant | useful MACs a pixel | executed | bytes moved | cost | margin | period | nodes |"
+        "| model | variant | useful MACs per pixel | executed | bytes moved | cost "
+        "| margin | period | nodes |"
     )
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for name in args.models:

@@ -1,4 +1,4 @@
-"""Types of the compiled loops; see ``_ext/_tiles.pyx``."""
+"""Type stubs of the compiled loops in ``_ext/_tiles.pyx``."""
 
 from typing import Any
 

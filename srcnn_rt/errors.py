@@ -1,19 +1,19 @@
-"""Every error this package raises on purpose, each one line a user can act on.
+"""Every error that this package raises on purpose. Each message is one line a user can act on.
 
 ::
 
     SrcnnError
-    ├── ArgumentError         (ValueError)         a tile, scale, array ... out of its rule
+    ├── ArgumentError         (ValueError)         an argument breaks its rule
     ├── ModelError            (ValueError)         not a model, or one that cannot be tiled
-    ├── ImageError          (ValueError)         not an image, damaged, or of an unsupported kind
-    │   └── RangeError                             samples that do not live where the model would take them to
-    ├── SourceMissingError    (FileNotFoundError)  an image, model or checkpoint that is not there
+    ├── ImageError            (ValueError)         not an image, damaged, or of an unsupported kind
+    │   └── RangeError                             samples outside the range that the model assumes
+    ├── SourceMissingError    (FileNotFoundError)  an image, model or checkpoint that does not exist
     ├── OutputError           (OSError)            exists, not writable, disk full, format too small
-    ├── OutOfMemoryError      (MemoryError)        a window is too large for the memory there is
+    ├── OutOfMemoryError      (MemoryError)        not enough memory for the smallest window
     ├── RuntimeMissingError   (ImportError)        an optional package is not installed
-    ├── ProviderError         (RuntimeError)       a provider asked for by name does not load
-    ├── DeviceError           (RuntimeError)       a GPU that failed while it worked
-    └── TrainingError         (RuntimeError)       a run that diverged
+    ├── ProviderError         (RuntimeError)       the requested provider does not load
+    ├── DeviceError           (RuntimeError)       a GPU failed during a run
+    └── TrainingError         (RuntimeError)       a training run diverged
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ __all__ = [
 ]
 
 
-_LONGEST = 1000  # characters; names in a file can have millions
+_MAX_LENGTH = 1000  # characters; names in a file can have millions
 
 
 class SrcnnError(Exception):
-    """Root of the tree above. ``str()`` of any of them is one printable line.
+    """Base class of all errors. ``str()`` of any of them is one printable line.
 
-    Files name things as they like: what would move a terminal's cursor is escaped, and what is too long
-    loses its middle.
+    Messages may quote names from files, so characters that a terminal would interpret are escaped, and long
+    messages lose their middle.
     """
 
     def __str__(self) -> str:
         text = str(self.args[0] if self.args else "")
-        if len(text) > 4 * _LONGEST:  # before it is looked at letter by letter
-            text = text[: 2 * _LONGEST] + text[-2 * _LONGEST :]
+        if len(text) > 4 * _MAX_LENGTH:  # the loop below is slow
+            text = text[: 2 * _MAX_LENGTH] + text[-2 * _MAX_LENGTH :]
         line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
-        half = _LONGEST // 2
-        return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+        half = _MAX_LENGTH // 2
+        return line if len(line) <= _MAX_LENGTH else f"{line[:half]} ... {line[-half:]}"
 
 
 class ArgumentError(SrcnnError, ValueError):
@@ -62,15 +62,15 @@ class ModelError(SrcnnError, ValueError):
 
 
 class ImageError(SrcnnError, ValueError):
-    """The image cannot be read as one; the message names the file and the rule."""
+    """The image cannot be read; the message names the file and the rule."""
 
 
 class RangeError(ImageError):
-    """A model needs to know which samples are black and white, and the usual ones cannot be."""
+    """The samples are clearly not in the range that the model assumes, so the range must be given."""
 
 
 class SourceMissingError(SrcnnError, FileNotFoundError):
-    """Something to read is not there."""
+    """A file to read does not exist."""
 
 
 class OutputError(SrcnnError, OSError):
@@ -78,20 +78,20 @@ class OutputError(SrcnnError, OSError):
 
 
 class OutOfMemoryError(SrcnnError, MemoryError):
-    """The network found no memory for a window; jobs go on with smaller ones."""
+    """There is not enough memory, even for the smallest window."""
 
 
 class RuntimeMissingError(SrcnnError, ImportError):
-    """An optional package is missing; the message holds the line that installs it."""
+    """An optional package is missing; the message has the command that installs it."""
 
 
 class ProviderError(SrcnnError, RuntimeError):
-    """A provider asked for by name is not active; never a silent fallback."""
+    """The requested provider cannot be used. There is no silent fallback."""
 
 
 class DeviceError(SrcnnError, RuntimeError):
-    """A GPU failed while it worked; where there are others, they take over its windows."""
+    """A GPU failed during a run, and no other could take over its windows."""
 
 
 class TrainingError(SrcnnError, RuntimeError):
-    """A training run cannot go on; its last good checkpoint is kept."""
+    """A training run diverged; its last good checkpoint is kept."""

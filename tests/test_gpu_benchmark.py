@@ -380,7 +380,7 @@ def test_the_document_is_written_step_by_step(
 def test_without_a_card_one_line_and_status_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(gpu, "why_no_card", lambda index: "there is no GPU 0: torch finds 0")
+    monkeypatch.setattr(gpu, "why_no_gpu", lambda index: "there is no GPU 0: torch finds 0")
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stopped:
         gpu.main()

@@ -1,4 +1,4 @@
-"""How fuzzing changes a model: nodes, attributes, weights and names, so that much of it stays whole."""
+"""Mutations of models: nodes, attributes, weights and names. Most of the model stays valid."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SMALL = (
 
 
 def change_model(data: bytes, rng: Random) -> bytes:
-    """Return a model changed in one to five places."""
+    """Return a model with one to five changes."""
     import onnx
 
     proto = onnx.load_model_from_string(data)
@@ -120,7 +120,7 @@ def _change_output(proto: Any, rng: Random) -> None:
 
 
 def _drop_node(proto: Any, rng: Random) -> None:
-    """Take a node out; its readers read what it read."""
+    """Remove a node; its consumers usually read its first input instead."""
     graph = proto.graph
     if len(graph.node) < 2:
         return
@@ -142,7 +142,7 @@ def _swap_nodes(proto: Any, rng: Random) -> None:
 
 
 def _insert_node(proto: Any, rng: Random) -> None:
-    """Put a node of any operator between two."""
+    """Insert a node of any operator between two nodes."""
     from onnx import NodeProto, helper
 
     graph = proto.graph
@@ -187,7 +187,7 @@ def _change_weight(proto: Any, rng: Random) -> None:
     else:
         try:
             array = numpy_helper.to_array(t).copy()
-        except Exception:  # changed before
+        except Exception:  # damaged by an earlier change
             return
         if array.size and array.dtype.kind in "iu":
             array.flat[rng.randrange(array.size)] = _integer(rng) % (1 << 31)
@@ -198,7 +198,7 @@ def _change_weight(proto: Any, rng: Random) -> None:
                 array.flat[rng.randrange(array.size)] = rng.choice(
                     (0, 1e38, -1e38, float("nan"), float("inf"), 1e-45)
                 )
-            else:  # a layer of another size, whole in itself
+            else:  # a layer of another size that is consistent in itself
                 shape = [max(1, n + rng.choice((-1, 0, 0, 1, 2))) for n in array.shape]
                 array = array.flat[0] * 0 + _resized(array, shape)
         t.CopyFrom(numpy_helper.from_array(array, t.name))
@@ -210,7 +210,7 @@ def _resized(array: Any, shape: list[int]) -> Any:
     return np.resize(array, shape)
 
 
-def _change_face(proto: Any, rng: Random) -> None:
+def _change_interface(proto: Any, rng: Random) -> None:
     value = rng.choice([*proto.graph.input, *proto.graph.output] or [None])
     if value is None:
         return
@@ -255,5 +255,5 @@ def _change_rest(proto: Any, rng: Random) -> None:
 
 _GRAPH: list[Callable[[Any, Random], None]] = [
     *[_change_attribute, _insert_node, _change_weight] * 3, *[_add_attribute, _change_op, _change_input] * 2,
-    _drop_attribute, _change_output, _drop_node, _swap_nodes, _change_face, _change_rest,
+    _drop_attribute, _change_output, _drop_node, _swap_nodes, _change_interface, _change_rest,
 ]  # fmt: skip

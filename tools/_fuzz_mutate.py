@@ -1,4 +1,4 @@
-"""How fuzzing changes a seed: bytes anywhere, and numbers where its format keeps them."""
+"""Mutations of seeds: bytes anywhere, and numbers at the offsets where a format stores them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from tools._fuzz_models import change_model
 from tools._fuzz_seeds import members, packed
 
-# (offset, bytes, byte order) of a number that the format's structure hangs on
+# Offset, size in bytes and byte order of a number in the structure of a format.
 Place = tuple[int, int, str]
 # fmt: off
 _NUMBERS = (
@@ -20,7 +20,7 @@ _NUMBERS = (
     65535, 65536, 10**6, 2**24, 2**28, 2**30, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1,
 )
 # fmt: on
-_MAX = 2**17  # bytes of a case
+_MAX = 2**17  # largest case, bytes
 
 
 def mutate(kind: str, data: bytes, other: bytes, rng: Random) -> bytes:
@@ -28,7 +28,14 @@ def mutate(kind: str, data: bytes, other: bytes, rng: Random) -> bytes:
 
     Parameters
     ----------
-    other : another seed of the same kind, for splices
+    kind : str
+        Kind of the seed, a key of `_fuzz_seeds.KINDS`.
+    data : bytes
+        The seed.
+    other : bytes
+        Another seed of the same kind, for splices.
+    rng : Random
+        Source of all choices.
     """
     if kind == "model":
         if rng.random() < 0.25:
@@ -45,7 +52,7 @@ def mutate(kind: str, data: bytes, other: bytes, rng: Random) -> bytes:
             out = rng.choice(_BYTES)(out, other, rng)
     del out[_MAX:]
     if kind == "png" and rng.random() < 0.8:
-        _mend_png(out)
+        _fix_png_checksums(out)
     return bytes(out)
 
 
@@ -127,7 +134,7 @@ _BYTES: list[Callable[[bytearray, bytes, Random], bytearray]] = [
 ]  # fmt: skip
 
 
-# Where each format keeps its numbers.
+# Offsets of the numbers of each format.
 
 
 def _no_places(data: bytes) -> list[Place]:
@@ -135,7 +142,7 @@ def _no_places(data: bytes) -> list[Place]:
 
 
 def _tiff_places(data: bytes) -> list[Place]:
-    """Every field of every entry of the file's folders, and of the arrays that they point to."""
+    """Return every field of every directory entry, and the arrays that the entries point to."""
     order = "little" if data[:2] == b"II" else "big"
     big = data[2:4] in (b"+\0", b"\0+")
     word, head, count_size, entry = (8, 16, 8, 20) if big else (4, 8, 2, 12)
@@ -145,13 +152,13 @@ def _tiff_places(data: bytes) -> list[Place]:
         return int.from_bytes(data[at : at + size], order)  # type: ignore[arg-type]
 
     sizes = {3: 2, 4: 4, 5: 4, 12: 8, 16: 8, 9: 4, 8: 2}
-    folder, seen = number(head - word, word), set()
-    while folder and folder not in seen and folder < len(data) and len(seen) < 8:
-        seen.add(folder)
-        count = min(number(folder, count_size), 60)
-        places.append((folder, count_size, order))
+    directory, seen = number(head - word, word), set()
+    while directory and directory not in seen and directory < len(data) and len(seen) < 8:
+        seen.add(directory)
+        count = min(number(directory, count_size), 60)
+        places.append((directory, count_size, order))
         for k in range(count):
-            at = folder + count_size + entry * k
+            at = directory + count_size + entry * k
             places += [
                 (at, 2, order),
                 (at + 2, 2, order),
@@ -165,7 +172,7 @@ def _tiff_places(data: bytes) -> list[Place]:
                 places += [(begin + size * i, size, order) for i in range(min(items, 8))]
             else:
                 places.append((at + 4 + word, min(size, word), order))
-        folder = number(folder + count_size + entry * count, word)
+        directory = number(directory + count_size + entry * count, word)
     return [p for p in places if p[0] + p[1] <= len(data)]
 
 
@@ -180,8 +187,8 @@ def _png_places(data: bytes) -> list[Place]:
     return places
 
 
-def _mend_png(out: bytearray) -> None:
-    """Write each chunk's checksum anew, or a reader would look no further."""
+def _fix_png_checksums(out: bytearray) -> None:
+    """Recompute the checksum of each chunk; otherwise readers stop at the first wrong one."""
     at = 8
     while at + 12 <= len(out):
         size = int.from_bytes(out[at : at + 4], "big")
@@ -223,7 +230,7 @@ def _bmp_places(data: bytes) -> list[Place]:
 
 
 def _box_places(data: bytes) -> list[Place]:
-    """Boxes of ISO files, in boxes: sizes, types, and the numbers that follow."""
+    """Return sizes and types of nested ISO boxes, and the numbers that follow them."""
     places: list[Place] = []
 
     def walk(start: int, stop: int, depth: int) -> None:
@@ -253,7 +260,7 @@ _PLACES: dict[str, Callable[[bytes], list[Place]]] = {
 }  # fmt: skip
 
 
-# Folders of JSON and chunks.
+# Zarr folders: JSON documents and chunks.
 
 # fmt: off
 _LEAVES: tuple[Any, ...] = (
@@ -266,7 +273,7 @@ _LEAVES: tuple[Any, ...] = (
 
 
 def _folder(data: bytes, other: bytes, rng: Random) -> bytes:
-    """Change the documents and chunks of a packed folder."""
+    """Return a packed folder with changed documents and chunks."""
     files = members(data)
     for _ in range(rng.choice((1, 1, 2, 3))):
         documents = [n for n in files if n.endswith(("json", ".zarray", ".zattrs", ".zgroup"))]
@@ -274,7 +281,7 @@ def _folder(data: bytes, other: bytes, rng: Random) -> bytes:
             name = rng.choice(documents)
             try:
                 tree = json.loads(files[name])
-            except (ValueError, RecursionError):  # changed before
+            except (ValueError, RecursionError):  # damaged by an earlier change
                 continue
             if rng.random() < 0.95:
                 _change_leaf(tree, rng)
@@ -295,7 +302,7 @@ def _folder(data: bytes, other: bytes, rng: Random) -> bytes:
 
 
 def _change_leaf(tree: Any, rng: Random) -> None:
-    """Replace, drop or double one item anywhere in a JSON document."""
+    """Replace, remove or duplicate one item anywhere in a JSON document."""
     places: list[tuple[Any, Any]] = []
     stack = [tree]
     while stack:

@@ -1,4 +1,4 @@
-"""What fuzzing starts from: small files of every readable kind, made here, none taken from elsewhere."""
+"""Seeds of fuzzing: small generated files of every readable kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from srcnn_rt.io import IMAGE_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
 H, W = 20, 24
-# kind: the suffixes that say whether it can be read at all
+# Kinds and their suffixes.
 KINDS = {
     "tiff": ".tif", "png": ".png", "jpeg": ".jpg", "webp": ".webp", "bmp": ".bmp", "avif": ".avif",
     "jxl": ".jxl", "zarr": ".zarr", "model": ".onnx",
@@ -30,7 +30,7 @@ Seeds = dict[str, bytes]
 
 
 def kinds() -> list[str]:
-    """Return the kinds that this version of the package reads."""
+    """Return the kinds that this version of the package can read."""
     return [k for k, suffix in KINDS.items() if suffix == ".onnx" or suffix in IMAGE_SUFFIXES]
 
 
@@ -39,7 +39,10 @@ def seeds(kind: str, cache: Path) -> Seeds:
 
     Parameters
     ----------
-    cache : where models exported from torch are kept, for that takes a minute
+    kind : str
+        A key of `KINDS`.
+    cache : Path
+        Folder for models exported by torch, because exporting takes a minute.
     """
     make: dict[str, Callable[[], Seeds]] = {
         "tiff": _tiff, "png": _png, "jpeg": _jpeg, "webp": _webp, "bmp": _bmp, "avif": _avif, "jxl": _jxl,
@@ -49,7 +52,7 @@ def seeds(kind: str, cache: Path) -> Seeds:
 
 
 def make_image(channels: int, dtype: Any = np.uint8, h: int = H, w: int = W) -> np.ndarray:
-    """A drawn (h, w, C) image: gradients and a disc."""
+    """Return a synthetic (h, w, C) image: gradients and a disc."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
     planes = [(np.sin(x / (3 + c)) * np.cos(y / 4) + 1) / 2 for c in range(channels)]
     disc = (y - h / 2) ** 2 + (x - w / 2) ** 2 < (h / 4) ** 2
@@ -236,7 +239,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _interlaced() -> bytes:
-    """Adam7, which no library at hand writes."""
+    """Return an Adam7-interlaced PNG, which the available libraries cannot write."""
     gray = make_image(1)[..., 0]
     passes = [
         (0, 0, 8, 8),
@@ -332,7 +335,7 @@ def _jxl() -> Seeds:
 
 
 def _zarr() -> Seeds:
-    """Folders, each packed into one tar file."""
+    """Return Zarr folders, each packed into one tar file."""
     import zarr
 
     from tests.helpers.zarrs import ome_zarr
@@ -358,7 +361,7 @@ def _zarr() -> Seeds:
 
 
 def pack(folder: Path) -> bytes:
-    """Return a folder's files as one tar file, the same bytes every time."""
+    """Return the files of a folder as one tar file; the bytes are always the same."""
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return packed({str(p.relative_to(folder)): p.read_bytes() for p in files})
 
@@ -379,7 +382,7 @@ def packed(files: Seeds) -> bytes:
 
 
 def unpack(data: bytes, folder: Path) -> None:
-    """Write the files of a tar file into a folder, which is made anew."""
+    """Write the files of a tar file into a folder, which is replaced."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, body in members(data).items():
@@ -445,7 +448,7 @@ EXPORT = """
 import logging, sys, warnings
 warnings.simplefilter("ignore")
 logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-from tests import architectures
+from tests.helpers import architectures
 both = ("EDSR", "U-Net, stride 4")
 for name, exporter in [(n, "torchscript") for n in architectures.FAMILIES] + [(n, "dynamo") for n in both]:
     architectures.export(name, f"{sys.argv[1]}/{name.replace(' ', '-')}-{exporter}.onnx", exporter)
@@ -453,7 +456,7 @@ for name, exporter in [(n, "torchscript") for n in architectures.FAMILIES] + [(n
 
 
 def _exported(cache: Path) -> Seeds:
-    """Export the tests' families by torch, once, in a process of their own; none without torch."""
+    """Export the architectures of the tests by torch, once, in a subprocess; none without torch."""
     folder = cache / "exported"
     if not (folder / "done").exists():
         folder.mkdir(parents=True, exist_ok=True)

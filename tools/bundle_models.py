@@ -1,8 +1,8 @@
-"""Export, evaluate and bundle: python tools/bundle_models.py runs/* --eval set5 set14
+"""Export, evaluate and bundle trained models: python tools/bundle_models.py runs/* --eval set5 set14
 
-For every run folder of `srcnn-rt train`: exports ``last.pt``, measures the exported file
-through Engine (`srcnn_rt.evaluate`, the protocol of `srcnn-rt eval`) and writes the model
-with its scores in the metadata and a model card beside it into ``srcnn_rt/models``.
+For each run folder of `srcnn-rt train` this exports ``last.pt``, measures the exported file through `Engine`
+(the protocol of `srcnn-rt eval`), and writes the model, with its scores in the metadata, and its model card
+into ``srcnn_rt/models/bundled``.
 """
 
 from __future__ import annotations
@@ -22,41 +22,37 @@ from srcnn_rt.training.run_folder import RunFolder
 
 MODELS = Path(spec.__file__).parent / "bundled"
 
-CARD = """# {name}
+MODEL_CARD = """# {name}
 
-SRCNN {arch} {purpose} (Dong et al., arXiv 1501.00092){inside}{form}.
+SRCNN {arch} (Dong et al., arXiv 1501.00092) {purpose}{inside}. {form}
 
-| | |
-|---|---|
-| architecture | {arch}, 64 and 32 filters, {parameters} numbers{taps} |
-| input, output | `lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32{values} |
-| margin | {margin} LR pixels, mirrored at the image's edges |
-| degradation | {degrade} |
-| training data | {sources}: {images} images ({held} held out to watch the run); nothing of any test set |
-| recipe | {how} |
-| length | {steps} steps{more}, {minutes} minutes with {threads} thread(s) of an {processor} |
-| export | agrees with {against} to {largest:.1g} of full scale |
+| | | |---|---| | architecture | {arch}, 64 and 32 filters, {parameters} parameters{taps} | | input, output |
+`lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32{values} | | margin |
+{margin} LR pixels, mirrored at the image's edges | | degradation | {degrade} | | training data | {sources}:
+{images} images ({held} held out for validation); no image of a test set | | recipe | {how} | | length |
+{steps} steps{more}, {minutes} minutes with {threads} thread(s) of an {cpu} | | export | agrees with
+{against} to {largest:.1g} of full scale |
 
-PSNR in dB / SSIM, mean over the folder, this file through `Engine`:
+PSNR in dB / SSIM, mean over each folder, measured on this file through `Engine`:
 
 {table}
 
-Made by
+Trained and bundled by
 ```
 {train}
 python tools/bundle_models.py runs/{name} --eval DIR/set5 DIR/set14
 ```
-and measured again by `srcnn-rt eval --model {name} --data DIR/set5 --data DIR/set14`.
+To measure it again: `srcnn-rt eval --model {name} --data DIR/set5 --data DIR/set14`.
 
-Licence: the weights are MIT like the code. The 91 images (t91) were published with the sparse-coding
-work of Yang et al. (2010), the 80 of sunhays80 with Sun and Hays's super-resolution from internet-scale
-scenes (2012), both for research; they are not part of this repository.
+Licence: the weights are MIT, like the code. The 91 images (t91) were published with the sparse-coding
+work of Yang et al. (2010), the 80 images of sunhays80 with Sun and Hays's super-resolution from
+internet-scale scenes (2012), both for research. They are not part of this repository.
 """
 
 FORMS = {
-    "equivariant": """, in the equivariant form: no biases, first filters
-that sum to zero, and the result added to the image, so that f(a·x + b) = a·f(x) + b""",
-    "paper": ", in the paper's form: biases, and nothing added",
+    "equivariant": """Equivariant form: no biases, first
+filters that sum to zero, and the result added to the {image}, so that f(a·x + b) = a·f(x) + b.""",
+    "paper": "The paper's form: with biases; the network gives the image itself.",
 }
 VALUES = {
     "any": " in any unit",
@@ -64,8 +60,8 @@ VALUES = {
     "rgb": " in [0, 1]",
 }
 
-# Published PSNR: Table 3 and 4 of the paper and its project page; 9-1-5 was trained on 91
-# images, 9-5-5 on ImageNet.
+# Published PSNR: tables 3 and 4 of the paper and its project page. 9-1-5 was trained on 91 images,
+# 9-5-5 on ImageNet.
 PAPER = {
     ("9-1-5", 2): {"set5": 36.34, "set14": 32.18},
     ("9-1-5", 3): {"set5": 32.39, "set14": 29.00},
@@ -78,7 +74,7 @@ PAPER = {
 
 
 def measure(target: Path, described: ModelSpec, folders: list[Path]) -> list[runner.Result]:
-    """Measure a model beside its baselines; a colour model in RGB too, beside the luminance one."""
+    """Measure a model and its baselines; a colour model also in RGB, with the luminance model beside it."""
     results = []
     for channels in ("y", "rgb") if described.channels == 3 else ("y",):
         protocol = runner.protocol_for(described, channels, None)
@@ -93,7 +89,7 @@ def measure(target: Path, described: ModelSpec, folders: list[Path]) -> list[run
 
 
 def table(results: list[runner.Result], described: ModelSpec) -> str:
-    """Draw scores as a Markdown table, the paper's beside them where it has any."""
+    """Return the scores as a Markdown table, with the published ones if there are any."""
     plain = str(results[0].protocol.degradation) == "bicubic" and described.channels == 1
     published = PAPER.get((described.architecture, described.scale), {}) if plain else {}
     methods = [m for r in results for m in r.scores]
@@ -113,7 +109,7 @@ def table(results: list[runner.Result], described: ModelSpec) -> str:
 
 
 def command(config: TrainConfig, name: str) -> str:
-    """Return the line that repeats one run."""
+    """Return the command that repeats one run."""
     plain = {**TrainConfig(data=("",), out="", scale=2).asdict(), **RECIPES[config.recipe]}
     words = [f"--data DIR/{Path(d).name}" for d in config.data] + [f"--scale {config.scale}"]
     if config.minutes:
@@ -127,14 +123,14 @@ def command(config: TrainConfig, name: str) -> str:
 
 
 def commands(run: Path) -> list[str]:
-    """Return the lines that repeat a run, those of the run it started from first."""
+    """Return the commands that repeat a run, after those of the run that it started from."""
     config: TrainConfig = RunFolder(run).read()["config"]
     before = commands(run.parent / Path(config.init_from).parent.name) if config.init_from else []
     return [*before, command(config, run.name)]
 
 
 def bundle(run: Path, folders: list[Path]) -> ModelSpec:
-    """Export one run into the package and return its spec."""
+    """Export one run into the package and return the spec of its model."""
     name = run.name
     record: dict[str, Any] = RunFolder(run).read()
     config: TrainConfig = record["config"]
@@ -175,17 +171,19 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         purpose = f"for ×{s} {what}"
     else:
         purpose = f"that undoes {config.degrade} at ×{s} {what}"
-    card = CARD.format(
+    text = MODEL_CARD.format(
         name=name,
         purpose=purpose,
-        inside=", bicubic inside" if s > 1 else "",
-        form=FORMS["equivariant" if equivariant else "paper"],
+        inside=", with bicubic enlargement inside the graph" if s > 1 else "",
+        form=FORMS["equivariant" if equivariant else "paper"].format(
+            image="bicubic image" if s > 1 else "image"
+        ),
         values=VALUES["any" if equivariant else "y" if described.channels == 1 else "rgb"],
         arch=described.architecture,
         channels=described.channels,
         up="" if s == 1 else s,
         parameters=described.parameters,
-        taps=f" (bicubic's {25 * s * s * described.channels} among them)" if s > 1 else "",
+        taps=f", {25 * s * s * described.channels} of them for the bicubic" if s > 1 else "",
         pad=2 * described.margin,
         margin=described.margin,
         degrade=training["degrade"],
@@ -194,16 +192,16 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         held=0 if config.validate else config.hold_out,
         how=training["how"],
         steps=training["steps"],
-        more=" after those of the run it started from" if config.init_from else "",
+        more=" after the run it started from" if config.init_from else "",
         minutes=training["minutes"],
         threads=record["machine"]["threads"],
-        processor=record["machine"]["processor"],
+        cpu=record["machine"]["processor"],
         against=described.check["against"],
         largest=described.check["largest"],
         table=table(results, described),
         train="\n".join(commands(run)),
     )
-    target.with_suffix(".md").write_text(card)
+    target.with_suffix(".md").write_text(text)
     return described
 
 

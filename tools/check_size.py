@@ -13,7 +13,7 @@ def main() -> int:
         (p, p.stat().st_size) for p in map(Path, sys.argv[1:]) if p.is_file() and p.stat().st_size > LIMIT
     ]
     for path, size in large:
-        print(f"{path}: {size} bytes, over {LIMIT}; training data and results do not belong here")
+        print(f"{path}: {size} bytes, over {LIMIT}; do not commit training data or results")
     return 1 if large else 0
 
 

@@ -1,4 +1,4 @@
-"""make demo: upscale a photograph and show nearest, bicubic and the network side by side."""
+"""Upscale a photograph and show nearest, bicubic and the network side by side (``make demo``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from srcnn_rt import Engine, SrcnnError
 
 PHOTOGRAPH = Path(__file__).parent.parent / "examples" / "chelsea.png"
 CROP = (66, 124, 80, 104)  # y, x, height, width in the photograph: an eye and the fur around it
-ZOOM = 2  # of the crop, by repeating pixels, so that every HR pixel can be seen
+ZOOM = 2  # the crop is magnified by repeating pixels, so that every HR pixel can be seen
 
 
 def label(image: np.ndarray, text: str) -> np.ndarray:
@@ -24,7 +24,7 @@ def label(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def side_by_side(lr: np.ndarray, bicubic: np.ndarray, network: np.ndarray, scale: int) -> np.ndarray:
-    """Return the crop three times, titled: BGR uint8."""
+    """Return the crop of all three methods, titled, as BGR uint8."""
     y, x, h, w = CROP
     nearest = np.repeat(np.repeat(lr, scale, axis=0), scale, axis=1)
     panels = []

@@ -1,14 +1,14 @@
-"""Feed damaged images and models to the real entries: every one must be read or refused in one line.
+"""Feed damaged images and models to the public API: each must be read, or refused in one line.
 
     make fuzz                                 100,000 cases
     make fuzz N=2000 KINDS="tiff model"
     python tools/fuzz.py --replay tiff:4711   one case again, in this process
-    python tools/fuzz.py --files PATH ...     files
+    python tools/fuzz.py --files PATH ...     these files
 
-A case is a seed (`tools/_fuzz_seeds.py`) changed at random (`tools/_fuzz_mutate.py`); KIND and
-number say which. Processes forked after the imports run them, so that a crash loses only one; this
-one watches. A case is a finding, and kept with its traceback, if it ends in another error than
-`SrcnnError`, in a message of more than a line, in a signal, after more than 10 s, or with more than 1 GiB.
+A case is a seed (`tools/_fuzz_seeds.py`) changed at random (`tools/_fuzz_mutate.py`), identified by KIND and
+number. This process forks workers after the imports and watches them, so a crash loses only one case. A case
+is a finding, and is kept with its traceback, if it raises another error than `SrcnnError`, gives a message
+of more than one line, ends by a signal, or takes more than 10 s or more than 1 GiB.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))  # the package of this folder, whatever is installed
+    sys.path.insert(0, str(ROOT))  # use this checkout, whatever is installed
 
 import numpy as np  # noqa: E402
 
@@ -50,13 +50,13 @@ CACHE = ROOT / "scratch" / "fuzz"
 SECONDS = 10.0
 BYTES = 2**30
 SHARES = {"tiff": 40, "png": 12, "jpeg": 9, "webp": 7, "bmp": 4, "avif": 6, "jxl": 6, "zarr": 2, "model": 10}
-KEPT = {"zarr": ".tar"}  # suffixes under which findings are kept, where they are folders
+KEPT = {"zarr": ".tar"}  # suffixes of findings that are folders
 TARGET = "out.tif"
 WINDOW, STRIP = 48, 64
-MAX_READ = 2**28  # bytes of one read: what a wide strip costs the engine as well
-MAX_UPSCALED = 2**20  # samples of an image that is upscaled as a whole
-# Refusals that are no refusal of the file: memory was asked for that is not there.
-# (libtiff says it of counts that no file can hold, without asking for any.)
+MAX_READ = 2**28  # bytes of one read; a wide strip costs the engine as much
+MAX_UPSCALED = 2**20  # samples of an image that is upscaled whole
+# Messages that do not refuse the file but report that memory was requested and not available. libtiff says
+# "out of memory reading of" for counts that no file can hold, without requesting any memory.
 _MEMORY = re.compile(
     r"out of memory(?! reading of)|insufficient memory|bad_alloc|cannot allocate|failed to allocate|"
     r"unable to allocate|memoryerror",
@@ -64,19 +64,19 @@ _MEMORY = re.compile(
 )
 
 
-class Finding(Exception):  # noqa: N818 (it is what was looked for)
-    """Something that must not happen, and is not an exception by itself."""
+class Finding(Exception):  # noqa: N818 (not an error of this program)
+    """Something that must not happen and raised no exception."""
 
 
 def build(kind: str, number: int, seeds: dict[str, bytes]) -> bytes:
-    """Return the case of a number: the same one every time."""
+    """Return the bytes of a case; the same number always gives the same bytes."""
     rng = Random(f"{kind}:{number}")
     names = sorted(seeds)
     return _fuzz_mutate.mutate(kind, seeds[rng.choice(names)], seeds[rng.choice(names)], rng)
 
 
 def place(data: bytes, path: Path) -> None:
-    """Write a case where it is read: a folder is packed in it."""
+    """Write a case to `path`; a Zarr folder is unpacked."""
     if path.suffix == ".zarr":
         _fuzz_seeds.unpack(data, path)
     else:
@@ -89,7 +89,7 @@ def attempt(path: Path, kind: str, number: int = 0) -> str:
     Raises
     ------
     Exception
-        Whatever is not allowed: a finding.
+        Anything that is not allowed, which is a finding.
     """
     try:
         if kind == "model":
@@ -112,7 +112,7 @@ _engines: dict[str, Engine] = {}
 
 
 def _bicubic() -> Engine:
-    """Make the engine in the process that uses it: threads do not survive a fork."""
+    """Return this process's engine. It is made here, because threads do not survive a fork."""
     if "x2" not in _engines:
         _engines["x2"] = Engine("bicubic-x2", "cpu", 32, threads=1)
     return _engines["x2"]
@@ -132,7 +132,7 @@ def _try_image(path: Path, number: int) -> None:
 
 
 def _read(source: Source) -> None:
-    """Read corners and middle, as the engine would: striped images by whole rows."""
+    """Read corners and centre as the engine would; striped images by whole rows."""
     (h, w), channels = source.info.shape, source.info.layout.channels
     high = min(STRIP if source.by_rows else WINDOW, h)
     wide = w if source.by_rows else min(WINDOW, w)
@@ -142,7 +142,7 @@ def _read(source: Source) -> None:
         for x in sorted({0, (w - wide) // 2, w - wide}):
             part = source.read(Span(y, y + high), Span(x, x + wide))
             if part.shape != (high, wide, channels) or part.dtype != source.info.dtype:
-                raise Finding(f"a window of {(high, wide, channels)} came as {part.shape} {part.dtype}")
+                raise Finding(f"a window of {(high, wide, channels)} was read as {part.shape} {part.dtype}")
 
 
 def _try_model(path: Path, number: int) -> None:
@@ -150,34 +150,31 @@ def _try_model(path: Path, number: int) -> None:
     if not whole:
         data, described = spec.load(path)
         if len(spec.parse(data).graph.node) <= prepare.MAX_NODES:
-            optimize.optimise(spec.parse(data))  # by itself, for `prepare` would hide what fails
+            optimize.optimise(spec.parse(data))  # directly, because `prepare` hides failures
         described.summary()
     with Engine(path, "cpu", None if whole else 16, threads=1) as engine:
         image = np.full((13, 17, engine.spec.channels), 0.5, np.float32)
         try:
             out = engine.upscale(image, bands=True)
-        except SrcnnError as error:  # the engine has no name of a file then
+        except SrcnnError as error:  # the engine does not know the file's name here
             raise type(error)(f"{path}: {error}") from error
         if out.shape != (13 * engine.scale, 17 * engine.scale, engine.spec.channels):
-            raise Finding(f"upscaled to {out.shape}")
-
-
-# Processes.
+            raise Finding(f"upscaled to the wrong shape {out.shape}")
 
 
 @dataclass
 class Tally:
-    """What came of one kind's cases."""
+    """Results of the cases of one kind."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     slowest: tuple[float, int] = (0.0, -1)
-    largest: tuple[int, int] = (0, -1)  # bytes grown beyond the start
+    largest: tuple[int, int] = (0, -1)  # bytes above the start
 
 
 @dataclass
 class Worker:
-    """A forked process: its pipe, and what it is at."""
+    """A forked process, its pipe and the unfinished line that came from it."""
 
     pid: int
     pipe: int
@@ -186,18 +183,23 @@ class Worker:
 
 
 class Run:
-    """Cases on some processes.
+    """Run cases in several processes.
 
     Parameters
     ----------
-    plan : (kind, number) of every case
-    make : its bytes
-    jobs : processes
-    findings : where those are kept; nowhere if None
+    plan : list of (str, int)
+        Kind and number of every case.
+    make : callable
+        Returns the bytes of a case.
+    jobs : int
+        Number of processes.
+    findings : Path, optional
+        Folder for findings; they are not kept if None.
 
     Attributes
     ----------
-    results : of every case that is done: its outcome, and what was wrong
+    results : dict
+        Outcome and message of every finished case, by kind and number.
     """
 
     def __init__(
@@ -210,13 +212,13 @@ class Run:
         self.results: dict[tuple[str, int], tuple[str, str]] = {}
         self.tallies = {kind: Tally() for kind, _ in plan}
         self._plan, self._make, self.jobs, self._findings = plan, make, jobs, findings
-        # For every process: index of its case in the plan, and when it began it.
+        # For every process: the index of its case in the plan, and the start time.
         self._board = mmap.mmap(-1, 16 * jobs)
         self._selector = selectors.DefaultSelector()
         self._folder = Path()
 
     def run(self) -> None:
-        """Run all of them; findings are kept as they come."""
+        """Run all cases and keep findings as they occur."""
         _import_all()
         memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
         with tempfile.TemporaryDirectory(prefix="srcnn-rt-fuzz-", dir=memory) as folder:
@@ -263,7 +265,7 @@ class Run:
         return Worker(pid, read, b"", share)
 
     def _ended(self, worker: Worker) -> Worker | None:
-        """Note how a process ended; a new one goes on after the case that ended it."""
+        """Record how a process ended; if a case ended it, start a new process after that case."""
         self._selector.unregister(worker.pipe)
         os.close(worker.pipe)
         _, status = os.waitpid(worker.pid, 0)
@@ -296,7 +298,7 @@ class Run:
             print(f"finding {kind}:{number}: {why.strip().splitlines()[-1][:160]}", flush=True)
 
     def _work(self, share: int, at: int, pipe: int) -> None:
-        """Run every `jobs`-th case of the plan in this process."""
+        """Run every `jobs`-th case of the plan, from index `at`, in this process."""
         silent = os.open(os.devnull, os.O_RDWR)
         os.dup2(silent, 1)
         os.dup2(silent, 2)
@@ -328,7 +330,7 @@ class Run:
 
 
 def _import_all() -> None:
-    """Load now what readers load when first needed, so that forked processes have it."""
+    """Import what readers import lazily, so that forked processes have it."""
     import cv2
     import onnx.checker
     import onnx.reference
@@ -342,7 +344,7 @@ def _import_all() -> None:
 
 
 def _limit_memory() -> tuple[int, int]:
-    """Give this process 1 GiB more than it has; return its resident bytes, and how many may be added."""
+    """Limit this process to 1 GiB more than it has; return its resident bytes and the bytes it may add."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     virtual = int(status["VmSize"].split()[0]) * 1024
     # Threads reserve address space (64 MiB arenas) that they do not use.
@@ -353,7 +355,7 @@ def _limit_memory() -> tuple[int, int]:
 
 
 def table(run: Run, seconds: float) -> str:
-    """Return what came of every kind."""
+    """Return a table of the outcomes of every kind."""
     head = f"{'kind':<8}{'cases':>9}{'accepted':>10}{'refused':>10}{'findings':>10}{'cases/s':>9}  slowest"
     lines = [head]
     for kind, tally in run.tallies.items():
@@ -366,31 +368,33 @@ def table(run: Run, seconds: float) -> str:
     total = sum((t.outcomes for t in run.tallies.values()), Counter())
     grown, number, kind = max((*t.largest, k) for k, t in run.tallies.items())
     lines.append(
-        f"{total.total():,} cases in {seconds:.0f} s, {total.total() / seconds:.0f} a second; "
+        f"{total.total():,} cases in {seconds:.0f} s, {total.total() / seconds:.0f} per second; "
         f"most memory {grown / 2**20:.0f} MiB over the start ({kind}:{number})"
     )
     return "\n".join(lines)
 
 
 def shares(total: int, kinds: list[str]) -> dict[str, int]:
-    """Return how many cases each kind gets."""
+    """Return the number of cases of each kind."""
     weight = sum(SHARES[k] for k in kinds)
     return {k: max(1, total * SHARES[k] // weight) for k in kinds}
 
 
 def main() -> int:
-    """Return 1 if there are findings."""
+    """Run the command and return 1 if there are findings."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-n", type=int, default=100_000, help="cases in all")
+    parser.add_argument("-n", type=int, default=100_000, help="total number of cases")
     parser.add_argument("--kinds", nargs="*", choices=_fuzz_seeds.kinds(), default=_fuzz_seeds.kinds())
     parser.add_argument("--first", type=int, default=0, help="number of the first case of every kind")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--findings", type=Path, default=CACHE / "findings")
-    parser.add_argument("--replay", metavar="KIND:NUMBER", help="one case, in this process")
-    parser.add_argument("--keep", type=Path, help="with --replay: where its file is left")
-    parser.add_argument("--files", type=Path, nargs="+", help="run these; one line of JSON tells of each")
+    parser.add_argument("--replay", metavar="KIND:NUMBER", help="run one case in this process")
+    parser.add_argument("--keep", type=Path, help="with --replay: write the case to this file")
+    parser.add_argument(
+        "--files", type=Path, nargs="+", help="run these files; prints one line of JSON per file"
+    )
     options = parser.parse_args()
     if options.files is not None:
         return run_files(options.files, options.jobs)
@@ -400,12 +404,12 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             path = options.keep or Path(folder) / f"fuzzed{_fuzz_seeds.KINDS[kind]}"
             place(data, path)
-            print(_told(path, kind, int(number)))
+            print(_described(path, kind, int(number)))
         return 0
     seeds = {kind: _fuzz_seeds.seeds(kind, CACHE) for kind in options.kinds}
     counts = shares(options.n, options.kinds)
     plan = [(kind, options.first + n) for kind, count in counts.items() for n in range(count)]
-    Random(0).shuffle(plan)  # so that all kinds have had their share whenever a run is stopped
+    Random(0).shuffle(plan)  # so that a run that is stopped has covered all kinds
     run = Run(plan, lambda kind, number: build(kind, number, seeds[kind]), options.jobs, options.findings)
     began = time.monotonic()
     run.run()
@@ -414,9 +418,9 @@ def main() -> int:
 
 
 def run_files(paths: list[Path], jobs: int) -> int:
-    """Run files that are kept: read window by window, and upscaled; models tiled, and whole.
+    """Run saved files: images are read window by window and upscaled, models run tiled and whole.
 
-    Prints of each a line of JSON: its name, both outcomes, and what was wrong.
+    Prints one line of JSON per file: its name, both outcomes, and the messages.
     """
     suffixes = {KEPT.get(kind, suffix): kind for kind, suffix in _fuzz_seeds.KINDS.items()}
     cases = {(suffixes[p.suffix], 12 * k + how): p for k, p in enumerate(paths) for how in (1, 0)}
@@ -431,8 +435,8 @@ def run_files(paths: list[Path], jobs: int) -> int:
     return 1 if any(outcome == "finding" for outcome, _ in run.results.values()) else 0
 
 
-def _told(path: Path, kind: str, number: int) -> str:
-    """Run a case and return its outcome, with the message of a refusal."""
+def _described(path: Path, kind: str, number: int) -> str:
+    """Run a case and return its outcome, or the traceback of a finding."""
     try:
         return attempt(path, kind, number)
     except Exception:

@@ -1,11 +1,12 @@
-"""Kill jobs at random moments and go on with them: is the result the same, and how much is done twice?
+"""Kill jobs at random moments and resume them: is the result identical, and how much is computed twice?
 
     python tools/kill_test.py [--kills 200] [--seed 1] [--folder DIR]
 
-For five kinds of files, jobs are killed (SIGKILL) once or twice each, at moments drawn over the whole life of
-the process: three quarters evenly from its start, one quarter in its last tenth, where the file is finished
-and gets its name. After every kill the same command goes on. A last table has the time that SIGINT and
-SIGTERM take. Everything is drawn from the seed; what a moment meets depends on the machine.
+Jobs on five kinds of files are killed (SIGKILL) once or twice each. Three quarters of the kills are spread
+evenly over the life of the process, one quarter fall into its last tenth, where the file is finished and
+gets its name. After every kill the same command resumes the job. At the end the time that a job takes to
+stop after SIGINT and SIGTERM is printed. All moments are drawn from the seed; what the job is doing at a
+moment depends on the machine.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ RNG = np.random.default_rng(20)
 
 
 def noise(h: int, w: int, channels: int, dtype: str) -> Any:
-    """Samples that compress as photographs do: smooth, with a little noise."""
+    """Return smooth samples with a little noise, which compress as photographs do."""
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     plane = 0.5 + 0.4 * np.sin(x / 97) * np.cos(y / 61)
     out = np.empty((h, w, channels), dtype)
@@ -78,7 +79,33 @@ def write_float(path: Path) -> None:
 
 @dataclass
 class Kind:
-    """A kind of job, and what became of it."""
+    """A kind of job, and the results of its runs.
+
+    Attributes
+    ----------
+    write : callable
+        Writes the source file.
+    target : str
+        Name of the result.
+    options : dict
+        Options of `Engine.upscale_file`.
+    jobs, kills : int
+        Finished jobs, and kills that hit a running process.
+    late : int
+        Kills drawn in the last tenth.
+    resumed : int
+        Kills that left a partial file.
+    wrong : int
+        Times that the result's name held other bytes.
+    same : int
+        Jobs whose result was identical.
+    chunks, windows : int
+        Size of one uninterrupted run.
+    rendered : int
+        Windows computed in all runs.
+    seconds : float
+        Time of one uninterrupted run.
+    """
 
     name: str
     write: Callable[[Path], None]
@@ -103,31 +130,32 @@ KINDS = [
     Kind("float32 with NaN, COG", write_float, "b.tif", {"cog": True}),
     Kind("PNG", write_rgb, "b.png"),
 ]
-CHUNK_BYTES = 2**18  # small files, many chunks: a job of hours has as many as one of seconds here
+CHUNK_BYTES = 2**18  # small, so that jobs of seconds have as many chunks as jobs of hours
 
 CHILD = """
 import json, os, signal, sys
 from pathlib import Path
 folder, target, options, log = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
-for name in (signal.SIGINT, signal.SIGTERM):  # a shell has its background jobs ignore the first
+for name in (signal.SIGINT, signal.SIGTERM):  # shells make background jobs ignore SIGINT
     signal.signal(name, signal.default_int_handler)
-from srcnn_rt import Engine, render
+from srcnn_rt import Engine
+from srcnn_rt.backends.host_renderer import HostRenderer
 from srcnn_rt.io import spool
-from srcnn_rt.io.tiff import target as tiff
+from srcnn_rt.io.tiff import writer as tiff
 from srcnn_rt.jobs.journal import Journal
 tiff._Page.max_bytes = spool.SpoolTarget.max_bytes = {bytes}
 log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 add = Journal.add
-def count(*words):
+def count(*arguments):
     os.write(log, b"0\\n")
-    add(*words)
+    add(*arguments)
 Journal.add = count
 os.write(log, b"0\\n")
-compute = render.Renderer.render
-def logged(self, batch, *words):
+compute = HostRenderer.render
+def logged(self, batch, *arguments):
     os.write(log, b"%d\\n" % len(batch))
-    compute(self, batch, *words)
-render.Renderer.render = logged
+    compute(self, batch, *arguments)
+HostRenderer.render = logged
 with Engine("bicubic-x2", "cpu", 32, threads=1) as engine:
     engine.upscale_file(folder / "a.tif", folder / target, resume=True, **options)
 """.replace("{bytes}", str(CHUNK_BYTES))
@@ -150,7 +178,7 @@ def start(folder: Path, kind: Kind, log: Path) -> subprocess.Popen[str]:
 
 
 def rendered(log: Path) -> int:
-    """Return how many windows were begun to be computed, in all runs."""
+    """Return how many windows were started in all runs."""
     return sum(int(line) for line in log.read_bytes().splitlines()) if log.exists() else 0
 
 
@@ -161,7 +189,7 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 
 def uninterrupted(folder: Path, kind: Kind) -> bytes:
-    """Run once without a kill: what the result must be, how many chunks it has, how long it takes."""
+    """Run twice without a kill, record chunks, windows and seconds, and return the bytes of the result."""
     kind.write(folder / "a.tif")
     times = []
     for _ in range(2):
@@ -178,7 +206,7 @@ def uninterrupted(folder: Path, kind: Kind) -> bytes:
 
 
 def leave(folder: Path) -> None:
-    """Take away all but the source."""
+    """Remove everything but the source."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -187,7 +215,7 @@ def leave(folder: Path) -> None:
 
 
 def one_job(folder: Path, kind: Kind, expected: bytes, kills: int, rng: random.Random) -> int:
-    """Kill a job so many times, let it end; return how many kills met it alive."""
+    """Kill a job up to `kills` times, let it finish, and return how many kills hit a running process."""
     log, met, left = folder / "log", 0, kind.seconds
     target = folder / kind.target
     while met < kills:
@@ -197,17 +225,17 @@ def one_job(folder: Path, kind: Kind, expected: bytes, kills: int, rng: random.R
         process.kill()
         finish(process)
         if process.returncode == 0:
-            break  # it was faster
+            break  # it finished before the kill
         met += 1
         kind.late += late
         kind.resumed += (folder / f"{kind.target}.partial").exists()
         if target.exists() and target.read_bytes() != expected:
             kind.wrong += 1
-        # The next run has less to do: what is left, and its start.
+        # The next run only has to start and to do what is left.
         done = (folder / f"{kind.target}.partial.journal").exists() and rendered(log) / kind.windows
         left = max(0.8, kind.seconds * (1 - (done or 0)) + 0.7)
         if target.exists():
-            break  # it has its name
+            break  # the result has its name
     finish(start(folder, kind, log)) if not target.exists() or _leftovers(folder, kind) else None
     kind.jobs += 1
     kind.kills += met
@@ -225,25 +253,25 @@ def _leftovers(folder: Path, kind: Kind) -> list[str]:
 def signals(
     folder: Path, kind: Kind, expected: bytes, count: int, rng: random.Random
 ) -> dict[str, list[float]]:
-    """Return the seconds that jobs take to end after SIGINT and SIGTERM; each is then gone on with."""
+    """Return the seconds that jobs take to end after SIGINT and SIGTERM; each job is then resumed."""
     found: dict[str, list[float]] = {"SIGINT": [], "SIGTERM": []}
     for number in range(2 * count):
         name = ["SIGINT", "SIGTERM"][number % 2]
         process = start(folder, kind, folder / "log")
-        while not (folder / "log").exists() and process.poll() is None:  # before that Python is not up
+        while not (folder / "log").exists() and process.poll() is None:  # before that Python has not started
             time.sleep(0.01)
         time.sleep(rng.uniform(0.2, 1) * kind.seconds * 0.9)
         if process.poll() is None:
             process.send_signal(getattr(signal, name))
             begin = time.monotonic()
             process.communicate(timeout=600)
-            # While Python shuts down, signals do what they do by themselves; the file has its name by then.
+            # While Python shuts down, signals have their default action; the file has its name by then.
             late = process.returncode == -signal.SIGTERM and (folder / kind.target).exists()
             if not late and process.returncode not in (
                 0,
                 1,
                 -signal.SIGINT,
-            ):  # Python's own ways to end by Ctrl-C
+            ):  # exit statuses of Python after Ctrl-C
                 raise SystemExit(f"{kind.name}: {name} ended the process with {process.returncode}")
             if process.returncode != 0 and not late:
                 found[name].append(time.monotonic() - begin)
@@ -255,7 +283,7 @@ def signals(
 
 
 def run(kills: int, seed: int, folder: Path, stops: int = 6, kinds: list[Kind] | None = None) -> list[Kind]:
-    """Do it all; return what became of every kind."""
+    """Run all kills and signals, print a row for each kind, and return the kinds."""
     rng, kinds = random.Random(seed), KINDS if kinds is None else kinds
     times: dict[str, list[float]] = {"SIGINT": [], "SIGTERM": []}
     for number, kind in enumerate(kinds):
@@ -271,19 +299,17 @@ def run(kills: int, seed: int, folder: Path, stops: int = 6, kinds: list[Kind] |
     for name, values in times.items():
         if values:
             middle, maximum = statistics.median(values), max(values)
-            print(
-                f"{name}: {len(values)} times, ended within {middle:.2f} s (median), {maximum:.2f} s (most)"
-            )
+            print(f"{name}: {len(values)} times, ended in {middle:.2f} s (median), {maximum:.2f} s (longest)")
     return kinds
 
 
 def again(kind: Kind) -> float:
-    """Return which part of the windows was computed a second time, percent."""
+    """Return the percentage of windows that were computed a second time."""
     return 100 * (kind.rendered / max(1, kind.windows * kind.jobs) - 1)
 
 
 HEAD = (
-    "| file | chunks | jobs | kills | drawn late | left to go on with | wrong | same bytes | done twice |\n"
+    "| file | chunks | jobs | kills | drawn late | left to resume | wrong | same bytes | done twice |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 
@@ -301,13 +327,13 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where images are made; a temporary one by default")
-    words = parser.parse_args()
+    parser.add_argument("--folder", type=Path, help="where images are made; by default a temporary folder")
+    args = parser.parse_args()
     begin = time.monotonic()
     print(HEAD, flush=True)
-    with tempfile.TemporaryDirectory(dir=words.folder) as folder:
-        kinds = run(words.kills, words.seed, Path(folder))
-    print(f"{sum(k.kills for k in kinds)} kills in {time.monotonic() - begin:.0f} s, seed {words.seed}")
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        kinds = run(args.kills, args.seed, Path(folder))
+    print(f"{sum(k.kills for k in kinds)} kills in {time.monotonic() - begin:.0f} s, seed {args.seed}")
     bad = [k.name for k in kinds if k.wrong or k.same != k.jobs]
     slow = [k.name for k in kinds if again(k) > 2]
     if bad or slow:

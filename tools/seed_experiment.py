@@ -1,9 +1,8 @@
 """Train on 70 images of T91, test on 8 others: python tools/seed_experiment.py --data DIR/t91
 
-The split is fixed, in tools/t91_split.txt. Trains 9-1-5 for ×3 by the paper's recipe
-and by ours for the same time, exports both, measures the exported files beside bicubic on
-the 8 images, and prints the table. Run folders stay in --out; a second call only
-measures.
+The split is fixed in tools/t91_split.txt. The script trains 9-1-5 for ×3 with the paper's recipe and with
+ours for the same time, exports both, measures the exported files and bicubic on the 8 images, and prints the
+table. Run folders stay in --out, so a second call only measures.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SPLIT = Path(__file__).parent / "t91_split.txt"
 
 
 def read_split(path: Path = SPLIT) -> dict[str, list[str]]:
-    """Return the names under each heading of the split file."""
+    """Return the file names under each heading of the split file."""
     parts: dict[str, list[str]] = {}
     names: list[str] = []
     for line in path.read_text().splitlines():
@@ -35,11 +34,13 @@ def read_split(path: Path = SPLIT) -> dict[str, list[str]]:
 
 
 def gather(names: list[str], data: Path, folder: Path) -> Path:
-    """Link images into a folder of their own."""
+    """Link images into a new folder and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if not (data / name).is_file():
-            sys.exit(f"error: {data / name}: no such file; --data is the folder of T91's 91 PNG files")
+            sys.exit(
+                f"error: {data / name}: no such file; --data must be the folder of the 91 PNG files of T91"
+            )
         link = folder / name
         if not link.exists():
             link.symlink_to((data / name).resolve())
@@ -48,9 +49,9 @@ def gather(names: list[str], data: Path, folder: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="the folder of T91")
+    parser.add_argument("--data", type=Path, required=True, help="folder of T91")
     parser.add_argument("--out", type=Path, default=Path("runs/seed"))
-    parser.add_argument("--minutes", type=float, default=3.0, help="of each training")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of each training run")
     parser.add_argument("--scale", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
     args = parser.parse_args()

@@ -1,17 +1,18 @@
-"""Files beside a result that are this program's own: nobody can plant another file under their names."""
+"""Files that are written whole or not at all, and work files that nobody can plant others in place of."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from ..errors import OutputError
 
@@ -21,13 +22,75 @@ WORK = ".work"
 _finishing: dict[Path, threading.Thread] = {}
 
 
-def open_own(path: Path, flags: int = 0) -> int:
-    """Open a file to read and write, made if it is not there; what is in it stays.
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that replaces `path` when the block ends without an error.
+
+    Until then it has a random name in the same folder, its ``name`` attribute. It is flushed to the disk
+    before it is renamed, so that `path` is the old file or the whole new one, even after a power failure.
+    If `path` is a symbolic link, the link is replaced, not what it points to.
+
+    Parameters
+    ----------
+    path : Path
+        Final name of the file.
+
+    Yields
+    ------
+    BinaryIO
+        Open for reading and writing.
 
     Raises
     ------
     OutputError
-        If it cannot be written, or is a link or anything but a file: it is then somebody else's.
+        If the file cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    try:
+        file = temporary.open("x+b")  # fails if a file or link is there
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush the names in a folder to the disk, where the system supports it."""
+    with suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def open_own(path: Path, flags: int = 0) -> int:
+    """Open a file for reading and writing; create it if it does not exist, and keep its content.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    flags : int
+        Further flags of `os.open`.
+
+    Returns
+    -------
+    int
+        File descriptor.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be opened, or is a symbolic link, a hard link or no regular file: then somebody else
+        put it there.
     """
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o666)
@@ -38,13 +101,13 @@ def open_own(path: Path, flags: int = 0) -> int:
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
         os.close(file)
-        what = "a second name of another file" if stat.S_ISREG(found.st_mode) else "something that is no file"
+        what = "a hard link" if stat.S_ISREG(found.st_mode) else "something other than a file"
         raise OutputError(f"{path}: cannot be written: {what} is in the way")
     return file
 
 
 def remove_own(path: Path, *, folder: bool = False) -> None:
-    """Remove a file if it is there and one that `open_own` would open, or a `folder`; never raises."""
+    """Remove a file that `open_own` would open, or with `folder` also a folder; never raises."""
     with suppress(OSError):
         found = path.lstat()
         if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
@@ -54,11 +117,12 @@ def remove_own(path: Path, *, folder: bool = False) -> None:
 
 
 def workspace(path: Path) -> Path:
-    """Return a new, empty folder for what is made of the file `path` in its last steps.
+    """Return a new, empty folder for the last steps of writing the file `path`.
 
     Raises
     ------
     OutputError
+        If it cannot be created.
     """
     clear_workspace(path)
     folder = path.with_name(path.name + WORK)
@@ -75,9 +139,16 @@ def clear_workspace(path: Path) -> None:
 
 
 def interruptible(path: Path, work: Callable[[], Result]) -> Result:
-    """Call `work` on a file where it does not keep Ctrl-C from being heard, as long calls of libraries do.
+    """Call a function on a file so that Ctrl-C is heard during it, which libraries' long calls prevent.
 
-    When Ctrl-C comes it is left to itself; `wait_for` says when nothing touches the file any more.
+    After Ctrl-C the function continues in its thread; `wait_for` returns when it has ended.
+
+    Parameters
+    ----------
+    path : Path
+        The file, by which `wait_for` finds the function.
+    work : callable
+        What to call.
     """
     future: Future[Result] = Future()
 
@@ -96,6 +167,6 @@ def interruptible(path: Path, work: Callable[[], Result]) -> Result:
 
 
 def wait_for(path: Path) -> None:
-    """Wait until work on a file has ended that was left to itself."""
+    """Wait until a function that `interruptible` called on a file has ended."""
     if (thread := _finishing.pop(path, None)) is not None:
         thread.join()

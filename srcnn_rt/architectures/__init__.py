@@ -1,1 +1,1 @@
-"""Networks in torch, and the checkpoints that hold their weights."""
+"""PyTorch networks, and the checkpoints that store their weights."""

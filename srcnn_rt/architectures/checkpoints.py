@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, whoever saved it: nothing else is read, and what wraps them is taken off."""
+"""Reading the tensors of checkpoints, and nothing else from them, and removing wrappers around them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from ..errors import ModelError, SourceMissingError
 
 Weights = dict[str, Tensor]
 _WRAPPERS = ("params_ema", "state_dict", "model_state_dict", "model", "params", "net", "generator", "net_g")
-_GENERATORS = ("params_ema", "generator", "net_g", "netG", "model", "module", "net")  # beside a critic's keys
-_TORCHSCRIPT = "constants.pkl"  # what torch.jit.save writes and torch.save does not
+# Prefixes of a GAN's generator, whose checkpoint also contains the discriminator.
+_GENERATORS = ("params_ema", "generator", "net_g", "netG", "model", "module", "net")
+_TORCHSCRIPT = "constants.pkl"  # torch.jit.save writes it, torch.save does not
 
 
 def load(path: Path) -> object:
-    """Read a file that torch or safetensors wrote.
+    """Load a checkpoint in PyTorch's or the safetensors format.
 
     Raises
     ------
-    SourceMissingError, ModelError
-        If it is something else, or a pickle that holds code.
+    SourceMissingError
+        If the file does not exist.
+    ModelError
+        If it is not a checkpoint, or its pickle contains code, which is not executed.
     """
     if not path.exists():
         raise SourceMissingError(f"{path}: no such file")
@@ -33,16 +36,17 @@ def load(path: Path) -> object:
         return _load_safetensors(path)
     if _is_torchscript(path):
         raise ModelError(
-            f"{path}: TorchScript, a program and not weights: save model.state_dict() where it was made, "
+            f"{path}: a TorchScript program, not a checkpoint; save model.state_dict() where it was created, "
             "or export it to ONNX there"
         )
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"it holds {name[1]}, which is code" if name else "its pickle cannot be read as tensors"
+        reason = f"it contains {name[1]}, which is code" if name else "its pickle cannot be read as tensors"
         raise ModelError(
-            f"{path}: not a checkpoint of plain tensors: {what}; save model.state_dict() where it was made"
+            f"{path}: not a checkpoint of plain tensors: {reason}; "
+            "save model.state_dict() where it was created"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise ModelError(
@@ -55,7 +59,9 @@ def _load_safetensors(path: Path) -> object:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ModelError(f"{path}: reading it needs safetensors: pip install 'srcnn-rt[train]'") from error
+        raise ModelError(
+            f"{path}: reading it needs safetensors; run: pip install 'srcnn-rt[train]'"
+        ) from error
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -71,7 +77,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def tensors(loaded: object) -> Weights:
-    """Return the dictionary of tensors in what was loaded; empty if there is none."""
+    """Return the state dict in a loaded checkpoint, without the dicts around it; empty if there is none."""
     while isinstance(loaded, Mapping):
         inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
         if inner is None:
@@ -81,13 +87,15 @@ def tensors(loaded: object) -> Weights:
 
 
 def without_prefixes(weights: Weights) -> Iterator[Weights]:
-    """Give the weights as they are, then without each prefix that wrappers add to all keys, or a GAN to its
-    generator's."""
+    """Yield the weights as they are, then without the prefixes that wrappers add to all keys, one by one.
+
+    Of a GAN, which has several prefixes, the generator's weights are yielded.
+    """
     while weights:
         yield weights
         firsts = {k.partition(".")[0] for k in weights}
-        own = [p for p in _GENERATORS if p in firsts] if len(firsts) > 1 else sorted(firsts)
-        if not own:
+        prefixes = [p for p in _GENERATORS if p in firsts] if len(firsts) > 1 else sorted(firsts)
+        if not prefixes:
             return
-        start = f"{own[0]}."
-        weights = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+        prefix = f"{prefixes[0]}."
+        weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}

@@ -1,7 +1,7 @@
-"""Small networks of other people whose state dicts tell what they are: a table to add rows to.
+"""Third-party networks that can be recognised by the keys of their state dicts.
 
-A row recognises a state dict by its keys and rebuilds the network from its shapes. Only
-where that is unambiguous: same keys, one architecture.
+`FAMILIES` is a table to extend. Each row recognises a state dict by its keys, which must be unambiguous, and
+builds the network from the shapes of its weights.
 """
 
 from __future__ import annotations
@@ -9,444 +9,354 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, prod
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..image import bicubic
 
 Weights = Mapping[str, Tensor]
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+_PARTS = r"\.(weight|bias|running_mean|running_var|num_batches_tracked)"
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One row.
+    """A network architecture under the keys of one implementation.
 
     Attributes
     ----------
-    name : as people call it
-    keys : what its state dict holds, for messages
-    fits : whether a set of keys is this family's
-    build : the network for weights and a scale
-    entry : the weight of the convolution that the image enters
-    scale : the scale that the weights tell, or None
-    values : its black and white, where that is not luminance in studio swing, or RGB in [0, 1]
+    name : str
+    layers : tuple of str
+        Layers that every state dict has. The image enters the first one.
+    pattern : str
+        Regular expression that the names of all layers match.
+    build : callable
+        Returns the network for weights and a scale factor.
+    scale : callable
+        Returns the scale factor that the weights determine, or None.
+    value_range : str or None
+        Input range. None stands for luminance in studio range, or RGB in [0, 1].
     """
 
     name: str
-    keys: str
-    fits: Callable[[set[str]], bool]
+    layers: tuple[str, ...]
+    pattern: str
     build: Callable[[Weights, int], nn.Module]
-    entry: Callable[[Weights], Tensor]
     scale: Callable[[Weights], int | None]
-    values: str | None = None
+    value_range: str | None = None
+
+    def matches(self, weights: Weights) -> bool:
+        """Return whether a state dict has the keys of this family."""
+        keys = re.compile(f"({self.pattern}){_PARTS}")
+        return all(f"{name}.weight" in weights for name in self.layers) and all(map(keys.fullmatch, weights))
 
     def channels(self, weights: Weights) -> int:
-        """Return the channels of the image."""
-        return int(self.entry(weights).shape[1])
+        """Return the number of channels of the image."""
+        return int(weights[f"{self.layers[0]}.weight"].shape[1])
 
     def network(self, weights: Weights, scale: int) -> nn.Module:
-        """Return the network with these weights.
+        """Return the network with the given weights, in evaluation mode.
 
         Raises
         ------
         ModelError
-            If shapes do not fit the architecture.
+            If the shapes of the weights do not fit the architecture.
         """
         try:
-            network = self.build(weights, scale)
-            network.load_state_dict(dict(weights))
+            return self.build(weights, scale).eval()
         except (RuntimeError, KeyError, IndexError, ValueError) as error:
             first = " ".join(str(error).split())[:200]
             raise ModelError(f"has the keys of {self.name} but other shapes: {first}") from error
-        return network.eval()
 
 
 def find(weights: Weights) -> Family | None:
-    """Return the family whose keys these are."""
-    return next((f for f in FAMILIES if f.fits(set(weights))), None)
+    """Return the family that a state dict belongs to."""
+    return next((f for f in FAMILIES if f.matches(weights)), None)
 
 
-def _conv(weight: Tensor, *, bias: bool = True) -> nn.Conv2d:
-    out, channels, k, _ = weight.shape
-    return nn.Conv2d(channels, out, k, padding=k // 2, bias=bias)
+# Layers
 
 
-class Espcn(nn.Module):
-    """Shi et al., arXiv 1609.05158: convolutions on the small image, pixel shuffle at the end.
+def _conv(weights: Weights, name: str, dilation: int = 1) -> nn.Conv2d:
+    """Return a padded convolution with the weights under a name."""
+    out, channels, k, _ = weights[f"{name}.weight"].shape
+    padding, bias = dilation * (k // 2), f"{name}.bias" in weights
+    return _load(nn.Conv2d(channels, out, k, padding=padding, dilation=dilation, bias=bias), weights, name)
 
-    Three layers and tanh under two sets of names, or four and ReLU as in PyTorch's own example.
+
+def _conv_or_prelu(weights: Weights, name: str) -> nn.Module:
+    weight = weights[f"{name}.weight"]
+    return _conv(weights, name) if weight.ndim == 4 else _load(nn.PReLU(len(weight)), weights, name)
+
+
+def _load(layer: Layer, weights: Weights, name: str) -> Layer:
+    layer.load_state_dict({
+        k.removeprefix(f"{name}."): v for k, v in weights.items() if k.startswith(f"{name}.")
+    })  # fmt: skip
+    return layer
+
+
+def _numbers(weights: Weights, prefix: str) -> list[int]:
+    """Return the sorted numbers N of the keys ``prefix.N.…``."""
+    return sorted({int(k[len(prefix) + 1 :].split(".")[0]) for k in weights if k.startswith(f"{prefix}.")})
+
+
+def _upsampling(weights: Weights, names: list[str]) -> list[nn.Module]:
+    """Return convolutions, each followed by a pixel shuffle."""
+    return [m for n in names for m in (_conv(weights, n), nn.PixelShuffle(_shuffle_factor(weights, n)))]
+
+
+class _Sum(nn.Module):
+    """``base(x) + factor · branch(x)``."""
+
+    def __init__(self, base: nn.Module, branch: nn.Module, factor: float = 1.0) -> None:
+        super().__init__()
+        self.base, self.branch, self.factor = base, branch, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        base: Tensor = self.base(x)
+        branch: Tensor = self.branch(x)
+        if self.factor == -1:
+            return base - branch
+        return base + (branch if self.factor == 1 else self.factor * branch)
+
+
+class _Bicubic(nn.Module):
+    """Bicubic upscaling (Keys, a = -1/2) whose edges repeat: a 5 x 5 convolution and a pixel shuffle."""
+
+    def __init__(self, scale: int, channels: int) -> None:
+        super().__init__()
+        self.scale, self.channels = scale, channels
+        self.register_buffer("kernel", torch.from_numpy(bicubic.weights(scale, channels)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded = nn.functional.pad(x, (bicubic.RADIUS,) * 4, mode="replicate")
+        phases = nn.functional.conv2d(padded, self.get_buffer("kernel"), groups=self.channels)
+        return nn.functional.pixel_shuffle(phases, self.scale)
+
+
+class _In255(nn.Module):
+    """A network for images in 0..255, less their mean, applied to images in [0, 1]."""
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...] | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.mean = None if mean is None else torch.tensor(mean).reshape(1, -1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor
+        if self.mean is None:
+            out = self.network(255 * x) / 255
+        else:
+            out = self.network((x - self.mean) * 255) / 255 + self.mean
+        return out
+
+
+# Networks
+
+
+def _espcn(names: tuple[str, ...], activation: type[nn.Module]) -> Callable[[Weights, int], nn.Module]:
+    """Return the builder of an ESPCN (Shi et al., arXiv 1609.05158)."""
+
+    def build(weights: Weights, scale: int) -> nn.Module:
+        layers = [m for n in names for m in (_conv(weights, n), activation())]
+        return nn.Sequential(*layers[:-1], nn.PixelShuffle(scale))
+
+    return build
+
+
+def _fsrcnn(weights: Weights, scale: int) -> nn.Module:
+    """Return an FSRCNN (Dong et al., arXiv 1608.00367)."""
+    names = [f"first_part.{k}" for k in (0, 1)] + [f"mid_part.{k}" for k in _numbers(weights, "mid_part")]
+    channels, out, k, _ = weights["last_part.weight"].shape
+    last = nn.ConvTranspose2d(channels, out, k, stride=scale, padding=k // 2, output_padding=scale - 1)
+    return nn.Sequential(*(_conv_or_prelu(weights, n) for n in names), _load(last, weights, "last_part"))
+
+
+def _vdsr(weights: Weights, scale: int) -> nn.Module:
+    """Return a VDSR (Kim et al., arXiv 1511.04587) with the bicubic upscaling in front of it."""
+    names = ["input", *(f"residual_layer.{k}.conv" for k in _numbers(weights, "residual_layer"))]
+    layers = [m for n in names for m in (_conv(weights, n), nn.ReLU())]
+    residual = nn.Sequential(*layers, _conv(weights, "output"))
+    return nn.Sequential(_Bicubic(scale, weights["input.weight"].shape[1]), _Sum(nn.Identity(), residual))
+
+
+def _srvgg(weights: Weights, scale: int) -> nn.Module:
+    """Return Real-ESRGAN's SRVGGNetCompact with PReLUs."""
+    layers = [_conv_or_prelu(weights, f"body.{k}") for k in _numbers(weights, "body")]
+    return _Sum(nn.Upsample(scale_factor=float(scale)), nn.Sequential(*layers, nn.PixelShuffle(scale)))
+
+
+_DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # of R, G and B, as EDSR subtracts it
+_WIDE = 256  # filters of the large EDSR, whose residual blocks are scaled by 0.1
+_IRCNN_DILATIONS = (1, 2, 3, 4, 3, 2, 1)
+
+
+def _blocks(weights: Weights, count: int, first: str, second: str, width: int) -> nn.Sequential:
+    """Return EDSR's residual blocks ``body.N``, of two convolutions with the given names."""
+    factor = 0.1 if width == _WIDE else 1.0
+    convs = [[_conv(weights, f"body.{k}.{name}") for name in (first, second)] for k in range(count)]
+    return nn.Sequential(
+        *(_Sum(nn.Identity(), nn.Sequential(one, nn.ReLU(), two), factor) for one, two in convs)
+    )
+
+
+def _edsr_of_basicsr(weights: Weights, scale: int) -> nn.Module:
+    """Return an EDSR (Lim et al., arXiv 1707.02921) as BasicSR saves it."""
+    width = weights["conv_first.weight"].shape[0]
+    blocks = _blocks(weights, len(_numbers(weights, "body")), "conv1", "conv2", width)
+    network = nn.Sequential(
+        _conv(weights, "conv_first"),
+        _Sum(nn.Identity(), nn.Sequential(blocks, _conv(weights, "conv_after_body"))),
+        *_upsampling(weights, [f"upsample.{k}" for k in _numbers(weights, "upsample")]),
+        _conv(weights, "conv_last"),
+    )
+    return _In255(network, _DIV2K_MEAN)
+
+
+def _edsr_of_authors(weights: Weights, scale: int) -> nn.Module:
+    """Return an EDSR as its authors save it: convolutions subtract and add the mean."""
+    width, last = weights["head.0.weight"].shape[0], max(_numbers(weights, "body"))
+    blocks = _blocks(weights, last, "body.0", "body.2", width)
+    network = nn.Sequential(
+        _conv(weights, "sub_mean"),
+        _conv(weights, "head.0"),
+        _Sum(nn.Identity(), nn.Sequential(blocks, _conv(weights, f"body.{last}"))),
+        *_upsampling(weights, [f"tail.0.{k}" for k in _numbers(weights, "tail.0")]),
+        _conv(weights, "tail.1"),
+        _conv(weights, "add_mean"),
+    )
+    return _In255(network)
+
+
+def _srresnet(weights: Weights, scale: int) -> nn.Module:
+    """Return BasicSR's MSRResNet (after Ledig et al., arXiv 1609.04802)."""
+    layers: list[nn.Module] = [_conv(weights, "conv_first"), nn.LeakyReLU(0.1)]
+    layers.append(_blocks(weights, len(_numbers(weights, "body")), "conv1", "conv2", width=0))
+    for name in ("upconv1", "upconv2"):
+        if f"{name}.weight" in weights:
+            layers += [*_upsampling(weights, [name]), nn.LeakyReLU(0.1)]
+    layers += [_conv(weights, "conv_hr"), nn.LeakyReLU(0.1), _conv(weights, "conv_last")]
+    return _Sum(nn.Upsample(scale_factor=float(scale), mode="bilinear"), nn.Sequential(*layers))
+
+
+def _dncnn(prefix: str) -> Callable[[Weights, int], nn.Module]:
+    """Return the builder of DnCNN (Zhang et al., arXiv 1608.03981) or IRCNN (arXiv 1704.03264).
+
+    Both have the same keys in KAIR. IRCNN is the one with seven convolutions, which are dilated.
     """
 
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        self._relu = "conv4.weight" in weights
-        self._names = sorted({k.rpartition(".")[0] for k in weights}, key=_position)
-        for name in self._names:
-            _hang(self, name, _conv(weights[f"{name}.weight"]))
-        self._scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        for name in self._names[:-1]:
-            x = self.get_submodule(name)(x)
-            x = torch.relu(x) if self._relu else torch.tanh(x)
-        return nn.functional.pixel_shuffle(self.get_submodule(self._names[-1])(x), self._scale)
-
-
-class Fsrcnn(nn.Module):
-    """Dong et al., arXiv 1608.00367: shrink, map, expand, one transposed convolution."""
-
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        self.first_part = nn.Sequential(
-            _conv(weights["first_part.0.weight"]), _prelu(weights["first_part.1.weight"])
-        )
-        count = max(int(k.split(".")[1]) for k in weights if k.startswith("mid_part.")) + 1
-        tensors = [weights[f"mid_part.{k}.weight"] for k in range(count)]
-        self.mid_part = nn.Sequential(*(_conv(t) if t.ndim == 4 else _prelu(t) for t in tensors))
-        channels, out, k, _ = weights["last_part.weight"].shape
-        self.last_part = nn.ConvTranspose2d(
-            channels, out, k, stride=scale, padding=k // 2, output_padding=scale - 1
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.last_part(self.mid_part(self.first_part(x)))
-        return out
-
-
-class _Residual(nn.Module):
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.conv = _conv(weight, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.relu(self.conv(x))
-
-
-class Vdsr(nn.Module):
-    """Kim et al., arXiv 1511.04587: a residual on the bicubic-upscaled image.
-
-    The bicubic (Keys, a = -0.5) is a 5x5 convolution on the small image, its edge repeated.
-    """
-
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        from ..image.bicubic import RADIUS
-        from ..image.bicubic import weights as kernel
-
-        self._scale, self._radius = scale, RADIUS
-        self._channels = weights["input.weight"].shape[1]
-        self._bicubic = torch.from_numpy(kernel(scale, self._channels))
-        self.input = _conv(weights["input.weight"], bias=False)
-        self.output = _conv(weights["output.weight"], bias=False)
-        count = max(int(k.split(".")[1]) for k in weights if k.startswith("residual_layer.")) + 1
-        self.residual_layer = nn.Sequential(
-            *(_Residual(weights[f"residual_layer.{k}.conv.weight"]) for k in range(count))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        edged = nn.functional.pad(x, (self._radius,) * 4, mode="replicate")
-        phases = nn.functional.conv2d(edged, self._bicubic, groups=self._channels)
-        up = nn.functional.pixel_shuffle(phases, self._scale)
-        out: Tensor = up + self.output(self.residual_layer(torch.relu(self.input(up))))
-        return out
-
-
-class Srvgg(nn.Module):
-    """Real-ESRGAN's compact network (SRVGGNetCompact with PReLU): nearest plus a shuffled residual."""
-
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        count = max(int(k.split(".")[1]) for k in weights) + 1
-        tensors = [weights[f"body.{k}.weight"] for k in range(count)]
-        self.body = nn.ModuleList(_conv(t) if t.ndim == 4 else _prelu(t) for t in tensors)
-        self._scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = x
-        for layer in self.body:
-            out = layer(out)
-        base = nn.functional.interpolate(x, scale_factor=float(self._scale), mode="nearest")
-        return nn.functional.pixel_shuffle(out, self._scale) + base
-
-
-_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K's R, G and B, as EDSR takes it away
-_WIDE = 256  # filters of EDSR's large network, whose blocks add a tenth of what they find
-
-
-class _Block(nn.Module):
-    """Two convolutions whose result is added: no batch normalisation."""
-
-    def __init__(self, weights: Weights, start: str, factor: float) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = (_conv(weights[f"{start}.conv{k}.weight"]) for k in (1, 2))
-        self._factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self._factor * self.conv2(torch.relu(self.conv1(x)))
-        return out
-
-
-class Edsr(nn.Module):
-    """Lim et al., arXiv 1707.02921, as BasicSR saves it: images in [0, 1]."""
-
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        self.conv_first, self.body = _conv(weights["conv_first.weight"]), _blocks(weights)
-        self.conv_after_body = _conv(weights["conv_after_body.weight"])
-        ups = [k for k in sorted(weights) if k.startswith("upsample.") and k.endswith(".weight")]
-        self.upsample = nn.Sequential(*(m for k in ups for m in (_conv(weights[k]), _shuffle(weights[k]))))
-        self.conv_last = _conv(weights["conv_last.weight"])
-        self._mean = torch.tensor(_MEAN).reshape(1, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.conv_first((x - self._mean) * 255)
-        out: Tensor = self.conv_last(self.upsample(first + self.conv_after_body(self.body(first))))
-        return out / 255 + self._mean
-
-
-class EdsrOfItsAuthors(nn.Module):
-    """The same as its authors save it: the mean is in the weights, of images in 0..255."""
-
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        self.sub_mean, self.add_mean = (_conv(weights[f"{k}.weight"]) for k in ("sub_mean", "add_mean"))
-        self.head = nn.Sequential(_conv(weights["head.0.weight"]))
-        count = max(int(k.split(".")[1]) for k in weights if k.startswith("body."))
-        factor = 0.1 if weights["head.0.weight"].shape[0] == _WIDE else 1.0
-        self.body = nn.Sequential()
-        for k in range(count):
-            first, second = (_conv(weights[f"body.{k}.body.{j}.weight"]) for j in (0, 2))
-            self.body.append(_AuthorsBlock(first, second, factor))
-        self.body.append(_conv(weights[f"body.{count}.weight"]))
-        ups = [k for k in sorted(weights) if k.startswith("tail.0.") and k.endswith(".weight")]
-        up = nn.Sequential(*(m for k in ups for m in (_conv(weights[k]), _shuffle(weights[k]))))
-        self.tail = nn.Sequential(up, _conv(weights["tail.1.weight"]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        first = self.head(self.sub_mean(255 * x))
-        out: Tensor = self.add_mean(self.tail(first + self.body(first)))
-        return out / 255
-
-
-class _AuthorsBlock(nn.Module):
-    def __init__(self, first: nn.Conv2d, second: nn.Conv2d, factor: float) -> None:
-        super().__init__()
-        self.body, self._factor = nn.Sequential(first, nn.ReLU(), second), factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self._factor * self.body(x)
-        return out
-
-
-class SrResNet(nn.Module):
-    """BasicSR's MSRResNet, after Ledig et al., arXiv 1609.04802: added to the bilinear enlargement."""
-
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        self.conv_first, self.body = _conv(weights["conv_first.weight"]), _blocks(weights)
-        for name in ("upconv1", "upconv2", "conv_hr", "conv_last"):
-            if f"{name}.weight" in weights:
-                _hang(self, name, _conv(weights[f"{name}.weight"]))
-        self._ups = [(k, _times(weights[f"{k}.weight"])) for k in ("upconv1", "upconv2") if hasattr(self, k)]
-        self._scale = scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.body(nn.functional.leaky_relu(self.conv_first(x), 0.1))
-        for name, times in self._ups:
-            out = nn.functional.leaky_relu(
-                nn.functional.pixel_shuffle(self.get_submodule(name)(out), times), 0.1
-            )
-        last, hr = self.get_submodule("conv_last"), self.get_submodule("conv_hr")
-        out = last(nn.functional.leaky_relu(hr(out), 0.1))
-        sum_: Tensor = out + nn.functional.interpolate(x, scale_factor=float(self._scale), mode="bilinear")
-        return sum_
-
-
-class DnCnn(nn.Module):
-    """Zhang et al., arXiv 1608.03981, and IRCNN, arXiv 1704.03264: what a Sequential finds is taken away.
-
-    Of KAIR's two networks of these keys IRCNN is the one of seven layers, dilated 1, 2, 3, 4, 3, 2, 1.
-    """
-
-    def __init__(self, weights: Weights, scale: int) -> None:
-        super().__init__()
-        self._name = next(iter(weights)).partition(".")[0]
-        places = sorted({int(k.split(".")[1]) for k in weights})
-        convs = [k for k in places if weights[f"{self._name}.{k}.weight"].ndim == 4]
-        takes, gives = (weights[f"{self._name}.{convs[k]}.weight"].shape[1 - j] for j, k in ((0, 0), (1, -1)))
+    def build(weights: Weights, scale: int) -> nn.Module:
+        numbers = _numbers(weights, prefix)
+        kernels = {k: w for k in numbers if (w := weights[f"{prefix}.{k}.weight"]).ndim == 4}
+        takes, gives = kernels[min(kernels)].shape[1], kernels[max(kernels)].shape[0]
         if takes != gives:
-            raise ValueError(f"{gives} channels of {takes}: FFDNet and FDnCNN take a noise level, too")
-        dilations = _IRCNN if len(convs) == len(_IRCNN) else (1,) * len(convs)
-        layers: list[nn.Module] = [nn.ReLU() for _ in range(places[-1] + 1)]
-        for k, dilation in zip(convs, dilations, strict=True):
-            weight = weights[f"{self._name}.{k}.weight"]
-            layer = _conv(weight, bias=f"{self._name}.{k}.bias" in weights)
-            layer.dilation, layer.padding = (dilation,) * 2, (dilation * (weight.shape[2] // 2),) * 2
-            layers[k] = layer
-        for k in set(places) - set(convs):
-            layers[k] = nn.BatchNorm2d(weights[f"{self._name}.{k}.weight"].shape[0])
-        _hang(self, self._name, nn.Sequential(*layers))
+            raise ValueError(f"{gives} channels of {takes}: FFDNet and FDnCNN also take a noise level")
+        is_ircnn = len(kernels) == len(_IRCNN_DILATIONS)
+        dilations = iter(_IRCNN_DILATIONS if is_ircnn else (1,) * len(kernels))
+        layers: list[nn.Module] = [nn.ReLU() for _ in range(numbers[-1] + 1)]
+        for k in numbers:
+            name = f"{prefix}.{k}"
+            if k in kernels:
+                layers[k] = _conv(weights, name, next(dilations))
+            else:
+                layers[k] = _load(nn.BatchNorm2d(len(weights[f"{name}.weight"])), weights, name)
+        return _Sum(nn.Identity(), nn.Sequential(*layers), -1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x - self.get_submodule(self._name)(x)
-        return out
+    return build
 
 
-_IRCNN = (1, 2, 3, 4, 3, 2, 1)
+# Scale factors
 
 
-def _hang(module: nn.Module, name: str, layer: nn.Module) -> None:
-    """Add a layer under a name with dots in it."""
-    *outer, last = name.split(".")
-    for part in outer:
-        if not hasattr(module, part):
-            module.add_module(part, nn.Module())
-        module = module.get_submodule(part)
-    module.add_module(last, layer)
+def _shuffle_factor(weights: Weights, name: str) -> int:
+    """Return the factor of the pixel shuffle behind a convolution, which keeps the channels otherwise."""
+    out, channels = weights[f"{name}.weight"].shape[:2]
+    return isqrt(out // channels)
 
 
-def _position(name: str) -> tuple[int, str]:
-    """Order layers: the one that is shuffled is the last."""
-    return int(name.startswith(("last_part", "sub_pixel"))), name
+def _product(pattern: str) -> Callable[[Weights], int | None]:
+    """Return a function that multiplies the factors of all pixel shuffles."""
+    keys = re.compile(rf"({pattern})\.weight")
+    return lambda w: prod(_shuffle_factor(w, k.removesuffix(".weight")) for k in w if keys.fullmatch(k))
 
 
-def _blocks(weights: Weights) -> nn.Sequential:
-    """Return BasicSR's residual blocks, body.0 … body.N."""
-    count = max(int(k.split(".")[1]) for k in weights if k.startswith("body.")) + 1
-    factor = 0.1 if weights["conv_first.weight"].shape[0] == _WIDE else 1.0
-    return nn.Sequential(*(
-        _Block(weights, f"body.{k}", factor) for k in range(count)
-    ))  # fmt: skip
+def _last_shuffle(weights: Weights, last: str, entry: str) -> int | None:
+    """Return the factor of a pixel shuffle that yields the image."""
+    out, channels = weights[f"{last}.weight"].shape[0], weights[f"{entry}.weight"].shape[1]
+    scale = isqrt(out // channels)
+    return scale if scale * scale * channels == out else None
 
 
-def _times(weight: Tensor) -> int:
-    """Return the factor of a pixel shuffle behind a convolution that keeps the channels otherwise."""
-    return isqrt(weight.shape[0] // weight.shape[1])
+# The table
 
 
-def _shuffle(weight: Tensor) -> nn.PixelShuffle:
-    return nn.PixelShuffle(_times(weight))
+def _espcn_row(names: tuple[str, ...], activation: type[nn.Module]) -> Family:
+    pattern = "|".join(map(re.escape, names))
+    return Family(
+        "ESPCN", names, pattern, _espcn(names, activation), lambda w: _last_shuffle(w, names[-1], names[0])
+    )
 
 
-def _enlargement(weights: Weights, pattern: str) -> int:
-    """Return the scale of one or more pixel shuffles."""
-    scale = 1
-    for key, weight in weights.items():
-        if re.fullmatch(pattern, key):
-            scale *= _times(weight)
-    return scale
+def _dncnn_row(prefix: str) -> Family:
+    layers = (f"{prefix}.0", f"{prefix}.2")
+    return Family("DnCNN or IRCNN", layers, rf"{prefix}\.\d+", _dncnn(prefix), lambda w: 1, "0..1")
 
 
-def _prelu(weight: Tensor) -> nn.PReLU:
-    return nn.PReLU(weight.shape[0])
-
-
-def _root(weights: Weights, last: str, entry: str) -> int | None:
-    """Return the scale of a pixel shuffle from the channels that go into it and those of the image."""
-    count, channels = weights[last].shape[0], weights[entry].shape[1]
-    scale = isqrt(count // channels)
-    return scale if scale * scale * channels == count else None
-
-
-def _last(weights: Weights) -> str:
-    return f"body.{max(int(k.split('.')[1]) for k in weights)}.weight"
-
-
-def _all(keys: set[str], pattern: str) -> bool:
-    return all(re.fullmatch(pattern, k) for k in keys)
-
-
-def _both(names: tuple[str, ...]) -> set[str]:
-    return {f"{name}.{part}" for name in names for part in ("weight", "bias")}
-
-
-_ESPCN = (
-    ("first_part.0", "first_part.2", "last_part.0"),
-    ("feature_maps.0", "feature_maps.2", "sub_pixel.0"),
-    ("conv1", "conv2", "conv3", "conv4"),
-)
-_ESPCN_ENTRIES = tuple(f"{names[0]}.weight" for names in _ESPCN)
-_ESPCN_LAST = tuple(f"{names[-1]}.weight" for names in _ESPCN)
-_BASIC = r"(conv_first|conv_last|body\.\d+\.conv[12])\.(weight|bias)"
-_AUTHORS = r"(sub|add)_mean|head\.0|body\.\d+(\.body\.[02])?|tail\.0\.\d|tail\.1"
-
+_BASICSR = r"conv_first|conv_last|body\.\d+\.conv[12]"
 
 FAMILIES: tuple[Family, ...] = (
-    Family(
-        "ESPCN",
-        "first_part.0, first_part.2, last_part.0; or feature_maps.*, sub_pixel.0; or conv1 … conv4",
-        lambda keys: any(keys == _both(names) for names in _ESPCN),
-        Espcn,
-        lambda w: next(v for k, v in w.items() if k in _ESPCN_ENTRIES),
-        lambda w: _root(w, *(next(k for k in names if k in w) for names in (_ESPCN_LAST, _ESPCN_ENTRIES))),
-    ),
+    _espcn_row(("first_part.0", "first_part.2", "last_part.0"), nn.Tanh),
+    _espcn_row(("feature_maps.0", "feature_maps.2", "sub_pixel.0"), nn.Tanh),
+    _espcn_row(("conv1", "conv2", "conv3", "conv4"), nn.ReLU),  # PyTorch's own example
     Family(
         "FSRCNN",
-        "first_part.0, first_part.1, mid_part.*, last_part",
-        lambda keys: {"first_part.1.weight", "last_part.weight", "mid_part.0.weight"} <= keys
-        and _all(keys, r"(first_part\.[01]|mid_part\.\d+|last_part)\.(weight|bias)"),
-        Fsrcnn,
-        lambda w: w["first_part.0.weight"],
+        ("first_part.0", "first_part.1", "mid_part.0", "last_part"),
+        r"first_part\.[01]|mid_part\.\d+|last_part",
+        _fsrcnn,
         lambda w: None,
     ),
     Family(
         "VDSR",
-        "input, residual_layer.*.conv, output (weights only)",
-        lambda keys: {"input.weight", "output.weight", "residual_layer.0.conv.weight"} <= keys
-        and _all(keys, r"(input|output|residual_layer\.\d+\.conv)\.weight"),
-        Vdsr,
-        lambda w: w["input.weight"],
+        ("input", "residual_layer.0.conv", "output"),
+        r"input|output|residual_layer\.\d+\.conv",
+        _vdsr,
         lambda w: None,
     ),
     Family(
         "SRVGG",
-        "body.0 … body.N (convolutions and PReLUs)",
-        lambda keys: {"body.0.weight", "body.1.weight", "body.2.weight"} <= keys
-        and _all(keys, r"body\.\d+\.(weight|bias)"),
-        Srvgg,
-        lambda w: w["body.0.weight"],
-        lambda w: _root(w, _last(w), "body.0.weight"),
+        ("body.0", "body.1", "body.2"),
+        r"body\.\d+",
+        _srvgg,
+        lambda w: _last_shuffle(w, f"body.{max(_numbers(w, 'body'))}", "body.0"),
     ),
     Family(
         "EDSR",
-        "conv_first, body.*.conv1, conv_after_body, upsample.*, conv_last",
-        lambda keys: {"conv_first.weight", "conv_after_body.weight", "upsample.0.weight"} <= keys
-        and _all(keys, rf"{_BASIC}|(conv_after_body|upsample\.\d)\.(weight|bias)"),
-        Edsr,
-        lambda w: w["conv_first.weight"],
-        lambda w: _enlargement(w, r"upsample\.\d\.weight"),
+        ("conv_first", "conv_after_body", "upsample.0"),
+        rf"{_BASICSR}|conv_after_body|upsample\.\d",
+        _edsr_of_basicsr,
+        _product(r"upsample\.\d"),
     ),
     Family(
         "EDSR",
-        "sub_mean, head.0, body.*.body.*, tail.*, add_mean",
-        lambda keys: {"sub_mean.weight", "head.0.weight", "tail.0.0.weight"} <= keys
-        and _all(keys, rf"({_AUTHORS})\.(weight|bias)"),
-        EdsrOfItsAuthors,
-        lambda w: w["sub_mean.weight"],
-        lambda w: _enlargement(w, r"tail\.0\.\d\.weight"),
+        ("sub_mean", "head.0", "tail.0.0"),
+        r"(sub|add)_mean|head\.0|body\.\d+(\.body\.[02])?|tail\.0\.\d|tail\.1",
+        _edsr_of_authors,
+        _product(r"tail\.0\.\d"),
     ),
     Family(
         "SRResNet",
-        "conv_first, body.*.conv1, upconv1, conv_hr, conv_last",
-        lambda keys: {"conv_first.weight", "upconv1.weight", "conv_hr.weight"} <= keys
-        and _all(keys, rf"{_BASIC}|(upconv[12]|conv_hr)\.(weight|bias)"),
-        SrResNet,
-        lambda w: w["conv_first.weight"],
-        lambda w: _enlargement(w, r"upconv[12]\.weight"),
+        ("conv_first", "upconv1", "conv_hr"),
+        rf"{_BASICSR}|upconv[12]|conv_hr",
+        _srresnet,
+        _product(r"upconv[12]"),
     ),
-    Family(
-        "DnCNN or IRCNN",
-        "model.0, model.2 … or dncnn.0 … (convolutions, batch normalisation)",
-        lambda keys: any(
-            {f"{name}.0.weight", f"{name}.2.weight"} <= keys
-            and _all(keys, rf"{name}\.\d+\.(weight|bias|running_mean|running_var|num_batches_tracked)")
-            for name in ("model", "dncnn")
-        ),
-        DnCnn,
-        lambda w: next(v for k, v in w.items() if k.endswith(".0.weight")),
-        lambda w: 1,
-        "0..1",  # gray images as they are
-    ),
-)  # fmt: skip
+    _dncnn_row("model"),
+    _dncnn_row("dncnn"),
+)

@@ -1,4 +1,4 @@
-"""Networks that spandrel tells by their keys: some forty published architectures."""
+"""The forty architectures that the optional package spandrel recognises by their keys."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from . import checkpoints
 
-VALUES = "0..1"  # black and white of all of them, gray ones too
-_MIN = 16  # pixels a side of an example
+VALUE_RANGE = "0..1"  # of all of them, including grayscale ones
+_MIN_SIDE = 16  # of an example image
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class SpandrelModel:
     """A network with its weights.
 
     Attributes
     ----------
-    name : of the architecture
-    network : (N, C, H, W) in [0, 1] to the same of `scale` times the size
-    multiple, minimum : sizes that it takes
+    name : str
+        Name of the architecture.
+    network : Module
+        Maps images (N, C, H, W) in [0, 1] to images that are `scale` times as large.
+    scale : int
+    channels : int
+    multiple, minimum : int
+        Sides of images must be multiples of `multiple` and at least `minimum`.
     """
 
     name: str
@@ -40,40 +45,40 @@ class Published:
     minimum: int
 
     @property
-    def example(self) -> int:
-        """A side of images that it takes; an odd one, so that what is padded and cut off is traced."""
-        minimum = max(self.minimum, _MIN)
+    def example_side(self) -> int:
+        """Valid side of images; odd if possible, so that tracing exporters record padding and cropping."""
+        minimum = max(self.minimum, _MIN_SIDE)
         side = -(-minimum // self.multiple) * self.multiple
         return side if side % 2 else side + self.multiple
 
 
-class _Called(nn.Module):
-    """A network of which one image is asked, whatever else it takes and gives."""
+class _SingleOutput(nn.Module):
+    """A network reduced to its first output."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.network(x.clone())  # some scale it in place
+        out = self.network(x.clone())  # some networks modify their input
         first: Tensor = out[0] if isinstance(out, (tuple, list)) else out
         return first
 
 
-def is_there() -> bool:
+def is_installed() -> bool:
     """Return whether spandrel is installed."""
     return util.find_spec("spandrel") is not None
 
 
-def find(weights: Mapping[str, Tensor]) -> Published | None:
-    """Return the network whose weights these are, or None if spandrel is not there or knows none.
+def find(weights: Mapping[str, Tensor]) -> SpandrelModel | None:
+    """Return the network that a state dict belongs to; None if it is unknown or spandrel is not installed.
 
     Raises
     ------
     ModelError
-        If it is known and cannot be run as one image in and one out.
+        If the network is known but does not map one image to one image.
     """
-    if not is_there() or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
+    if not is_installed() or not weights or not all(isinstance(v, Tensor) for v in weights.values()):
         return None
     spandrel = _spandrel()
     for inner in checkpoints.without_prefixes(dict(weights)):
@@ -81,73 +86,69 @@ def find(weights: Mapping[str, Tensor]) -> Published | None:
             found = spandrel.MAIN_REGISTRY.load({k: v.float() for k, v in inner.items()})
         except spandrel.UnsupportedModelError:
             continue
-        except Exception as error:  # what its forty loaders raise where shapes do not fit
+        except Exception as error:  # spandrel's loaders raise anything if shapes do not fit
             first = " ".join(str(error).split())[:200]
-            raise ModelError(f"spandrel takes it for a network that it is not: {first}") from error
+            raise ModelError(f"spandrel recognises the keys but cannot load the weights: {first}") from error
         return _checked(found, spandrel)
     return None
 
 
-def _checked(found: Any, spandrel: Any) -> Published:
-    """Refuse what is no network from one image to another, or is not called with the image alone."""
+def _checked(found: Any, spandrel: Any) -> SpandrelModel:
+    """Return a network, and refuse one that does not map one image alone to one image."""
     name = found.architecture.name
     if not isinstance(found, spandrel.ImageModelDescriptor) or found.purpose == "FaceSR":
-        raise ModelError(f"{name} does not make one image of another")
+        raise ModelError(f"{name} does not map an image to an image")
     if found.input_channels != found.output_channels or found.input_channels not in (1, 3):
         raise ModelError(
-            f"{name} makes {found.output_channels} channels of {found.input_channels}: 1 of 1 or 3 of 3 "
-            "are needed"
+            f"{name} maps {found.input_channels} to {found.output_channels} channels; "
+            "1 to 1 or 3 to 3 is needed"
         )
     settle(found.model)
-    wanted = found.size_requirements
-    published = Published(
+    sizes = found.size_requirements
+    model = SpandrelModel(
         name,
-        _Called(found.model.eval()),
+        _SingleOutput(found.model.eval()),
         found.scale,
         found.input_channels,
-        max(wanted.multiple_of, 1),
-        max(wanted.minimum, 1),
+        max(sizes.multiple_of, 1),
+        max(sizes.minimum, 1),
     )
-    image = torch.rand(1, published.channels, published.example, published.example)
+    image = torch.rand(1, model.channels, model.example_side, model.example_side)
     with torch.no_grad():
-        # spandrel knows of some what is to be done to their images before and after.
-        same = torch.allclose(found(image.clone()), published.network(image).clamp(0, 1), atol=1e-5)
+        # For some architectures spandrel processes images before or after the network.
+        same = torch.allclose(found(image.clone()), model.network(image).clamp(0, 1), atol=1e-5)
     if not same:
-        raise ModelError(f"{name} is more than its network: its images are changed before or after it")
-    return published
+        raise ModelError(f"{name} needs pre- or post-processing outside its network")
+    return model
 
 
 def settle(network: nn.Module) -> None:
-    """Fold convolutions that a network folds anew in every run (SPAN's) once: torch's exporter ends there."""
+    """Fuse convolutions that a network (SPAN) fuses in every run; torch's exporter does not support that."""
     for module in network.modules():
         if callable(getattr(module, "update_params", None)):
             module.update_params()  # type: ignore[operator]
-            module.update_params = _nothing  # type: ignore[assignment]
-
-
-def _nothing() -> None:
-    """Stand in for what was done already."""
+            module.update_params = lambda: None  # type: ignore[assignment]
 
 
 def _spandrel() -> Any:
-    """Import spandrel, also where torchvision is built for another torch than the one that is there.
+    """Import spandrel, even if torchvision cannot be imported, for example because its torch is another.
 
-    Two of its networks (LaMa, RestoreFormer) use two functions of torchvision, and neither can be tiled.
+    Only two of its networks (LaMa, RestoreFormer) use torchvision, and neither can be tiled.
     """
     before = set(sys.modules)
     try:
         importlib.import_module("torchvision")
-    except Exception:  # a missing library, an operator that is not there ...
+    except Exception:  # a missing library or operator
         for name in {m for m in sys.modules if m.partition(".")[0] == "torchvision"} - before:
-            del sys.modules[name]  # what it left half imported
-        with _stand_in():
+            del sys.modules[name]  # partially imported modules
+        with _torchvision_stub():
             return importlib.import_module("spandrel")
     return importlib.import_module("spandrel")
 
 
 @contextmanager
-def _stand_in() -> Iterator[None]:
-    """Give what is imported meanwhile the names that it takes from torchvision."""
+def _torchvision_stub() -> Iterator[None]:
+    """Provide the names that spandrel imports from torchvision while the block runs."""
     functions = types.ModuleType("torchvision.transforms.functional")
     vars(functions).update(InterpolationMode=None, rotate=None, normalize=None)
     names = ("torchvision", "torchvision.transforms")

@@ -1,13 +1,12 @@
 """SRCNN (Dong et al., arXiv 1501.00092, §3) in two forms.
 
-Three convolutions on the bicubic-upscaled image, none of them padded:
-patch extraction (f1 x f1, 64 filters, ReLU), non-linear mapping (f2 x f2,
-32 filters, ReLU), reconstruction (f3 x f3, linear).
+Three unpadded convolutions on the bicubic-upscaled image: patch extraction (f1 x f1, 64 filters, ReLU),
+non-linear mapping (f2 x f2, 32 filters, ReLU), reconstruction (f3 x f3, linear).
 
-The paper's form has biases and gives the image itself. The equivariant form has none, its first
-filters sum to zero, and what it gives is added to the bicubic image. ReLU and convolutions without
-biases are homogeneous and a filter that sums to zero does not see an offset, so
-``f(a·x + b) = a·f(x) + b`` for every a > 0 and b: reflectances, metres and kelvins need no range.
+The paper's form has biases and outputs the image. The equivariant form has no biases, its first filters
+sum to zero, and its output is added to the bicubic image. ReLU and convolutions without biases are
+homogeneous, and filters that sum to zero ignore an offset, so ``f(a·x + b) = a·f(x) + b`` for all a > 0
+and b: the network works on reflectances, metres or kelvins without knowing their range.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ FILTERS = (64, 32)  # n1, n2 of the paper's basic setting, §4.1
 ARCHITECTURES = ("9-1-5", "9-3-5", "9-5-5")
 INITS = ("identity", "paper")
 FORMS = ("equivariant", "paper")
-_FIRST_GAIN = 0.5  # of the first layer's start, found by trial: 0.1 to 12 (docs/evaluation.md)
+_FIRST_GAIN = 0.5  # of the first layer's initial weights, chosen among 0.1 to 12 (docs/evaluation.md)
 
 
 def kernel_sizes(arch: str) -> tuple[int, int, int]:
-    """Read ``"9-1-5"`` as ``(9, 1, 5)``.
+    """Parse ``"9-1-5"`` to ``(9, 1, 5)``.
 
     Raises
     ------
@@ -40,30 +39,28 @@ def kernel_sizes(arch: str) -> tuple[int, int, int]:
 
 
 def zero_sum(weight: Tensor) -> Tensor:
-    """Return filters (n, C, f, f) less their mean over the taps of each channel: blind to an offset."""
+    """Return filters (n, C, f, f) minus the mean of each channel's taps."""
     return weight - weight.mean(dim=(2, 3), keepdim=True)
 
 
 class SRCNN(nn.Module):
-    """The network on its own: bicubic-upscaled image in, sharpened image out.
+    """The network without bicubic upscaling. Its output is `shrink` pixels smaller on each side.
 
     Parameters
     ----------
     arch : str
         Kernel sizes ``f1-f2-f3``, odd: ``"9-1-5"``, ``"9-3-5"`` or ``"9-5-5"``.
     channels : int
-        1 (luminance) or 3 (colour), in and out.
+        1 (luminance) or 3 (colour), of input and output.
     init : {"identity", "paper"}
-        ``"paper"``: Gaussian with σ = 0.001, zero bias (§4.1). ``"identity"``: the
-        network starts near silence beside the image, which the equivariant form adds and
-        the paper's form passes through its first filter. So training begins at bicubic's
-        PSNR rather than at a black image; and all other filters start
-        blind to the mean, so that no ReLU is always on or always off.
+        ``"paper"``: Gaussian with σ = 0.001, zero bias (§4.1). ``"identity"``: the initial network
+        approximates the identity, so that training starts at the PSNR of bicubic rather than at a black
+        image. All filters but those that pass the image on have zero mean, so that no ReLU is always
+        on or always off.
     filters : tuple of int
-        Filters of the first and the second layer, (64, 32) in the paper.
+        Number of filters of the first and the second layer, (64, 32) in the paper.
     form : {"equivariant", "paper"}
-        See the module. The constraint is part of the parametrisation: whatever an optimiser
-        makes of ``conv1.weight``, `first_filters` is what is computed with.
+        See the module. Of the equivariant form, `first_filters` sum to zero whatever ``conv1.weight`` is.
     """
 
     def __init__(
@@ -84,7 +81,7 @@ class SRCNN(nn.Module):
         f1, f2, f3 = kernel_sizes(arch)
         n1, n2 = filters
         if init == "identity" and min(n1, n2) < channels:
-            raise ValueError(f"an identity start needs at least {channels} filters a layer, got {filters}")
+            raise ValueError(f"init 'identity' needs at least {channels} filters per layer, got {filters}")
         self.arch, self.channels, self.form = arch, channels, form
         biased = form == "paper"
         self.conv1 = nn.Conv2d(channels, n1, f1, bias=biased)
@@ -97,12 +94,12 @@ class SRCNN(nn.Module):
 
     @property
     def shrink(self) -> int:
-        """HR pixels the unpadded convolutions take off each side: 6 for 9-1-5, 8 for 9-5-5."""
+        """HR pixels by which the output is smaller on each side: 6 for 9-1-5, 8 for 9-5-5."""
         return sum(k // 2 for k in kernel_sizes(self.arch))
 
     @property
     def first_filters(self) -> Tensor:
-        """The first layer's filters (n1, C, f1, f1) as they are applied."""
+        """Filters (n1, C, f1, f1) that the first layer applies."""
         return zero_sum(self.conv1.weight) if self.form == "equivariant" else self.conv1.weight
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H - 2·shrink, W - 2·shrink)
@@ -113,7 +110,7 @@ class SRCNN(nn.Module):
         out: Tensor = self.conv3(y)  # (N, C, ...)
         if self.form == "equivariant":
             n = self.shrink
-            # In the image's own precision: autocast would round what is only passed on.
+            # In the precision of the image, which autocast would round.
             out = out.to(x.dtype) + x[..., n : x.shape[-2] - n, n : x.shape[-1] - n]
         return out
 
@@ -128,15 +125,15 @@ class SRCNN(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
             self._init_bias(conv)
         with torch.no_grad():
-            # A filter that sees the mean answers to it alone, ten times stronger than to detail:
-            # its ReLU is then on or off everywhere, and most of the second layer dies.
+            # A filter with a mean responds to brightness ten times more than to detail: its ReLU is on
+            # or off everywhere, and most of the second layer dies.
             self.conv1.weight -= self.conv1.weight.mean(dim=(1, 2, 3), keepdim=True)
             self.conv1.weight *= _FIRST_GAIN
-            self.conv3.weight *= 0.01  # the paths start near silence
+            self.conv3.weight *= 0.01  # all paths but the identity are weak at first
             if self.form == "equivariant":
                 return
-            self.conv2.weight[:, : self.channels] = 0.0  # the image passes through beside them
-            # The image is never negative, so a delta filter survives both ReLUs.
+            self.conv2.weight[:, : self.channels] = 0.0  # separates the identity from the other paths
+            # The image is never negative, so delta filters pass it through both ReLUs.
             for c in range(self.channels):
                 for conv in convs:
                     conv.weight[c] = 0.0
@@ -149,18 +146,18 @@ class SRCNN(nn.Module):
 
 
 def adapt(weights: Mapping[str, Tensor], network: SRCNN) -> dict[str, Tensor]:
-    """Return weights of another SRCNN of the same form as a start for `network`.
+    """Return the weights of an SRCNN as initial weights of another one of the same form.
 
-    Smaller kernels are centred in larger ones, which is the same function of the image.
+    Smaller kernels are centred in larger ones, which does not change their response.
 
     Raises
     ------
     ValueError
-        If forms, channels or filters differ, or kernels are larger than those of `network`.
+        If form, channels or number of filters differ, or kernels are larger than those of `network`.
     """
     fresh = network.state_dict()
     if weights.keys() != fresh.keys():
-        raise ValueError(f"its form is not the {network.form} one")
+        raise ValueError(f"its form is not {network.form!r}")
     found = {}
     for name, new in fresh.items():
         old = weights[name]
@@ -168,6 +165,6 @@ def adapt(weights: Mapping[str, Tensor], network: SRCNN) -> dict[str, Tensor]:
         if new.shape[:2] != old.shape[:2] or any(g < 0 or g % 2 for g in grow):
             raise ValueError(f"{name} of {tuple(old.shape)} does not fit into {tuple(new.shape)}")
         if grow[:1] != [0] and name == "conv1.weight" and network.form == "equivariant":
-            old = zero_sum(old)  # as it is applied: over more taps the mean is another
+            old = zero_sum(old)  # because padding changes the mean
         found[name] = nn.functional.pad(old, [g // 2 for g in reversed(grow) for _ in (0, 1)])
     return found

@@ -1,1 +1,1 @@
-"""What runs a network: ONNX Runtime, OpenVINO, CUDA, and the rendering of windows on each."""
+"""Runtimes that run a network (ONNX Runtime, OpenVINO, CUDA), and the rendering of windows with each."""

@@ -1,4 +1,4 @@
-"""Numbers of classes enlarged: each pixel becomes s x s of its own, and no network runs."""
+"""Nearest-neighbour enlargement of class rasters: each pixel becomes s x s copies, without a network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from numpy.typing import NDArray
 from ..tiling.geometry import Tile
 
 
-class Copier:
-    """What a worker has on one raster of classes: as `render.Renderer`, of any type of samples."""
+class NearestRenderer:
+    """A `base.Renderer` that repeats pixels; samples may be of any type.
+
+    Parameters
+    ----------
+    scale : int
+    batch : int
+        Largest number of tiles per call of `render`.
+    """
 
     def __init__(self, scale: int, batch: int) -> None:
         self._scale, self.batch = scale, batch
@@ -23,7 +30,7 @@ class Copier:
         out: NDArray[Any],
         origin: tuple[int, int],
     ) -> None:
-        """As `render.Renderer.render`."""
+        """Fill the cores of `batch`; see `base.Renderer.render`."""
         s = self._scale
         for tile in batch:
             read, write = (
@@ -38,4 +45,4 @@ class Copier:
                 place[k // s :: s, k % s :: s] = core
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing; there are no buffers."""

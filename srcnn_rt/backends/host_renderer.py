@@ -1,81 +1,134 @@
-"""From windows to cores: extract, run, stitch, for every layout of image and kind of model.
+"""Rendering on the CPU: extract windows, run the network, and stitch the cores, for every layout and model.
 
 The layout of the image and the channels of the model decide the steps:
 
-============== ======================== =================================
-image        luminance model          colour model
-============== ======================== =================================
-gray, bands    each channel             gray as R = G = B, then the mean
-RGB            luminance, see `color`    as it is
-alpha          bicubic; the colour beside it as `color.fill` says
-============== ======================== =================================
+============== =================================== =================================
+image          luminance model                     colour model
+============== =================================== =================================
+gray, bands    each channel                        as R = G = B, then the mean
+RGB            luminance only, see `image.color`   as it is
+alpha          bicubic; colour under it is filled by `image.color.fill`
+============== =================================== =================================
 
-A model of another number of channels takes images of just as many, as they are. Of a network that is added
-to bicubic (`ModelSpec.adds_bicubic`) the sum is made here, too: of luminance it is the same for R, G and B.
+A model with another number of channels takes images with just as many, unchanged. Where a network computes
+the difference to bicubic (`ModelSpec.adds_bicubic`), the sum is computed here.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..image import bicubic, color
 from ..image.info import ImageInfo
-from ..models.margins import blur, has_plain_alpha, lead, recolors, spare
+from ..models.margins import alpha_radius, bicubic_margin, has_plain_alpha, network_margin, recolors
 from ..models.spec import ModelSpec
 from ..tiling import kernels
 from ..tiling.geometry import Plan, Tile
-from .onnxruntime import Network
+from .base import Bound, Renderer
 
-# Small windows go through the network together, up to this many HR samples a run.
-BATCH_SAMPLES = 256**2
+if TYPE_CHECKING:
+    from ..io import Source
+
+MAX_BATCH_SAMPLES = 256**2  # HR samples per run; small windows are batched up to this
 
 Windows = NDArray[np.float32]
 
 
-class Renderer:
-    """The buffers of one worker on one image, and the steps between windows and cores.
+class HostNetwork:
+    """Base class of networks that run on the CPU and read and write host memory; a `base.Network`."""
 
-    Not safe for several threads at once; each worker has its own. Nothing of a window's size is
-    allocated after the first call, but for images with alpha.
+    provider: str
+    threads: int
+    gpu = None
+    failed = None
 
-    Attributes
+    def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
+        """Return input and output buffers for windows of one shape, and the run between them.
+
+        Parameters
+        ----------
+        source, target : tuple of int
+            Shapes (N, C, h, w) of the windows and of the output of the model.
+        """
+        raise NotImplementedError
+
+    def interrupted(self) -> AbstractContextManager[None]:
+        """Make the runs of all threads end early, with an error, while the context is active."""
+        raise NotImplementedError
+
+    def accepts(self, source: Source) -> bool:
+        """Return True; only networks on GPUs are given images on GPUs."""
+        return True
+
+    def batch_size(self, model: ModelSpec, source: Source, plan: Plan) -> int:
+        """Return the number of windows per run."""
+        return batch_size(model, source.info, plan)
+
+    def renderer(self, model: ModelSpec, source: Source, info: ImageInfo, plan: Plan, batch: int) -> Renderer:
+        """Return a renderer; see `base.Network.renderer`."""
+        return HostRenderer(model, self, info, plan, batch)
+
+    def empty_cache(self) -> None:
+        """Do nothing; no memory is kept between images."""
+
+    def close(self) -> None:
+        """Do nothing; the runtime releases its memory with this object."""
+
+
+def batch_size(model: ModelSpec, info: ImageInfo, plan: Plan, max_samples: int = MAX_BATCH_SAMPLES) -> int:
+    """Return the number of windows per run, with at most `max_samples` HR samples."""
+    if model.batch is not None:
+        return model.batch
+    # A batch never spans two chunks.
+    (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
+    count = -(-rows // h) * -(-cols // w)
+    maximum = min(max(1, max_samples // (h * w * model.scale**2)), count)
+    # A partly filled batch costs as much as a full one, so all batches get about the same size.
+    return -(-count // -(-count // maximum))
+
+
+class HostRenderer:
+    """A `base.Renderer` for a network in host memory.
+
+    All buffers of the size of a window are allocated here, except for images with alpha.
+
+    Parameters
     ----------
-    batch : how many windows `render` takes at most
+    model : ModelSpec
+    network : HostNetwork
+    info : ImageInfo
+        The image in the type from which windows are cut.
+    plan : Plan
+    batch : int, optional
+        Windows per run; `batch_size` of them by default.
     """
 
     def __init__(
-        self, model: ModelSpec, network: Network, info: ImageInfo, plan: Plan, batch: int | None = None
+        self, model: ModelSpec, network: HostNetwork, info: ImageInfo, plan: Plan, batch: int | None = None
     ) -> None:
         self._model, self._layout, self._plan = model, info.layout, plan
         s, (h, w) = model.scale, plan.tile
-        self.batch = batch or self.batch_for(model, info, plan)
-        around = 2 * lead(model)
+        self.batch = batch or batch_size(model, info, plan)
+        around = 2 * network_margin(model)
         self._bound = network.bind(
             (self.batch, model.channels, h + around, w + around), (self.batch, model.channels, h * s, w * s)
         )
-        # Margin of the windows that colour comes in, beyond what the network reads.
-        self._spare = spare(model, info.layout)
-        # An image of the model's own channels is extracted right where the network reads it.
-        self._direct = info.layout.channels == model.channels and not self._spare
+        self._recolors = recolors(model, info.layout)
+        # Whether the network computes the difference to bicubic, which stitching then adds.
+        self._adds_bicubic = model.adds_bicubic or self._recolors
+        # LR border of the extracted windows: what the network does not read, and the whole margin.
+        self._bicubic_margin = bicubic_margin(model, info.layout)
+        self._margin = network_margin(model) + self._bicubic_margin
+        # Images with the channels of the model are extracted straight into its input buffer.
+        self._direct = info.layout.channels == model.channels and not self._bicubic_margin
         size = (self.batch, info.layout.channels, *plan.window)
         self._windows = self._bound.input if self._direct else np.zeros(size, np.float32)
         self._count = self.batch  # windows in use
         self._min_alpha = kernels.min_alpha(info.dtype)
-
-    @staticmethod
-    def batch_for(model: ModelSpec, info: ImageInfo, plan: Plan, samples: int = BATCH_SAMPLES) -> int:
-        """Return how many windows go through the network together, of at most so many HR samples."""
-        if model.batch is not None:
-            return model.batch
-        # Windows of one chunk only go together.
-        (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
-        count = -(-rows // h) * -(-cols // w)
-        maximum = min(max(1, samples // (h * w * model.scale**2)), count)
-        # A batch that is not full costs as much: as few as it takes, of equal size.
-        return -(-count // -(-count // maximum))
 
     def render(
         self,
@@ -85,73 +138,43 @@ class Renderer:
         out: NDArray[Any],
         origin: tuple[int, int],
     ) -> None:
-        """Fill the cores of `batch` in the chunk `out` from the image's `part`.
-
-        Parameters
-        ----------
-        batch : tiles of one chunk, at most `self.batch`
-        part : (h, w, C), what the chunk reaches
-        at : (y, x) of `part` in the image
-        out : (h, w, C) of the chunk, HR
-        origin : (y, x) of the chunk in the image, LR
-        """
+        """Fill the cores of `batch`; see `base.Renderer.render`."""
         self._count = len(batch)
-        kernels.extract(
-            part,
-            batch,
-            self._plan.margin,
-            self._windows,
-            shape=self._plan.shape,
-            origin=at,
-        )
-        s = self._model.scale
+        plan, windows, s = self._plan, self._windows, self._model.scale
+        kernels.extract(part, batch, plan.margin, windows, shape=plan.shape, origin=at)
+
+        def stitch(result: Windows, out: NDArray[Any], first: int = 0) -> None:
+            if self._adds_bicubic:
+                kernels.stitch_sum(
+                    windows, result, batch, s, out, margin=self._margin, first=first, origin=origin
+                )
+            else:
+                kernels.stitch(result, batch, s, out, origin=origin)
+
         if has_plain_alpha(self._model, self._layout):
             kernels.stitch(self._with_alpha(), batch, s, out, origin=origin)
-        elif self._model.adds_bicubic or self._recolors:
-            self._sum(batch, out, origin)
         elif self._direct:
-            kernels.stitch(self._network(), batch, s, out, origin=origin)
+            stitch(self._run(), out)
+        elif self._recolors:
+            stitch(self._luminance_detail(windows), out)
         elif self._model.channels == 1:
-            # One channel at a time: activations of one channel only.
-            for c in range(self._windows.shape[1]):
-                np.copyto(self._bound.input[:, 0], _trim(self._windows, self._spare)[:, c])
-                kernels.stitch(self._network(), batch, s, out[:, :, c : c + 1], origin=origin)
+            # Channels one at a time, so that only the activations of one are in memory.
+            for c in range(self._layout.channels):
+                np.copyto(self._bound.input[:, 0], _crop(windows, self._bicubic_margin)[:, c])
+                stitch(self._run(), out[:, :, c : c + 1], c)
         else:
-            gray = self._sharpen(self._windows)
-            kernels.stitch(gray, batch, s, out, origin=origin)
-
-    def _sum(self, batch: tuple[Tile, ...], out: NDArray[Any], origin: tuple[int, int]) -> None:
-        """Stitch bicubic and what the network adds to it."""
-        s, margin, count = self._model.scale, self._margin, self._layout.channels
-        if self._model.channels == 1 and count > 1 and not self._recolors:
-            for c in range(count):  # one at a time: activations of one channel only
-                np.copyto(self._bound.input[:, 0], _trim(self._windows, self._spare)[:, c])
-                made, part = self._network(), out[:, :, c : c + 1]
-                kernels.stitch_sum(self._windows, made, batch, s, part, margin=margin, first=c, origin=origin)
-            return
-        detail = self._network() if self._direct else self._detail(self._windows)
-        kernels.stitch_sum(self._windows, detail, batch, s, out, margin=margin, origin=origin)
+            stitch(self._run_channels(windows), out)
 
     def close(self) -> None:
-        """Nothing is shared; the buffers go with this object."""
+        """Do nothing; the buffers are released with this object."""
 
-    @property
-    def _recolors(self) -> bool:
-        """Whether only the luminance of RGB goes through the network."""
-        return recolors(self._model, self._layout)
-
-    @property
-    def _margin(self) -> int:
-        """LR pixels of colour around the area that the network gives."""
-        return lead(self._model) + self._spare
-
-    def _network(self) -> Windows:
-        """Run the network on its input buffer, in its own range of values; the buffer is spent."""
+    def _run(self) -> Windows:
+        """Run the network on its input buffer in the range of the model; the input is overwritten."""
         values = self._model.range
-        if values.plain:
+        if values.is_identity:
             self._bound.run()
             return self._bound.output
-        # Windows left over from a fuller batch would grow with every run.
+        # Only windows in use: those left over from a fuller batch would grow with every run.
         source, target = self._bound.input[: self._count], self._bound.output[: self._count]
         gain, offset = (np.array(v, np.float32).reshape(-1, 1, 1) for v in (values.gain, values.offset))
         np.multiply(source, gain, out=source)
@@ -161,71 +184,65 @@ class Renderer:
         np.divide(target, gain, out=target)
         return self._bound.output
 
-    def _luminance(self, windows: Windows) -> Windows:
-        """Return what the network adds to bicubic luminance of RGB windows: to R, G and B alike."""
-        if self._model.adds_bicubic:
-            color.luma_windows(windows, self._spare, out=self._bound.input)
-            return self._network()
-        luma = np.empty((len(windows), 1, *windows.shape[2:]), np.float32)
-        color.luma_windows(windows, 0, out=luma)
-        np.copyto(self._bound.input, _trim(luma, self._spare))
-        return self._network() - _trim(kernels.enlarge(luma, self._model.scale), self._cut)
-
-    def _sharpen(self, windows: Windows) -> Windows:
-        """Return HR tiles of all colour channels; a new array where the network has another count."""
-        if self._model.adds_bicubic or self._recolors:
-            smooth = _trim(kernels.enlarge(windows, self._model.scale), self._cut)
-            return np.ascontiguousarray(smooth + self._detail(windows))
-        return self._each(windows)
-
-    def _each(self, windows: Windows) -> Windows:
-        """Run the network on all colour channels, together or one by one, and return what it gives."""
+    def _run_channels(self, windows: Windows) -> Windows:
+        """Run the network on all colour channels, together or one by one."""
         count, channels = windows.shape[1], self._model.channels
-        inner = _trim(windows, self._spare)
-        if channels == count or (channels == 3 and count == 1):  # a gray image is its three channels
+        inner = _crop(windows, self._bicubic_margin)
+        if channels == count or (channels == 3 and count == 1):  # gray goes in as R = G = B
             np.copyto(self._bound.input, inner)
-            out = self._network()
+            out = self._run()
             return out if channels == count else out.mean(axis=1, keepdims=True)
         out = np.empty((len(windows), count, *self._bound.output.shape[2:]), np.float32)
         for c in range(count):
             np.copyto(self._bound.input[:, 0], inner[:, c])
-            out[:, c] = self._network()[:, 0]
+            out[:, c] = self._run()[:, 0]
         return out
 
-    def _detail(self, windows: Windows) -> Windows:
-        """Return what the network adds to bicubic: of each colour channel, or one for all of them."""
-        if self._recolors:
-            return self._luminance(windows)
-        made = self._each(windows)
+    def _luminance_detail(self, windows: Windows) -> Windows:
+        """Return the difference to the bicubic luminance of RGB windows, which is that of R, G and B."""
         if self._model.adds_bicubic:
-            return made
-        return made - _trim(kernels.enlarge(windows, self._model.scale), self._cut)
+            color.luma_windows(windows, self._bicubic_margin, out=self._bound.input)
+            return self._run()
+        luma = np.empty((len(windows), 1, *windows.shape[2:]), np.float32)
+        color.luma_windows(windows, 0, out=luma)
+        np.copyto(self._bound.input, _crop(luma, self._bicubic_margin))
+        return self._run() - self._bicubic(luma)
+
+    def _detail(self, windows: Windows) -> Windows:
+        """Return the difference to bicubic, of each colour channel or one for all."""
+        if self._recolors:
+            return self._luminance_detail(windows)
+        made = self._run_channels(windows)
+        return made if self._model.adds_bicubic else made - self._bicubic(windows)
 
     def _with_alpha(self) -> Windows:
         """Return HR tiles of colour and alpha.
 
-        Colour is bicubic of the premultiplied colour, divided by bicubic of the alpha, plus
-        what the network adds to bicubic where colour goes on under the transparent parts.
+        Colour is the bicubic of premultiplied colour divided by the bicubic of alpha, plus the network's
+        difference to bicubic for colour that `color.fill` extends under transparent pixels.
         """
-        windows, radius, s = self._windows, blur(self._model), self._model.scale
-        inner = np.ascontiguousarray(_trim(windows, radius))
+        windows, radius = self._windows, alpha_radius(self._model)
+        inner = np.ascontiguousarray(_crop(windows, radius))
         alpha = inner[:, -1:]
         if (windows[:, -1] == 1).all():
-            sharp = self._sharpen(np.ascontiguousarray(inner[:, :-1]))
-            return np.concatenate([sharp, np.ones_like(sharp[:, :1])], axis=1)
-        filled = color.fill(windows, radius)
-        detail = self._detail(filled)
+            colors = np.ascontiguousarray(inner[:, :-1])
+            if self._adds_bicubic:
+                result = np.ascontiguousarray(self._bicubic(colors) + self._detail(colors))
+            else:
+                result = self._run_channels(colors)
+            return np.concatenate([result, np.ones_like(result[:, :1])], axis=1)
+        detail = self._detail(color.fill(windows, radius))
         inner[:, :-1] *= alpha
-        plain = np.ascontiguousarray(_trim(kernels.enlarge(inner, s), self._cut))
+        plain = np.ascontiguousarray(self._bicubic(inner))
         color.unpremultiply(plain[:, :-1], plain[:, -1:], detail, self._min_alpha)
         return plain
 
-    @property
-    def _cut(self) -> int:
-        """HR border of enlarged colour around the area that the network gives."""
-        return (self._margin - bicubic.RADIUS) * self._model.scale
+    def _bicubic(self, windows: Windows) -> Windows:
+        """Return bicubic enlargement of the area that the network's output covers."""
+        border = (self._margin - bicubic.RADIUS) * self._model.scale
+        return _crop(kernels.enlarge(windows, self._model.scale), border)
 
 
-def _trim(windows: Windows, cut: int) -> Windows:
-    """Return a view without `cut` samples on each side."""
-    return windows[:, :, cut : windows.shape[2] - cut, cut : windows.shape[3] - cut]
+def _crop(windows: Windows, border: int) -> Windows:
+    """Return a view without `border` samples on each side."""
+    return windows[:, :, border : windows.shape[2] - border, border : windows.shape[3] - border]

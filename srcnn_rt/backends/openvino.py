@@ -1,7 +1,7 @@
-"""OpenVINO: float32, or bfloat16 where the CPU computes in it.
+"""OpenVINO on the CPU: float32, or bfloat16 where the CPU supports it.
 
-A wheel beside ONNX Runtime's, not in its place: the extra ``openvino`` adds it. It is used where it
-is asked for, by ``provider="openvino"`` or ``precision="fast"``.
+It is an optional dependency (extra ``openvino``) beside ONNX Runtime, which is still needed. It runs models
+for ``provider="openvino"`` and, on the CPU, for ``precision="fast"``.
 """
 
 from __future__ import annotations
@@ -9,56 +9,60 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._system.cpu import available_threads
 from ..errors import ModelError, OutOfMemoryError, ProviderError
-from ..models.low_precision.bfloat16 import LIMIT_DB, for_bfloat16, halve
-from ..models.low_precision.loss import errors, lost, require, trial_shapes
-from .onnxruntime import Bound, Session, available_threads, failure
+from ..models.low_precision.bfloat16 import LIMIT_DB, for_bfloat16, split_high_low
+from ..models.low_precision.loss import check_loss, output_errors, psnr_loss, trial_shapes
+from .base import Bound, failure
+from .host_renderer import HostNetwork
+from .onnxruntime import Session
 
 if TYPE_CHECKING:
     from ..models.prepare import Program
 
-_EXTRA = 'type: pip install "srcnn-rt[openvino]"'
-
 
 def missing(*, bfloat16: bool) -> str | None:
-    """Return why OpenVINO cannot be used here, or None.
+    """Return why OpenVINO cannot be used on this machine, or None if it can.
 
     Parameters
     ----------
-    bfloat16 : whether the CPU must compute in it
+    bfloat16 : bool
+        Whether the CPU must support bfloat16.
     """
     try:
         core = _core()
     except ImportError as error:
-        return f"OpenVINO does not import ({error}); {_EXTRA}"
+        return f'OpenVINO cannot be imported ({error}); type: pip install "srcnn-rt[openvino]"'
     if bfloat16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        return "this CPU does not compute in bfloat16"
+        return "this CPU does not support bfloat16"
     return None
 
 
-class OpenVinoSession:
-    """One model in OpenVINO, with the interface of `session.Session`.
+class OpenVinoSession(HostNetwork):
+    """One model in OpenVINO. Safe to use from several threads.
 
     Parameters
     ----------
-    program : what to run
-    threads : of one run; all available processors if None
-    fast : in bfloat16, as `precision.for_bfloat16` prepares it, else in float32
+    program : Program
+        A float32 model.
+    threads : int, optional
+        Threads per run; all available CPUs if None.
+    fast : bool
+        Compute in bfloat16, with the graph that `for_bfloat16` returns, instead of float32.
 
     Raises
     ------
     ProviderError
-        If OpenVINO is missing, or `fast` is and the CPU has no bfloat16, or the model
-        would lose more than `LIMIT_DB`.
+        If OpenVINO or bfloat16 is missing, or bfloat16 would cost more than `LIMIT_DB` of PSNR.
     ModelError
-        If OpenVINO does not take the model.
+        If OpenVINO cannot load the model.
     """
 
     provider = "openvino"
@@ -66,57 +70,57 @@ class OpenVinoSession:
     def __init__(self, program: Program, threads: int | None = None, *, fast: bool = False) -> None:
         reason = missing(bfloat16=fast)
         if reason is not None:
-            asked = "precision fast" if fast else "provider openvino"
-            raise ProviderError(f"{asked} cannot be used: {reason}")
+            option = "precision fast" if fast else "provider openvino"
+            raise ProviderError(f"{option} cannot be used: {reason}")
         if program.spec.facts.types != ("float32", "float32"):
-            raise ProviderError(f"provider openvino takes float32 models, got {program.spec.facts.types[0]}")
+            raise ProviderError(f"provider openvino needs a float32 model, got {program.spec.facts.types[0]}")
         self.threads = threads or available_threads()
         self._precision = "bf16" if fast else "f32"
-        self._halved = False
+        self._split_input = False
         data = program.data
         if fast:
             from ..models.spec import parse
 
             reduced = for_bfloat16(parse(data))
-            self._halved, data = reduced.halved, reduced.model.SerializeToString()
+            self._split_input, data = reduced.split_input, reduced.model.SerializeToString()
         try:
             self._model = _core().read_model(data)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the model: {error}") from error
         self._compiled: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
-        self._lock = threading.Lock()
-        self._stopping, self._adding = threading.Event(), threading.Lock()
+        self._compiling, self._requesting = threading.Lock(), threading.Lock()
+        self._interrupted = threading.Event()
         self._requests: WeakSet[_Request] = WeakSet()
         if fast:
-            self._require(program)
+            self._check_loss(program)
 
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
-        """As `Session.bind`."""
-        with self._lock:
+        """Return buffers for windows of one shape; see `HostNetwork.bind`."""
+        with self._compiling:
             if (source, target) not in self._compiled:
                 self._compiled[source, target] = self._compile(source)
-            request = self._compiled[source, target].create_infer_request()
-        made = _Request(request, self._halved, self._stopping, source, target)
-        with self._adding:
-            self._requests.add(made)
-        return made
+            infer_request = self._compiled[source, target].create_infer_request()
+        request = _Request(infer_request, self._split_input, self._interrupted, source, target)
+        with self._requesting:
+            self._requests.add(request)
+        return request
 
     @contextmanager
     def interrupted(self) -> Iterator[None]:
-        """As `Session.interrupted`."""
-        self._stopping.set()
+        """Make the runs of all threads end early, with an error, while the context is active."""
+        self._interrupted.set()
         try:
-            with self._adding:
+            with self._requesting:
                 requests = list(self._requests)
             for request in requests:
                 request.cancel()
             yield
         finally:
-            self._stopping.clear()
+            self._interrupted.clear()
 
     def _compile(self, source: tuple[int, ...]) -> Any:
         model = self._model.clone()
-        shapes = {model.inputs[0].get_any_name(): list(_fed(source, self._halved))}
+        shapes = {model.inputs[0].get_any_name(): list(_input_shape(source, self._split_input))}
         options = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "INFERENCE_NUM_THREADS": self.threads,
@@ -132,14 +136,8 @@ class OpenVinoSession:
                 raise found from error
             raise ModelError(f"OpenVINO cannot run the model on {source}: {error}") from error
 
-    def _require(self, program: Program) -> None:
-        """Measure on drawn images what bfloat16 costs.
-
-        Raises
-        ------
-        ProviderError
-            If that is more than `LIMIT_DB` of PSNR.
-        """
+    def _check_loss(self, program: Program) -> None:
+        """Raise `ProviderError` if bfloat16 costs more than `LIMIT_DB` of PSNR on synthetic images."""
         bound = self.bind(*trial_shapes(program))
 
         def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -147,33 +145,33 @@ class OpenVinoSession:
             bound.run()
             return bound.output.copy()
 
-        error = errors(program, run, Session(program.data, self.threads).run)
-        require(program.spec, lost(program.spec, error), LIMIT_DB, "bfloat16")
+        error = output_errors(program, run, Session(program.data, self.threads).run)
+        check_loss(program.spec, psnr_loss(program.spec, error), LIMIT_DB, "bfloat16")
 
 
 class _Request(Bound):
-    """An inference request that reads and writes the buffers themselves."""
+    """An inference request that reads and writes the buffers directly."""
 
     def __init__(
         self,
         request: Any,
-        halved: bool,
-        stopping: threading.Event,
+        split_input: bool,
+        interrupted: threading.Event,
         source: tuple[int, ...],
         target: tuple[int, ...],
     ) -> None:
         import openvino
 
         super().__init__(lambda windows: windows, source, target)
-        self._request, self._halved, self._stopping = request, halved, stopping
-        self._fed = np.zeros(_fed(source, halved), np.float32) if halved else self.input
+        self._request, self._split_input, self._interrupted = request, split_input, interrupted
+        self._fed = np.zeros(_input_shape(source, split_input), np.float32) if split_input else self.input
         request.set_input_tensor(0, openvino.Tensor(self._fed, shared_memory=True))
         request.set_output_tensor(0, openvino.Tensor(self.output, shared_memory=True))
 
     def run(self) -> None:
-        if self._halved:
-            halve(self.input, self._fed)
-        if self._stopping.is_set():
+        if self._split_input:
+            split_high_low(self.input, self._fed)
+        if self._interrupted.is_set():
             raise ModelError("OpenVINO was interrupted")
         try:
             # Not infer(): with one thread it cannot be cancelled.
@@ -187,17 +185,14 @@ class _Request(Bound):
         self._request.cancel()
 
 
-def _fed(source: tuple[int, ...], halved: bool) -> tuple[int, ...]:
-    """Return the shape of what a graph is fed for windows of a shape."""
-    return (source[0], (1 + halved) * source[1], *source[2:])
+def _input_shape(source: tuple[int, ...], split_input: bool) -> tuple[int, ...]:
+    """Return the input shape of the graph for windows of a shape; `split_high_low` doubles the channels."""
+    return (source[0], (1 + split_input) * source[1], *source[2:])
 
 
-_kept: list[Any] = []
-
-
+@cache
 def _core() -> Any:
-    """Return OpenVINO's core, made once: it finds the devices."""
-    if not _kept:
-        module: ModuleType = __import__("openvino")
-        _kept.append(module.Core())
-    return _kept[0]
+    """Return OpenVINO's core; creating it enumerates the devices."""
+    import openvino
+
+    return openvino.Core()

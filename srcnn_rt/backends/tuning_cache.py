@@ -1,35 +1,42 @@
-"""What was measured to be fastest, and found to be right, kept in the user's cache folder.
+"""Cache of tuning results and of self-checks, as JSON files in the user's cache folder.
 
-``tuning.json`` has an entry for every model, provider, precision, number of threads
-and machine. It only ever changes speed: the result does not depend on the tile. ``checked.json`` has one for
-every model whose tiles were compared with a whole image (`selfcheck`). A file that cannot
-be read is as good as none, and one that cannot be written is left out.
+``tuning.json`` has the fastest settings per model, provider, precision, number of threads and machine. They
+only change speed: results do not depend on the tile. ``checked.json`` has the models that passed
+`execution.self_check`. Unreadable files are ignored, and so are failures to write.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .._system.cpu import model_name
+from .._system.safe_files import atomic_write
 from .._version import __version__
+from ..errors import OutputError
 
 ENVIRONMENT = "SRCNN_RT_CACHE"
 _TUNING, _CHECKED = "tuning.json", "checked.json"
+_log = logging.getLogger("srcnn_rt")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a model is run.
+    """Settings to run a model with.
 
     Attributes
     ----------
-    tile : side of a tile in HR pixels
-    workers : windows computed at once, of each GPU where there are GPUs
-    threads : of each
-    variant : which graph a GPU runs
+    tile : int
+        Side of a tile in HR pixels.
+    workers : int
+        Windows, or batches of them, computed at once; per GPU where there are GPUs.
+    threads : int
+        CPU threads per worker.
+    variant : str
+        Name of the graph that runs on a GPU; see `loader.Setup`.
     """
 
     tile: int
@@ -39,7 +46,7 @@ class Choice:
 
 
 def folder() -> Path:
-    """Return the cache folder: `SRCNN_RT_CACHE`, or what the system has for it."""
+    """Return the cache folder: the environment variable `SRCNN_RT_CACHE`, or the default of the system."""
     chosen = os.environ.get(ENVIRONMENT)
     if chosen:
         return Path(chosen)
@@ -49,28 +56,27 @@ def folder() -> Path:
 
 
 def key_for(model: bytes, provider: str, precision: str, threads: int, gpus: str = "") -> str:
-    """Return the name of an entry; another processor, GPU, version or model has another."""
-    import hashlib  # this and platform take milliseconds that importing the package should not
+    """Return the key of an entry, which differs between CPUs, GPUs and versions of this package too.
+
+    Parameters
+    ----------
+    model : bytes
+        A serialized ONNX model.
+    provider, precision : str
+    threads : int
+    gpus : str
+        Names of the GPUs in use.
+    """
+    import hashlib  # slow to import
 
     digest = hashlib.sha256(model).hexdigest()[:16]
     return " | ".join(
-        (digest, provider, precision, f"{threads} threads", machine(), *filter(None, [gpus]), __version__)
+        (digest, provider, precision, f"{threads} threads", model_name(), *filter(None, [gpus]), __version__)
     )
 
 
-def machine() -> str:
-    """Return the CPU's name."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    import platform
-
-    return platform.processor() or platform.machine()
-
-
 def recall(key: str) -> Choice | None:
-    """Return what was measured, or None."""
+    """Return the settings stored for a key, or None."""
     found = _read(_TUNING).get(key)
     try:
         choice = Choice(**found) if isinstance(found, dict) else None
@@ -78,35 +84,37 @@ def recall(key: str) -> Choice | None:
         return None
     if choice is None or type(choice.variant) is not str:
         return None
-    good = all(type(n) is int and n > 0 for n in (choice.tile, choice.workers, choice.threads))
-    return choice if good else None
+    if not all(type(n) is int and n > 0 for n in (choice.tile, choice.workers, choice.threads)):
+        return None
+    _log.info("using stored tuning %s for %s", choice, key)
+    return choice
 
 
 def remember(key: str, choice: Choice) -> Path | None:
-    """Keep what was measured; return the file, or None where it could not be written."""
-    return _keep(_TUNING, key, asdict(choice))
+    """Store settings for a key and return the file, or None if it cannot be written."""
+    path = _write(_TUNING, key, asdict(choice))
+    where = path or "nowhere: the cache cannot be written"
+    _log.info("stored tuning %s for %s in %s", choice, key, where)
+    return path
 
 
 def is_checked(key: str) -> bool:
-    """Return whether a model's tiles were found to be right, by the same program."""
+    """Return whether the model of a key has passed the self-check."""
     return _read(_CHECKED).get(key) is True
 
 
 def note_checked(key: str) -> None:
-    """Keep that they were."""
-    _keep(_CHECKED, key, True)
+    """Store that the model of a key has passed the self-check."""
+    _write(_CHECKED, key, True)
 
 
-def _keep(name: str, key: str, value: object) -> Path | None:
+def _write(name: str, key: str, value: object) -> Path | None:
     path = folder() / name
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({**_read(name), key: value}, indent=1))
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        with atomic_write(path) as file:
+            file.write(json.dumps({**_read(name), key: value}, indent=1).encode())
+    except (OSError, OutputError):
         return None
     return path
 

@@ -7,46 +7,24 @@ import os
 import platform
 import sys
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import click
 
 _PACKAGES = (
-    "srcnn-rt",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "cuda-bindings",
-    "nvidia-cuda-runtime",
-    "nvidia-cublas",
-    "nvidia-cudnn-cu13",
-    "openvino",
-    "opencv-python-headless",
-    "rasterio",
-    "torch",
-)
-_SIMD = (
-    "sse4_2",
-    "avx2",
-    "fma",
-    "avx512f",
-    "avx512bw",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_tile",
-    "neon",
-    "asimd",
-)
+    "srcnn-rt", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "nvidia-cuda-runtime",
+    "nvidia-cublas", "nvidia-cudnn-cu13", "openvino", "opencv-python-headless", "rasterio", "torch",
+)  # fmt: skip
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def doctor(as_json: bool) -> None:
-    """Show what this machine offers: versions, providers, threads, instructions, memory.
+    """Check the installation.
 
-    Exit status 1 if no provider works, so that no image could be upscaled.
+    Shows versions, execution providers, GPUs, CPU features and memory.
+
+    Exit status: 0 success, 1 no execution provider works.
 
     \b
     srcnn-rt doctor
@@ -63,24 +41,30 @@ def doctor(as_json: bool) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Collect what `doctor` prints. A provider ``"works"`` or the value says why it does not."""
-    from ..backends.onnxruntime import available_threads
+    """Return the report that `doctor` prints.
 
-    memory = {}
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        page = os.sysconf("SC_PAGE_SIZE")
-        memory["total"] = f"{page * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
-        if "SC_AVPHYS_PAGES" in os.sysconf_names:
-            memory["free"] = f"{page * os.sysconf('SC_AVPHYS_PAGES') / 2**30:.1f} GiB"
+    Returns
+    -------
+    dict
+        ``"providers"`` maps each provider to ``"works"`` or to the reason why it does not.
+    """
+    from .._system.cpu import available_threads, instruction_sets
+    from ..backends import openvino
+
+    memory = {
+        name: f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf(pages) / 2**30:.1f} GiB"
+        for name, pages in (("total", "SC_PHYS_PAGES"), ("free", "SC_AVPHYS_PAGES"))
+        if pages in getattr(os, "sysconf_names", ())
+    }
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "providers": {name: _try_provider(name) for name in ("cpu", "cuda", "openvino")},
         "cuda": _gpus(),
-        "precision": {"fast": _try_fast()},
+        "precision": {"fast": openvino.missing(bfloat16=True) or "works"},
         "threads": available_threads(),
-        "instructions": " ".join(_instructions()) or "unknown",
+        "instructions": " ".join(instruction_sets()) or "unknown",
         "memory": memory or "unknown",
     }
 
@@ -93,27 +77,28 @@ def _version(name: str) -> str:
 
 
 def _gpus() -> dict[str, str]:
-    """Say what the driver is for, what ONNX Runtime was built for, and which GPUs there are."""
+    """Return the CUDA versions of driver and ONNX Runtime, and the GPUs."""
     from ..backends.cuda import devices
     from ..backends.onnxruntime import runtime
     from ..errors import SrcnnError
 
-    found = {"driver": f"for CUDA {version}" if (version := devices.driver_version()) else "none"}
+    driver = devices.driver_version()
+    found = {"driver": f"for CUDA {driver}" if driver else "none"}
     try:
-        built = getattr(runtime(), "cuda_version", "")
-        found["onnxruntime"] = f"built for CUDA {built}" if built else "built without CUDA"
+        built_for = getattr(runtime(), "cuda_version", "")
+        found["onnxruntime"] = f"built for CUDA {built_for}" if built_for else "built without CUDA"
     except SrcnnError as error:
         found["onnxruntime"] = str(error)
     for gpu in devices.devices():
         found[f"device {gpu.index}"] = (
             f"{gpu.name}, {gpu.memory / 2**30:.1f} GiB, compute capability {gpu.capability}, "
-            f"{gpu.processors} multiprocessors"
+            f"{gpu.multiprocessors} multiprocessors"
         )
     return found
 
 
 def _try_provider(name: str) -> str:
-    """Run a real session: what a wheel lists is not what loads."""
+    """Return "works" if a model runs on a provider, or why not. A listed provider may fail to load."""
     import numpy as np
 
     from ..engine import Engine
@@ -125,19 +110,3 @@ def _try_provider(name: str) -> str:
     except SrcnnError as error:
         return str(error)
     return "works" if np.allclose(out, 1, atol=1e-5) else f"gives {out.mean()} instead of 1"
-
-
-def _try_fast() -> str:
-    """Say whether precision fast is offered here, or why not."""
-    from ..backends.openvino import missing
-
-    return missing(bfloat16=True) or "works"
-
-
-def _instructions() -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return [platform.machine()]
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return [flag for flag in _SIMD if flag in flags.split()]

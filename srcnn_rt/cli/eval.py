@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from ..errors import ArgumentError, OutputError, SrcnnError
-from .extras import sparse_method
-from .runtime_options import Runs, run_options
+from .._system.safe_files import atomic_write
+from ..errors import ArgumentError, OutputError
+from .extras import requires
+from .options import runtime_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,30 +23,38 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.option("--data", multiple=True, required=True, metavar="DIR", help="A folder of test images.")
+@click.option(
+    "--data", multiple=True, required=True, metavar="DIR", help="Folder of test images. Can be repeated."
+)
 @click.option(
     "--model", "models", multiple=True, metavar="NAME|PATH",
-    help="A bundled model, an ONNX file, or a dictionary (.npz); every bundled model by default.",
+    help="Bundled model, ONNX file or sparse-coding dictionary (.npz). Can be repeated.  "
+    "[default: all bundled models]",
 )  # fmt: skip
-@click.option("--scale", type=click.IntRange(1, 8), help="Only models of this scale; bicubic needs no model.")
+@click.option(
+    "--scale", type=click.IntRange(1, 8),
+    help="Evaluate only models of this scale factor, or bicubic alone if there is none.",
+)  # fmt: skip
 @click.option(
     "--channels", type=click.Choice(["y", "rgb"]), default="y", show_default=True,
-    help="Measure luminance, or R, G and B together.",
+    help="Compare luminance, or R, G and B together.",
 )  # fmt: skip
 @click.option(
-    "--degrade", metavar="HOW",
-    help="bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or several joined by +; what each model was "
-    "trained for by default.",
+    "--degrade", metavar="SPEC",
+    help="How LR images are made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY, or several joined by +.  "
+    "[default: the degradation of each model's training]",
 )  # fmt: skip
 @click.option(
-    "--crop-border", type=click.IntRange(0), help="Pixels to crop from every side; the scale by default."
-)
+    "--crop-border", type=click.IntRange(0), metavar="N",
+    help="Crop N pixels from each side before measuring.  [default: the scale factor]",
+)  # fmt: skip
 @click.option(
-    "--contact-sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a contact sheet of crops."
-)
-@click.option("--summary", is_flag=True, help="Print the means of each folder only, not every image.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a folder and protocol.")
-@run_options
+    "--contact-sheet", type=click.Path(path_type=Path), metavar="PNG",
+    help="Write an image that compares crops of all methods.",
+)  # fmt: skip
+@click.option("--summary", is_flag=True, help="Print only the mean of each folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per folder and protocol.")
+@runtime_options
 def evaluate(
     data: tuple[str, ...],
     models: tuple[str, ...],
@@ -57,102 +65,106 @@ def evaluate(
     contact_sheet: Path | None,
     summary: bool,
     as_json: bool,
-    runs: Runs,
+    runtime: dict[str, Any],
 ) -> None:
-    """Measure models on test images: PSNR, SSIM, MS-SSIM, bicubic beside them.
+    """Measure PSNR, SSIM and MS-SSIM of models on test images.
 
-    The field's protocol: MATLAB's luminance rounded to 8 bits, sides cut to multiples of
-    the scale, shrunk by MATLAB's bicubic, upscaled by the exported model, rounded, a border
-    of `scale` pixels shaved.
+    Follows the usual protocol: luminance as MATLAB computes it, rounded to 8 bits; sides cropped to
+    multiples of the scale factor; bicubic downscaling as MATLAB's imresize; output rounded to 8 bits;
+    a border of as many pixels as the scale factor cropped. Bicubic upscaling is measured for comparison.
 
     \b
     srcnn-rt eval --data set5 --scale 3
     srcnn-rt eval --data set5 --data set14 --model my.onnx --contact-sheet crops.png
 
-    Exit status: 0 done (skipped files are named), 1 nothing could be measured, 2 wrong usage.
+    Exit status: 0 success (skipped files are listed), 1 no image could be measured, 2 usage error.
     """
-    from ..evaluation import runner as measure
-    from ..evaluation import tables
+    from ..evaluation import runner, tables
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         click.echo(line, err=True)
 
-    try:
-        with ExitStack() as stack:
-            groups = _groups(models, scale, cast("Channels", channels), degrade, crop_border, runs)
-            drawn = tables.Sheet()
-            results = []
-            for protocol, methods in groups.items():
-                columns = [*measure.baselines(protocol), *methods]
-                for method in columns:
-                    stack.enter_context(method.closing)
-                for folder in data:
-                    keep = drawn.add if contact_sheet is not None else None
-                    result = measure.evaluate(folder, columns, protocol, log=say, keep=keep)
-                    results.append(result)
-                    if as_json:
-                        click.echo(json.dumps(result.as_json()))
-                    elif not summary:
-                        click.echo(tables.per_image(result) + "\n")
-            if not as_json and (summary or len(results) > 1):
-                click.echo(tables.summary(results))
-            if contact_sheet is not None:
-                _write(contact_sheet, drawn.image())
-                say(f"sheet of crops: {contact_sheet}")
-    except SrcnnError as error:
-        say(f"error: {error}")
-        sys.exit(1)
+    sheet = tables.Sheet()
+    results = []
+    with ExitStack() as stack:
+        groups = _by_protocol(models, scale, cast("Channels", channels), degrade, crop_border, runtime)
+        for protocol, methods in groups.items():
+            columns = [*runner.baselines(protocol), *methods]
+            for method in columns:
+                stack.enter_context(method.closing)
+            for folder in data:
+                keep = sheet.add if contact_sheet is not None else None
+                result = runner.evaluate(folder, columns, protocol, log=log, keep=keep)
+                results.append(result)
+                if as_json:
+                    click.echo(json.dumps(result.as_json()))
+                elif not summary:
+                    click.echo(tables.per_image(result) + "\n")
+    if not as_json and (summary or len(results) > 1):
+        click.echo(tables.summary(results))
+    if contact_sheet is not None:
+        _write_png(contact_sheet, sheet.image())
+        log(f"contact sheet: {contact_sheet}")
 
 
-def _groups(
+def _by_protocol(
     models: tuple[str, ...],
     scale: int | None,
     channels: Channels,
     degrade: str | None,
     border: int | None,
-    runs: Runs,
+    runtime: dict[str, Any],
 ) -> dict[Protocol, list[Method]]:
-    """Put models together that are measured in one protocol, in the order they were named."""
-    from ..evaluation import runner as measure
+    """Group models by the protocol that they are measured in, in the order they were given."""
+    from ..evaluation import runner
     from ..evaluation.protocol import Degradation
     from ..models import spec
     from ..models.bundled import bundled
 
+    def protocol_of(scale: int) -> Protocol:
+        degradation = Degradation.parse(degrade or "bicubic")
+        return runner.Protocol(scale, degradation, channels, -1 if border is None else border)
+
     groups: dict[Protocol, list[Method]] = {}
     for name in models or bundled():
+        method = None
         if name.endswith(".npz"):
-            method, trained = sparse_method(Path(name))
-            known = measure.Protocol(
-                trained, Degradation.parse(degrade or "bicubic"), channels, -1 if border is None else border
-            )
             if channels == "rgb":
-                raise ArgumentError(f"{name}: a dictionary is for luminance; --channels y")
+                raise ArgumentError(f"{name}: a dictionary works on luminance; use --channels y")
+            method, trained = _sparse_coding(Path(name))
+            protocol = protocol_of(trained)
         else:
             described = spec.load(name)[1]
             if described.channels not in (1, 3):
-                raise ArgumentError(f"{name}: takes {described.channels} channels; 1 or 3 are measured")
-            known = measure.protocol_for(described, channels, degrade, border)
-            if scale is not None and known.scale != scale and not models:
+                raise ArgumentError(f"{name}: has {described.channels} channels; 1 or 3 can be evaluated")
+            protocol = runner.protocol_for(described, channels, degrade, border)
+        if scale is not None and protocol.scale != scale:
+            if not models:
                 continue
-            method = None
-        if scale is not None and known.scale != scale:
-            raise ArgumentError(f"{name}: has scale {known.scale}, not --scale {scale}")
-        if known.scale == 1 and str(known.degradation) == "bicubic":
-            raise ArgumentError(f"{name}: has scale 1 and does not say what it restores; give --degrade")
-        groups.setdefault(known, []).append(method or measure.model_method(name, **runs.words()))
+            raise ArgumentError(f"{name}: has scale {protocol.scale}, not --scale {scale}")
+        if protocol.scale == 1 and str(protocol.degradation) == "bicubic":
+            raise ArgumentError(f"{name}: has scale 1 and does not state its degradation; use --degrade")
+        groups.setdefault(protocol, []).append(method or runner.model_method(name, **runtime))
     if not groups and scale is not None:
-        alone = Degradation.parse(degrade or "bicubic")
-        groups[measure.Protocol(scale, alone, channels, -1 if border is None else border)] = []
+        groups[protocol_of(scale)] = []
     return groups
 
 
-def _write(path: Path, image: NDArray[np.uint8]) -> None:
+def _sparse_coding(path: Path) -> tuple[Method, int]:
+    """Return a sparse-coding dictionary as a method to evaluate, and its scale factor."""
+    from ..evaluation.runner import Method
+
+    with requires("scikit-learn"):
+        from ..training.sparse_coding import SparseCoder
+    coder = SparseCoder.load(path)
+    return Method(path.stem, coder.upscale), coder.scale
+
+
+def _write_png(path: Path, image: NDArray[np.uint8]) -> None:
     import cv2
 
-    done, data = cv2.imencode(".png", image)
-    try:
-        if not done:
-            raise OSError(0, "cannot be encoded")
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+    encoded, data = cv2.imencode(".png", image)
+    if not encoded:
+        raise OutputError(f"{path}: cannot be written: cannot be encoded")
+    with atomic_write(path) as file:
+        file.write(data.tobytes())

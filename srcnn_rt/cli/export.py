@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import SrcnnError
+from .extras import requires
 
 if TYPE_CHECKING:
     from ..models.spec import ModelSpec
 
-IO = ("u8", "u16", "f32")
+IO_TYPES = ("u8", "u16", "f32")
 LAYOUTS = ("gray", "graya", "rgb", "rgba")
 
 
@@ -22,21 +22,24 @@ LAYOUTS = ("gray", "graya", "rgb", "rgba")
 @click.argument("source", type=click.Path(path_type=Path), metavar="CHECKPOINT|MODEL")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path),
-    help="The model file; CHECKPOINT with the suffix .onnx by default.",
+    help="ONNX file to write.  [default: CHECKPOINT with the suffix .onnx]",
 )  # fmt: skip
-@click.option("--scale", type=click.IntRange(1, 8), help="Needed where the checkpoint does not say it.")
-@click.option("--overwrite", is_flag=True, help="Replace the model file if it exists.")
 @click.option(
-    "--io-dtype", type=click.Choice(IO),
-    help="Put the image path into the file: whole images (N, H, W, C) of this type in and out.",
+    "--scale", type=click.IntRange(1, 8),
+    help="Scale factor. Required if the checkpoint does not determine it.",
 )  # fmt: skip
-@click.option("--layout", type=click.Choice(LAYOUTS), help="With --io-dtype: what the channels mean (rgb).")
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option(
-    "--model-range",
-    "model_range",
-    metavar="LOW..HIGH",
-    help="With --io-dtype: the model's range, as for upscale.",
+    "--io-dtype", type=click.Choice(IO_TYPES),
+    help="Write a model that takes and returns whole images (N, H, W, C) of this type.",
+)  # fmt: skip
+@click.option(
+    "--layout", type=click.Choice(LAYOUTS), help="With --io-dtype: channels of the images.  [default: rgb]"
 )
+@click.option(
+    "--model-range", metavar="LOW..HIGH",
+    help="With --io-dtype: input range of a model whose file does not state it.",
+)  # fmt: skip
 def export(
     source: Path,
     output: Path | None,
@@ -46,15 +49,18 @@ def export(
     layout: str | None,
     model_range: str | None,
 ) -> None:
-    """Turn a torch checkpoint into an ONNX model, checked against torch.
+    """Convert a PyTorch checkpoint to ONNX.
 
-    Takes what this package trains and the state dicts people have: SRCNN (conv1, conv2,
-    conv3), ESPCN, FSRCNN, VDSR, SRVGG, EDSR, SRResNet, DnCNN and IRCNN, also wrapped; with the
-    extra "spandrel" what spandrel knows: ESRGAN, SPAN, PLKSR, DRUNet and others. Needs the extra "train".
+    The exported model is written only if its output equals that of PyTorch.
 
-    With --io-dtype also a bundled model or an ONNX file, without torch: what is written takes
-    images and gives images, mirrored, converted, recoloured and rounded inside, for ONNX
-    Runtime in programs of your own. It is checked against what `srcnn-rt upscale` gives.
+    Supports checkpoints of this package and state dicts of SRCNN (conv1, conv2, conv3), ESPCN, FSRCNN,
+    VDSR, SRVGG, EDSR, SRResNet, DnCNN and IRCNN, also wrapped. The extra "spandrel" adds its
+    architectures, such as ESRGAN, SPAN, PLKSR and DRUNet. Requires the extra "train".
+
+    With --io-dtype, writes a model for ONNX Runtime in other programs: it takes whole images and does
+    padding, type and colour conversion and rounding itself. The source can then also be a bundled model
+    or an ONNX file, which does not require PyTorch. The result is compared with that of
+    `srcnn-rt upscale`.
 
     \b
     srcnn-rt export runs/srcnn-915-x3/last.pt -o model.onnx
@@ -64,61 +70,51 @@ def export(
     from ..exporting import image_model
     from ..models import spec
 
-    ready = spec.is_model(str(source))
+    is_onnx = spec.is_model(str(source))
     if io_dtype is None and (layout or model_range):
-        raise click.UsageError("--layout and --model-range go with --io-dtype")
-    if ready and scale is not None:
-        raise click.UsageError(f"--scale goes with checkpoints; {source} has its own")
-    if io_dtype is None and ready:
-        raise click.UsageError(
-            f"{source} is an ONNX model already; --io-dtype u8 puts the image path into it"
-        )
-    try:
-        if io_dtype is None:
-            target = output or source.with_suffix(".onnx")
-            made = _checkpoint(source, target, scale, overwrite)
-            click.echo(
-                f"{target}: {_what(made)}, {made.size} bytes; "
-                f"agrees with torch to {made.check['largest']:.1g} of full scale"
-            )
-            if not made.facts.tiled:
-                click.echo(f"note: {_why_whole(target)}", err=True)
-            return
-        layout = layout or "rgb"
-        target = output or source.with_name(f"{source.stem}-{layout}-{io_dtype}.onnx")
-        with tempfile.TemporaryDirectory() as folder:
-            model = source
-            if not ready:
-                model = Path(folder) / f"{source.stem}.onnx"
-                _checkpoint(source, model, scale, overwrite=False)
-            done = image_model.export(
-                str(model), target, io_dtype, layout, model_range=model_range, overwrite=overwrite
-            )
+        raise click.UsageError("--layout and --model-range require --io-dtype")
+    if is_onnx and scale is not None:
+        raise click.UsageError(f"--scale applies to checkpoints; {source} has its own")
+    if io_dtype is None:
+        if is_onnx:
+            raise click.UsageError(f"{source} is an ONNX model already; use --io-dtype to convert it")
+        target = output or source.with_suffix(".onnx")
+        made = _export_checkpoint(source, target, scale, overwrite)
         click.echo(
-            f"{target}: {layout} images in {io_dtype}, {_what(done.spec)}, {done.size} bytes; "
-            f"agrees with the engine to {done.largest:.1g} of full scale"
+            f"{target}: {_summary(made)}, {made.size} bytes; "
+            f"differs from PyTorch by at most {made.check['largest']:.1g} of full scale"
         )
-    except SrcnnError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        if not made.facts.tiled:
+            click.echo(f"note: {_why_untiled(target)}", err=True)
+        return
+    layout = layout or "rgb"
+    target = output or source.with_name(f"{source.stem}-{layout}-{io_dtype}.onnx")
+    with tempfile.TemporaryDirectory() as folder:
+        model = source
+        if not is_onnx:
+            model = Path(folder) / f"{source.stem}.onnx"
+            _export_checkpoint(source, model, scale, overwrite=False)
+        done = image_model.export(
+            str(model), target, io_dtype, layout, model_range=model_range, overwrite=overwrite
+        )
+    click.echo(
+        f"{target}: {layout} images in {io_dtype}, {_summary(done.spec)}, {done.size} bytes; "
+        f"differs from the engine by at most {done.largest:.1g} of full scale"
+    )
 
 
-def _checkpoint(source: Path, target: Path, scale: int | None, overwrite: bool) -> ModelSpec:
-    try:
+def _export_checkpoint(source: Path, target: Path, scale: int | None, overwrite: bool) -> ModelSpec:
+    with requires("torch"):
         from ..exporting.checkpoint import export as export_checkpoint
-    except ImportError as error:
-        click.echo(f'error: export needs torch ({error}); type: pip install "srcnn-rt[train]"', err=True)
-        sys.exit(1)
     return export_checkpoint(source, target, scale=scale, overwrite=overwrite)
 
 
-def _what(spec: ModelSpec) -> str:
+def _summary(spec: ModelSpec) -> str:
     tiling = f"margin {spec.margin} LR pixels" if spec.facts.tiled else "whole images only"
     return f"{spec.architecture}, scale {spec.scale}, {tiling}"
 
 
-def _why_whole(model: Path) -> str:
-    """Return why a model that was just written cannot be tiled."""
+def _why_untiled(model: Path) -> str:
     from ..models import spec
 
     try:

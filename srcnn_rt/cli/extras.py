@@ -1,41 +1,27 @@
-"""What needs an optional package, and the one line that says so."""
+"""Commands that need an optional dependency (an "extra") say how to install it."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-import click
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..errors import RuntimeMissingError
 
-if TYPE_CHECKING:
-    from ..evaluation.runner import Method
 
-
-def missing(command: str, needs: str, error: ImportError, extra: str = "train") -> NoReturn:
-    """Print the line that installs what `command` needs, and exit with 1."""
-    click.echo(f'error: {command} needs {needs} ({error}); type: pip install "srcnn-rt[{extra}]"', err=True)
-    sys.exit(1)
-
-
-def sparse_method(path: Path) -> tuple[Method, int]:
-    """Return a dictionary as a method of `evaluate`, and its scale.
+@contextmanager
+def requires(packages: str, extra: str = "train") -> Iterator[None]:
+    """Turn an `ImportError` in the block into an error that names the extra to install.
 
     Raises
     ------
     RuntimeMissingError
-        If scikit-learn is not installed.
-    SourceMissingError, ModelError
+        If an import in the block fails.
     """
-    from ..evaluation.runner import Method
-
     try:
-        from ..training.sparse_coding import SparseCoder
+        yield
+    except RuntimeMissingError:
+        raise
     except ImportError as error:
         raise RuntimeMissingError(
-            f'{path}: a dictionary needs scikit-learn ({error}); type: pip install "srcnn-rt[train]"'
+            f'this command needs {packages} ({error}); run: pip install "srcnn-rt[{extra}]"'
         ) from error
-    coder = SparseCoder.load(path)
-    return Method(path.stem, coder.upscale), coder.scale

@@ -10,44 +10,44 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import SrcnnError
-from .interface_options import shaping_options
+from .options import interface_options
 
 if TYPE_CHECKING:
-    from ..evaluation.seam_check import Check
-    from ..models.analysis import Shaping
     from ..models.spec import ModelSpec
 
 
 @click.command()
 @click.argument("model", metavar="NAME|PATH")
-@click.option("--verify", "prove", is_flag=True, help="Run the model tiled and whole and compare.")
-@shaping_options
+@click.option(
+    "--verify", "run_checks", is_flag=True,
+    help="Verify on test images that tiled and untiled outputs are the same.",
+)  # fmt: skip
+@interface_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(model: str, prove: bool, shape: dict[str, Any], as_json: bool) -> None:
-    """Show what a model's graph says: scale, margins, period, work; prove it seam-free.
+def inspect(model: str, run_checks: bool, interface: dict[str, Any], as_json: bool) -> None:
+    """Show scale, margins and cost of a model.
 
-    Exit status 1 if the model cannot be tiled (the node is named), or the proof fails.
+    Exit status: 0 success, 1 the model cannot be tiled (the message names the node) or a check failed.
 
     \b
     srcnn-rt inspect srcnn-915-x3
     srcnn-rt inspect model.onnx --verify --json
     """
+    from ..evaluation import seam_check
     from ..models import spec
-    from ..models.analysis import Shaping
+    from ..models.analysis import InterfaceOptions
 
     try:
-        shaping = Shaping.of(shape["inputs"], shape["output"], shape["channel_order"])
-        data, described = spec.load(model, shaping)
-        summary = {**described.summary(), "run_as": _run_as(data, described)}
-        checks = _prove(model, shaping) if prove else []
+        options = InterfaceOptions.of(interface["inputs"], interface["output"], interface["channel_order"])
+        data, described = spec.load(model, options)
+        summary = {**described.summary(), "run_as": _optimised_cost(data, described)}
+        checks = seam_check.verify(model, options) if run_checks else []
     except SrcnnError as error:
         if as_json:
             click.echo(json.dumps({"model": model, "error": str(error)}))
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        raise
     if as_json:
-        report = {"model": model, **summary, "checks": [asdict(c) for c in checks]}
-        click.echo(json.dumps(report))
+        click.echo(json.dumps({"model": model, **summary, "checks": [asdict(c) for c in checks]}))
     else:
         for key, value in summary.items():
             click.echo(f"{key:<24} {_text(value)}")
@@ -57,29 +57,23 @@ def inspect(model: str, prove: bool, shape: dict[str, Any], as_json: bool) -> No
     sys.exit(1 if any(c.passed is False for c in checks) else 0)
 
 
-def _run_as(data: bytes, described: ModelSpec) -> dict[str, Any]:
-    """Return what the graph costs an output pixel as it is in the file and as it is run.
+def _optimised_cost(data: bytes, described: ModelSpec) -> dict[str, Any]:
+    """Return multiply-accumulates per output pixel: of the graph in the file, and of the graph that runs.
 
-    Executed multiply-accumulates count the lanes of a vector unit that compute for nothing.
+    Executed ones include those that pad vector registers.
     """
-    from ..models import prepare
     from ..models.optimize.cpu_cost import work
+    from ..models.prepare import build_program
     from ..models.spec import parse
 
-    ready = prepare.prepare(data, described)
-    before, after = work(parse(data)), work(parse(ready.data))
+    program = build_program(data, described)
+    before, after = work(parse(data)), work(parse(program.data))
     return {
-        "rewritten": ready.rewritten,
+        "rewritten": program.rewritten,
         "useful_macs": [round(before.useful, 1), round(after.useful, 1)],
         "executed_macs": [round(before.executed, 1), round(after.executed, 1)],
-        "period": ready.spec.period,
+        "period": program.spec.period,
     }
-
-
-def _prove(model: str, shaping: Shaping) -> list[Check]:
-    from ..evaluation.seam_check import verify
-
-    return verify(model, shaping)
 
 
 def _text(value: Any) -> str:

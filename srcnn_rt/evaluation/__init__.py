@@ -1,1 +1,1 @@
-"""How good a model is, and the proof that it is seam-free."""
+"""Image quality metrics, evaluation on test sets, and verification of seamless tiling."""

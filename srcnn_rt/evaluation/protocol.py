@@ -1,13 +1,12 @@
-"""The field's protocol: MATLAB's luminance and imresize, modcrop, and how an LR image is made.
+"""The evaluation protocol of the literature: luminance and bicubic resizing as in MATLAB, and degradations.
 
-Training pairs and evaluation both come from here, so that a model is measured on what it
-was trained for. Needs neither torch nor a model.
+Training and evaluation both create their LR images here, so a model is measured on the degradation that
+it was trained for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,8 +21,9 @@ Channels = Literal["y", "rgb"]
 Image = NDArray[np.float64]  # (H, W) or (H, W, 3), nominally in [0, 1]
 
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
-_CUBIC = 2  # samples the cubic kernel reaches on each side, before it is widened
-_PART = re.compile(r"(blur|noise|jpeg):([0-9.]+?)(?:\.\.([0-9]+))?")
+_KERNEL_RADIUS = 2  # of the cubic kernel, before it is widened
+_DEGRADATION = re.compile(r"(blur|noise|jpeg):([0-9.]+?)(?:\.\.([0-9]+))?")
+_LIMITS = {"blur": (0.1, 20.0), "noise": (0.1, 100.0), "jpeg": (1.0, 100.0)}
 _RULE = (
     "a degradation is bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, "
     "or several joined by +"
@@ -31,14 +31,14 @@ _RULE = (
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Every image below `folder`, sorted by path.
+    """Return all images in a folder and its subfolders, sorted by path.
 
     Raises
     ------
     SourceMissingError
-        If there is no such folder.
+        If the folder does not exist.
     ImageError
-        If it holds no image.
+        If it contains no image.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -50,37 +50,39 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def read_image(path: Path, channels: Channels) -> Image:
-    """Read one image as the field does.
+    """Read a test or training image.
 
     Parameters
     ----------
-    path : 8 or 16 bits, gray or colour; an alpha channel must be opaque
-    channels : ``"y"``: the luminance of MATLAB's ``rgb2ycbcr`` as it is for uint8, rounded
-        to whole code values, in [16/255, 235/255]; a gray image is taken as it is, which
-        is the field's habit. ``"rgb"``: R, G, B.
+    path : Path
+        8 or 16 bits per sample, grayscale or colour. An alpha channel must be opaque.
+    channels : {"y", "rgb"}
+        ``"y"`` converts colour to the luminance of MATLAB's ``rgb2ycbcr``, rounded to 8-bit code values
+        in [16/255, 235/255], and keeps grayscale as it is, as is usual. ``"rgb"`` returns R, G, B.
 
     Returns
     -------
-    (H, W) or (H, W, 3) float64 in [0, 1]
+    ndarray, shape (H, W) or (H, W, 3), float64
+        In [0, 1].
 
     Raises
     ------
     ImageError
-        Naming the file: unreadable, transparent, or gray where three channels are wanted.
+        If the file is unreadable or transparent, or grayscale with ``channels="rgb"``.
     """
     import cv2
 
     try:
         coded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # a header that promises more than memory holds
+    except cv2.error:  # the header claims a size that does not fit into memory
         coded = None
     if coded is None:
-        raise ImageError(f"{path}: not an image that OpenCV reads, or damaged")
+        raise ImageError(f"{path}: not an image that OpenCV can read, or damaged")
     if coded.dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"{path}: {coded.dtype}; 8 or 16 bits are wanted")
-    top = 255 if coded.dtype == np.uint8 else 65535
+        raise ImageError(f"{path}: samples must be uint8 or uint16, got {coded.dtype}")
+    white = 255 if coded.dtype == np.uint8 else 65535
     if coded.ndim == 3 and coded.shape[2] in (2, 4):
-        if (coded[..., -1] != top).any():
+        if (coded[..., -1] != white).any():
             raise ImageError(f"{path}: is partly transparent")
         coded = coded[..., :-1]
     if coded.ndim == 3 and coded.shape[2] == 1:
@@ -89,36 +91,38 @@ def read_image(path: Path, channels: Channels) -> Image:
         raise ImageError(f"{path}: has {coded.shape[2]} channels")
     if coded.ndim == 2:
         if channels == "rgb":
-            raise ImageError(f"{path}: is gray, and three channels are wanted")
-        return coded.astype(np.float64) / top
-    rgb = coded[..., ::-1].astype(np.float64) / top
+            raise ImageError(f"{path}: is grayscale, but three channels are needed")
+        return coded.astype(np.float64) / white
+    rgb = coded[..., ::-1].astype(np.float64) / white
     if channels == "rgb":
         return rgb
-    return np.asarray(np.rint(luminance(rgb) * 255) / 255, dtype=np.float64)
+    return _round_to_8_bits(luminance(rgb))
 
 
 def modcrop(image: Image, scale: int) -> Image:
-    """Cut bottom and right so that both sides are multiples of `scale`."""
+    """Crop bottom and right so that both sides are multiples of `scale`."""
     h, w = (n - n % scale for n in image.shape[:2])
     return image[:h, :w]
 
 
 def crop_border(image: NDArray[Any], border: int) -> NDArray[Any]:
-    """Cut `border` pixels off every side."""
+    """Crop `border` pixels off every side."""
     return image[border : image.shape[0] - border, border : image.shape[1] - border]
 
 
 def imresize(image: Image, scale: int, *, down: bool) -> Image:
-    """MATLAB's ``imresize(image, scale or 1/scale, 'bicubic')`` for a whole-number scale.
+    """Resize as MATLAB's ``imresize(image, scale, 'bicubic')`` or ``imresize(image, 1 / scale, 'bicubic')``.
 
-    Keys' kernel with a = -1/2, widened by the scale when shrinking (antialiasing) and
-    normalised, edges mirrored with the edge sample repeating.
+    Keys' kernel with a = -1/2, widened by the scale factor for downscaling (antialiasing) and normalised.
+    Edges are mirrored and the edge sample repeats.
 
     Parameters
     ----------
-    image : (H, W) or (H, W, C) float64
-    scale : 1 returns the image as it is
-    down : shrink by `scale` (H and W must be multiples of it) rather than enlarge
+    image : ndarray, shape (H, W) or (H, W, C), float64
+    scale : int
+        Scale factor. 1 returns the image unchanged.
+    down : bool
+        Whether to downscale; H and W must then be multiples of `scale`.
     """
     if scale == 1:
         return image
@@ -128,23 +132,22 @@ def imresize(image: Image, scale: int, *, down: bool) -> Image:
 
 def _resize_rows(image: Image, scale: int, down: bool) -> Image:
     n = image.shape[0]
-    size, step, wide = (n // scale, float(scale), scale) if down else (n * scale, 1 / scale, 1)
+    size, step, width = (n // scale, float(scale), scale) if down else (n * scale, 1 / scale, 1)
     centre = (np.arange(size) + 0.5) * step - 0.5
-    first = np.floor(centre - _CUBIC * wide).astype(np.int64)
-    taps = first[:, None] + np.arange(2 * _CUBIC * wide + 2)
-    weights = _keys((centre[:, None] - taps) / wide)
+    first = np.floor(centre - _KERNEL_RADIUS * width).astype(np.int64)
+    taps = first[:, None] + np.arange(2 * _KERNEL_RADIUS * width + 2)
+    weights = _keys((centre[:, None] - taps) / width)
     weights /= weights.sum(axis=1, keepdims=True)
-    taps %= 2 * n  # mirrored, however far outside
+    taps %= 2 * n  # mirrors repeatedly if the kernel is larger than the image
     taps = np.where(taps < n, taps, 2 * n - 1 - taps)
     out = np.zeros((size, *image.shape[1:]))
-    extra = (1,) * (image.ndim - 1)
     for k in range(taps.shape[1]):
-        out += weights[:, k].reshape(-1, *extra) * image[taps[:, k]]
+        out += weights[:, k].reshape(-1, *(1,) * (image.ndim - 1)) * image[taps[:, k]]
     return out
 
 
 def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Keys' cubic convolution kernel with a = -1/2 (R. Keys, 1981)."""
+    """Return Keys' cubic convolution kernel with a = -1/2 (R. Keys, 1981)."""
     x = np.abs(x)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
@@ -153,36 +156,40 @@ def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """What happens to an image on its way to LR: blurred, shrunk by bicubic, noise, JPEG.
+    """How an LR image is made of an HR image: blur, bicubic downscaling, noise, JPEG, in this order.
 
     Attributes
     ----------
-    blur : σ of a Gaussian before shrinking, in HR pixels; 0 is none
-    noise : σ of white Gaussian noise after shrinking, in code values of 8 bits; 0 is none
-    jpeg : quality 1 to 100 of a JPEG the LR image went through; 0 is none
-    best_jpeg : where qualities are drawn, from `jpeg` to this one; 0 is that one quality
+    blur : float
+        σ of a Gaussian blur in HR pixels; 0 for none.
+    noise : float
+        σ of white Gaussian noise in 8-bit code values; 0 for none.
+    jpeg : int
+        JPEG quality, 1 to 100; 0 for no JPEG.
+    max_jpeg : int
+        If not 0, the quality is drawn uniformly from `jpeg` to `max_jpeg`.
     """
 
     blur: float = 0.0
     noise: float = 0.0
     jpeg: int = 0
-    best_jpeg: int = 0
+    max_jpeg: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``"bicubic"``, ``"blur:1.6"``, ``"noise:15+jpeg:40"`` ...
+        """Parse a specification such as ``"bicubic"``, ``"blur:1.6"`` or ``"noise:15+jpeg:40"``.
 
         Raises
         ------
         ArgumentError
-            Giving the rule and the text.
+            If the syntax or a value is invalid.
         """
         values: dict[str, float] = {}
-        best = 0
+        max_jpeg = 0
         for part in re.split(r"[+,]", text.replace(" ", "")):
             if part == "bicubic":
                 continue
-            match = _PART.fullmatch(part)
+            match = _DEGRADATION.fullmatch(part)
             if match is None or match[1] in values:
                 raise ArgumentError(f"{_RULE}; got {text!r}")
             try:
@@ -190,49 +197,47 @@ class Degradation:
                 if match[3] is not None:
                     if match[1] != "jpeg" or not values["jpeg"] < int(match[3]) <= 100:
                         raise ValueError
-                    best = int(match[3])
+                    max_jpeg = int(match[3])
             except ValueError as error:
                 raise ArgumentError(f"{_RULE}; got {text!r}") from error
-        limits = {"blur": (0.1, 20.0), "noise": (0.1, 100.0), "jpeg": (1.0, 100.0)}
         for name, value in values.items():
-            low, high = limits[name]
+            low, high = _LIMITS[name]
             if not low <= value <= high or (name == "jpeg" and value % 1):
-                kind = "a whole number, " if name == "jpeg" else ""
-                raise ArgumentError(f"{name} must be {kind}{low:g} to {high:g}, got {value:g}")
-        return cls(values.get("blur", 0.0), values.get("noise", 0.0), int(values.get("jpeg", 0)), best)
+                kind = "an integer " if name == "jpeg" else ""
+                raise ArgumentError(f"{name} must be {kind}from {low:g} to {high:g}, got {value:g}")
+        return cls(values.get("blur", 0.0), values.get("noise", 0.0), int(values.get("jpeg", 0)), max_jpeg)
 
     def __str__(self) -> str:
-        parts = [f"{name}:{value:g}" for name, value in self._values() if value]
-        if self.best_jpeg:
-            parts[-1] += f"..{self.best_jpeg}"
+        parts = [f"{name}:{value:g}" for name in _LIMITS if (value := getattr(self, name))]
+        if self.max_jpeg:
+            parts[-1] += f"..{self.max_jpeg}"
         return "+".join(parts) or "bicubic"
-
-    def _values(self) -> Sequence[tuple[str, float]]:
-        return (("blur", self.blur), ("noise", self.noise), ("jpeg", self.jpeg))
 
     @property
     def random(self) -> bool:
-        """Whether two calls of `apply` with other generators differ."""
-        return self.noise > 0 or self.best_jpeg > 0
+        """Whether `apply` depends on its random generator."""
+        return self.noise > 0 or self.max_jpeg > 0
 
     def apply(self, truth: Image, scale: int, rng: np.random.Generator) -> Image:
-        """Make the LR image of `truth`.
+        """Return the LR image of an HR image.
 
-        Blur, noise and JPEG leave an image of 8 bits, rounded and clipped as a file would
-        be: to undo a blur without rounding is another, far easier task, and what learns it
-        fails on files. Bicubic alone is not rounded, which is the field's habit.
+        After blur, noise or JPEG the image is clipped and rounded to 8 bits like an image file: a model
+        that learns to undo an unrounded blur fails on files. Bicubic alone is not rounded, as is usual.
 
         Parameters
         ----------
-        truth : (H, W) or (H, W, 3) in [0, 1], sides multiples of `scale`
-        scale : 1 does not shrink
-        rng : where noise and drawn qualities come from
+        truth : ndarray, shape (H, W) or (H, W, 3)
+            In [0, 1], with sides that are multiples of `scale`.
+        scale : int
+            Scale factor. 1 does not downscale.
+        rng : Generator
+            Source of noise and JPEG qualities.
         """
         import cv2
 
         image = truth
         if self.blur:
-            # Wide enough that what is cut off is below one part in 10^5.
+            # So wide that less than 10^-5 of the Gaussian is cut off.
             size = 2 * int(np.ceil(4.5 * self.blur)) + 1
             blurred = cv2.GaussianBlur(
                 image, (size, size), self.blur, sigmaY=self.blur, borderType=cv2.BORDER_REFLECT
@@ -242,22 +247,21 @@ class Degradation:
         if self.noise:
             image = image + rng.normal(0, self.noise / 255, image.shape)
         if self.noise or self.blur:
-            image = _eight_bits(image)
+            image = _round_to_8_bits(image)
         if self.jpeg:
-            quality = int(rng.integers(self.jpeg, self.best_jpeg + 1)) if self.best_jpeg else self.jpeg
-            codes = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
-            done, data = cv2.imencode(
-                ".jpg", codes if codes.ndim == 2 else codes[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality]
-            )
-            assert done
+            quality = int(rng.integers(self.jpeg, self.max_jpeg + 1)) if self.max_jpeg else self.jpeg
+            order = slice(None, None, -1 if image.ndim == 3 else 1)  # OpenCV's colour is B, G, R
+            codes = np.rint(image.clip(0, 1) * 255).astype(np.uint8)[..., order]
+            encoded, data = cv2.imencode(".jpg", codes, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            assert encoded
             decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
             assert decoded is not None
-            image = (decoded if codes.ndim == 2 else decoded[..., ::-1]).astype(np.float64) / 255
+            image = decoded[..., order].astype(np.float64) / 255
         return image
 
 
 BICUBIC = Degradation()
 
 
-def _eight_bits(image: Image) -> Image:
+def _round_to_8_bits(image: NDArray[np.floating]) -> Image:
     return np.asarray(np.rint(image.clip(0, 1) * 255) / 255, dtype=np.float64)

@@ -1,11 +1,11 @@
-"""Measure models on folders of images, in the field's protocol, through `Engine`."""
+"""Evaluation of models on folders of test images."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -26,14 +26,18 @@ Upscale = Callable[[NDArray[np.float32]], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What models are compared on.
+    """Conditions of an evaluation. Only results of one protocol are comparable.
 
     Attributes
     ----------
-    scale : HR pixels an LR pixel
-    degradation : how LR images are made
-    channels : ``"y"`` measures luminance, ``"rgb"`` all three channels together
-    border : pixels cut off every side before measuring, `scale` of them unless told
+    scale : int
+        Scale factor.
+    degradation : Degradation
+        How LR images are made.
+    channels : {"y", "rgb"}
+        Whether luminance or all three channels together are measured.
+    border : int
+        Pixels cropped off every side before measuring. By default (-1) as many as the scale factor.
     """
 
     scale: int
@@ -47,19 +51,23 @@ class Protocol:
 
     def __str__(self) -> str:
         measured = "luminance" if self.channels == "y" else "RGB"
-        return f"×{self.scale}, {self.degradation}, {measured}, {self.border} pixels shaved"
+        return f"×{self.scale}, {self.degradation}, {measured}, border of {self.border} pixels cropped"
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One column of a table: something that enlarges.
+    """An upscaling method to evaluate.
 
     Attributes
     ----------
-    name : as printed
-    upscale : (h, w) or (h, w, 3) float32 in [0, 1] → (s·h, s·w) or (s·h, s·w, 3)
-    colour : whether it wants three channels even where luminance is measured
-    closing : closed when the evaluation is over
+    name : str
+        Title in tables.
+    upscale : callable
+        Maps an LR image (h, w) or (h, w, 3), float32 in [0, 1], to the upscaled one.
+    colour : bool
+        Whether it needs three channels even if luminance is measured.
+    closing : context manager
+        Releases the method's resources on exit.
     """
 
     name: str
@@ -70,13 +78,15 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One image by one method, or the mean over a folder.
+    """Scores of one method on an image, or their mean over a folder.
 
     Attributes
     ----------
-    psnr : dB
-    ssim : 0 to 1
-    ms_ssim : 0 to 1; None where an image is too small for five scales
+    psnr : float
+        In dB.
+    ssim : float
+    ms_ssim : float or None
+        None if an image is too small for five scales.
     """
 
     psnr: float
@@ -86,13 +96,16 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One folder in one protocol.
+    """Scores of several methods on one folder.
 
     Attributes
     ----------
-    folder, protocol : what was measured
-    scores : method → image → score, in the order they ran
-    skipped : one line for each file that could not be used
+    folder : str
+    protocol : Protocol
+    scores : mapping
+        Method name to image name to `Score`.
+    skipped : sequence of str
+        A line for each file that could not be used.
     """
 
     folder: str
@@ -103,19 +116,15 @@ class Result:
     def mean(self, method: str) -> Score:
         """Return the mean over images; MS-SSIM only if every image has it."""
         scores = list(self.scores[method].values())
-        multi = [s.ms_ssim for s in scores if s.ms_ssim is not None]
+        ms_ssim = [s.ms_ssim for s in scores if s.ms_ssim is not None]
         return Score(
             fmean(s.psnr for s in scores),
             fmean(s.ssim for s in scores),
-            fmean(multi) if len(multi) == len(scores) else None,
+            fmean(ms_ssim) if len(ms_ssim) == len(scores) else None,
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values: the protocol, and of every method its mean and its images."""
-
-        def plain(score: Score) -> dict[str, float | None]:
-            return {"psnr": score.psnr, "ssim": score.ssim, "ms_ssim": score.ms_ssim}
-
+        """Return the protocol and all scores as plain values."""
         return {
             "folder": self.folder,
             "scale": self.protocol.scale,
@@ -124,26 +133,32 @@ class Result:
             "border": self.protocol.border,
             "skipped": list(self.skipped),
             "methods": {
-                name: {"mean": plain(self.mean(name)), "images": {k: plain(s) for k, s in rows.items()}}
+                name: {"mean": asdict(self.mean(name)), "images": {k: asdict(s) for k, s in rows.items()}}
                 for name, rows in self.scores.items()
             },
         }
 
 
 def model_method(model: str | Path, provider: str = "auto", **options: Any) -> Method:
-    """Return a method that runs an exported model through `Engine`, which gets the options.
+    """Return a method that runs a model.
 
-    A model that needs a range of values is told that luminance comes as the protocol has it, in studio swing.
+    Parameters
+    ----------
+    model : str or Path
+    provider : str
+    **options
+        Further arguments of `Engine`.
     """
     engine = Engine(model, provider, "auto", **options)
     if engine.spec.channels == 1 and not engine.spec.equivariant:
+        # The luminance of the protocol is in studio range.
         upscale = partial(engine.upscale, data_range=(STUDIO_BLACK, STUDIO_WHITE))
         return Method(engine.spec.name, upscale, closing=engine)
     return Method(engine.spec.name, engine.upscale, engine.spec.channels == 3, engine)
 
 
 def baselines(protocol: Protocol) -> list[Method]:
-    """Return what every table has beside models: bicubic, and for noise non-local means first."""
+    """Return the methods that models are compared with: bicubic, and for noise also non-local means."""
     if protocol.scale == 1:
         plain = Method("no-op", lambda lr: lr)
     else:
@@ -157,7 +172,7 @@ def baselines(protocol: Protocol) -> list[Method]:
 
 
 def _nl_means(lr: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """OpenCV's non-local means with its strength set to the σ of the noise, which it is told."""
+    """Denoise by OpenCV's non-local means with the true σ of the noise as its strength."""
     import cv2
 
     codes = metrics.codes(lr).astype(np.uint8)
@@ -171,9 +186,19 @@ def _nl_means(lr: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 def protocol_for(
     model: spec.ModelSpec, channels: Channels, degrade: str | None, border: int | None = None
 ) -> Protocol:
-    """Return the protocol a model is measured in: what it was trained for, unless told."""
-    told = degrade if degrade is not None else str(model.training.get("degrade", "bicubic"))
-    return Protocol(model.scale, Degradation.parse(told), channels, -1 if border is None else border)
+    """Return the protocol to evaluate a model in.
+
+    Parameters
+    ----------
+    model : ModelSpec
+    channels : {"y", "rgb"}
+    degrade : str or None
+        Degradation; None for that of the model's training.
+    border : int, optional
+        Pixels cropped off every side. By default as many as the scale factor.
+    """
+    degrade = degrade if degrade is not None else str(model.training.get("degrade", "bicubic"))
+    return Protocol(model.scale, Degradation.parse(degrade), channels, -1 if border is None else border)
 
 
 def evaluate(
@@ -189,57 +214,63 @@ def evaluate(
 
     Parameters
     ----------
-    folder : searched recursively
-    methods : see `model_method` and `baselines`
-    protocol : the same for all of them
-    paths : images to use instead of all in `folder`
-    log : told every file that is skipped
-    keep : given each image's name and, by method (and ``"truth"``), code values of 8 bits
+    folder : str or Path
+        Searched recursively.
+    methods : sequence of Method
+        See `model_method` and `baselines`.
+    protocol : Protocol
+    paths : iterable of Path, optional
+        Images to use instead of all in `folder`.
+    log : callable, optional
+        Called with a line for every skipped file.
+    keep : callable, optional
+        Called with each image's name and a mapping of method names, and ``"truth"``, to 8-bit code values.
 
     Raises
     ------
     SourceMissingError
-        If there is no such folder.
+        If the folder does not exist.
     ImageError
         If no image can be used.
     ArgumentError
-        If two methods have one name.
+        If two methods have the same name.
     """
     names = [m.name for m in methods]
     if len(set(names)) != len(names):
-        raise ArgumentError(f"two models of one name: {', '.join(names)}")
+        raise ArgumentError(f"models must have different names, got {', '.join(names)}")
     scores: dict[str, dict[str, Score]] = {name: {} for name in names}
     skipped: list[str] = []
     found = list(paths) if paths is not None else list_images(folder)
     for path in found:
         try:
-            images = _Prepared(path, protocol)
+            test = _TestImage(path, protocol)
         except ImageError as error:
             skipped.append(str(error))
             log(f"skipped: {error}")
             continue
-        truth = crop_border(metrics.codes(images.truth), protocol.border)
-        shown: dict[str, NDArray[np.float64]] = {"truth": truth}
+        truth = crop_border(metrics.codes(test.truth), protocol.border)
+        outputs: dict[str, NDArray[np.float64]] = {"truth": truth}
         for method in methods:
-            codes = crop_border(metrics.codes(images.run(method)), protocol.border)
-            shown[method.name] = codes
-            scores[method.name][_key(path, scores[method.name])] = Score(
+            codes = crop_border(metrics.codes(test.upscale(method)), protocol.border)
+            outputs[method.name] = codes
+            name = path.stem if path.stem not in scores[method.name] else str(path)
+            scores[method.name][name] = Score(
                 metrics.psnr(codes, truth), metrics.ssim(codes, truth), metrics.ms_ssim(codes, truth)
             )
         if keep is not None:
-            keep(path.name, shown)
+            keep(path.name, outputs)
     if len(skipped) == len(found):
         raise ImageError(f"{folder}: none of {len(found)} images can be used")
     return Result(Path(folder).name or str(folder), protocol, scores, skipped)
 
 
-class _Prepared:
-    """One image of a test set, degraded once for all methods."""
+class _TestImage:
+    """A test image, degraded once for all methods."""
 
     def __init__(self, path: Path, protocol: Protocol) -> None:
         self._path, self._protocol = path, protocol
         self.truth = modcrop(read_image(path, protocol.channels), protocol.scale)
-        minimum = 2 * protocol.border + metrics.SMALLEST_SSIM
+        minimum = 2 * protocol.border + metrics.MIN_SSIM_SIDE
         if min(self.truth.shape[:2]) < minimum:
             h, w = self.truth.shape[:2]
             raise ImageError(f"{path}: {w} x {h} pixels, smaller than {minimum} x {minimum}")
@@ -248,15 +279,15 @@ class _Prepared:
         self._gray = False
 
     def _degrade(self, truth: Image) -> NDArray[np.float32]:
-        # The same noise in every run, another in every image.
+        # The noise differs between images and is the same in every run.
         rng = np.random.default_rng(zlib.crc32(self._path.name.encode()))
         lr = self._protocol.degradation.apply(truth, self._protocol.scale, rng)
         return lr.astype(np.float32)
 
-    def run(self, method: Method) -> NDArray[np.floating]:
+    def upscale(self, method: Method) -> NDArray[np.floating]:
         if self._protocol.channels == "rgb" or not method.colour:
             return method.upscale(self._lr)
-        # A colour model where luminance is measured: it sees the colour, its answer's Y counts.
+        # A colour model gets the colour image, and the luminance of its output is measured.
         if self._colour is None:
             try:
                 colour = modcrop(read_image(self._path, "rgb"), self._protocol.scale)
@@ -264,10 +295,5 @@ class _Prepared:
                 colour = np.repeat(self.truth[..., None], 3, axis=2)
                 self._gray = True
             self._colour = self._degrade(colour)
-        answer = method.upscale(self._colour).astype(np.float64)
-        return answer.mean(axis=2) if self._gray else luminance(answer)
-
-
-def _key(path: Path, taken: Mapping[str, Score]) -> str:
-    """An image's name, with its folder where another has the same."""
-    return path.stem if path.stem not in taken else str(path)
+        output = method.upscale(self._colour).astype(np.float64)
+        return output.mean(axis=2) if self._gray else luminance(output)

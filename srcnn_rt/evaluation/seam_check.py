@@ -1,14 +1,15 @@
-"""The proof for one model: tiled equals whole, and the margin is neither short nor long.
+"""Verification that a model's tiled output equals its untiled output, and that its margin is exact.
 
-Four checks, each on the model as the runtime runs it:
+`verify` runs four checks on the graph that the engine executes:
 
-- *real weights*: tiled against whole, within the tolerance of the promise;
-- *integer weights*: the same graph with weights of -1, 0, 1, bitwise (where the sums stay
-  exact in float32: the largest activation is bounded by a run with absolute weights);
-- *outside*: whatever lies just outside the margin is replaced; the core must not change;
-- *inside*: the outermost samples inside it are replaced; the core must change.
+- *real weights*: the tiled and the untiled output agree within a rounding tolerance.
+- *integer weights*: with weights of -1, 0 and 1 they are bit-identical. The check applies if all sums
+  are exact in float32, which a run with absolute weights establishes.
+- *outside the margin*: replacing all samples beyond the margin of a core does not change the core.
+- *inside the margin*: replacing the outermost samples of the margin changes the core.
 
-Of a network that is added to bicubic the first check is of the sum, and the others are of the network.
+If the engine adds the output of a network to a bicubic image, the first check covers the sum and the
+other three cover the network.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.onnxruntime import Session
+from ..backends.onnxruntime import Session, runtime
 from ..engine import Engine
 from ..errors import ModelError
 from ..execution.self_check import whole
@@ -31,324 +32,375 @@ from ..models.spec import ModelSpec
 from ..tiling.geometry import MIN_TILE, Rules, ceil_to
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto, TensorProto
 
-    from ..models.analysis import Shaping
+    from ..models.analysis import InterfaceOptions
 
-TOLERANCE = 1e-5  # of full scale
-EXACT = 2**24  # float32 counts this far
-_CLASSES = 3  # of sizes modulo the period that are tried beside those around tiles
+TOLERANCE = 1e-5  # of full scale, for models in float32
+TOLERANCE_FLOAT16 = 2e-3
+MAX_EXACT = 2**24  # float32 represents all integers up to here
 _TILES = (MIN_TILE, MIN_TILE + 5, 3 * MIN_TILE)
-_WEIGHTED = {"Conv": 1, "ConvTranspose": 1, "MatMul": 1}
-# Operators that keep whole numbers whole; after any other, sums are rounded.
-_WHOLE = frozenset(
-    ("Add", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Gather", "Identity", "Max", "MaxPool",
-     "Min", "Neg", "Pad", "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub",
-     "Transpose", "Unsqueeze")
+_SIZE_CLASSES = 3  # image sizes tried modulo the period
+_SEEDS = 8  # random weights tried until a core responds to a sample
+_LINEAR = frozenset(("Conv", "ConvTranspose", "MatMul"))  # input 1 holds the weights, input 2 the bias
+# Operators whose output is integer if their inputs are.
+_INTEGER_OPS = _LINEAR - {"MatMul"} | frozenset(
+    ("Add", "Clip", "Concat", "DepthToSpace", "Gather", "Identity", "Max", "MaxPool", "Min", "Neg", "Pad",
+     "Relu", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze")
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: whether it held (None: it does not apply), and what was seen."""
+    """Result of one check.
+
+    Attributes
+    ----------
+    name : str
+    passed : bool or None
+        None if the check does not apply to the model.
+    detail : str
+        What was measured, or why the check does not apply.
+    """
 
     name: str
     passed: bool | None
     detail: str
 
 
-def verify(model: str | Path, shaping: Shaping | None = None) -> list[Check]:
-    """Prove the promise for one model.
+def verify(model: str | Path, interface_options: InterfaceOptions | None = None) -> list[Check]:
+    """Verify that a model can be tiled without seams.
 
     Parameters
     ----------
-    model, shaping : as for `spec.load`
+    model : str or Path
+        As for `spec.load`.
+    interface_options : InterfaceOptions, optional
+
+    Returns
+    -------
+    list of Check
+        Real weights, integer weights, outside the margin, inside the margin.
 
     Raises
     ------
     SourceMissingError, ModelError
         If the model cannot be tiled at all.
     """
-    data, described = spec.load(model, shaping)
-    inner = prepare.network(data, described)
-    data, described = _fed_as_is(data, described.name)
-    first = _tiled_equals_whole(data, described)
-    if described.equivariant:
-        data, described = _fed_as_is(inner, described.name)
-    return [first, _integers(data, described), _outside(data, described), _inside(data, described)]
+    data, described = spec.load(model, interface_options)
+    full = network = _Model.from_bytes(data, described.name)
+    if full.spec.equivariant:
+        network = _Model.from_bytes(prepare.network(data, described), described.name)
+    return [
+        _check_real_weights(full),
+        _check_integer_weights(network),
+        _check_outside_margin(network),
+        _check_inside_margin(network),
+    ]
 
 
-def _fed_as_is(data: bytes, name: str) -> tuple[bytes, ModelSpec]:
-    """Return a model whose range is [0, 1] whatever its file says: it is fed the samples themselves."""
-    proto = _parse(data)
-    key = f"{spec.PREFIX}range"
-    kept = {p.key: p.value for p in proto.metadata_props}
-    del proto.metadata_props[:]
-    for k, value in {**kept, key: "0..1"}.items():
-        proto.metadata_props.add(key=k, value=value)
-    data = bytes(proto.SerializeToString())
-    return data, spec.describe(data, name)
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """A model under test. Its input range is [0, 1], so that it is fed the samples themselves."""
+
+    data: bytes
+    spec: ModelSpec
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> _Model:
+        proto = spec.parse(data)
+        metadata = {p.key: p.value for p in proto.metadata_props} | {f"{spec.PREFIX}range": "0..1"}
+        del proto.metadata_props[:]
+        for key, value in metadata.items():
+            proto.metadata_props.add(key=key, value=value)
+        data = bytes(proto.SerializeToString())
+        return cls(data, spec.describe(data, name))
+
+    @property
+    def has_fixed_size(self) -> bool:
+        """Whether the model takes one size only, so that no larger image has an untiled output."""
+        return any(r.fixed is not None for r in rules_for(self.spec))
 
 
-def _shapes(described: ModelSpec) -> Iterator[tuple[int, int]]:
-    """Yield image shapes around every edge case of the geometry for the tiles of `_TILES`."""
-    rules = rules_for(described)
-    tile = MIN_TILE + 2 * described.margin
-    minimum = max(1, *(r.minimum for r in rules))
-    yield minimum, minimum + 1
-    yield tile, tile + 1
-    yield tile - 1, 2 * tile
-    yield 2 * tile + 3, tile + MIN_TILE + 1
-    yield 3 * tile + 5, 3 * tile + 2
-    # Sizes that the model takes in every class modulo the period: it may round in each otherwise.
-    y, x = rules
-    for k in range(1, _CLASSES + 1):
-        rows, columns = (ceil_to(2 * tile, r.period) + k * r.multiple for r in (y, x))
-        yield rows, columns
+# Tiled against untiled
 
 
-def _compare(engines: list[Engine], session: Session, described: ModelSpec, values: str) -> tuple[float, int]:
-    """Return the largest difference, relative to the largest output, and how many were compared."""
+def _check_real_weights(model: _Model) -> Check:
+    name, kind = "real weights", model.spec.facts.types[0]
+    if model.has_fixed_size:
+        return Check(name, None, "a model of fixed size cannot process a larger image untiled")
+    if kind == "uint8":
+        return Check(name, None, "not applicable to uint8 models")
     rng = np.random.default_rng(0)
-    worst, count = 0.0, 0
-    for shape in _shapes(described):
-        size = (*shape, described.channels)
-        image = (
-            rng.random(size, np.float32) if values == "real" else rng.integers(0, 3, size).astype(np.float32)
-        )
-        expected = whole(session, described, image)
-        top = max(1.0, float(np.abs(expected).max()))
-        for engine in engines:
-            got = engine.upscale(image, bands=described.channels > 4, data_range=(0, 1))
-            worst = max(worst, float(np.abs(got - expected).max()) / top)
-            count += 1
-    return worst, count
-
-
-def _is_fixed(described: ModelSpec) -> bool:
-    """Return whether no larger image can be run whole, so that there is nothing to compare with."""
-    return any(r.fixed is not None for r in rules_for(described))
-
-
-def _tiled_equals_whole(data: bytes, described: ModelSpec) -> Check:
-    if _is_fixed(described):
-        return Check("real weights", None, "a model of fixed size cannot run a larger image whole")
-    if described.facts.types[0] == "uint8":
-        return Check("real weights", None, "not run on models of bytes")
-    engines = [Engine(data, "cpu", tile) for tile in _TILES]
-    worst, count = _compare(engines, Session(data), described, "real")
-    limit = TOLERANCE if described.facts.types[0] == "float32" else 2e-3
+    images = [rng.random(shape, np.float32) for shape in _image_shapes(model.spec)]
+    worst, count = _largest_difference(model.data, model.spec, images)
+    limit = TOLERANCE if kind == "float32" else TOLERANCE_FLOAT16
     text = f"largest difference {worst:.2g} of full scale in {count} images, allowed {limit:g}"
-    return Check("real weights", worst <= limit, text)
+    return Check(name, worst <= limit, text)
 
 
-def _integers(data: bytes, described: ModelSpec) -> Check:
-    name = "integer weights"
-    if _is_fixed(described):
-        return Check(name, None, "a model of fixed size cannot run a larger image whole")
-    if described.facts.types != ("float32", "float32"):
-        return Check(name, None, f"not for {described.facts.types[0]} models")
-    proto = _parse(data)
-    rounding = sorted({n.op_type for n in _nodes_on_samples(proto)} - _WHOLE)
-    if rounding:
-        return Check(name, None, f"sums are not exact after {', '.join(rounding)}")
+def _check_integer_weights(model: _Model) -> Check:
+    name, types = "integer weights", model.spec.facts.types
+    if model.has_fixed_size:
+        return Check(name, None, "a model of fixed size cannot process a larger image untiled")
+    if types != ("float32", "float32"):
+        return Check(name, None, f"not applicable to {types[0]} models")
+    proto = spec.parse(model.data)
+    inexact = sorted({n.op_type for n in _sample_nodes(proto)} - _INTEGER_OPS)
+    if inexact:
+        return Check(name, None, f"sums are not exact after {', '.join(inexact)}")
     for taps in (4, 2, 1):
-        made = _with_integers(proto, taps)
-        top = _largest_activation(made, described)
-        if top < EXACT:
+        integer = _with_integer_weights(proto, taps)
+        largest = _largest_activation(integer, model.spec)
+        if largest < MAX_EXACT:
             break
     else:
-        return Check(name, None, f"activations reach {top:.2g}, over 2^24, where float32 stops being exact")
-    exact = made.SerializeToString()
-    engines = [Engine(exact, "cpu", tile) for tile in _TILES]
-    worst, count = _compare(engines, Session(exact), described, "integer")
+        return Check(name, None, f"activations reach {largest:.2g}; float32 sums are exact up to 2^24 only")
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 3, shape).astype(np.float32) for shape in _image_shapes(model.spec)]
+    worst, count = _largest_difference(integer.SerializeToString(), model.spec, images)
     return Check(name, worst == 0, f"largest difference {worst:g} in {count} images, must be 0")
 
 
-def _outside(data: bytes, described: ModelSpec) -> Check:
-    name = "outside the margin"
-    checked = 0
-    for axis, before, after, size, core in _places(described):
-        session = Session(_randomised(data, 0))
-        image = _image(described, size, 1)
+def _image_shapes(described: ModelSpec) -> Iterator[tuple[int, int, int]]:
+    """Yield shapes (H, W, C) around every edge case of tiling with `_TILES`."""
+    y, x = rules_for(described)
+    tile = MIN_TILE + 2 * described.margin
+    minimum = max(1, y.minimum, x.minimum)
+    sizes = [
+        (minimum, minimum + 1),
+        (tile, tile + 1),
+        (tile - 1, 2 * tile),
+        (2 * tile + 3, tile + MIN_TILE + 1),
+        (3 * tile + 5, 3 * tile + 2),
+    ]
+    # A model may round differently for each size modulo its period.
+    for k in range(1, _SIZE_CLASSES + 1):
+        sizes.append(tuple(ceil_to(2 * tile, r.period) + k * r.multiple for r in (y, x)))  # type: ignore[arg-type]
+    for h, w in sizes:
+        yield h, w, described.channels
+
+
+def _largest_difference(
+    data: bytes, described: ModelSpec, images: list[NDArray[np.float32]]
+) -> tuple[float, int]:
+    """Compare tiled with untiled outputs.
+
+    Returns
+    -------
+    worst : float
+        Largest difference, relative to the largest output sample (at least 1).
+    count : int
+        Number of comparisons.
+    """
+    session, engines = Session(data), [Engine(data, "cpu", tile) for tile in _TILES]
+    worst = 0.0
+    for image in images:
+        expected = whole(session, described, image)
+        largest = max(1.0, float(np.abs(expected).max()))
+        for engine in engines:
+            got = engine.upscale(image, bands=described.channels > 4, data_range=(0, 1))
+            worst = max(worst, float(np.abs(got - expected).max()) / largest)
+    return worst, len(images) * len(engines)
+
+
+# The margin
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """A core of one period in the middle of a window, along one axis.
+
+    Attributes
+    ----------
+    axis : int
+        0 for rows, 1 for columns.
+    start, stop : int
+        The core, in LR samples from the start of the window.
+    before, after : int
+        LR samples that the core depends on, on either side.
+    window : tuple of int
+        Height and width of the window.
+    """
+
+    axis: int
+    start: int
+    stop: int
+    before: int
+    after: int
+    window: tuple[int, int]
+
+    def index(self, rows: Any) -> tuple[Any, ...]:
+        """Return the index of rows (or columns) into an array (N, C, H, W)."""
+        return (slice(None),) * (2 + self.axis) + (rows,)
+
+    def differs(
+        self, session: Session, described: ModelSpec, a: NDArray[np.float32], b: NDArray[np.float32]
+    ) -> bool:
+        """Return whether two windows give different cores."""
+        cut = 0 if described.padded else described.margin
+        index = self.index(slice((self.start - cut) * described.scale, (self.stop - cut) * described.scale))
+        return not np.array_equal(session.run(a)[index], session.run(b)[index])
+
+
+def _check_outside_margin(model: _Model) -> Check:
+    name, replaced = "outside the margin", 0
+    session = Session(_with_random_weights(model.data, 0))
+    for core in _cores(model.spec):
+        rows = np.arange(core.window[core.axis])
+        outside = core.index((rows < core.start - core.before) | (rows >= core.stop + core.after))
+        image, other = (_random_windows(model.spec, core.window, seed) for seed in (1, 2))
         changed = image.copy()
-        other = _image(described, size, 2)
-        rows = np.arange(size[axis])
-        out = (rows < core[0] - before) | (rows >= core[1] + after)
-        index: list[Any] = [slice(None)] * 4
-        index[2 + axis] = out
-        changed[tuple(index)] = other[tuple(index)]
-        checked += int(out.sum())
-        a, b = (_core(session.run(p), described, axis, core) for p in (image, changed))
-        if not np.array_equal(a, b):
-            return Check(name, False, f"the core changes with samples beyond {before} and {after} LR samples")
-    if not checked:
-        return Check(name, None, "the model's fixed size leaves nothing outside")
-    return Check(name, True, f"{checked} rows and columns replaced, no core sample changes")
+        changed[outside] = other[outside]
+        if core.differs(session, model.spec, image, changed):
+            text = f"the core depends on samples beyond {core.before} and {core.after} LR samples"
+            return Check(name, False, text)
+        replaced += int(outside[-1].sum())
+    if not replaced:
+        return Check(name, None, "the model's fixed size leaves nothing outside the margin")
+    return Check(name, True, f"{replaced} rows and columns replaced, no core sample changes")
 
 
-def _inside(data: bytes, described: ModelSpec) -> Check:
-    name = "inside the margin"
-    checked = 0
-    for axis, before, after, size, core in _places(described):
-        for row, extent in ((core[0] - before, before), (core[1] + after - 1, after)):
-            if extent == 0 or not 0 <= row < size[axis]:
+def _check_inside_margin(model: _Model) -> Check:
+    name, checked = "inside the margin", 0
+    for core in _cores(model.spec):
+        for side, extent, row in (
+            ("before", core.before, core.start - core.before),
+            ("after", core.after, core.stop + core.after - 1),
+        ):
+            if extent == 0 or not 0 <= row < core.window[core.axis]:
                 continue
             checked += 1
-            if not any(_changes(data, described, axis, row, size, core, seed) for seed in range(8)):
-                side = "before" if row < core[0] else "after"
-                axis_name = "rows" if axis == 0 else "columns"
-                return Check(name, False, f"{extent} {axis_name} {side} the core are more than it reads")
+            if not any(_responds(model, core, row, seed) for seed in range(_SEEDS)):
+                lines = "rows" if core.axis == 0 else "columns"
+                return Check(name, False, f"the core does not depend on all {extent} {lines} {side} it")
     if not checked:
         return Check(name, None, "there is no margin, or it lies outside the model's fixed size")
-    return Check(name, True, f"the outermost samples of {checked} margins are read")
+    return Check(name, True, f"cores depend on the outermost samples of {checked} margins")
 
 
-def _changes(
-    data: bytes,
-    described: ModelSpec,
-    axis: int,
-    row: int,
-    size: tuple[int, int],
-    core: tuple[int, int],
-    seed: int,
-) -> bool:
-    session = Session(_randomised(data, seed))
-    image = _image(described, size, seed)
+def _responds(model: _Model, core: _Core, row: int, seed: int) -> bool:
+    """Return whether a core changes with one row (or column), for random weights."""
+    image = _random_windows(model.spec, core.window, seed)
     changed = image.copy()
-    index: list[Any] = [slice(None)] * 4
-    index[2 + axis] = row
-    changed[tuple(index)] += np.float32(3)
-    a, b = (_core(session.run(p), described, axis, core) for p in (image, changed))
-    return not np.array_equal(a, b)
+    changed[core.index(row)] += np.float32(3)
+    return core.differs(Session(_with_random_weights(model.data, seed)), model.spec, image, changed)
 
 
-def _places(
-    described: ModelSpec,
-) -> Iterator[tuple[int, int, int, tuple[int, int], tuple[int, int]]]:
-    """Yield (axis, before, after, window size, core): a core of one period amid a window."""
+def _cores(described: ModelSpec) -> Iterator[_Core]:
+    """Yield a core for either axis."""
     rules = rules_for(described)
-    facts = (described.facts.y, described.facts.x)
-    for axis in (0, 1):
-        a, p, m = facts[axis], facts[axis].period, described.margin
-        size = [_window(rules[k], m, described.padded) for k in (0, 1)]
-        start = m + (size[axis] - 2 * m) // 2 // p * p if not described.padded else size[axis] // 2 // p * p
-        yield axis, a.before, a.after, (size[0], size[1]), (start, start + p)
+    margin = 0 if described.padded else described.margin
+    for axis, facts in enumerate((described.facts.y, described.facts.x)):
+        height, width = (_window_size(rule, described) for rule in rules)
+        room = (height, width)[axis] - 2 * margin
+        start = margin + room // 2 // facts.period * facts.period
+        yield _Core(axis, start, start + facts.period, facts.before, facts.after, (height, width))
 
 
-def _window(rule: Rules, margin: int, padded: bool) -> int:
-    """Return a window size with room for a core amid two margins and something outside."""
+def _window_size(rule: Rules, described: ModelSpec) -> int:
+    """Return a window size with room for a core, two margins and samples outside them."""
+    margin = described.margin
     if rule.fixed is not None:
-        return rule.fixed if padded else rule.fixed + 2 * margin
+        return rule.fixed if described.padded else rule.fixed + 2 * margin
     core = 4 * rule.period + 2 * margin + 8
-    if padded:
+    if described.padded:
         return rule.extended(core + 2 * margin + 8)
-    return -(-core // rule.period) * rule.period + 2 * margin
+    return ceil_to(core, rule.period) + 2 * margin
 
 
-def _image(described: ModelSpec, size: tuple[int, int], seed: int) -> NDArray[np.float32]:
+def _random_windows(described: ModelSpec, size: tuple[int, int], seed: int) -> NDArray[np.float32]:
     shape = (described.batch or 1, described.channels, *size)
-    top = 255 if described.facts.types[0] == "uint8" else 1
-    return np.random.default_rng(seed).random(shape, np.float32) * np.float32(top)
+    white = 255 if described.facts.types[0] == "uint8" else 1
+    return np.random.default_rng(seed).random(shape, np.float32) * np.float32(white)
 
 
-def _core(out: NDArray[np.float32], described: ModelSpec, axis: int, core: tuple[int, int]) -> NDArray[Any]:
-    s, lead = described.scale, 0 if described.padded else described.margin
-    span = slice((core[0] - lead) * s, (core[1] - lead) * s)
-    return out[:, :, span] if axis == 0 else out[:, :, :, span]
+# Models with other weights
 
 
-def _parse(data: bytes) -> ModelProto:
-    import onnx
-
-    return onnx.load_model_from_string(data)
-
-
-def _nodes_on_samples(proto: ModelProto) -> list[Any]:
-    """Return the nodes whose inputs depend on the image's samples, not on shapes alone."""
+def _sample_nodes(proto: ModelProto) -> list[NodeProto]:
+    """Return the nodes whose inputs depend on samples, not on shapes alone."""
     weights = {t.name for t in proto.graph.initializer}
-    flowing = {v.name for v in proto.graph.input if v.name not in weights}
+    dependent = {v.name for v in proto.graph.input if v.name not in weights}
     found = []
     for node in proto.graph.node:
-        if node.op_type not in ("Shape", "Size") and flowing.intersection(node.input):
-            flowing.update(node.output)
+        if node.op_type not in ("Shape", "Size") and dependent.intersection(node.input):
+            dependent.update(node.output)
             found.append(node)
     return found
 
 
-def _weights(proto: ModelProto) -> Iterator[tuple[Any, NDArray[Any], bool]]:
-    """Yield (tensor, array, whether it is a kernel) of every float weight of a linear node."""
+def _linear_weights(proto: ModelProto) -> Iterator[tuple[TensorProto, NDArray[Any], bool]]:
+    """Yield (tensor, array, whether it is a kernel) for kernels and biases of linear nodes."""
     from onnx import numpy_helper
 
-    kernels = {n.input[_WEIGHTED[n.op_type]] for n in proto.graph.node if n.op_type in _WEIGHTED}
-    biases = {n.input[2] for n in proto.graph.node if n.op_type in _WEIGHTED and len(n.input) > 2}
+    linear = [n for n in proto.graph.node if n.op_type in _LINEAR]
+    kernels = {n.input[1] for n in linear}
+    biases = {n.input[2] for n in linear if len(n.input) > 2}
     for tensor in proto.graph.initializer:
         if tensor.name in kernels | biases:
             yield tensor, numpy_helper.to_array(tensor), tensor.name in kernels
 
 
-def _with_integers(proto: ModelProto, taps: int) -> ModelProto:
-    """Give every linear node weights of -1, 0, 1 with `taps` of them a filter, corners among them."""
+def _assign(tensor: TensorProto, array: NDArray[Any]) -> None:
     from onnx import numpy_helper
 
-    made = type(proto)()
-    made.CopyFrom(proto)
+    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def _copy(proto: ModelProto) -> ModelProto:
+    copy = type(proto)()
+    copy.CopyFrom(proto)
+    return copy
+
+
+def _with_integer_weights(proto: ModelProto, taps: int) -> ModelProto:
+    """Return a copy with weights of -1, 0 and 1 and at most `taps` non-zero ones per filter."""
+    copy = _copy(proto)
     rng = np.random.default_rng(0)
-    for tensor, array, kernel in _weights(made):
+    for tensor, array, is_kernel in _linear_weights(copy):
         new = np.zeros(array.shape, np.float32)
-        if kernel:
-            flat = new.reshape(array.shape[0], -1)
-            last = flat.shape[1] - 1
-            for k, row in enumerate(flat):
-                places = rng.integers(0, last + 1, taps)
-                places[0] = (0, last)[k % 2]  # the corners: what a margin one short would miss
+        if is_kernel:
+            for k, row in enumerate(new.reshape(array.shape[0], -1)):
+                places = rng.integers(0, len(row), taps)
+                places[0] = (0, -1)[k % 2]  # a corner, which a margin one sample short would miss
                 row[places] = rng.choice([-1, 1], taps)
         else:
             new[...] = rng.integers(-1, 2, array.shape)
-        tensor.CopyFrom(numpy_helper.from_array(new.astype(array.dtype), tensor.name))
-    return made
+        _assign(tensor, new.astype(array.dtype))
+    return copy
 
 
-def _randomised(data: bytes, seed: int) -> bytes:
-    """Give every linear node random weights: no tap is zero by training."""
-    from onnx import numpy_helper
-
-    proto = _parse(data)
+def _with_random_weights(data: bytes, seed: int) -> bytes:
+    """Return a model with random weights, in which no tap happens to be zero."""
+    proto = spec.parse(data)
     rng = np.random.default_rng(seed)
-    for tensor, array, kernel in _weights(proto):
-        if array.dtype.kind != "f":
-            continue
-        fan = max(1, array[0].size) if kernel else 1
-        new = rng.normal(0, 1.4 / np.sqrt(fan), array.shape) if kernel else rng.normal(0, 0.1, array.shape)
-        tensor.CopyFrom(numpy_helper.from_array(new.astype(array.dtype), tensor.name))
+    for tensor, array, is_kernel in _linear_weights(proto):
+        if array.dtype.kind == "f":
+            deviation = 1.4 / np.sqrt(max(1, array[0].size)) if is_kernel else 0.1
+            _assign(tensor, rng.normal(0, deviation, array.shape).astype(array.dtype))
     return bytes(proto.SerializeToString())
 
 
 def _largest_activation(proto: ModelProto, described: ModelSpec) -> float:
-    """Bound every partial sum: a run with absolute weights on the largest input."""
-    from onnx import TensorProto, helper, numpy_helper
+    """Return a bound of every partial sum: the largest output with absolute weights and inputs of 2."""
+    from onnx import TensorProto, helper
 
-    bound = type(proto)()
-    bound.CopyFrom(proto)
-    for tensor, array, _ in _weights(bound):
-        tensor.CopyFrom(numpy_helper.from_array(np.abs(array), tensor.name))
-    linear = [
-        n.output[0] for n in _nodes_on_samples(bound) if n.op_type in _WEIGHTED or n.op_type in ("Add", "Sub")
-    ]
-    known = {o.name for o in bound.graph.output}
-    from ..backends.onnxruntime import runtime
-
+    bound = _copy(proto)
+    for tensor, array, _ in _linear_weights(bound):
+        _assign(tensor, np.abs(array))
+    outputs = {o.name for o in bound.graph.output}
+    for node in _sample_nodes(bound):
+        if (node.op_type in _LINEAR or node.op_type in ("Add", "Sub")) and node.output[0] not in outputs:
+            bound.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
     ort = runtime()
-    bound.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in linear if name not in known
-    )
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    size = [_window(rule, described.margin, described.padded) for rule in rules_for(described)]
-    feed = np.full((described.batch or 1, described.channels, *size), 2, np.float32)
+    size = [_window_size(rule, described) for rule in rules_for(described)]
+    image = np.full((described.batch or 1, described.channels, *size), 2, np.float32)
     try:
         session = ort.InferenceSession(bound.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        outs = session.run(None, {session.get_inputs()[0].name: feed})
-    except Exception as error:  # the runtime's errors share no other base class
-        raise ModelError(f"the proof cannot run the model: {error}") from error
-    return max(float(np.abs(o).max()) for o in outs)
+        found = session.run(None, {session.get_inputs()[0].name: image})
+    except Exception as error:  # ONNX Runtime's errors have no other common base class
+        raise ModelError(f"the model cannot be run for its verification: {error}") from error
+    return max(float(np.abs(array).max()) for array in found)

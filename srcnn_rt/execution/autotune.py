@@ -1,7 +1,8 @@
-"""Which tile and which threads are fastest: short measurements that take turns."""
+"""Choose the tile and the number of workers: defaults, and short measurements of what is fastest."""
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import time
@@ -12,31 +13,55 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.loader import Setup, forget
+from ..backends.loader import Loader, Setup
+from ..backends.tuning_cache import Choice
 from ..image.info import ImageInfo, Layout
 from ..io import ArraySink, ArraySource
 from ..models.spec import ModelSpec
 from ..tiling import geometry
 from .executor import process
 
-# What `tune` tries, HR pixels; at most so many at once, for memory grows with them.
+# Default tiles, HR pixels. On a CPU activations should stay in the caches, and margins should not matter.
+DEFAULT_TILE_HR = 256
+# Models with more multiply-accumulates per pixel are bound by arithmetic: computing margins twice costs them
+# more than leaving the caches does.
+HEAVY_MACS = 30_000
+HEAVY_TILE_HR = 512
+GPU_TILE_HR = 1024  # fewer margins, larger kernels, and no cache to stay in
+DEVICE_TILE_HR = 2048  # of images in GPU memory, whose windows are computed one at a time
+
+# Tiles that `tune` tries, HR pixels. Memory grows with the tile and the number of workers.
 TILES_HR = (96, 128, 192, 256, 384, 512, 768)
 GPU_TILES_HR = (512, 768, 1024, 1536, 2048)
-MAX_AT_ONCE = 2 * 768**2
-TRIAL_HR = 1024  # about the side of the image it is tried on
+MAX_PIXELS_AT_ONCE = 2 * 768**2
+# Sides of the images that are timed, HR pixels.
+TRIAL_HR = 1024
 GPU_TRIAL_HR = 6144
 TRIAL_ROUNDS = 4  # the first plans and allocates
-# What a measurement of one setup may take, seconds; a window that takes longer is run once.
-RATE_SECONDS = 0.4
-MAX_SIDE = 1024  # larger tiles, and images that are run whole, are stood for by a smaller one, LR pixels
-_SMALLER = 256
+RATE_SECONDS = 0.4  # for one setup; a window that takes longer is run once
+# Larger tiles, and whole images, are timed with a smaller tile instead, LR pixels.
+MAX_SIDE = 1024
+SMALLER_SIDE = 256
+
+_log = logging.getLogger("srcnn_rt")
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One measurement of `Engine.tune`: a tile in LR pixels, workers, threads of each, HR Mpx/s.
+    """One measurement of `Engine.tune`.
 
-    On a GPU also which graph ran.
+    Attributes
+    ----------
+    tile : int
+        Side in LR pixels.
+    workers : int
+        Windows computed at once.
+    threads : int
+        Of each worker.
+    mpx_per_s : float
+        HR megapixels per second.
+    variant : str
+        The graph that ran, on a GPU.
     """
 
     tile: int
@@ -46,23 +71,85 @@ class Trial:
     variant: str = ""
 
 
-def fastest(
-    layouts: Iterable[Setup],
-    lr: Callable[[int, ModelSpec], int],
-    pool: ThreadPoolExecutor,
-    progress: Callable[[Trial], None] | None,
-) -> tuple[Setup, list[Trial]]:
-    """Try setups of one tile, then other tiles for the best of them.
+def lr_tile(hr: int, model: ModelSpec) -> int:
+    """Return a tile of about `hr` HR pixels in LR pixels, a multiple of the model's period."""
+    return geometry.ceil_to(max(geometry.MIN_TILE, hr // model.scale), model.period)
+
+
+def default_tile(setup: Setup) -> int:
+    """Return the tile in LR pixels where nothing was measured."""
+    if setup.devices:
+        return lr_tile(GPU_TILE_HR, setup.model)
+    heavy = setup.model.facts.macs >= HEAVY_MACS
+    return lr_tile(HEAVY_TILE_HR if heavy else DEFAULT_TILE_HR, setup.model)
+
+
+def device_tile(setup: Setup) -> int:
+    """Return the tile in LR pixels for images in GPU memory."""
+    return max(setup.tile, lr_tile(DEVICE_TILE_HR, setup.model))
+
+
+def gpu_names(setup: Setup) -> str:
+    """Return the names of the GPUs in use, joined; empty on a CPU."""
+    if not setup.devices:
+        return ""
+    from ..backends.cuda.devices import devices
+
+    names = {d.index: d.name for d in devices()}
+    return " + ".join(names.get(gpu.index, gpu.kind) for gpu in setup.gpus)
+
+
+def tune(
+    loader: Loader, setup: Setup, pool: ThreadPoolExecutor, progress: Callable[[Trial], None] | None
+) -> tuple[Setup, Choice, list[Trial]]:
+    """Find the fastest setup of a model and release the buffers of all others.
 
     Parameters
     ----------
-    layouts : setups that differ in workers and threads, or in the graph that a GPU runs
-    lr : gives the tile in LR pixels for one in HR pixels and a model
-    progress : called with every trial
+    loader : Loader
+    setup : Setup
+        The one in use.
+    pool : ThreadPoolExecutor
+    progress : callable, optional
+        Called with every trial.
 
     Returns
     -------
-    The fastest setup, and all trials, the fastest last.
+    best : Setup
+    choice : Choice
+        The same, as the tuning cache stores it.
+    trials : list of Trial
+        All of them, the fastest last.
+    """
+    setups = [replace(made, tile=default_tile(made)) for made in loader.layouts(setup)]
+    best, trials = fastest(setups, pool, progress)
+    for other in (setup, *setups):
+        if other.networks != best.networks:
+            other.empty_cache()
+    workers = best.workers // max(1, best.devices)
+    choice = Choice(best.tile * best.model.scale, workers, best.threads, best.variant)
+    _log.info("tuned %s on %s: %s", best.model.name, best.provider, trials[-1])
+    return best, choice, trials
+
+
+def fastest(
+    setups: Iterable[Setup], pool: ThreadPoolExecutor, progress: Callable[[Trial], None] | None
+) -> tuple[Setup, list[Trial]]:
+    """Time several setups with one tile, then other tiles with the fastest of them.
+
+    Parameters
+    ----------
+    setups : iterable of Setup
+        They differ in workers and threads, or in the graph that a GPU runs.
+    pool : ThreadPoolExecutor
+    progress : callable, optional
+        Called with every trial.
+
+    Returns
+    -------
+    best : Setup
+    trials : list of Trial
+        All of them, the fastest last.
     """
     trials: list[tuple[Trial, Setup]] = []
 
@@ -73,22 +160,22 @@ def fastest(
             if progress is not None:
                 progress(trial)
 
-    measure(list(layouts))
+    measure(list(setups))
     best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
-    sides, maximum = (GPU_TILES_HR, math.inf) if best.devices else (TILES_HR, MAX_AT_ONCE)
-    tiles = {lr(hr, best.model) for hr in sides if hr * hr * best.workers <= maximum} - {best.tile}
+    sides, maximum = (GPU_TILES_HR, math.inf) if best.devices else (TILES_HR, MAX_PIXELS_AT_ONCE)
+    tiles = {lr_tile(hr, best.model) for hr in sides if hr * hr * best.workers <= maximum} - {best.tile}
     measure([replace(best, tile=side) for side in sorted(tiles)])
     trials.sort(key=lambda t: t[0].mpx_per_s)
     return trials[-1][1], [trial for trial, _ in trials]
 
 
 def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype[Any]) -> float:
-    """Return HR pixels a second of arrays of a kind: a few windows of the setup's own size.
+    """Return HR pixels per second for arrays of a layout and type, timed on a few windows of the tile.
 
-    The median of some runs, because what else the machine does slows the image as well.
+    It is the median of some runs: other load on the machine will slow the image down as well.
     """
     model = setup.model
-    side = setup.tile if setup.tile <= MAX_SIDE else geometry.ceil_to(_SMALLER, model.period)
+    side = setup.tile if setup.tile <= MAX_SIDE else geometry.ceil_to(SMALLER_SIDE, model.period)
     setup = replace(setup, tile=side)
     shape = (side, side * setup.workers * 2)
     image = np.random.default_rng(0).random((*shape, layout.channels), np.float32)
@@ -106,9 +193,9 @@ def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype
 
 
 def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
-    """Return HR Mpx/s on a drawn image of each setup, the best of some rounds.
+    """Return HR Mpx/s of each setup on a random image, the best of some rounds.
 
-    On the CPU they take turns, and the best counts, because what else the machine does only ever slows.
+    On the CPU setups take turns, and the best round counts: other load on the machine only ever slows down.
     """
     channels = setups[0].model.channels
     layout = Layout.of(channels, bands=channels not in (1, 3))
@@ -116,7 +203,7 @@ def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
 
     def once(setup: Setup) -> float:
         model = setup.model
-        # Whole windows, as many for every worker.
+        # Whole windows, the same number for every worker.
         trial = GPU_TRIAL_HR if setup.devices else TRIAL_HR
         side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
         image = rng.integers(0, 256, (side, side, channels), np.uint8)
@@ -128,10 +215,10 @@ def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
 
     best = [0.0] * len(setups)
     if setups[0].devices:
-        # One after the other: the buffers of all at once would fill a GPU, which would halve the windows.
+        # One after the other, because the buffers of all would fill a GPU and windows would be halved.
         for k, setup in enumerate(setups):
             best[k] = max(once(setup) for _ in range(TRIAL_ROUNDS))
-            forget(setup)
+            setup.empty_cache()
         return best
     for _ in range(TRIAL_ROUNDS):
         for k, setup in enumerate(setups):

@@ -1,4 +1,4 @@
-"""Read ahead, compute with several workers, write behind: bounded, in order."""
+"""Overlap reading, computing and writing of a sequence of items, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,19 +22,33 @@ def overlap(
     background: bool = True,
     interrupted: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
-    """Read every item, start the work on it, and write it when that work is done; in order.
+    """Read every item, compute it and write its result.
 
-    `start` gives work to threads of its own and returns at once: what is to be written, and
-    the futures that fill it. The work on item k + 1 is started before that on item k is done,
-    so that no worker waits for the last of an item. `read` runs in one thread, one item
-    ahead; `write` in another, one item behind. So at most two results are being filled or
-    written: result k is written before `start` is called for item k + 2. The first error
-    of any stage is raised here, after all that was started has stopped. `done` is called here
-    with what each future gives, in their order.
+    Reading is one item ahead and writing one item behind. The work on item k + 1 starts before that on
+    item k is finished, so that no worker idles at the end of an item. At most two results exist at once:
+    result k is written before `start` is called for item k + 2.
 
-    Where `background` is false `read` and `write` run in the caller's thread: right for images in
-    memory, of which nothing has to be waited for. On Ctrl-C, or whatever else is no `Exception`, running
-    work is waited for within `interrupted`, which should make it end soon.
+    Parameters
+    ----------
+    items : iterable
+    read : callable
+        Returns the input of an item. It runs in a thread of its own.
+    start : callable
+        Starts the work on an item and returns at once: the result, and the futures that fill it.
+    write : callable
+        Writes the filled result of an item. It runs in a thread of its own.
+    done : callable
+        Called in the caller's thread with the value of each future, in their order.
+    background : bool
+        False runs `read` and `write` in the caller's thread, which is faster for images in memory.
+    interrupted : callable
+        Returns a context that makes running work end soon. It is entered on Ctrl-C and any other exception
+        that is no `Exception`, while running work is waited for.
+
+    Raises
+    ------
+    Exception
+        The first error of any stage, after everything that was started has stopped.
     """
     running: list[Future[int]] = []
     with ExitStack() as stack:
@@ -57,22 +71,22 @@ def overlap(
                 writing = _finish(before, writer, write, done)
                 del running[: len(before[2])]
             before = item, result, futures
-            del part, result, futures  # or they would live on through the next computation
+            del part, result, futures  # frees them before the next computation
             item = following
         if writing is not None:
-            writing.result()  # the last but one may have failed where the last does not
+            writing.result()  # raises the error of the last but one
         if before is not None:
             _finish(before, writer, write, done).result()
 
 
 class _Inline(Executor):
-    """Runs what it is given at once."""
+    """Run submitted functions at once, in the caller's thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # it is raised where the result is asked for
+        except BaseException as error:  # raised by Future.result
             future.set_exception(error)
         return future
 
@@ -82,7 +96,7 @@ def _worker(name: str, background: bool) -> Executor:
 
 
 def stop(futures: Sequence[Future[int]]) -> None:
-    """Take back what has not begun and wait for what has."""
+    """Cancel futures that have not started and wait for those that have."""
     for future in futures:
         future.cancel()
     for future in futures:

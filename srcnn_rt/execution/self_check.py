@@ -1,8 +1,8 @@
-"""The promise tried out on a model that did not come with the package: tiled against whole, once.
+"""Check once per machine that a model gives the same result in tiles and whole.
 
-A small drawn image of odd sides goes through the file's own graph whole, and through the engine in the
-smallest tiles there are. What `verify` proves from all sides takes longer; this is a look before the first
-image, under a second, and kept in the user's cache folder.
+A small test image with odd sides goes whole through the graph of the file, and through the engine in the
+smallest possible tiles. It takes under a second, and the tuning cache remembers it. `evaluation.seam_check`
+proves more and takes longer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..backends.onnxruntime import Session
 from ..errors import ModelError
 from ..io import ArraySink, array_source
-from ..models.low_precision.loss import drawn
+from ..models.low_precision.loss import synthetic_image
 from ..models.margins import rules_for
 from ..tiling import geometry
 from . import executor
@@ -28,33 +28,45 @@ if TYPE_CHECKING:
     from ..backends.loader import Setup
     from ..models.spec import ModelSpec
 
-LIMIT = 1e-4  # of the largest sample: ten times what float32 sums in another order make
+# Largest differences, relative to the largest sample.
+LIMIT = 1e-4  # ten times what float32 sums in another order differ by
 LIMIT_FLOAT16 = 1e-2
-LIMIT_FAST = 2e-2  # of bfloat16, with weights of others; a seam in the wrong place is ten times that
-MAX_MACS = 2e10  # of the whole image: about half a second; heavier models are not tried
+LIMIT_FAST = 2e-2  # bfloat16; a misplaced seam differs by ten times as much
+MAX_MACS = 2e10  # of the whole test image, about half a second; heavier models are not checked
 
 
 def check(
     data: bytes, described: ModelSpec, setup: Setup, pool: ThreadPoolExecutor, *, fast: bool = False
 ) -> bool:
-    """Compare tiles with the whole image; return whether it could be done.
+    """Compare the result in tiles with that of the whole image.
 
     Parameters
     ----------
-    data, described : the file's model
-    setup : what runs for it
-    fast : it may round as precision fast does
+    data : bytes
+        The model file.
+    described : ModelSpec
+        Of the same file.
+    setup : Setup
+        What the engine runs for it.
+    pool : ThreadPoolExecutor
+    fast : bool
+        Allow for the rounding of precision ``"fast"``.
+
+    Returns
+    -------
+    bool
+        False if the model is too heavy, of a fixed size or of a type that cannot be checked.
 
     Raises
     ------
     ModelError
-        If they differ.
+        If the results differ.
     """
     shape = _shape(described, setup)
     kinds = described.facts.types
     if shape is None or kinds not in (("float32", "float32"), ("float16", "float16")):
         return False
-    image = np.stack([drawn(max(shape), seed) for seed in range(described.channels)], axis=2)
+    image = np.stack([synthetic_image(max(shape), seed) for seed in range(described.channels)], axis=2)
     image = np.ascontiguousarray(image[: shape[0], : shape[1]])
     gain, offset = (np.array(v, np.float32) for v in (described.range.gain, described.range.offset))
     expected = (whole(Session(data), described, gain * image + offset) - offset) / gain
@@ -65,16 +77,16 @@ def check(
     worst = float(np.abs(sink.array - expected).max()) / max(1e-6, float(np.abs(expected).max()))
     if not worst <= (LIMIT_FAST if fast else LIMIT if kinds[0] == "float32" else LIMIT_FLOAT16):
         raise ModelError(
-            f"tiles of an image differ from the whole of it by {worst:.2g} of its largest sample; "
-            "srcnn-rt inspect --verify looks closer, and --trust runs the model all the same"
+            f"the result in tiles differs from that of the whole image by {worst:.2g} of its largest sample; "
+            "srcnn-rt inspect --verify shows where, and --trust runs the model without this check"
         )
     return True
 
 
 def whole(session: Session, described: ModelSpec, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Run a model on a whole (H, W, C) image, without the tiler: the reference.
+    """Run a model on a whole (H, W, C) image without the tiler, as the reference.
 
-    The image is mirrored by the margin (valid models) or to the sizes that the model takes.
+    The image is mirrored by the margin (valid models) or up to a size that the model accepts (padded models).
     """
     m, s = described.margin, described.scale
     h, w, _ = image.shape
@@ -90,7 +102,7 @@ def whole(session: Session, described: ModelSpec, image: NDArray[np.float32]) ->
 
 
 def _shape(described: ModelSpec, setup: Setup) -> tuple[int, int] | None:
-    """Return an odd size with several windows on both axes; None if the model is too heavy or of one size."""
+    """Return an odd size with several windows on both axes; None if the model cannot be checked."""
     rules = rules_for(described)
     if any(rule.fixed is not None for rule in rules) or not described.facts.tiled:
         return None

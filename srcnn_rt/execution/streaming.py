@@ -1,4 +1,4 @@
-"""Finished parts of an image, one after the other, for pipelines that want them as they come."""
+"""Yield the finished parts of an image one after the other."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ..io import Record, Sink
 from ..tiling.geometry import Span
 
 Window = tuple[slice, slice]
-AHEAD = 2  # parts that wait for whoever takes them
+AHEAD = 2  # finished parts that wait for the caller
 _POLL = 0.1  # seconds
 
 
 class _AbandonedError(Exception):
-    """Nobody takes the parts any more."""
+    """The caller closed the iterator."""
 
 
 class _QueueSink:
-    """Gives every part away. As large as one chunk of a TIFF, so that memory does not grow."""
+    """Put every part into a queue. Parts are as large as a chunk of a TIFF, which bounds memory."""
 
     in_memory = False
     block = (256, 256)
@@ -38,7 +38,7 @@ class _QueueSink:
         self.abandoned = threading.Event()
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
-        # A new one for each part: it is the taker's to keep.
+        # A new array for each part, because the caller keeps it.
         return np.empty((y.size, x.size, self._info.layout.channels), self._info.dtype)
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
@@ -59,17 +59,24 @@ class _QueueSink:
 def parts(
     info: ImageInfo, run: Callable[[Sink], None], region: tuple[Span, Span], scale: int
 ) -> Iterator[tuple[Window, NDArray[Any]]]:
-    """Yield what `run` writes into the sink it is given, while it runs in a thread of its own.
+    """Yield what `run` writes into a sink while it runs in a thread of its own.
 
     Parameters
     ----------
-    info : of the result
-    run : its exceptions are raised here; if the iterator is closed before its end, `run` is stopped
-    region : (y, x), LR, to which parts are cut, and whose corner is their origin
+    info : ImageInfo
+        Of the result.
+    run : callable
+        Takes the sink. Its exceptions are raised here. Closing the iterator early stops it.
+    region : (Span, Span)
+        Rows and columns in LR pixels. Parts are cropped to it and placed relative to its corner.
+    scale : int
 
     Yields
     ------
-    (rows, columns) as slices, and the (h, w, C) part at that place, the caller's to keep
+    window : (slice, slice)
+        Rows and columns of the part.
+    part : ndarray, shape (h, w, C)
+        Belongs to the caller.
     """
     sink = _QueueSink(info)
     errors: list[BaseException] = []
@@ -79,7 +86,7 @@ def parts(
             run(sink)
         except _AbandonedError:
             return
-        except BaseException as error:  # raised where the parts are taken
+        except BaseException as error:  # raised in the caller's thread
             errors.append(error)
         with suppress(_AbandonedError):
             sink.put(None)
@@ -111,12 +118,20 @@ def _cut(
 
 
 def spans_of(region: tuple[slice, slice] | None, shape: tuple[int, int]) -> tuple[Span, Span]:
-    """Return a region as spans, with Python's rules for what is left out or beyond the end."""
+    """Return the rows and columns of a region, by Python's rules for open and negative slices.
+
+    Raises
+    ------
+    ArgumentError
+        If the region has steps, or holds no pixel of the image.
+    """
     if region is None:
         return Span(0, shape[0]), Span(0, shape[1])
     if len(region) != 2 or any(part.step not in (None, 1) for part in region):
-        raise ArgumentError(f"a region is (rows, columns) as slices without steps, got {region}")
+        raise ArgumentError(f"region must be two slices (rows, columns) without steps, got {region}")
     y, x = (Span(*part.indices(length)[:2]) for part, length in zip(region, shape, strict=True))
     if y.size < 1 or x.size < 1:
-        raise ArgumentError(f"the region {region} holds no pixel of an image of {shape[1]} x {shape[0]}")
+        raise ArgumentError(
+            f"the region {region} holds no pixel of an image of {shape[1]} x {shape[0]} pixels"
+        )
     return y, x

@@ -1,1 +1,1 @@
-"""Checkpoints and models written as ONNX files."""
+"""Export of checkpoints and models to ONNX files."""

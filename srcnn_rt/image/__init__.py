@@ -1,1 +1,1 @@
-"""What an image is, apart from where it comes from: size, layout, samples, colour, nodata."""
+"""Images: layout and metadata, colour, bicubic interpolation and nodata."""

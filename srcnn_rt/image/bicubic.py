@@ -1,8 +1,8 @@
-"""MATLAB's bicubic enlargement by a whole number, as the start of an ONNX graph.
+"""MATLAB's bicubic interpolation by an integer scale factor, as weights and as ONNX nodes.
 
-Keys' kernel with a = -0.5 (R. Keys, 1981; MATLAB's imresize). For a whole scale s the
-s phases of an LR pixel read at most five LR pixels, so enlarging is one unpadded 5x5
-convolution to s² channels and a DepthToSpace.
+The kernel is that of Keys (1981) with a = -0.5, as in MATLAB's imresize. For an integer scale factor s the s
+phases of an LR pixel depend on at most five LR pixels, so enlargement is one 5x5 convolution to s² channels
+without padding, and a DepthToSpace.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 RADIUS = 2  # LR pixels that one phase reads on each side
 OPSET = 17
-IR_VERSION = 8  # what opset 17 came with: old runtimes load it too
+IR_VERSION = 8  # the version of opset 17, which old runtimes support
 
 
 def keys(x: Fraction) -> Fraction:
-    """Keys' cubic convolution kernel with a = -1/2, in exact rationals."""
+    """Return the value at `x` of Keys' cubic convolution kernel with a = -1/2."""
     x = abs(x)
     if x <= 1:
         return Fraction(3, 2) * x**3 - Fraction(5, 2) * x**2 + 1
@@ -33,9 +33,9 @@ def keys(x: Fraction) -> Fraction:
 
 
 def taps(scale: int) -> NDArray[np.float64]:
-    """Return (scale, 5) weights: row p makes HR pixel ``s·q + p`` from LR ``q-2 … q+2``.
+    """Return (scale, 5) weights: row p gives HR pixel ``s·q + p`` from LR pixels ``q-2 … q+2``.
 
-    HR pixel i lies at LR position (i + 1/2) / s - 1/2.
+    The centre of HR pixel i is at LR position (i + 1/2) / s - 1/2.
     """
     rows = [
         [keys(Fraction(2 * p + 1, 2 * scale) - Fraction(1, 2) - k) for k in range(-RADIUS, RADIUS + 1)]
@@ -45,7 +45,7 @@ def taps(scale: int) -> NDArray[np.float64]:
 
 
 def weights(scale: int, channels: int) -> NDArray[np.float32]:
-    """Return the (channels·s², 1, 5, 5) kernel of a grouped convolution, channel by channel."""
+    """Return the (channels·s², 1, 5, 5) weights of a convolution with one group per channel."""
     t = taps(scale)
     kernel = np.einsum("py,qx->pqyx", t, t).reshape(scale * scale, 1, 2 * RADIUS + 1, 2 * RADIUS + 1)
     return np.tile(kernel, (channels, 1, 1, 1)).astype(np.float32)
@@ -54,9 +54,24 @@ def weights(scale: int, channels: int) -> NDArray[np.float32]:
 def nodes(
     source: str, target: str, scale: int, channels: int, name: str = "bicubic"
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Return nodes and initialisers that enlarge `source` (N, C, h+4, w+4) to (N, C, s·h, s·w).
+    """Return ONNX nodes and initialisers for bicubic enlargement.
 
-    What is made in between has names that begin with `name`.
+    Parameters
+    ----------
+    source : str
+        Name of the input, (N, C, h+4, w+4).
+    target : str
+        Name of the output, (N, C, s·h, s·w).
+    scale : int
+        Scale factor s.
+    channels : int
+        C.
+    name : str
+        Prefix of the names of all other values and nodes.
+
+    Returns
+    -------
+    (list of NodeProto, list of TensorProto)
     """
     from onnx import helper, numpy_helper
 
@@ -78,29 +93,23 @@ def nodes(
 
 
 def model(scale: int) -> ModelProto:
-    """Return a valid one-channel model that is bicubic enlargement and nothing else."""
+    """Return a one-channel model without padding that is bicubic enlargement."""
     from onnx import helper
 
     body, initialisers = nodes("lr", "hr", scale, 1)
-    graph = helper.make_graph(
-        body,
-        "bicubic",
-        [value("lr", 1, "in")],
-        [value("hr", 1, "out")],
-        initialisers,
-    )
-    return make_model(graph)
+    inputs, outputs = [value("lr", 1, "in")], [value("hr", 1, "out")]
+    return make_model(helper.make_graph(body, "bicubic", inputs, outputs, initialisers))
 
 
 def value(name: str, channels: int, side: str) -> ValueInfoProto:
-    """Return the contract's declaration of an input or output: float32, N, H and W free."""
+    """Return the declaration of a model's float32 input or output, with variable N, H and W."""
     from onnx import TensorProto, helper
 
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", channels, f"h_{side}", f"w_{side}"])
 
 
 def make_model(graph: GraphProto) -> ModelProto:
-    """Wrap a graph at the opset this package writes, checked."""
+    """Return a checked model of a graph, at opset `OPSET`."""
     from onnx import checker, helper
 
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="srcnn-rt")
@@ -110,5 +119,5 @@ def make_model(graph: GraphProto) -> ModelProto:
 
 
 def margin_for(shrink: int, scale: int) -> int:
-    """Return the LR margin of a network that takes `shrink` HR pixels off each side."""
+    """Return the LR margin of bicubic followed by a network that crops `shrink` HR pixels on each side."""
     return RADIUS + math.ceil(shrink / scale)

@@ -1,18 +1,17 @@
-"""Colour: luminance, alpha, and how a luminance model upscales a colour image.
+"""Colour: luminance, alpha, and the use of luminance models for colour images.
 
-A luminance model changes Y only; chroma is bicubic. With constant chroma a change
-of Y adds equally to R, G and B, so no round trip through YCbCr is needed:
+A luminance model only changes Y; chroma is bicubic. With constant chroma a change of Y adds equally to R, G
+and B, so no conversion to YCbCr is needed:
 
     rgb_hr = bicubic(rgb) + Y_net - bicubic(Y)
 
-with luminance in the unit of R, G and B. What a model calls black and white is the affair of its range
-(`spec.ValueRange`). A network that is added to bicubic gives the difference itself.
+with luminance in the unit of R, G and B. The value range of a model is applied elsewhere
+(`models.spec.ValueRange`). Some networks compute the difference to bicubic directly.
 
-Alpha is bicubic. The colour beside it is bicubic too, premultiplied before and divided
-after, so that what is transparent does not bleed into what is not; and what a network
-adds is computed where colour goes on under the transparent parts (`fill`). Run on the
-premultiplied colour it would sharpen the alpha's own edge: a dark fringe around every
-cut-out.
+Alpha is bicubic. Colour with alpha is bicubic, premultiplied before and divided after, so that transparent
+pixels do not bleed into visible ones. The network's difference to bicubic is computed for colour that `fill`
+extends under transparent pixels: on premultiplied colour the network would sharpen the edge of the alpha,
+which leaves dark fringes.
 """
 
 from __future__ import annotations
@@ -22,48 +21,60 @@ from numpy.typing import NDArray
 
 from .. import _tiles
 
-# ITU-R BT.601: Y = w · rgb, in the unit of R, G and B; white and gray keep their value.
+# ITU-R BT.601: Y = w · rgb, in the unit of R, G and B, so that gray keeps its value.
 LUMA_WEIGHTS = (65.481 / 219, 128.553 / 219, 24.966 / 219)
-# Studio swing, in which the field's networks learnt luminance: MATLAB's rgb2ycbcr of [0, 1].
+# Studio swing, as MATLAB's rgb2ycbcr for [0, 1]; SRCNN and its successors were trained on it.
 STUDIO_BLACK, STUDIO_WHITE = 16 / 255, 235 / 255
 
 
 def luminance(rgb: NDArray[np.floating]) -> NDArray[np.floating]:
-    """MATLAB's luminance of an RGB image, in studio swing.
+    """Return the luminance of an RGB image in studio swing, as MATLAB's rgb2ycbcr.
 
     Parameters
     ----------
-    rgb : (..., 3) floating, R, G, B in [0, 1]
+    rgb : ndarray of floating, shape (..., 3)
+        R, G and B in [0, 1].
 
     Returns
     -------
-    (...) of the same dtype, in [16/255, 235/255]
+    ndarray, shape (...)
+        In [16/255, 235/255], of the same dtype.
     """
     weights = np.asarray(LUMA_WEIGHTS) * (STUDIO_WHITE - STUDIO_BLACK)
     return np.asarray(rgb @ weights.astype(rgb.dtype) + rgb.dtype.type(STUDIO_BLACK))
 
 
 def luma_windows(rgb: NDArray[np.float32], cut: int, out: NDArray[np.float32]) -> None:
-    """Fill (N, 1, h, w) `out` with the luminance of (N, 3, h + 2·cut, w + 2·cut) windows."""
-    _check_cut(rgb, out, cut)
+    """Fill `out`, (N, 1, h, w), with the luminance of windows, (N, 3, h + 2·cut, w + 2·cut).
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match.
+    """
+    h, w = rgb.shape[2:]
+    if rgb.shape[1] < 3 or len(out) > len(rgb) or out.shape[1:] != (1, h - 2 * cut, w - 2 * cut):
+        raise ValueError(f"luminance {out.shape} does not match windows {rgb.shape} cropped by {cut}")
     _tiles.luma(rgb, cut, *LUMA_WEIGHTS, 0.0, out)
 
 
 def fill(windows: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
-    """Let colour go on under what is transparent, so that a network sees no edge there.
+    """Extend colour under transparent pixels, so that a network sees no edge there.
 
-    Visible colour stays; the transparent share of a pixel takes the mean of the visible
-    colour around it, weighted by alpha and by nearness (a triangle of `reach` pixels on
-    each axis). Where nothing is visible in reach the colour is 0.
+    A pixel becomes the mix, by its alpha, of its own colour and the mean colour of its neighbourhood. The
+    mean is weighted by alpha and by a triangular kernel. It is 0 where the whole neighbourhood is
+    transparent.
 
     Parameters
     ----------
-    windows : (N, C + 1, h, w), colour not premultiplied, alpha last
-    reach : LR pixels on each side that are looked at and lost
+    windows : ndarray of float32, shape (N, C + 1, h, w)
+        Colour, not premultiplied, and alpha as the last channel.
+    radius : int
+        LR pixels of the neighbourhood on each side; the result is smaller by as many.
 
     Returns
     -------
-    (N, C, h - 2·reach, w - 2·reach)
+    ndarray of float32, shape (N, C, h - 2·radius, w - 2·radius)
     """
     alpha = np.clip(windows[:, -1:], 0, 1)
     weighted = np.concatenate([windows[:, :-1] * alpha, alpha], axis=1)
@@ -81,7 +92,7 @@ def fill(windows: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
 
 
 def nearness(radius: int) -> NDArray[np.float32]:
-    """Return the (2·reach + 1) weights of `fill` on one axis: a triangle, 1 in the middle."""
+    """Return the 2·radius + 1 weights of `fill` on one axis: a triangle with 1 in the middle."""
     steps = np.abs(np.arange(-radius, radius + 1, dtype=np.float32))
     return np.asarray(1 - steps / np.float32(radius + 1), np.float32)
 
@@ -89,18 +100,19 @@ def nearness(radius: int) -> NDArray[np.float32]:
 def unpremultiply(
     color: NDArray[np.float32], alpha: NDArray[np.float32], detail: NDArray[np.float32], minimum: float
 ) -> None:
-    """Divide (N, C, H, W) colour by (N, 1, H, W) alpha and add `detail`, in place.
+    """Divide colour by alpha and add `detail`, in place.
 
-    Where alpha is below `least` (it would be stored as 0) colour is set to 0.
+    Parameters
+    ----------
+    color : ndarray of float32, shape (N, C, H, W)
+        Premultiplied; changed in place.
+    alpha : ndarray of float32, shape (N, 1, H, W)
+    detail : ndarray of float32, shape (N, C or 1, H, W)
+    minimum : float
+        Colour is 0 where alpha is less.
     """
     visible = alpha >= minimum
-    # By alpha as it is, above 1 beside an edge too: colour overshoots there in the same measure.
+    # Not by clipped alpha: beside an edge alpha overshoots 1, and colour overshoots in the same proportion.
     np.divide(color, alpha, out=color, where=np.broadcast_to(visible, color.shape))
     color += detail
     color *= visible
-
-
-def _check_cut(rgb: NDArray[np.float32], y: NDArray[np.float32], cut: int) -> None:
-    h, w = rgb.shape[2:]
-    if rgb.shape[1] < 3 or len(y) > len(rgb) or y.shape[1:] != (1, h - 2 * cut, w - 2 * cut):
-        raise ValueError(f"luminance {y.shape} does not fit into windows {rgb.shape} with {cut} cut off")

@@ -1,39 +1,46 @@
-"""What an image is, apart from its samples: size, layout, sample type, metadata."""
+"""Everything about an image except its samples: size, channel layout, sample type and metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
 from ..errors import ArgumentError
+
+if TYPE_CHECKING:  # rasterio is slow to import, and only GeoTIFFs need it
+    from rasterio.control import GroundControlPoint
+    from rasterio.crs import CRS
+    from rasterio.rpc import RPC
+    from rasterio.transform import Affine
 
 Color = Literal["gray", "rgb", "bands", "classes"]
 Nodata = float | Literal["none"] | None
 SAMPLE_TYPES: tuple[str, ...] = (
     "uint8", "int8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64",
 )  # fmt: skip
-"""The types of samples that are read and written, by NumPy's names.
+"""NumPy names of the sample types that can be read and written.
 
-Integers of 64 bits are none: no float holds them, and so the network could not compute with them.
+64-bit integers are not supported, because the network computes in floats, which cannot hold them exactly.
 """
-_USUAL: dict[int, tuple[Color, bool]] = {
-    1: ("gray", False),
-    2: ("gray", True),
-    3: ("rgb", False),
-    4: ("rgb", True),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the channels mean: ``color`` channels first, alpha (not premultiplied) last.
+    """Meaning of the channels: the color channels come first, a straight (not premultiplied) alpha last.
 
-    ``"bands"`` are channels without a common meaning (multispectral), or with one in another
-    order; each is upscaled on its own. ``"classes"`` are numbers that name things, such as land
-    cover: there is nothing between two of them, so they are copied and never blended.
+    Attributes
+    ----------
+    color : {"gray", "rgb", "bands", "classes"}
+        ``"bands"`` are channels without a common meaning (multispectral data) or in an unusual order.
+        Each band is upscaled on its own. ``"classes"`` are category numbers such as land cover. They are
+        enlarged by copying, because the mean of two category numbers has no meaning.
+    channels : int
+        Number of channels, including alpha.
+    alpha : bool
+        Whether the last channel is alpha.
     """
 
     color: Color
@@ -44,31 +51,34 @@ class Layout:
     def of(
         cls, channels: int, *, bands: bool = False, alpha: bool | None = None, classes: bool = False
     ) -> Self:
-        """Return the usual meaning of a channel count: gray, gray+alpha, RGB, RGBA, bands.
+        """Return the usual layout for a channel count: gray, gray + alpha, RGB, RGBA, else bands.
 
         Parameters
         ----------
-        bands : no channel has a common meaning
-        alpha : whether the last channel is alpha, beside bands too; None for what the count means, and
-            with `bands` that it is not
-        classes : all channels are numbers of classes
+        channels : int
+            Number of channels, at least 1.
+        bands : bool
+            Treat every channel as a band.
+        alpha : bool, optional
+            Whether the last channel is alpha. By default two or four channels end with alpha, unless they
+            are `bands`.
+        classes : bool
+            Treat every channel as category numbers.
         """
         if channels < 1:
-            raise ArgumentError(f"an image has at least one channel, got {channels}")
+            raise ArgumentError(f"an image needs at least one channel, got {channels}")
         if classes:
             return cls("classes", channels)
         if alpha and channels < 2:
             raise ArgumentError(f"alpha goes with at least one other channel, got {channels} in all")
-        none: tuple[Color, bool] = ("bands", False)
-        color, usual = none if bands else _USUAL.get(channels, none)
-        if alpha is None or alpha == usual:
-            return cls(color, channels, usual)
-        color, more = none if bands else _USUAL.get(channels - alpha, none)
-        return cls("bands" if more else color, channels, alpha)  # two channels or four are bands beside it
+        if alpha is None:
+            alpha = not bands and channels in (2, 4)
+        usual: dict[int, Color] = {} if bands else {1: "gray", 3: "rgb"}
+        return cls(usual.get(channels - alpha, "bands"), channels, alpha)
 
     @property
     def colors(self) -> int:
-        """How many channels there are beside alpha."""
+        """Number of channels without alpha."""
         return self.channels - self.alpha
 
     def __str__(self) -> str:
@@ -80,13 +90,16 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the samples of a file are taken for, where somebody knows better than the file.
+    """How to interpret the samples of a file where its own metadata should be overridden.
 
     Attributes
     ----------
-    bands : every channel is a band, whatever it is called
-    nodata : samples of this value are no data, ``"none"`` for no value at all; None for the file's own
-    classes : samples are numbers of classes, enlarged by copying
+    bands : bool
+        Treat every channel as a band, whatever the file calls it.
+    nodata : float or "none", optional
+        Samples of this value are nodata; ``"none"`` ignores the file's nodata value. None uses the file's.
+    classes : bool
+        Samples are category numbers and are enlarged by copying.
     """
 
     bands: bool = False
@@ -94,7 +107,7 @@ class Reading:
     classes: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.nodata, np.generic):  # a number of NumPy's
+        if isinstance(self.nodata, np.generic):
             object.__setattr__(self, "nodata", self.nodata.item())
         value = self.nodata
         if isinstance(value, bool) or not (
@@ -103,14 +116,17 @@ class Reading:
             raise ArgumentError(f"nodata must be a number, 'none' or None, got {value!r}")
 
     def meaning(self, found: Layout) -> Layout:
-        """Return what channels mean, of which a file says `found`."""
+        """Return the layout to use for channels that the file describes as `found`."""
         if self.classes:
             return Layout("classes", found.channels)
-        # One band is gray, which every format holds.
+        # A single band is gray, which every format can store.
         return Layout("bands", found.channels) if self.bands and found.channels > 1 else found
 
     def facts(self) -> dict[str, Any]:
-        """Return all of it as JSON has it, in which NaN would not be equal to itself, and 7.0 not to 7."""
+        """Return the fields as JSON values that compare equal when their meaning is equal.
+
+        The nodata value becomes text, because NaN differs from itself and 7.0 is written unlike 7.
+        """
         value = self.nodata
         if isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
             value = int(value)
@@ -119,20 +135,56 @@ class Reading:
 
 
 AS_SAID = Reading()
+"""Interpret every sample as the file describes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Georeference:
+    """Position of an image on the ground, in rasterio's types; every field is None for a plain image.
+
+    Attributes
+    ----------
+    crs : rasterio.crs.CRS, optional
+        Coordinate reference system.
+    transform : Affine, optional
+        Maps (column, row) in pixels to coordinates in `crs`; pixel (0, 0) begins at (0, 0).
+    gcps : tuple of (list of GroundControlPoint, CRS or None), optional
+        Ground control points and their reference system.
+    rpcs : rasterio.rpc.RPC, optional
+        Rational polynomial camera model.
+    """
+
+    crs: CRS | None = None
+    transform: Affine | None = None
+    gcps: tuple[list[GroundControlPoint], CRS | None] | None = None
+    rpcs: RPC | None = None
+
+    def __bool__(self) -> bool:
+        return any((self.crs, self.transform, self.gcps, self.rpcs))
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What travels with the samples. Readers fill what they find, writers keep what they can.
+    """Metadata of an image. Readers fill in what they find, writers keep what their format can hold.
 
     Attributes
     ----------
-    icc, exif, xmp : raw bytes; EXIF orientation is applied by the reader and reset to 1
-    dpi : (x, y) pixels an inch; writers multiply it by the scale, so that prints keep their size
-    texts : what people wrote, by PNG's keywords: Title, Author, Description, Copyright, Creation Time,
-        Software, Comment …
-    raster : GeoTIFF items by rasterio's names: crs, transform, nodata, tags, descriptions,
-        colorinterp
+    icc, exif, xmp : bytes, optional
+        Raw profile, EXIF block and XMP packet. The reader applies the EXIF orientation and resets it to 1.
+    dpi : tuple of (float, float), optional
+        Pixels per inch in x and y. Writers multiply them by the scale, which keeps the print size.
+    texts : mapping of str to str
+        Texts by PNG keyword: Title, Author, Description, Copyright, Creation Time, Software, Comment etc.
+    georeference : Georeference
+        Position on the ground.
+    color : mapping of str to bytes
+        PNG color chunks by name, such as cICP, cHRM or sBIT. cICP also stands for AVIF's nclx values.
+    overviews : bool
+        Whether the source has overviews, which the result then gets too.
+    colormap : bool
+        Whether colors are assigned to the category numbers.
+    private : object, optional
+        Data that only one format reads and writes: `TiffMetadata` of a TIFF.
     """
 
     icc: bytes | None = None
@@ -140,24 +192,37 @@ class Metadata:
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
     texts: Mapping[str, str] = field(default_factory=dict)
-    raster: Mapping[str, Any] = field(default_factory=dict)
+    georeference: Georeference = Georeference()
+    color: Mapping[str, bytes] = field(default_factory=dict)
+    overviews: bool = False
+    colormap: bool = False
+    private: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """An image without its samples.
+    """Description of an image without its samples.
 
     Attributes
     ----------
-    shape : (H, W)
-    layout : what the channels mean
-    dtype : one of ``SAMPLE_TYPES``, in native byte order
-    metadata : what travels along
-    nodata : samples of this value are not data (NaN and infinity never are); None if all are
-    nodata_within : neither are floats so near to it, of which its text does not tell it
-    masked : whether the image has a mask beside its samples that says which are data
-    top : the largest value that the file declares for its integer samples, where that is less than
-        their type's: 4095 of 12 bits in 16. None if it declares nothing
+    shape : tuple of (int, int)
+        Height and width in pixels.
+    layout : Layout
+        Meaning of the channels.
+    dtype : numpy.dtype
+        One of `SAMPLE_TYPES`, in native byte order.
+    metadata : Metadata
+        Metadata of the source.
+    nodata : float, optional
+        Samples of this value are nodata; NaN and infinity always are. None if the image has no such value.
+    nodata_within : float
+        Float samples that differ from `nodata` by at most this are nodata too: the file's decimal text of
+        the value cannot tell them apart.
+    masked : bool
+        Whether the image has a separate validity mask.
+    top : float, optional
+        Largest value of the integer samples where the file declares a smaller one than the type allows,
+        such as 4095 for 12 bits stored in 16.
     """
 
     shape: tuple[int, int]
@@ -170,12 +235,12 @@ class ImageInfo:
     top: float | None = None
 
     def scaled(self, scale: int) -> Self:
-        """Return the info of the image `scale` times larger (metadata as they are)."""
+        """Return the info of an image `scale` times larger; the metadata are not changed."""
         return replace(self, shape=(self.shape[0] * scale, self.shape[1] * scale))
 
 
 def top_of_bits(bits: int, dtype: np.dtype[Any]) -> float | None:
-    """Return the largest value of so many bits, the sign's among them; None where the type has no more."""
+    """Return the largest integer of `bits` bits, sign included; None if `dtype` has no more than these."""
     if dtype.kind not in "iu":
         return None
     value = 2 ** (bits - (dtype.kind == "i")) - 1 if 0 < bits <= 8 * dtype.itemsize else 0
@@ -183,10 +248,10 @@ def top_of_bits(bits: int, dtype: np.dtype[Any]) -> float | None:
 
 
 def top_of_value(value: float, dtype: np.dtype[Any]) -> float | None:
-    """Return a value that files name as their largest, None where it does not tell the range of samples.
+    """Return a declared maximum if it plausibly is the range of a sensor, else None.
 
-    Files name the brightest sample that they happen to hold in the same place (TIFF 6.0 calls
-    MaxSampleValue a statistic). What a sensor gives at most is all ones, of eight bits or more.
+    Many files declare the brightest sample that they happen to contain; TIFF 6.0 calls MaxSampleValue
+    "for statistical use only". A sensor's maximum has all bits set, and at least eight of them.
     """
     if dtype.kind not in "iu" or value != int(value) or not 255 <= value < np.iinfo(dtype).max:
         return None

@@ -1,12 +1,12 @@
-"""Samples that are not data: kept out of the network, and put back afterwards.
+"""Invalid samples: they are filled before the network runs and restored in its result.
 
-Nodata values, what a mask hides, NaN and infinity would spread over all pixels that a network sees them
-from. So before a part of an image goes through it, they take the mean of the data around them, as
-colour does under what is transparent; of the result, the pixels of an LR pixel that is not data are
-copies of it. Pixels further from them than the margin are the same, bit for bit, as without them.
+Nodata values, masked pixels, NaN and infinity would spread to all pixels whose receptive field has them. They
+are therefore replaced by the mean of the valid samples around them, as colour under transparent pixels is.
+In the result, the s x s pixels of an invalid LR pixel are copies of it. Pixels farther from it than the
+margin are bit for bit the same as without it.
 
-Nor are floats data from 2^120 (1.3e36) on, which writers put where there are none: float32 ends at 2^128, so
-that bicubic, luminance or a layer of gain 256 would make infinity of them.
+Floats from 2^120 (1.3e36) on are invalid too: they serve as fill values, and bicubic, luminance or a layer
+with a gain of 256 would overflow float32, which ends at 2^128.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ HUGE = 2.0**120
 
 
 def concerns(info: ImageInfo) -> bool:
-    """Return whether an image can have samples that are not data, and that matters.
+    """Return whether an image can have invalid samples, which must be handled.
 
-    Classes are copied, data or not: only their mask has to come along.
+    In class rasters only a mask matters, because all samples are copied.
     """
     if info.layout.color == "classes":
         return info.masked
@@ -34,18 +34,22 @@ def concerns(info: ImageInfo) -> bool:
 
 
 def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None = None) -> Invalid | None:
-    """Tell which samples are not data.
+    """Return which samples are invalid.
 
     Parameters
     ----------
-    part : (h, w, C) of the image
-    info : its nodata value and layout. Of RGB, a pixel is nodata if all three samples are; other
-        channels are each on their own. Alpha is always data.
-    mask : (h, w), true where the image's own mask says data
+    part : ndarray, shape (h, w, C)
+        A part of the image.
+    info : ImageInfo
+        Gives the nodata value and the layout. An RGB pixel is nodata if all three samples have the value;
+        bands are independent. Alpha is always valid.
+    mask : ndarray of bool, shape (h, w), optional
+        True where the mask of the image says valid.
 
     Returns
     -------
-    (h, w, C) or None if all are data
+    ndarray of bool, shape (h, w, C), or None
+        None if all samples are valid.
     """
     if info.layout.color == "classes":
         return None
@@ -57,8 +61,8 @@ def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None 
             found &= found.all(axis=2, keepdims=True)
     if info.dtype.kind == "f":
         minimum = HUGE if float(np.finfo(info.dtype).max) > HUGE else np.inf
-        found |= ~(np.abs(colors) < minimum)  # NaN is not below it either
-        if info.layout.color == "rgb":  # colour is computed from all three
+        found |= ~(np.abs(colors) < minimum)  # this includes NaN
+        if info.layout.color == "rgb":  # luminance depends on all three
             found |= found.any(axis=2, keepdims=True)
     if mask is not None:
         found |= ~mask[:, :, np.newaxis]
@@ -70,22 +74,25 @@ def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None 
 
 
 def fill(part: NDArray[Any], invalid: Invalid, info: ImageInfo, radius: int) -> NDArray[Any]:
-    """Return a copy in which data go on where there are none.
+    """Return a copy with invalid samples replaced by the mean of valid ones around them; see `color.fill`.
 
-    What a sample becomes depends on the image no further than `reach` from it, and not on where
-    `part` begins and ends; within `reach` of the edges of `part` that is only true of the image's
-    own edges.
+    The result does not depend on the extent of `part`, except within `radius` of its edges where these are
+    not edges of the image.
 
     Parameters
     ----------
-    part, invalid : (h, w, C)
-    reach : LR pixels; where no data are in reach, samples become 0
+    part : ndarray, shape (h, w, C)
+    invalid : ndarray of bool, shape (h, w, C)
+    info : ImageInfo
+    radius : int
+        LR pixels of the neighbourhood on each side; samples without valid neighbours become 0.
     """
     planes = np.where(invalid, 0, part).transpose(2, 0, 1).astype(np.float32)
     seen = (~invalid).transpose(2, 0, 1).astype(np.float32)
-    # Colour has one weight for its channels, bands have each their own: one after the other, so that
-    # memory does not grow with their number.
-    groups = [slice(0, len(planes))] if info.layout.color == "rgb" else _singles(len(planes))
+    # RGB channels share their invalid pixels. Bands do not; one at a time, memory does not grow with their
+    # number.
+    rgb = info.layout.color == "rgb"
+    groups = [slice(0, len(planes))] if rgb else [slice(k, k + 1) for k in range(len(planes))]
     out = part.copy()
     around = ((0, 0), (0, 0), (radius, radius), (radius, radius))
     for group in groups:
@@ -96,7 +103,7 @@ def fill(part: NDArray[Any], invalid: Invalid, info: ImageInfo, radius: int) -> 
         filled = color.fill(np.pad(weighted, around), radius)[0].transpose(1, 2, 0)
         if info.dtype.kind != "f":
             filled = np.rint(filled)
-        # Channels one at a time: a boolean index of all three would be a copy of both.
+        # A boolean index would copy both arrays.
         np.copyto(out[:, :, group], filled.astype(info.dtype), where=holes)
     return out
 
@@ -104,15 +111,22 @@ def fill(part: NDArray[Any], invalid: Invalid, info: ImageInfo, radius: int) -> 
 def put_back(
     out: NDArray[Any], part: NDArray[Any], invalid: Invalid | None, info: ImageInfo, scale: int
 ) -> None:
-    """Give the result's samples that are not data their own values, and take those from all others.
+    """Restore invalid samples in the result, and move all other samples off the nodata value.
 
     Parameters
     ----------
-    out : (s·h, s·w, C), changed in place
-    part, invalid : (h, w, C) as they were before `fill`; None if all are data
+    out : ndarray, shape (s·h, s·w, C)
+        Changed in place.
+    part : ndarray, shape (h, w, C)
+        The LR samples before `fill`.
+    invalid : ndarray of bool, shape (h, w, C), or None
+        None if all samples are valid.
+    info : ImageInfo
+    scale : int
+        Scale factor s.
     """
     if _has_value(info) and info.layout.color != "classes":
-        _step_aside(out, info)
+        _avoid_nodata(out, info)
     if invalid is None:
         return
     for c in range(out.shape[2]):
@@ -121,7 +135,7 @@ def put_back(
 
 
 def enlarge(plane: NDArray[Any], scale: int) -> NDArray[Any]:
-    """Return an (h, w) array with each element `scale` times on both axes."""
+    """Return an (h, w) array with each element repeated `scale` times on both axes."""
     return plane.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
@@ -130,7 +144,7 @@ def _has_value(info: ImageInfo) -> bool:
 
 
 def _is_nodata(samples: NDArray[Any], info: ImageInfo) -> Invalid:
-    """Tell which samples have the nodata value."""
+    """Return which samples have the nodata value."""
     minimum, maximum = _range(info)
     if minimum == maximum:
         return np.asarray(samples == maximum)
@@ -138,7 +152,7 @@ def _is_nodata(samples: NDArray[Any], info: ImageInfo) -> Invalid:
 
 
 def _range(info: ImageInfo) -> tuple[Any, Any]:
-    """Return the least and the largest sample that is the nodata value; floats hold the nearest."""
+    """Return the smallest and the largest sample that count as the nodata value."""
     value = info.nodata or 0
     if info.dtype.kind != "f":
         whole = int(value) if np.isfinite(value) and value == int(value) else value
@@ -148,8 +162,8 @@ def _range(info: ImageInfo) -> tuple[Any, Any]:
     return minimum, maximum
 
 
-def _step_aside(out: NDArray[Any], info: ImageInfo) -> None:
-    """Move computed samples off the nodata value to the next one beside it: they are data."""
+def _avoid_nodata(out: NDArray[Any], info: ImageInfo) -> None:
+    """Change computed samples that equal the nodata value to the next value beside it."""
     minimum, maximum = _range(info)
     colors = out[:, :, : info.layout.channels - info.layout.alpha]
     taken = _is_nodata(colors, info)
@@ -163,7 +177,3 @@ def _step_aside(out: NDArray[Any], info: ImageInfo) -> None:
     else:
         step = maximum + 1 if maximum < np.iinfo(info.dtype).max else maximum - 1
     np.copyto(colors, info.dtype.type(step), where=taken)
-
-
-def _singles(count: int) -> list[slice]:
-    return [slice(k, k + 1) for k in range(count)]

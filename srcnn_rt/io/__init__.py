@@ -1,11 +1,9 @@
-"""Sources and sinks: the only place that knows file names and formats."""
+"""Reading and writing images: sources, sinks and file formats."""
 
 from .in_memory import ArraySink, ArraySource, array_source
 from .protocols import Record, Sink, Source, Target
 from .registry import (
     IMAGE_SUFFIXES,
-    TIFF_COMPRESSIONS,
-    Output,
     check_holds,
     check_output,
     create_target,
@@ -18,10 +16,8 @@ from .registry import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "TIFF_COMPRESSIONS",
     "ArraySink",
     "ArraySource",
-    "Output",
     "Record",
     "Sink",
     "Source",

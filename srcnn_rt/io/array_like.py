@@ -1,7 +1,6 @@
-"""Arrays that live elsewhere (Zarr, HDF5, memory maps, dask) as images, window by window.
+"""Array-like objects (Zarr, HDF5, memory maps, dask) as sources and sinks, window by window.
 
-Anything with ``shape``, ``dtype`` and slicing by integers and ranges will do; nothing is imported for
-it. Only what is asked for is sliced, so that an array larger than memory is an image like any other.
+They need ``shape``, ``dtype`` and slicing, and may be larger than memory. Their libraries are not imported.
 """
 
 from __future__ import annotations
@@ -14,21 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, ImageError, OutputError
-from ..image.info import SAMPLE_TYPES, ImageInfo, Layout, Metadata
+from ..image.info import ImageInfo, Layout, Metadata
 from ..tiling.geometry import Span
+from .in_memory import native_sample_type
 from .protocols import Closing, Record
 
-# What one write holds, about: enough chunks for a store to compress them side by side, and little
-# for the last one, which nothing overlaps.
+# The aimed size of a write: several chunks, which a store compresses in parallel. A larger last write would
+# overlap with no computing.
 WRITE_BYTES = 4 * 2**20
-# A buffer of whole chunks may hold this much; chunks that need more are written in parts.
+# Largest buffer of whole chunks; larger chunks are written in parts.
 BLOCK_BYTES = 32 * 2**20
-# Chunks as wide as the image are read once, as strips of some hundred rows, up to rows of this size.
+# Chunks as wide as the image are read as whole rows, if a row is not larger than this.
 ROW_BYTES = 2**18
 
 
 class Sliced(Protocol):
-    """What a source needs of an array."""
+    """The part of an array's interface that reading needs."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -40,32 +40,36 @@ class Sliced(Protocol):
 
 
 class Assigned(Sliced, Protocol):
-    """What a sink needs of an array."""
+    """The part of an array's interface that writing needs."""
 
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
 
 
 class SlicedSource(Closing):
-    """An image in an array that is sliced, never read whole.
+    """An array-like object as a source. It is sliced window by window, never read whole.
 
     Parameters
     ----------
-    array : of one of ``SAMPLE_TYPES``, either byte order; results that are computed when asked for
-        (dask) are computed window by window
-    axes : what each axis of the array is: y, x and at most one c, and the letters in `at`, such as
-        ``"yx"``, ``"cyx"``, ``"tzyx"``; ``"yx"`` or ``"yxc"`` if None
-    bands : whether channels have no common meaning, so that each is upscaled on its own; else one is
-        gray, two gray and alpha, three RGB, four RGB and alpha
-    alpha, classes : as in `Layout.of`; classes may be whole numbers of any type
-    layout : what the channels mean, in place of `bands`, `alpha` and `classes`
-    at : the index on every other axis, such as ``{"t": 3, "z": 0}``
-    metadata, nodata, top : of the image's info
-    name : what errors call the array
+    array : Sliced
+        Of a type in `SAMPLE_TYPES`, in either byte order. Lazy arrays (dask) are computed per window.
+    axes : str, optional
+        One letter per axis: y, x, at most one c, and those in `at`, such as ``"cyx"`` or ``"tzyx"``.
+        None means ``"yx"`` or ``"yxc"``.
+    bands, alpha, classes
+        As in `Layout.of`. Classes may be integers of any type.
+    layout : Layout, optional
+        Meaning of the channels, in place of `bands`, `alpha` and `classes`.
+    at : mapping of str to int, optional
+        Index on every other axis, such as ``{"t": 3, "z": 0}``.
+    metadata, nodata, top
+        As in `ImageInfo`.
+    name : str
+        Name of the array in error messages.
 
     Raises
     ------
     ArgumentError
-        If the array's type, shape or axes are others.
+        If the type, shape or axes of the array are not supported.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class SlicedSource(Closing):
     ) -> None:
         self._array, self._name = array, name
         self._axes = _Axes(tuple(array.shape), axes, at or {})
-        self._dtype = _sample_type(array, classes=classes)
+        self._dtype = native_sample_type(array.dtype, classes=classes)
         h, w, channels = self._axes.size
         if min(h, w, channels) < 1:
             raise ArgumentError(f"an image must not be empty, got an array of {tuple(array.shape)}")
@@ -106,7 +110,7 @@ class SlicedSource(Closing):
             part = np.asarray(self._array[self._axes.key(y, x)])
         except (MemoryError, ImageError):
             raise
-        except Exception as error:  # every store has errors of its own
+        except Exception as error:  # each library has its own exceptions
             raise ImageError(f"{self._name} cannot be read: {_reason(error)}") from error
         return self._axes.image(part.astype(self._dtype, copy=False))
 
@@ -114,30 +118,34 @@ class SlicedSource(Closing):
         return np.ones((y.size, x.size), np.bool_)
 
     def close(self) -> None:
-        """Let go of nothing: the array is the caller's."""
+        """Do nothing; the array belongs to the caller."""
 
 
 class SlicedSink(Closing):
-    """An image written into an array that is there already, in whole chunks, each once.
+    """An existing array-like object as a sink. Every chunk is written once, as a whole.
 
-    The edges of what is written are multiples of the array's chunk and of `scale`, so of their least
-    common multiple: chunks of 500 at x3 are written three by three. Where that would be more than
-    ``BLOCK_BYTES`` (chunks of 1,000 with float32 RGB at x3, or a chunk that is the whole image), chunks
-    are written in parts, which is right but slow: the store reads, changes and writes them again. Chunks
-    that reach over several places of an axis in `at` are, too.
+    Windows are aligned to the least common multiple of the chunk and `scale`: at scale 3, chunks of 500 are
+    written in groups of 3 × 3. If a group needs more than `BLOCK_BYTES` (such as chunks of 1,000 in float32
+    RGB at scale 3), its chunks are written in parts. This is slow, because the store reads and rewrites them.
+    The same happens to chunks that contain several indices of an axis in `at`.
 
     Parameters
     ----------
-    array : of the image's size and type, either byte order; it needs slice assignment
-    info : of the image that is written
-    scale : HR pixels an LR pixel
-    axes, at, name : as in `SlicedSource`
-    block : (h, w) of a chunk in HR pixels, in place of the array's ``shards`` or ``chunks``
+    array : Assigned
+        Of the image's size and type, in either byte order.
+    info : ImageInfo
+        Description of the result.
+    scale : int
+        Scale factor.
+    axes, at, name
+        As in `SlicedSource`.
+    block : tuple of (int, int), optional
+        Height and width of a chunk in HR pixels, in place of the array's ``shards`` or ``chunks``.
 
     Raises
     ------
     ArgumentError
-        If the array's size, type or axes are not those of the image.
+        If the array's size, type or axes do not match the image.
     """
 
     max_bytes: int | None = WRITE_BYTES
@@ -162,19 +170,19 @@ class SlicedSink(Closing):
             raise ArgumentError(
                 f"an array for {_size(wanted)} is needed, got {_size(self._axes.size)} {tuple(array.shape)}"
             )
-        if _sample_type(array, classes=info.layout.color == "classes") != info.dtype:
+        if native_sample_type(array.dtype, classes=info.layout.color == "classes") != info.dtype:
             raise ArgumentError(f"an array of {info.dtype} is needed, got {np.dtype(array.dtype)}")
         if isinstance(array, np.ndarray) and not array.flags.writeable:
-            raise ArgumentError("an array that can be written is needed, got a read-only one")
+            raise ArgumentError("a writable array is needed, got a read-only one")
         if info.masked:
-            raise ArgumentError("an array has no place for the image's mask")
+            raise ArgumentError("an array cannot hold the image's mask")
         self._dtype = np.dtype(array.dtype)
         self.in_memory = _in_memory(array) and self._dtype.isnative
         chunk = _chunk(array, ("shards", "chunks"))
         if block is None and chunk is not None:
             block = self._axes.of(chunk)
         self.block = _block(block, info, scale)
-        # One is filled while the other is written.
+        # One buffer is filled while the other is written.
         self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
@@ -186,26 +194,26 @@ class SlicedSink(Closing):
         if free.size < size:
             free = np.empty(size, self._info.dtype)
         self._buffers.append(free)
-        return self._axes.image(free[:size].reshape(shape))  # in the array's own order
+        return self._axes.image(free[:size].reshape(shape))  # contiguous in the order of the array's axes
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         if self.in_memory:
-            return {}  # the buffer is the place itself
+            return {}  # the buffer is a view of the array
         part = self._axes.stored(block)
         try:
             self._array[self._axes.key(y, x)] = part.astype(self._dtype, copy=False)
         except MemoryError:
             raise
-        except Exception as error:  # every store has errors of its own
+        except Exception as error:  # each library has its own exceptions
             raise OutputError(f"{self._name} cannot be written: {_reason(error)}") from error
         return {}
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
-        """Take over nothing: what a store has not flushed yet is not known here."""
+        """Return False: the store may not have flushed what was written."""
         return False
 
     def close(self) -> None:
-        """Flush the array if it can be (HDF5, memory maps); it stays open, it is the caller's."""
+        """Flush the array if it supports this (HDF5, memory maps); the caller closes it."""
         flush = getattr(self._array, "flush", None)
         if callable(flush):
             try:
@@ -215,23 +223,23 @@ class SlicedSink(Closing):
 
 
 class _Axes:
-    """Where y, x and c are in an array: slices, and arrays turned to (h, w, C) and back."""
+    """Positions of y, x and c among the axes of an array, and transposing to (h, w, C) and back."""
 
     def __init__(self, shape: tuple[int, ...], axes: str | None, at: Mapping[str, int]) -> None:
         if axes is None:
             axes = {2: "yx", 3: "yxc"}.get(len(shape))
             if axes is None:
-                raise ArgumentError(f"an array of {len(shape)} axes needs axes that name them, got {shape}")
+                raise ArgumentError(f"an array with {len(shape)} axes needs axes such as 'tzyx', got {shape}")
         others = set(axes) - set("yxc")
         if len(set(axes)) < len(axes) or not {"y", "x"} <= set(axes) or others != set(at):
             also = f" and {', '.join(sorted(at))}" if at else ""
-            raise ArgumentError(f"axes must be y, x, at most c{also}, once each, got {axes!r}")
+            raise ArgumentError(f"axes must be y, x, optionally c{also}, each once, got {axes!r}")
         if len(axes) != len(shape):
             raise ArgumentError(f"axes {axes!r} name {len(axes)} axes, the array has {len(shape)}: {shape}")
         for letter in others:
             if not 0 <= at[letter] < shape[axes.index(letter)]:
-                many = shape[axes.index(letter)]
-                raise ArgumentError(f"{letter} must be from 0 to {many - 1}, got {at[letter]}")
+                count = shape[axes.index(letter)]
+                raise ArgumentError(f"{letter} must be from 0 to {count - 1}, got {at[letter]}")
         self._axes, self._at = axes, dict(at)
         sizes = dict(zip(axes, shape, strict=True))
         self.size = (sizes["y"], sizes["x"], sizes.get("c", 1))  # (H, W, C)
@@ -240,11 +248,11 @@ class _Axes:
         self._back = ["yxc".index(a) for a in kept]
 
     def of(self, sizes: tuple[int, ...]) -> tuple[int, int]:
-        """Return the (h, w) in sizes given for every axis."""
+        """Return the (h, w) of a tuple with one size per axis."""
         return sizes[self._axes.index("y")], sizes[self._axes.index("x")]
 
     def key(self, y: Span, x: Span) -> tuple[slice | int, ...]:
-        """Return the slices of a window with all its channels."""
+        """Return the index of a window with all its channels."""
         place: dict[str, slice | int] = {
             **self._at,
             "y": slice(y.start, y.stop),
@@ -254,34 +262,18 @@ class _Axes:
         return tuple(place[a] for a in self._axes)
 
     def shape(self, y: Span, x: Span) -> tuple[int, ...]:
-        """Return the shape of what `key` slices."""
+        """Return the shape of what `key` indexes."""
         sizes = (y.size, x.size, self.size[2])
         return tuple(sizes[k] for k in self._back)
 
     def image(self, part: NDArray[Any]) -> NDArray[Any]:
-        """Turn what `key` slices to (h, w, C); a view."""
+        """Return a view of what `key` indexes as (h, w, C)."""
         part = part.transpose(self._to)
         return part if part.ndim == 3 else part[:, :, np.newaxis]
 
     def stored(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Turn (h, w, C) to what `key` slices; a view."""
+        """Return a view of an (h, w, C) array with the axes of what `key` indexes."""
         return (image if len(self._back) == 3 else image[:, :, 0]).transpose(self._back)
-
-
-def _sample_type(array: Sliced, *, classes: bool) -> np.dtype[Any]:
-    """Return an array's type in native byte order."""
-    dtype: np.dtype[Any] | None
-    try:
-        dtype = np.dtype(array.dtype)
-    except TypeError:
-        dtype = None
-    if classes and dtype is not None:
-        if dtype.kind not in "iu":
-            raise ArgumentError(f"classes are whole numbers, got {dtype}")
-    elif dtype is None or dtype.name not in SAMPLE_TYPES:
-        found = array.dtype if dtype is None else dtype
-        raise ArgumentError(f"samples must be {', '.join(SAMPLE_TYPES)}, got {found}")
-    return np.dtype(dtype.name)
 
 
 def _in_memory(array: Sliced) -> bool:
@@ -289,7 +281,7 @@ def _in_memory(array: Sliced) -> bool:
 
 
 def _chunk(array: Sliced, names: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Return the first of the attributes that is one size an axis; dask's lists of sizes are not."""
+    """Return the first attribute that has one size per axis; dask has lists of sizes instead."""
     for name in names:
         sizes = getattr(array, name, None)
         if isinstance(sizes, tuple) and len(sizes) == len(array.shape):
@@ -303,12 +295,12 @@ def _chunk(array: Sliced, names: tuple[str, ...]) -> tuple[int, ...] | None:
 
 
 def _block(chunk: tuple[int, int] | None, info: ImageInfo, scale: int) -> tuple[int, int]:
-    """Return the smallest block of whole chunks and whole LR pixels, or (1, 1) where it is too large."""
+    """Return the smallest block of whole chunks and whole LR pixels, (1, 1) if that is too large."""
     if chunk is None:
         return 1, 1
     if min(chunk) < 1:
-        raise ArgumentError(f"block must be at least 1 HR pixel a side, got {chunk}")
-    # A chunk that reaches past the image ends with it, as the last block does.
+        raise ArgumentError(f"the sides of block must be at least 1 HR pixel, got {chunk}")
+    # A block is never larger than the image, but chunks may be.
     h, w = (min(math.lcm(c, scale), n) for c, n in zip(chunk, info.shape, strict=True))
     bytes_ = h * w * info.layout.channels * info.dtype.itemsize
     return (h, w) if bytes_ <= BLOCK_BYTES else (1, 1)

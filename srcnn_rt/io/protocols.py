@@ -1,4 +1,4 @@
-"""What the engine asks of an image to read and of an image to write."""
+"""The interfaces of images that are read (`Source`) and written (`Sink`, `Target`)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ..image.info import ImageInfo
 from ..tiling.geometry import Span
 
-# What a journal keeps of one written chunk: numbers and lists of them.
 Record = dict[str, Any]
+"""What a journal stores about a written chunk: numbers and lists of numbers."""
 
 
 class Source(Protocol):
@@ -21,9 +21,12 @@ class Source(Protocol):
 
     Attributes
     ----------
-    info : its size, layout, type and metadata
-    by_rows : whether reading a few rows costs the same at any width (striped files)
-    in_memory : whether nothing has to be read or decoded any more
+    info : ImageInfo
+        Size, layout, sample type and metadata.
+    by_rows : bool
+        Whether a part of some rows costs as much to read as the whole rows (striped files).
+    in_memory : bool
+        Whether the samples are in memory already, so that reading them costs nothing.
     """
 
     info: ImageInfo
@@ -31,13 +34,24 @@ class Source(Protocol):
     in_memory: bool
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
-        """Return rows `y` and columns `x` as (h, w, C), of ``info.dtype``, any strides."""
+        """Return a window as (h, w, C) samples of ``info.dtype``, with any strides.
+
+        Parameters
+        ----------
+        y, x : Span
+            Rows and columns.
+
+        Raises
+        ------
+        ImageError
+            If it cannot be read.
+        """
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
-        """Return (h, w), true where there are data; asked for where ``info.masked``."""
+        """Return a window of the validity mask, (h, w); called only if ``info.masked``."""
 
     def close(self) -> None:
-        """Release the file; safe to call twice."""
+        """Close the file; may be called twice."""
 
     def __enter__(self) -> Self: ...
 
@@ -47,14 +61,17 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """An image to write, in whole blocks, each once.
+    """An image to write. Every block is written once, as a whole.
 
     Attributes
     ----------
-    block : (h, w) in HR pixels; writes start at its multiples and end there or at the
-        image's edge
-    max_bytes : how much one write should hold at most, None for no limit
-    in_memory : whether `write` has nothing to do
+    block : tuple of (int, int)
+        Height and width of a block in HR pixels. Written windows begin and end at its multiples, or end at
+        the edge of the image.
+    max_bytes : int, optional
+        How much one write should hold at most; no limit if None.
+    in_memory : bool
+        Whether the buffers are the image itself, so that `write` has nothing to do.
     """
 
     block: tuple[int, int]
@@ -62,50 +79,80 @@ class Sink(Protocol):
     in_memory: bool
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
-        """Return an (h, w, C) array to fill for that place; its content is undefined.
+        """Return an uninitialised (h, w, C) array to fill with the samples of a window.
 
-        It may be the one of two calls ago, so that one must be written by then.
+        The array of two calls ago may be reused, so it must have been written.
         """
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
-        """Store a filled buffer, and the mask of it where the image has one.
+        """Store a filled buffer, so that it survives the end of this process.
 
-        When it returns, the end of this process loses nothing of it, and `restore` knows it by
-        what is returned.
+        Parameters
+        ----------
+        y, x : Span
+            Rows and columns in HR pixels.
+        block : ndarray, shape (h, w, C)
+            From `buffer`.
+        mask : ndarray of bool, shape (h, w), optional
+            Validity mask of an image that has one.
+
+        Returns
+        -------
+        Record
+            By which `restore` recognises what was written.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be stored.
         """
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
-        """Take over what a former run wrote there; return whether it is.
+        """Keep what an interrupted run wrote to a window, and return whether that is possible.
 
-        With `check`, it is read and compared: the machine may have gone down before it was on the disk.
+        With `check`, it is read back and compared, because the system may have stopped before all of it
+        reached the disk.
         """
 
 
 class Target(Protocol):
-    """A file that grows, of one image or several.
+    """A file that is being written, with one image or several pages.
 
-    It is used as: pages, in order, written or restored; `rewind` between the last restored and the first
-    written; `sync` now and then; then `finish`, or `abort`.
+    Its pages are restored and then written in order. `rewind` is called between the last restored and the
+    first written window, `sync` now and then, and at the end `finish` or `abort`.
+
+    Attributes
+    ----------
+    append_only : bool
+        Whether chunks can only be restored in the order in which they were written, without gaps.
     """
 
+    append_only: bool
+
     def page(self, index: int) -> Sink:
-        """Return the sink of a page, from 0."""
+        """Return the sink of a page; `index` begins at 0."""
 
     def rewind(self) -> None:
-        """Forget what was written beyond what was restored."""
+        """Discard what an interrupted run wrote after the last restored window."""
 
     def sync(self) -> None:
-        """Return when all that was written is on the disk."""
+        """Return when everything that was written has reached the disk."""
 
     def finish(self) -> Path:
-        """Complete the file; raises if anything could not be stored; return where it is."""
+        """Complete the file and return its path.
+
+        Raises
+        ------
+        OutputError
+            If anything could not be stored.
+        """
 
     def abort(self) -> None:
-        """Let go of the file without finishing it; never raises. It can be gone on with."""
+        """Close the file unfinished, so that it can be resumed; never raises."""
 
 
 class Closing:
-    """Mixin: ``with`` closes."""
+    """Mixin of a context manager that calls `close`."""
 
     def close(self) -> None:
         raise NotImplementedError
@@ -120,11 +167,15 @@ class Closing:
 
 
 class StripCache:
-    """Reads a striped source one full-width band of rows at a time and serves parts of it.
+    """Reads whole rows of a striped source once, and returns windows of them.
 
-    Decoding a strip costs the same for any part of it, so each is decoded once. The last band is kept;
-    of the next one only the rows that are new are read, so that a file of a single strip is decoded
-    from its beginning to its end, and never again from its beginning.
+    A strip takes as long to decode as any part of it. The last rows are kept, and only the rows below them
+    are read, because a file with a single strip can be decoded cheaply only from its beginning to its end.
+
+    Parameters
+    ----------
+    source : Source
+        Its windows must be asked for row by row, from top to bottom.
     """
 
     def __init__(self, source: Source) -> None:
@@ -133,7 +184,7 @@ class StripCache:
         self._strip: NDArray[Any] | None = None
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
-        """As `Source.read`; the result is a view of the kept rows."""
+        """Return a window, as `Source.read` does; it is a view of the kept rows."""
         if self._strip is None or self._rows != y:
             self._strip = self._follow(y)
             self._rows = y
@@ -143,7 +194,7 @@ class StripCache:
         width = Span(0, self._source.info.shape[1])
         old, before = self._strip, self._rows
         if old is None or not before.start <= y.start < before.stop <= y.stop:
-            self._strip = None  # let go of the old one before the new one is there
+            self._strip = None  # release the old rows before the new ones take memory
             return self._source.read(y, width)
         kept = old[y.start - before.start :].copy()
         self._strip = old = None

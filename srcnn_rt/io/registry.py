@@ -1,15 +1,19 @@
-"""From file names to sources and targets."""
+"""The table of file formats, and the functions that open, check and create files by it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from numpy.typing import NDArray
 
 from ..errors import ArgumentError, ImageError, OutputError, SourceMissingError
 from ..image.info import AS_SAID, ImageInfo, Reading
+from ..options import OutputOptions
+from .codecs.formats import FORMATS, recognise
 from .metadata import nodata_tag
 from .protocols import Source, Target
 
@@ -18,124 +22,338 @@ if TYPE_CHECKING:
     from .in_memory import ArraySource
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
-MAX_TIFF_SIDE = 2**31 - 1  # of GDAL, which reads nearly all of them
-CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 ZARR_SUFFIXES = (".zarr",)  # folders
-IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *CODED_SUFFIXES, *ZARR_SUFFIXES)
-_COLOR_MAP = 320  # of a TIFF
+MAX_TIFF_SIDE = 2**31 - 1  # pixels; the limit of GDAL, which most TIFF readers use
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
+
+
+class _Creation(NamedTuple):
+    """Arguments of `create_target`."""
+
+    path: Path
+    final: Path
+    infos: Sequence[ImageInfo]
+    scale: int
+    output: OutputOptions
+    source: Path | None
+    resume: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of files and the functions that read and write it.
+
+    The functions import what they need when they are called, because rasterio and zarr take 0.1 s each.
+    """
+
+    suffixes: tuple[str, ...]
+    pages: Callable[[Path], int]
+    open: Callable[[Path, int, int | None, Reading], Source]
+    check: Callable[[Path, Sequence[ImageInfo], OutputOptions], None]
+    create: Callable[[_Creation], Target]
 
 
 def is_image_name(path: Path) -> bool:
-    """Return whether a file's name says that it is an image of a known format."""
+    """Return whether a file's name has the suffix of a supported format."""
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def is_image(path: Path) -> bool:
-    """Return whether there is a file, or for Zarr a folder, of an image's name."""
-    return is_image_name(path) and (is_zarr(path) if path.is_dir() else path.is_file())
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """How results are written.
-
-    Attributes
-    ----------
-    compress : of a TIFF: one of ``TIFF_COMPRESSIONS``
-    cog : whether a TIFF is made a Cloud-Optimised GeoTIFF
-    quality : 1 to 100 of formats that lose something; None for each format's own default
-    threads : that compress
-    """
-
-    compress: str = "deflate"
-    cog: bool = False
-    quality: int | None = None
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.compress not in TIFF_COMPRESSIONS:
-            raise ArgumentError(
-                f"compress must be one of {', '.join(TIFF_COMPRESSIONS)}, got {self.compress!r}"
-            )
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise ArgumentError(f"quality must be from 1 to 100, got {self.quality}")
+    """Return whether `path` is a file, or for Zarr a folder, with the suffix of a supported format."""
+    return is_image_name(path) and (_is_zarr(path) if path.is_dir() else path.is_file())
 
 
 def page_count(path: Path) -> int:
-    """Return how many images a file holds.
+    """Return the number of images in a file.
 
     Raises
     ------
     SourceMissingError, ImageError
     """
-    if path.is_dir() and is_zarr(path):
-        from .zarr.writer import pages as planes
-
-        return planes(path)
-    if _head(path)[:4] not in _TIFF_SIGNATURES:
-        return 1
-    from .tiff.reader import pages
-
-    return pages(path)
-
-
-def is_zarr(path: Path) -> bool:
-    """Return whether a folder holds a Zarr array or group."""
-    return any((path / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+    return _kind_of_file(path).pages(path)
 
 
 def open_source(
-    path: Path,
-    page: int = 1,
-    max_pixels: int | None = None,
-    reading: Reading = AS_SAID,
+    path: Path, page: int = 1, max_pixels: int | None = None, reading: Reading = AS_SAID
 ) -> Source:
-    """Open an image by its content, whatever its name says.
+    """Open an image; its content decides on the format, not its name.
 
     Parameters
     ----------
-    page : of a TIFF or Zarr, from 1
-    max_pixels : refuse larger images; None for the default of formats that are read in one piece,
-        and no limit for others
-    reading : what its samples are taken for, where that is not what the file says
+    path : Path
+        A file, or the folder of a Zarr image.
+    page : int
+        Page of a TIFF or Zarr, from 1.
+    max_pixels : int, optional
+        Refuse larger images. None means 2^30 for formats that are decoded whole, and no limit for others.
+    reading : Reading
+        How to interpret the samples.
 
     Raises
     ------
     SourceMissingError, ImageError
         Naming the file and what is wrong with it.
     ArgumentError
-        If it is not what `reading` says.
+        If the file has no such page, or cannot be read as `reading` says.
     """
-    # Imported when an image needs them: each costs about 0.1 s.
-    if path.is_dir() and is_zarr(path):
-        from .zarr.writer import open_zarr
+    return _kind_of_file(path).open(path, page, max_pixels, reading)
 
-        image = open_zarr(path)
-        if not 1 <= page <= image.planes:
-            raise ArgumentError(f"{path}: has {image.planes} pages, so there is no page {page}")
-        return _bounded(path, _taken(path, image.plane(page - 1), reading), max_pixels)
-    head = _head(path)
-    if head[:4] in _TIFF_SIGNATURES:
-        from .tiff.reader import RasterSource
 
-        return _bounded(path, RasterSource(path, page, reading), max_pixels)
-    if page != 1:
-        raise ArgumentError(f"{path}: has 1 page, so there is no page {page}")
-    from .codecs.whole_file import MAX_PIXELS, read_coded, recognise
+def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
+    """Refuse, before any work, a target that cannot or must not be written.
 
-    format_ = recognise(head)
+    Raises
+    ------
+    OutputError
+        If `path` is `source`, exists (without `overwrite`), is a folder, has an unknown
+        suffix, or its folder is missing or not writable.
+    """
+    if not is_image_name(path):
+        raise OutputError(f"{path}: the suffix must be one of {', '.join(IMAGE_SUFFIXES)}")
+    if path.is_dir() and not (path.suffix.lower() in ZARR_SUFFIXES and _is_zarr(path)):
+        raise OutputError(f"{path}: a folder is in the way")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise OutputError(f"{path}: the output must not be the input")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path}: already exists; use --overwrite to replace it")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent}: no such folder")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path.parent}: the folder is not writable")
+
+
+def check_holds(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
+    """Refuse, before any work, a result that its format cannot hold.
+
+    Parameters
+    ----------
+    final : Path
+        Name of the result.
+    infos : sequence of ImageInfo
+        Every page of the result.
+    output : OutputOptions
+        How it is to be written.
+
+    Raises
+    ------
+    OutputError
+        Naming the file and the limit.
+    """
+    _kind_of_name(final).check(final, infos, output)
+
+
+def create_target(
+    path: Path,
+    final: Path,
+    infos: Sequence[ImageInfo],
+    scale: int,
+    output: OutputOptions,
+    *,
+    source: Path | None = None,
+    resume: bool = False,
+) -> Target:
+    """Start writing a file at `path`, in the format of the name `final`.
+
+    Parameters
+    ----------
+    path : Path
+        Where the file grows.
+    final : Path
+        Name of the result.
+    infos : sequence of ImageInfo
+        Every page of the result, with the metadata of the source.
+    scale : int
+        Scale factor.
+    output : OutputOptions
+        How it is written.
+    source : Path, optional
+        The source; the attributes of a Zarr image are copied to a Zarr result.
+    resume : bool
+        Continue the file at `path`.
+    """
+    return _kind_of_name(final).create(_Creation(path, final, infos, scale, output, source, resume))
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder for results, and its parents.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: the folder cannot be made: {error.strerror}") from error
+
+
+# TIFF
+
+
+def _tiff_pages(path: Path) -> int:
+    from .tiff.reader import pages
+
+    return pages(path)
+
+
+def _open_tiff(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
+    from .tiff.reader import RasterSource
+
+    return _bounded(path, RasterSource(path, page, reading), max_pixels)
+
+
+def _check_tiff(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
+    if output.quality is not None:
+        raise OutputError(f"{final}: TIFF is written losslessly and takes no quality")
+    if output.cog and len(infos) > 1:
+        raise OutputError(
+            f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; choose one with --page"
+        )
+    for h, w in (info.shape for info in infos):
+        if max(h, w) > MAX_TIFF_SIDE:
+            raise OutputError(f"{final}: TIFF sides are at most {MAX_TIFF_SIDE} pixels, got {w} x {h}")
+
+
+def _create_tiff(to: _Creation) -> Target:
+    from .tiff.writer import TiffTarget
+
+    compress, threads = to.output.compress, to.output.threads
+    return TiffTarget(
+        to.path, to.infos, to.scale, compress, as_cog=to.output.cog, threads=threads, resume=to.resume
+    )
+
+
+# Zarr
+
+
+def _is_zarr(folder: Path) -> bool:
+    """Return whether a folder holds a Zarr array or group."""
+    return any((folder / name).is_file() for name in _ZARR_FILES)
+
+
+def _zarr_pages(path: Path) -> int:
+    from .zarr.reader import pages
+
+    return pages(path)
+
+
+def _open_zarr(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
+    from .zarr.reader import open_zarr
+
+    image = open_zarr(path)
+    _check_page(path, page, image.planes)
+    return _bounded(path, _interpreted(path, image.plane(page - 1), reading), max_pixels)
+
+
+def _check_zarr(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
+    if any(i.layout.color == "classes" and i.metadata.colormap for i in infos):
+        raise OutputError(f"{final}: Zarr has no place for the colours of classes; write a TIFF instead")
+    if output.quality is not None or output.cog:
+        raise OutputError(f"{final}: Zarr is written losslessly and takes neither quality nor cog")
+
+
+def _create_zarr(to: _Creation) -> Target:
+    from .zarr.reader import open_zarr
+    from .zarr.writer import create, reopen
+
+    make = reopen if to.resume and to.path.exists() else create
+    info = to.infos[0]
+    classes = info.layout.color == "classes"
+    if to.source is not None and to.source.is_dir():
+        return make(to.path, open_zarr(to.source), to.scale, classes=classes)
+    if len(to.infos) > 1:
+        raise OutputError(
+            f"{to.final}: the pages of a TIFF are not planes of one image; choose one with --page, or write"
+            " a TIFF"
+        )
+    h, w = info.shape
+    return make(to.path, replace(info, shape=(h // to.scale, w // to.scale)), to.scale, classes=classes)
+
+
+# Formats that are decoded and encoded whole
+
+
+def _open_coded(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
+    from .codecs.whole_file import MAX_PIXELS, read_coded
+
+    _check_page(path, page, 1)
+    format_ = recognise(_head(path))
     if format_ is None:
         raise ImageError(f"{path}: not an image of a known format ({', '.join(IMAGE_SUFFIXES)})")
     if reading.classes:
         raise ArgumentError(f"{path}: classes are read from TIFF and Zarr, got a {format_.name}")
     source = read_coded(path, format_, MAX_PIXELS if max_pixels is None else max_pixels)
-    return _taken(path, source, reading)
+    return _interpreted(path, source, reading)
 
 
-def _taken(path: Path, source: ArraySource | SlicedSource, reading: Reading) -> Source:
-    """Take the samples of a format that says little about them for what the caller says."""
+def _check_coded(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
+    from .codecs.whole_file import check_coded
+
+    if output.cog:
+        raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
+    if len(infos) > 1:
+        raise OutputError(
+            f"{final}: holds one image, got {len(infos)} pages; choose one with --page, or write a TIFF"
+        )
+    check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
+
+
+def _create_coded(to: _Creation) -> Target:
+    from .codecs.whole_file import encode
+    from .spool import SpoolTarget
+
+    format_, info = FORMATS[to.final.suffix.lower()], to.infos[0]
+
+    def encoded(samples: NDArray[Any]) -> bytes:
+        return encode(samples, format_, info, to.scale, to.output.quality, to.final)
+
+    return SpoolTarget(to.path, info, encoded, resume=to.resume)
+
+
+_TIFF = _Kind(TIFF_SUFFIXES, _tiff_pages, _open_tiff, _check_tiff, _create_tiff)
+_CODED = _Kind(tuple(FORMATS), lambda path: 1, _open_coded, _check_coded, _create_coded)
+_ZARR = _Kind(ZARR_SUFFIXES, _zarr_pages, _open_zarr, _check_zarr, _create_zarr)
+_KINDS = {suffix: kind for kind in (_TIFF, _CODED, _ZARR) for suffix in kind.suffixes}
+IMAGE_SUFFIXES = tuple(_KINDS)
+
+
+def _kind_of_name(path: Path) -> _Kind:
+    return _KINDS[path.suffix.lower()]
+
+
+def _kind_of_file(path: Path) -> _Kind:
+    if path.is_dir() and _is_zarr(path):
+        return _ZARR
+    return _TIFF if _head(path)[:4] in _TIFF_SIGNATURES else _CODED
+
+
+def _head(path: Path) -> bytes:
+    """Return the first bytes of a file, in which every format has its signature."""
+    if not path.exists():
+        raise SourceMissingError(f"{path}: no such file")
+    if path.is_dir():
+        raise ImageError(f"{path}: a folder, not an image")
+    if not path.is_file():
+        raise ImageError(f"{path}: not a regular file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+    if not head:
+        raise ImageError(f"{path}: an empty file")
+    return head
+
+
+def _check_page(path: Path, page: int, count: int) -> None:
+    if not 1 <= page <= count:
+        raise ArgumentError(f"{path}: has {count} page{'s' if count > 1 else ''}, so there is no page {page}")
+
+
+def _interpreted(path: Path, source: ArraySource | SlicedSource, reading: Reading) -> Source:
+    """Apply `reading` to a source whose format has no nodata value of its own."""
     info = source.info
     if reading.classes and info.dtype.kind not in "iu":
         raise ArgumentError(f"{path}: classes are whole numbers, got {info.dtype}")
@@ -155,144 +373,3 @@ def _bounded(path: Path, source: Source, max_pixels: int | None) -> Source:
         source.close()
         raise ImageError(f"{path}: {w} x {h} pixels are more than the {max_pixels} of --max-pixels")
     return source
-
-
-def _head(path: Path) -> bytes:
-    if not path.exists():
-        raise SourceMissingError(f"{path}: no such file")
-    if path.is_dir():
-        raise ImageError(f"{path}: a folder, not an image")
-    if not path.is_file():
-        raise ImageError(f"{path}: not a regular file")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    if not head:
-        raise ImageError(f"{path}: an empty file")
-    return head
-
-
-def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
-    """Refuse, before any work, a target that must not or cannot be written.
-
-    Raises
-    ------
-    OutputError
-        If `path` is `source`, exists (without `overwrite`), is a folder, has an unknown
-        suffix, or its folder is missing or not writable.
-    """
-    if not is_image_name(path):
-        raise OutputError(f"{path}: the suffix must be one of {', '.join(IMAGE_SUFFIXES)}")
-    if path.is_dir() and not (path.suffix.lower() in ZARR_SUFFIXES and is_zarr(path)):
-        raise OutputError(f"{path}: a folder is in the way")
-    if source is not None and path.exists() and source.exists() and path.samefile(source):
-        raise OutputError(f"{path}: the output must not be the input")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path}: exists already; overwriting must be asked for")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent}: no such folder")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{path.parent}: the folder is not writable")
-
-
-def create_target(
-    path: Path,
-    final: Path,
-    infos: Sequence[ImageInfo],
-    scale: int,
-    output: Output,
-    *,
-    source: Path | None = None,
-    resume: bool = False,
-) -> Target:
-    """Start writing a file at `path`, in the format that the name `final` asks for.
-
-    Parameters
-    ----------
-    infos : of every page of the result, with the source's metadata
-    source : where it comes from: what a Zarr image says of itself goes into a Zarr image whole
-    resume : go on with what is at `path`
-    """
-    if final.suffix.lower() in ZARR_SUFFIXES:
-        from .zarr.writer import create, open_zarr, reopen
-
-        made = reopen if resume and path.exists() else create
-        classes = infos[0].layout.color == "classes"
-        if source is not None and source.is_dir():
-            return made(path, open_zarr(source), scale, classes=classes)
-        if len(infos) > 1:
-            raise OutputError(
-                f"{final}: pages of a TIFF are no planes of one image; name one, or write a TIFF"
-            )
-        h, w = infos[0].shape
-        return made(path, replace(infos[0], shape=(h // scale, w // scale)), scale, classes=classes)
-    if final.suffix.lower() in TIFF_SUFFIXES:
-        from .tiff.writer import TiffTarget
-
-        return TiffTarget(
-            path, infos, scale, output.compress, as_cog=output.cog, threads=output.threads, resume=resume
-        )
-    from .codecs.whole_file import FORMATS, encode
-    from .spool import SpoolTarget
-
-    format_ = FORMATS[final.suffix.lower()]
-    return SpoolTarget(
-        path,
-        infos[0],
-        lambda array: encode(array, format_, infos[0], scale, output.quality, final),
-        resume=resume,
-    )
-
-
-def check_holds(final: Path, infos: Sequence[ImageInfo], output: Output) -> None:
-    """Refuse, before any work, a result that the format of `final` cannot hold.
-
-    Raises
-    ------
-    OutputError
-        Naming the file and the limit.
-    """
-    if final.suffix.lower() in TIFF_SUFFIXES:
-        if output.quality is not None:
-            raise OutputError(f"{final}: a TIFF is written without loss; quality is of no use to it")
-        if output.cog and len(infos) > 1:
-            raise OutputError(
-                f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; name one"
-            )
-        for h, w in (info.shape for info in infos):
-            if max(h, w) > MAX_TIFF_SIDE:
-                raise OutputError(f"{final}: TIFF sides are at most {MAX_TIFF_SIDE} pixels, got {w} x {h}")
-        return
-    if final.suffix.lower() in ZARR_SUFFIXES:
-        if any(i.layout.color == "classes" and _has_colormap(i) for i in infos):
-            raise OutputError(f"{final}: Zarr has no place for the colours of classes; write a TIFF instead")
-        if output.quality is not None or output.cog:
-            raise OutputError(f"{final}: Zarr is written without loss; quality and cog are of no use to it")
-        return
-    if output.cog:
-        raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
-    if len(infos) > 1:
-        raise OutputError(f"{final}: holds one image, got {len(infos)} pages; name one, or write a TIFF")
-    from .codecs.whole_file import FORMATS, check_coded
-
-    check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
-
-
-def _has_colormap(info: ImageInfo) -> bool:
-    return any(field.tag == _COLOR_MAP for field in info.metadata.raster.get("fields", ()))
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder for results, and those above it.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: the folder cannot be made: {error.strerror}") from error

@@ -1,7 +1,7 @@
-"""An image of a format that is written in one piece: until it is complete, its samples are a file.
+"""Collects the samples of a result that can only be encoded whole.
 
-So formats that nobody can write part by part can be gone on with too, and the samples take no memory that
-the system could not have back.
+Large results are collected in a memory-mapped file. So an interrupted run can be resumed, and the system can
+reclaim the memory at any time.
 """
 
 from __future__ import annotations
@@ -25,23 +25,33 @@ from ..image.info import ImageInfo
 from ..tiling.geometry import Span
 from .protocols import Record
 
-# Images of fewer bytes are simply kept in memory.
+# Smaller images are kept in memory.
 MIN_BYTES = 4 * 2**20
-# What one write holds, about: what a killed job has to do again.
+# The aimed size of a write, which a killed job has to repeat.
 CHUNK_BYTES = 4 * 2**20
 
 
 class SpoolTarget:
-    """One image, encoded when complete.
+    """A `Target` of one image that is encoded when it is complete.
 
     Parameters
     ----------
-    path : of the samples, (H, W, C) row by row in the machine's byte order
-    info : of the result
-    encode : makes a file's bytes of the samples
-    resume : whether `path` is gone on with
+    path : Path
+        File of the samples, (H, W, C) in C order and native byte order.
+    info : ImageInfo
+        Description of the result.
+    encode : callable
+        Returns the encoded file as bytes, from an (H, W, C) array.
+    resume : bool
+        Continue with what is in `path`.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, or the disk is full.
     """
 
+    append_only = False
     in_memory = False
     block = (1, 1)
     max_bytes: int | None = CHUNK_BYTES
@@ -63,14 +73,14 @@ class SpoolTarget:
         file = open_own(path)
         clear_workspace(path)
         try:
-            # One that is shorter was not written to its end: what it lacks would be taken for black.
+            # A shorter file was not allocated completely; its missing samples would read as black.
             self._restorable = resume and not self._kept and os.fstat(file).st_size == size
             if not self._restorable:
                 os.ftruncate(file, 0)
             if self._kept:
                 self.array = np.empty(shape, info.dtype)
                 return
-            # All of it now: a full disk must be an error here, not a signal later.
+            # Allocated at once: with a full disk, writing to the map later would raise a signal.
             os.posix_fallocate(file, 0, size)
             self._map = mmap.mmap(file, size)
         except OSError as error:
@@ -86,7 +96,7 @@ class SpoolTarget:
         return self._samples[y.start : y.stop, x.start : x.stop]
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
-        return {} if self._kept else {"crc": self._crc(y, x)}  # the buffer is the place itself
+        return {} if self._kept else {"crc": self._crc(y, x)}  # the buffer is a view of the samples
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
         return self._restorable and (not check or self._crc(y, x) == record.get("crc"))
@@ -118,7 +128,7 @@ class SpoolTarget:
     def abort(self) -> None:
         self.array = None
         if self._map is not None:
-            with suppress(BufferError, ValueError):  # somebody still looks at it; it goes with them
+            with suppress(BufferError, ValueError):  # an array still refers to it, and releases it
                 self._map.close()
 
     @property

@@ -1,1 +1,1 @@
-"""Files and folders, so that nothing is lost: journals, manifests, reports, estimates."""
+"""Jobs on files: estimates, journals that make them resumable, manifests of batches, reports."""

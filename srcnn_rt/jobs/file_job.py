@@ -1,25 +1,28 @@
-"""One file through a network, so that nothing is lost: ``NAME.partial`` grows, with a journal beside it.
+"""Upscale one file without losing work: ``NAME.partial`` grows, with a journal beside it.
 
-The final name appears when the file is complete and on the disk. Until then a job that was killed, at any
-moment, can be gone on with from the last chunk that was written.
+The result gets its final name when it is complete and on the disk. A job that is killed before that, at any
+moment, can be resumed: only chunks that are not recorded in the journal are computed. Chunks may be recorded
+in any order. A target that only appends (TIFF) takes them back in the plan's order up to the first that is
+missing, so that its bytes are those of a run without interruption.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .._system.safe_files import clear_workspace, remove_own, workspace
+from .._system.safe_files import clear_workspace, remove_own, sync_folder, workspace
 from ..errors import ImageError, OutputError, RangeError, SrcnnError
 from ..execution.executor import Progress
 from ..image.info import AS_SAID, ImageInfo, Reading
 from ..io import (
-    Output,
     Record,
     Sink,
     Source,
@@ -32,38 +35,50 @@ from ..io import (
 )
 from ..io.protocols import Closing
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
-from ..tiling.geometry import Plan
+from ..options import OutputOptions
+from ..tiling.geometry import Plan, Span
 from .journal import SUFFIX, Journal, fingerprint
 
 PARTIAL = ".partial"
-# Seconds of work that a machine that goes down may cost; a killed process costs a chunk or two.
+# Seconds of work that a power failure may cost. A killed process loses a chunk or two.
 SYNC_SECONDS = 10.0
 
-Run = Callable[[Source, Sink, Plan, int, Callable[[int, Record], None], Progress | None], None]
+Run = Callable[[Source, Sink, Plan, Container[int], Callable[[int, Record], None], Progress | None], None]
+
+_log = logging.getLogger("srcnn_rt")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be done to a file.
+    """One file to upscale.
 
     Attributes
     ----------
-    source, target : paths
-    scale : HR pixels an LR pixel
-    identity : whatever else the result depends on; a job is gone on with by an equal one only
-    output : how the result is written
-    overwrite : replace `target` if it is there, and what an interrupted run left
-    resume : go on with what an interrupted run left, if there is any
-    page : the only one to be done, from 1; None for all
-    max_pixels : refuse larger images
-    reading : what the samples of the source are taken for
+    source, target : Path
+        Files to read and to write.
+    scale : int
+        Scale factor.
+    identity : mapping
+        JSON values of everything else that the result depends on. Only an equal job can be resumed.
+    output : OutputOptions
+        How the result is written.
+    overwrite : bool
+        Replace `target` if it exists, and discard what an interrupted run left.
+    resume : bool
+        Continue what an interrupted run left, if there is anything.
+    page : int, optional
+        The only page to upscale, from 1; all pages if None.
+    max_pixels : int, optional
+        Refuse images with more pixels.
+    reading : Reading
+        How to interpret the samples of the source.
     """
 
     source: Path
     target: Path
     scale: int
     identity: Mapping[str, Any]
-    output: Output
+    output: OutputOptions
     overwrite: bool = False
     resume: bool = False
     page: int | None = None
@@ -72,14 +87,16 @@ class Job:
 
     @property
     def partial(self) -> Path:
+        """The growing file."""
         return self.target.with_name(self.target.name + PARTIAL)
 
     @property
     def journal(self) -> Path:
+        """The journal of the growing file."""
         return self.partial.with_name(self.partial.name + SUFFIX)
 
     def facts(self) -> dict[str, Any]:
-        """Return all that the bytes of the result depend on."""
+        """Return everything that the bytes of the result depend on, as JSON values."""
         return {
             **self.identity,
             "source": fingerprint(self.source, beside=True),
@@ -92,20 +109,25 @@ class Job:
         }
 
     def open(self, page: int) -> Source:
-        """Return a page of the source, from 1, to be closed; raises as `open_source`."""
+        """Open a page of the source, from 1; the caller closes it. Raises as `open_source` does."""
         return open_source(self.source, page, self.max_pixels, self.reading)
 
 
 class Pages(Closing):
-    """The pages of a source that are to be done. A single one is opened once; of several each when it is due.
+    """Pages of a source that a job upscales.
+
+    A single page is opened once. Of several pages each is opened when it is due.
 
     Parameters
     ----------
-    check : raises where the model has no use for a page
+    job : Job
+    check : callable
+        Called with each page's info; raises `ImageError` if the model cannot upscale it.
 
     Attributes
     ----------
-    infos : of every page
+    infos : list of ImageInfo
+        One per page.
 
     Raises
     ------
@@ -113,7 +135,12 @@ class Pages(Closing):
     """
 
     def __init__(self, job: Job, check: Callable[[ImageInfo], None] = lambda info: None) -> None:
-        self._job, self._numbers = job, _pages(job)
+        self._job = job
+        # Pages are not counted if one is chosen: a stack behind one directory can only be read by --page 1.
+        if job.page is None:
+            self._numbers = range(1, 1 + page_count(job.source))
+        else:
+            self._numbers = range(job.page, 1 + job.page)
         self._only: Source | None = None
         self.infos: list[ImageInfo] = []
         for number in self._numbers:
@@ -130,12 +157,13 @@ class Pages(Closing):
                 source.close()
 
     def open(self, index: int) -> Source:
-        """Return a page's source, to be closed; from 0."""
+        """Return the source of a page, from 0; the caller closes it."""
         if self._only is not None:
             return self._only
         return self._job.open(self._numbers[index])
 
     def close(self) -> None:
+        """Close the page that is kept open."""
         if self._only is not None:
             self._only.close()
 
@@ -147,22 +175,29 @@ def upscale(
     run: Run,
     progress: Progress | None = None,
 ) -> None:
-    """Do a job.
+    """Upscale a file, or the rest of it.
 
     Parameters
     ----------
-    pages : of the job's source
-    plan_for : cuts a page
-    run : upscales a page: source, sink, plan, the first chunk to do, what to call with every chunk that is
-        written, and progress
+    job : Job
+    pages : Pages
+        Of the job's source.
+    plan_for : callable
+        Returns how a page is cut.
+    run : callable
+        Upscales a page. It gets the source, the sink, the plan, the numbers of the chunks that are finished
+        already, a function to call with the number and the record of each chunk that is written, and
+        `progress`.
+    progress : callable, optional
+        Called with the HR pixels done and the HR pixels in total.
 
     Raises
     ------
     SrcnnError
-        Naming the file and the rule. Nothing is then under the name `target`; of a job of more than some
-        seconds, what is done is kept.
+        Names the file and the rule. `target` is as it was before. Finished chunks are kept if the job ran
+        longer than `SYNC_SECONDS`.
     """
-    if not (job.resume and job.journal.is_file()):  # then the target may be the result of that very job
+    if not (job.resume and job.journal.is_file()):  # otherwise the target may be this job's own result
         check_output(job.target, job.source, overwrite=job.overwrite)
     infos = pages.infos
     scaled = [info.scaled(job.scale) for info in infos]
@@ -170,31 +205,32 @@ def upscale(
     with ExitStack() as stack:
         journal = Journal(job.journal)
         stack.callback(journal.close)
-        keep = _Keeper(job, journal)
-        stack.push(keep.leave)
+        unfinished = _Unfinished(job, journal)
+        stack.push(unfinished.leave)
         facts = job.facts()
         if _is_published(job, journal, facts):
-            _tidy(job)
+            _log.info("%s: was complete already; removed what the interrupted run left", job.target)
+            _remove_leftovers(job)
             return
-        resume = _resumes(job, journal, facts)
-        keep.begin(resumed=resume)
+        resume = _can_resume(job, journal, facts)
+        unfinished.claim(resumed=resume)
         if not resume:
             journal.start(facts)
         target = create_target(
             job.partial, job.target, scaled, job.scale, job.output, source=job.source, resume=resume
         )
-        keep.target = target
+        unfinished.target = target
         plans = [plan_for(info, target.page(k)) for k, info in enumerate(infos)]
         if journal.plans is None:
-            journal.keep(0)
+            journal.keep(())
             journal.set_plans([(*p.tile, *p.chunk) for p in plans])
         else:
-            plans = _as_before(job, journal.plans, plans, target)
-        firsts = _restore(journal, target, plans, job.scale)
+            plans = _recorded_plans(job, journal.plans, plans, target)
+        finished = _restore(job, journal, target, plans)
         target.rewind()
-        counts = [i.shape[0] * i.shape[1] * job.scale**2 for i in infos]
+        counts = [math.prod(info.shape) for info in scaled]
         for k, plan in enumerate(plans):
-            if firsts[k] is None:  # all of it is there
+            if len(finished[k]) == _chunk_count(plan):
                 continue
 
             def advance(done: int, total: int, before: int = sum(counts[:k])) -> None:
@@ -203,25 +239,21 @@ def upscale(
 
             with pages.open(k) as source:
                 if (source.info.shape, source.info.layout) != (infos[k].shape, infos[k].layout):
-                    keep.discard(_changed(job))
+                    unfinished.discard(_changed(job))
                 try:
-                    run(source, target.page(k), plan, firsts[k] or 0, keep.noting(k), advance)
+                    run(source, target.page(k), plan, finished[k], unfinished.recorder(k), advance)
                 except RangeError as error:
                     raise RangeError(f"{job.source}: {error}") from error
-        # A source that is gone was open to its end, or that would have been an error.
+        # A source that was unlinked meanwhile was read to its end, otherwise reading would have failed.
         if job.source.exists() and fingerprint(job.source, beside=True) != facts["source"]:
-            keep.discard(_changed(job))
+            unfinished.discard(_changed(job))
         made = target.finish()
         journal.set_made(fingerprint(made))
         _publish(made, job)
 
 
-def _pages(job: Job) -> range:
-    return range(job.page, job.page + 1) if job.page is not None else range(1, 1 + page_count(job.source))
-
-
 def _is_published(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
-    """Return whether the job was killed between giving the result its name and tidying up."""
+    """Return whether the job was killed after the result got its name and before it was tidied up."""
     return (
         job.resume
         and journal.made is not None
@@ -232,23 +264,26 @@ def _is_published(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
     )
 
 
-def _resumes(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
-    """Return whether there is something to go on with, now that nobody else is at work on it.
+def _can_resume(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
+    """Return whether there is something to resume. The journal is locked, so no other process writes it.
 
     Raises
     ------
     OutputError
-        If there is and nobody said what to do with it, or it is another job's; or the target must not be
-        written.
+        If an interrupted run left something and neither `resume` nor `overwrite` is set, or it belongs to
+        another job, or the target must not be written.
     """
     check_output(job.target, job.source, overwrite=job.overwrite)
     if journal.empty or not os.path.lexists(job.partial):
         return False
     if not (job.resume or job.overwrite):
         raise OutputError(
-            f"{job.partial}: left by an interrupted run; --resume goes on with it, --overwrite begins again"
+            f"{job.partial}: left by an interrupted run; "
+            "use --resume to continue it or --overwrite to start again"
         )
-    if job.resume and (differs := journal.difference(facts)):
+    if not job.resume:
+        _log.info("%s: discarded, because overwriting was requested", job.partial)
+    elif differs := journal.difference(facts):
         raise OutputError(f"{job.journal}: cannot be resumed: {differs}")
     return job.resume
 
@@ -257,72 +292,79 @@ def _changed(job: Job) -> ImageError:
     return ImageError(f"{job.source}: changed while it was being read")
 
 
-class _Keeper:
-    """Decides what becomes of an unfinished file."""
+class _Unfinished:
+    """The growing file while a job runs: records its chunks, and keeps or removes it after an error."""
 
     target: Target | None = None
 
     def __init__(self, job: Job, journal: Journal) -> None:
         self._job, self._journal = job, journal
-        self._begun = self._resumed = self._worthless = False
-        self._folder = False  # whether a folder under the file's name would be ours
+        self._claimed = self._resumed = self._worthless = False
+        self._own_folder = False  # whether a folder under the file's name is this job's
         self._synced = time.monotonic()
         self._syncs = self._chunks = 0
 
-    def begin(self, *, resumed: bool) -> None:
-        """From here on what is under the job's names is ours."""
-        self._begun, self._resumed = True, resumed
+    def claim(self, *, resumed: bool) -> None:
+        """Take possession of the job's files: from here on they may be removed."""
+        self._claimed, self._resumed = True, resumed
         if not resumed and not self._journal.empty and self._job.target.suffix.lower() in ZARR_SUFFIXES:
-            remove_own(self._job.partial, folder=True)  # an interrupted run's, as its journal says
-        self._folder = not os.path.lexists(self._job.partial)
+            remove_own(self._job.partial, folder=True)  # its journal shows that it is an interrupted run's
+        self._own_folder = not os.path.lexists(self._job.partial)
 
-    def noting(self, page: int) -> Callable[[int, Record], None]:
-        """Return what notes a page's chunks, and now and then sees them to the disk."""
+    def recorder(self, page: int) -> Callable[[int, Record], None]:
+        """Return a function that records chunks of a page and regularly flushes them to the disk."""
 
-        def note(chunk: int, record: Record) -> None:
-            self._journal.add(page, chunk, record)
+        def record(chunk: int, written: Record) -> None:
+            self._journal.add(page, chunk, written)
             self._chunks += 1
             if time.monotonic() - self._synced >= SYNC_SECONDS and self.target is not None:
                 self.target.sync()
                 self._journal.mark_synced()
-                if not self._syncs:  # the names too
-                    _sync_folder(self._job.target.parent)
+                if not self._syncs:  # the names of the files too
+                    sync_folder(self._job.target.parent)
                 self._synced = time.monotonic()
                 self._syncs += 1
+                _log.debug("%s: checkpoint after %d chunks of this run", self._job.partial, self._chunks)
 
-        return note
+        return record
 
     def discard(self, error: SrcnnError) -> NoReturn:
-        """Raise an error after which what is done is of no use."""
-        self._worthless = self._folder = True
+        """Raise an error that makes the finished chunks useless."""
+        self._worthless = self._own_folder = True
         raise error
 
     def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Release the file; after an error keep it if it is worth resuming, else remove it."""
         if kind is None:
             return
         if self.target is not None:
             self.target.abort()
-        if not self._begun:
-            if self._journal.empty:  # made by looking for it
+        if not self._claimed:
+            if self._journal.empty:  # opening created it
                 remove_own(self._job.journal)
             return
         interrupted = not issubclass(kind, Exception) and self._chunks > 0
         if (self._resumed or self._syncs or interrupted) and not self._worthless:
-            return  # there is something to go on with
-        _tidy(self._job, folder=self._folder)
+            _log.info("%s: kept after %s; the job can be resumed", self._job.partial, kind.__name__)
+            return
+        reason = error if self._worthless else "there is too little to resume"
+        _log.info("%s: discarded: %s", self._job.partial, reason)
+        _remove_leftovers(self._job, folder=self._own_folder)
 
 
-def _as_before(job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], target: Target) -> list[Plan]:
-    """Return plans cut as the journal says.
+def _recorded_plans(
+    job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], target: Target
+) -> list[Plan]:
+    """Return plans with the tiles and chunks that the journal records.
 
     Raises
     ------
     OutputError
-        If these are none that could have been made of these images.
+        If these images could not have been cut so.
     """
     if len(cuts) != len(plans):
         raise OutputError(
-            f"{job.journal}: cannot be resumed: it has plans of {len(cuts)} pages, not {len(plans)}"
+            f"{job.journal}: cannot be resumed: it records {len(cuts)} pages, the source has {len(plans)}"
         )
     made = []
     for k, (cut, plan) in enumerate(zip(cuts, plans, strict=True)):
@@ -333,58 +375,76 @@ def _as_before(job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], t
             and all(type(n) is int and 1 <= n < 2**63 for n in cut)
             and plan.allows((cut[0], cut[1]), (cut[2], cut[3]), block)
         ):
-            raise OutputError(f"{job.journal}: cannot be resumed: {str(cut)[:100]} is no plan of this image")
+            raise OutputError(
+                f"{job.journal}: cannot be resumed: the plan {str(cut)[:100]} does not fit the image"
+            )
         made.append(replace(plan, tile=(cut[0], cut[1]), chunk=(cut[2], cut[3])))
     return made
 
 
-def _restore(journal: Journal, target: Target, plans: Sequence[Plan], scale: int) -> list[int | None]:
-    """Take over what was written, in order, up to what is missing or not as it was noted.
+def _chunk_count(plan: Plan) -> int:
+    return math.prod(-(-n // step) for n, step in zip(plan.shape, plan.chunk, strict=True))
+
+
+def _restore(job: Job, journal: Journal, target: Target, plans: Sequence[Plan]) -> list[set[int]]:
+    """Take back the recorded chunks that are in the growing file as they were written.
+
+    A target that only appends takes them in order up to the first that is missing or damaged. Other targets
+    take any chunks.
 
     Returns
     -------
-    For every page the number of the first chunk to do, None if there is none.
+    list of set of int
+        For each page the numbers of its finished chunks.
     """
-    firsts: list[int | None] = []
-    whole, kept = True, 0
+    finished = [set[int]() for _ in plans]
+    if journal.done:
+        for page, number, valid in _recorded_chunks(journal, target, plans, job.scale):
+            if valid:
+                finished[page].add(number)
+            elif target.append_only:
+                break
+        kept = sum(map(len, finished))
+        _log.info("%s: resumed with %d of %d chunks", job.partial, kept, sum(map(_chunk_count, plans)))
+        if lost := len(journal.done) - kept:
+            _log.info("%s: discarded %d recorded chunks, missing or damaged in the file", job.partial, lost)
+    journal.keep({(page, number) for page, numbers in enumerate(finished) for number in numbers})
+    return finished
+
+
+def _recorded_chunks(
+    journal: Journal, target: Target, plans: Sequence[Plan], scale: int
+) -> Iterator[tuple[int, int, bool]]:
+    """Yield page and number of every chunk in the order of the plans, and whether it is in the file."""
     for page, plan in enumerate(plans):
-        sink, first = target.page(page), None
+        sink = target.page(page)
         for number, chunk in enumerate(plan):
             record = journal.done.get((page, number))
-            y, x = (replace(s, start=s.start * scale, stop=s.stop * scale) for s in (chunk.y, chunk.x))
+            y, x = (Span(s.start * scale, s.stop * scale) for s in (chunk.y, chunk.x))
             try:
-                whole = (
-                    whole
-                    and record is not None
-                    and sink.restore(y, x, record, check=not journal.is_synced(kept))
-                )
-            except (KeyError, TypeError, ValueError, OverflowError):  # the record is not what a sink gave
-                whole = False
-            if not whole:
-                first = number
-                break
-            kept += 1
-        firsts.append(first)
-    journal.keep(kept)
-    return firsts
+                check = not journal.is_synced(page, number)
+                valid = record is not None and sink.restore(y, x, record, check=check)
+            except (KeyError, TypeError, ValueError, OverflowError):  # the record is not from a sink
+                valid = False
+            yield page, number, valid
 
 
 def _publish(made: Path, job: Job) -> None:
-    """Give a finished file its name, and take away what it grew with."""
+    """Give a finished file its name and remove everything else of the job."""
     try:
-        _write_names(job)
+        _write_class_names(job)
         if made.is_dir() and job.target.is_dir() and not job.target.is_symlink():
-            # A folder takes no other's place at once. A kill in between leaves all but the name.
+            # One folder cannot replace another in one step. A kill in between leaves everything but the name.
             job.target.rename(workspace(job.partial) / "replaced")
         made.replace(job.target)
     except OSError as error:
         raise OutputError(f"{job.target}: cannot be written: {error.strerror}") from error
-    _sync_folder(job.target.parent)
-    _tidy(job)
+    sync_folder(job.target.parent)
+    _remove_leftovers(job)
 
 
-def _write_names(job: Job) -> None:
-    """Put beside a raster of classes what they are called."""
+def _write_class_names(job: Job) -> None:
+    """Write the names of a raster's classes beside it."""
     if not (job.reading.classes and job.target.suffix.lower() in TIFF_SUFFIXES):
         return
     from ..io.tiff import gdal_pam
@@ -393,18 +453,8 @@ def _write_names(job: Job) -> None:
         gdal_pam.write(job.target, names)
 
 
-def _tidy(job: Job, *, folder: bool = False) -> None:
-    """Take away all but the result, the journal last: what it names is then gone."""
+def _remove_leftovers(job: Job, *, folder: bool = False) -> None:
+    """Remove everything but the result. The journal goes last, because it shows what belongs to the job."""
     clear_workspace(job.partial)
     remove_own(job.partial, folder=folder)
     remove_own(job.journal)
-
-
-def _sync_folder(path: Path) -> None:
-    """See the names in a folder to the disk, where the system can."""
-    with suppress(OSError):
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

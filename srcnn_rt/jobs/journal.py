@@ -1,9 +1,14 @@
-"""What a job has done, beside the file that grows: one line a chunk, a checksum and JSON.
+"""Journal of a job: which chunks of its growing file are written.
 
-The first line says which job it is: source, model, settings, version; the second how pages are cut. A line
-follows when its chunk is written, in order; a line ``synced`` when all before it is on the disk; a line
-``made`` before the result gets its name. So when the process is killed every line is true, and when the
-machine goes down those before the last ``synced`` are; the others are checked.
+A journal lies beside the growing file and has one entry per line: a checksum and JSON. The first line
+describes the job (source, model, settings, version), the second how its pages are cut. After that, each
+chunk gets a line as soon as it is written. The line names its page and its chunk, so **chunks may be recorded
+in any order**: resuming computes exactly the chunks that have no line. Targets that only append, such as
+TIFF, take back chunks in the plan's order up to the first that is missing; see `file_job`.
+
+A line ``synced`` says that all chunks recorded before it are on the disk, a line ``made`` that the result is
+complete and about to get its name. When the process is killed, every line is true. When the power fails, the
+lines before the last ``synced`` are true, and the other chunks must be compared with the file.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,41 +27,48 @@ from ..errors import ImageError, OutputError, SourceMissingError
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: nobody is kept from running the same job twice
+except ImportError:  # not POSIX: two processes can run the same job at once
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".journal"
-_MAX_LINE = 64 * 2**20  # bytes; what is longer was not written here
-_ENDS = 2**20  # bytes at both ends of a source that are hashed
-_TRIES = 100
-_MAX_SHOWN = 60  # characters of a value in an error
+_MAX_LINE = 64 * 2**20  # bytes; a longer line is not from this module
+_HASHED_BYTES = 2**20  # at either end of a source
+_LOCK_ATTEMPTS = 100
+_MAX_SHOWN = 60  # characters of a value in an error message
+
+Key = tuple[int, int]  # page and chunk, both from 0
 
 
 class Journal:
-    """The journal of one growing file. It is this process's own until it is closed.
+    """Journal of one growing file, locked for this process until it is closed.
 
     Parameters
     ----------
-    path : made if it is not there
+    path : Path
+        Created if it does not exist.
 
     Attributes
     ----------
-    empty : whether nothing was in it, or nothing that was written here
-    done : (page, chunk) → the sink's record, in order, of the job that it is of
-    plans : how that job's pages are cut, None if it did not come to that
-    made : `fingerprint` of the finished file, None if it did not come to that
+    empty : bool
+        Whether the file held no valid journal.
+    done : dict of (int, int) to dict
+        The sink's record of each finished chunk by (page, chunk), in the order of the lines.
+    plans : list of list of int, optional
+        How the job's pages are cut; see `set_plans`. None if that was not recorded.
+    made : dict, optional
+        `fingerprint` of the finished file. None if that was not recorded.
 
     Raises
     ------
     OutputError
-        If it cannot be written, or another process is at work on it.
+        If the file cannot be read or written, or another process has locked it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = _locked(path)
+        self._file = _open_locked(path)
         self._job: Mapping[str, Any] | None = None
-        self._forget()
+        self._clear()
         try:
             self._read()
         except OSError as error:
@@ -64,68 +76,75 @@ class Journal:
             raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
         self.empty = self._job is None
 
-    def _forget(self) -> None:
-        self.done: dict[tuple[int, int], dict[str, Any]] = {}
+    def _clear(self) -> None:
+        self.done: dict[Key, dict[str, Any]] = {}
         self.plans: list[list[int]] | None = None
         self.made: dict[str, Any] | None = None
-        self._ends = [0]  # of the part before the first chunk, and after each
+        self._positions: dict[Key, int] = {}  # of a chunk among all chunks
+        self._starts: list[int] = []  # of each chunk's line, bytes
         self._end = self._synced = 0
 
     def start(self, job: Mapping[str, Any]) -> None:
-        """Begin anew, whatever is there."""
-        self._forget()
-        self._cut(0)
+        """Start a new journal for a job, replacing the content of the file."""
+        self._clear()
+        self._truncate(0)
         self._append({"job": job})
 
     def set_plans(self, plans: Sequence[Sequence[int]]) -> None:
-        """Note how the pages are cut: (tile height, width, chunk height, width) of each, LR pixels."""
+        """Record how each page is cut: tile height and width, chunk height and width in LR pixels."""
         self.plans = [list(p) for p in plans]
         self._append({"plans": self.plans})
 
     def add(self, page: int, chunk: int, record: Mapping[str, Any]) -> None:
-        """Note that a chunk is written."""
+        """Record that a chunk is written. Chunks may be recorded in any order, each once."""
         self._append({"page": page, "chunk": chunk, **record})
 
     def mark_synced(self) -> None:
-        """Note that all noted so far is on the disk."""
+        """Record that all chunks recorded so far are on the disk."""
         self._append({"synced": True})
         self._sync()
 
     def set_made(self, made: Mapping[str, Any]) -> None:
-        """Note that the result is complete and about to get its name."""
+        """Record that the result is complete and about to get its name."""
         self._append({"made": made})
 
-    def is_synced(self, number: int) -> bool:
-        """Return whether the chunk of that place in `done` is surely on the disk."""
-        return number < self._synced
+    def is_synced(self, page: int, chunk: int) -> bool:
+        """Return whether a chunk in `done` is certainly on the disk."""
+        return self._positions.get((page, chunk), self._synced) < self._synced
 
     def difference(self, job: Mapping[str, Any]) -> str | None:
-        """Return how the job that this is of differs from another, in words; None if it does not."""
+        """Return in words how `job` differs from the job of this journal, None if it does not."""
         return _difference(self._job or {}, json.loads(json.dumps(job)))
 
-    def keep(self, count: int) -> None:
-        """Forget all chunks but the first `count`, which will be written again, and half a last line.
+    def keep(self, kept: Container[Key]) -> None:
+        """Forget all chunks except `kept`, because they will be written again, and an incomplete last line.
 
-        That is on the disk when it returns, or after a power failure old lines would vouch for
-        what is being written anew.
+        The lines from the first forgotten chunk on are cut off, and the cut is on the disk before anything
+        else happens. Otherwise, after a power failure, old lines would vouch for chunks that are being
+        written again. Lines of kept chunks behind the cut are then appended again.
         """
-        if count < len(self.done):
-            self._end = self._ends[count]
+        keys = list(self.done)
+        count = next((k for k, key in enumerate(keys) if key not in kept), len(keys))
+        moved = [self.done[key] for key in keys[count:] if key in kept]
+        if count < len(keys):
+            self._end = self._starts[count]
         if os.fstat(self._file).st_size != self._end:
-            self._cut(self._end)
+            self._truncate(self._end)
             self._sync()
+        for item in moved:
+            self._append(item)
 
     def close(self) -> None:
-        """Let go of the file; safe to call twice."""
+        """Release the file; safe to call twice."""
         file, self._file = self._file, -1
         if file >= 0:
             os.close(file)
 
     def _sync(self) -> None:
-        with suppress(OSError):  # what it says is true anyway, and chunks are checked without it
+        with suppress(OSError):  # unsynced lines are true too; their chunks are compared with the file
             os.fsync(self._file)
 
-    def _cut(self, end: int) -> None:
+    def _truncate(self, end: int) -> None:
         try:
             os.ftruncate(self._file, end)
         except OSError as error:
@@ -135,21 +154,21 @@ class Journal:
         line = line_of(item)
         try:
             while line:
-                done = os.write(self._file, line)
-                line, self._end = line[done:], self._end + done
+                written = os.write(self._file, line)
+                line, self._end = line[written:], self._end + written
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def _read(self) -> None:
-        """Take in all lines up to the first that was not wholly written here."""
+        """Read all lines up to the first that is damaged or invalid."""
         for line in _lines(self._file):
             item = _item(line)
             if item is None or not self._take(item):
                 return
             self._end += len(line)
-            self._ends[-1] = self._end
 
     def _take(self, item: dict[str, Any]) -> bool:
+        """Take in one entry; return whether it is valid at this place."""
         if self._job is None:
             job = item.get("job")
             self._job = job if isinstance(job, dict) and job else None
@@ -160,12 +179,14 @@ class Journal:
                 return False
             self.plans = [list(p) for p in plans]
         elif "chunk" in item:
-            key = item.get("page"), item["chunk"]
-            page, chunk = next(reversed(self.done), (0, -1))
-            if not all(type(n) is int for n in key) or key not in ((page, chunk + 1), (page + 1, 0)):
+            page, chunk = item.get("page"), item["chunk"]
+            if type(page) is not int or type(chunk) is not int or (page, chunk) in self.done:
                 return False
-            self.done[key] = item
-            self._ends.append(0)
+            if not (0 <= page < len(self.plans) and chunk >= 0):
+                return False
+            self._positions[page, chunk] = len(self.done)
+            self._starts.append(self._end)
+            self.done[page, chunk] = item
         elif item.get("synced") is True:
             self._synced = len(self.done)
         elif isinstance(item.get("made"), dict):
@@ -176,12 +197,12 @@ class Journal:
 
 
 def items(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the whole lines of a journal say, whoever is at work on it.
+    """Yield the entries of a journal without locking it.
 
     Raises
     ------
     OutputError
-        If it cannot be read.
+        If the file cannot be read.
     """
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
@@ -196,22 +217,57 @@ def items(path: Path) -> Iterator[dict[str, Any]]:
         raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def finished_share(path: Path, shapes: Sequence[tuple[int, int]]) -> float:
+    """Return the share of the pixels, 0 to 1, that a journal records, without locking it.
+
+    Parameters
+    ----------
+    path : Path
+        A journal. Where it is missing or invalid, what precedes counts.
+    shapes : sequence of (int, int)
+        Height and width of each page in LR pixels.
+    """
+    plans: list[list[int]] = []
+    seen = set[Key]()
+    pixels = 0
+    with suppress(OutputError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+        for item in items(path):
+            if "plans" in item:
+                plans = [[int(n) for n in plan] for plan in item["plans"]]
+            elif "chunk" in item and (key := (int(item["page"]), int(item["chunk"]))) not in seen:
+                seen.add(key)
+                (h, w), (_, _, rows, columns) = shapes[key[0]], plans[key[0]]
+                y, x = divmod(key[1], -(-w // columns))
+                pixels += max(0, min(rows, h - y * rows)) * min(columns, w - x * columns)
+    return min(1.0, pixels / sum(h * w for h, w in shapes))
+
+
 def line_of(item: Mapping[str, Any]) -> bytes:
-    """Return a journal's line: a checksum, so that a damaged one is known, and JSON."""
+    """Return an entry as a line: a CRC-32, by which damage is detected, and JSON."""
     text = json.dumps(item, separators=(",", ":")).encode()
     return b"%08x " % zlib.crc32(text) + text + b"\n"
 
 
 def fingerprint(path: Path, *, beside: bool = False) -> dict[str, Any]:
-    """Tell a file from another of its name: size, time of change, and a hash of its ends.
+    """Return what identifies the content of a file: its size, its modification time and a hash of its ends.
 
-    Of a folder, the files in it, their sizes and times; with `beside`, those of the files from which
-    GDAL reads a mask or a place on the ground.
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder, whose files' names, sizes and times are hashed.
+    beside : bool
+        Whether to include the sizes and times of the sidecar files from which GDAL reads masks and
+        georeferences.
+
+    Returns
+    -------
+    dict
+        JSON values.
 
     Raises
     ------
     SourceMissingError, ImageError
-        If it cannot be read.
+        If the path does not exist or cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -225,11 +281,11 @@ def fingerprint(path: Path, *, beside: bool = False) -> dict[str, Any]:
                 digest.update(f"{file.relative_to(path)} {found.st_size} {found.st_mtime_ns}\n".encode())
         else:
             with path.open("rb") as data:
-                digest.update(data.read(_ENDS))
-                data.seek(max(0, size - _ENDS))
-                digest.update(data.read(_ENDS))
+                digest.update(data.read(_HASHED_BYTES))
+                data.seek(max(0, size - _HASHED_BYTES))
+                digest.update(data.read(_HASHED_BYTES))
         if beside:
-            for file in _beside(path):
+            for file in _sidecars(path):
                 with suppress(FileNotFoundError):
                     found = file.stat()
                     digest.update(f"{file.name} {found.st_size} {found.st_mtime_ns}\n".encode())
@@ -237,37 +293,37 @@ def fingerprint(path: Path, *, beside: bool = False) -> dict[str, Any]:
         raise SourceMissingError(f"{path}: no such file") from error
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    return {"bytes": size, "changed": changed, "hash": digest.hexdigest()[:16]}
+    return {"size": size, "modification time": changed, "hash": digest.hexdigest()[:16]}
 
 
-def _beside(path: Path) -> list[Path]:
+def _sidecars(path: Path) -> list[Path]:
     added = [path.with_name(path.name + suffix) for suffix in (".msk", ".aux.xml")]
     replaced = [path.with_suffix(suffix) for suffix in (".tfw", ".tifw", ".wld", ".RPB")]
     return [*added, *replaced, path.with_name(path.stem + "_RPC.TXT")]
 
 
-def _difference(before: Mapping[str, Any], now: Mapping[str, Any], whole: str = "") -> str | None:
-    for key in sorted({*before, *now}):
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], parent: str = "") -> str | None:
+    for key in dict.fromkeys((*now, *before)):
         was, is_ = before.get(key), now.get(key)
         if was == is_:
             continue
-        name = f"{key} of the {whole}" if whole else key
+        name = f"{key} of the {parent}" if parent else key
         if isinstance(was, dict) and isinstance(is_, dict):
             return _difference(was, is_, name)
         texts = (json.dumps(v).strip('"')[:_MAX_SHOWN] for v in (was, is_))
-        return "the {} differs, {} then, {} now".format(name, *texts)
+        return "the {} differs: {} in the journal, {} now".format(name, *texts)
     return None
 
 
-def _locked(path: Path) -> int:
-    for _ in range(_TRIES):
+def _open_locked(path: Path) -> int:
+    for _ in range(_LOCK_ATTEMPTS):
         file = open_own(path, os.O_APPEND)
         if fcntl is not None:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 os.close(file)
-                raise OutputError(f"{path}: another process is at work on this result") from error
+                raise OutputError(f"{path}: another process is writing this result") from error
             except OSError:  # a file system without locks
                 return file
         try:
@@ -275,12 +331,12 @@ def _locked(path: Path) -> int:
                 return file
         except FileNotFoundError:
             pass
-        os.close(file)  # its owner finished and removed it between our two steps
-    raise OutputError(f"{path}: cannot be locked: it does not stay where it is")
+        os.close(file)  # its owner finished and removed it after it was opened here
+    raise OutputError(f"{path}: cannot be locked, because it is being replaced all the time")
 
 
 def _lines(file: int) -> Iterator[bytes]:
-    """Yield whole lines from the beginning."""
+    """Yield the complete lines of a file."""
     rest = b""
     while (block := os.read(file, 2**20)) and len(rest) < _MAX_LINE:
         *lines, rest = (rest + block).split(b"\n")
@@ -289,7 +345,7 @@ def _lines(file: int) -> Iterator[bytes]:
 
 
 def _item(line: bytes) -> dict[str, Any] | None:
-    """Return what a line says, None if it is not one that was written here."""
+    """Return the entry in a line, None if the line is damaged."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if checksum != b"%08x" % zlib.crc32(text):
         return None

@@ -1,7 +1,7 @@
-"""What a job of many images has done, in the folder of its results.
+"""Manifest of a batch: which of many images are finished, in the folder of their results.
 
-One line of JSON an image, appended when it is finished or has failed, so that a second run of the same
-command does what is left.
+Each image appends a line of JSON when it is finished or has failed. A second run of the same command upscales
+the images that are left.
 """
 
 from __future__ import annotations
@@ -19,44 +19,50 @@ NAME = ".srcnn-rt.jsonl"
 
 
 class Manifest:
-    """The manifest of one folder.
+    """Manifest of one folder.
 
     Parameters
     ----------
-    folder : of the results; the file is made with the first image
+    folder : Path
+        Folder of the results. The file is created with the first image.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._lines: dict[str, Mapping[str, Any]] = {}
-        self._torn = False
+        self._incomplete = False
         try:
             text = self.path.read_text("utf-8", "replace")
         except FileNotFoundError:
             return
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be read: {error.strerror}") from error
-        self._torn = not text.endswith("\n")
+        self._incomplete = not text.endswith("\n")
         for line in text.splitlines():
             try:
                 item = json.loads(line)
                 self._lines[item["target"]] = item
             except (ValueError, KeyError, TypeError):
-                continue  # half a line: its image is done again
+                continue  # half a line: its image is upscaled again
 
     def is_done(self, target: Path, job: Mapping[str, Any]) -> bool:
-        """Return whether `target` is there as a former run finished it, and of the same job."""
+        """Return whether `target` is unchanged since an equal job finished it."""
         item = self._lines.get(target.name, {})
         return item.get("job") == digest(job) and item.get("result") == _state(target) is not None
 
     def add(self, source: Path, target: Path, job: Mapping[str, Any]) -> None:
-        """Note a finished image."""
+        """Record a finished image."""
         self._append({
             "source": str(source), "target": target.name, "job": digest(job), "result": _state(target)
         })  # fmt: skip
 
     def add_error(self, source: Path, target: Path, error: str) -> None:
-        """Note an image that failed; it is tried again."""
+        """Record an image that failed. The next run tries it again."""
         self._append({"source": str(source), "target": target.name, "error": error})
 
     def _append(self, item: Mapping[str, Any]) -> None:
@@ -66,9 +72,9 @@ class Manifest:
         try:
             file = os.open(self.path, flags, 0o666)
             try:
-                # Before it too: a line that another run was killed in stays a line of its own.
-                os.write(file, b"\n" + line if self._torn else line)
-                self._torn = False
+                # A line that a killed run left incomplete must not run into this one.
+                os.write(file, b"\n" + line if self._incomplete else line)
+                self._incomplete = False
             finally:
                 os.close(file)
         except OSError as error:
@@ -76,11 +82,12 @@ class Manifest:
 
 
 def digest(job: Mapping[str, Any]) -> str:
-    """Return a short name of a job: of all its result depends on."""
+    """Return a hash of everything that the result of a job depends on."""
     return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _state(target: Path) -> list[int] | None:
+    """Return size and modification time of a file, None if it does not exist."""
     try:
         stat = target.stat()
     except OSError:

@@ -1,28 +1,47 @@
-"""What was done to a file, and what it took."""
+"""Report of a finished job."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from ..image.info import ImageInfo
+    from ..models.spec import ModelSpec
+    from .file_job import Job
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What `Engine.upscale_file` did.
+    """What `Engine.upscale_file` did. `dataclasses.asdict` of it is JSON.
 
     Attributes
     ----------
-    source, target : paths
-    source_size, target_size : (width, height) of the first page in pixels
-    pages : how many there are in the result
-    layout, dtype : of both images, e.g. ``"rgb + alpha"``, ``"uint16"``
-    scale, model, provider, precision : what was used
-    tile : largest side of a tile in LR pixels, the whole image's at most
-    seconds : from opening the source to the finished file
-    mpx_per_s : HR megapixels a second
-    peak_memory : largest resident size of the process so far, bytes; None where unknown
-    warnings : what may not be as it was meant, a line each
+    source, target : str
+        Paths.
+    source_size, target_size : tuple of (int, int)
+        Width and height of the first page in pixels.
+    pages : int
+        Number of pages.
+    layout, dtype : str
+        Of both images, e.g. ``"rgb + alpha"`` and ``"uint16"``.
+    scale : int
+        Scale factor.
+    model, provider, precision : str
+        What computed the result.
+    tile : int
+        Side of a tile in LR pixels, at most the longer side of the image.
+    seconds : float
+        From opening the source to the finished file.
+    mpx_per_s : float
+        HR megapixels per second.
+    peak_memory : int, optional
+        Largest resident size of the process so far in bytes, None if unknown.
+    warnings : tuple of str
+        One line for each doubt about the source.
     """
 
     source: str
@@ -42,11 +61,45 @@ class Report:
     peak_memory: int | None
     warnings: tuple[str, ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        job: Job,
+        infos: Sequence[ImageInfo],
+        model: ModelSpec,
+        provider: str,
+        precision: str,
+        tile: int,
+        seconds: float,
+        warnings: tuple[str, ...],
+    ) -> Self:
+        """Return the report of a finished job."""
+        (h, w), s = infos[0].shape, model.scale
+        pixels = sum(info.shape[0] * info.shape[1] for info in infos) * s * s
+        return cls(
+            source=str(job.source),
+            target=str(job.target),
+            source_size=(w, h),
+            target_size=(w * s, h * s),
+            pages=len(infos),
+            layout=str(infos[0].layout),
+            dtype=infos[0].dtype.name,
+            scale=s,
+            model=model.name,
+            provider=provider,
+            precision=precision,
+            tile=min(tile, max(h, w)),
+            seconds=round(seconds, 3),
+            mpx_per_s=round(pixels / 1e6 / seconds, 3),
+            peak_memory=peak_memory(),
+            warnings=warnings,
+        )
+
 
 def peak_memory() -> int | None:
     """Return the largest resident size of this process so far in bytes, None if unknown."""
     try:
-        # Not getrusage: there Linux counts the parent's memory in, from before the exec.
+        # getrusage would include the parent's memory from before the exec.
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError):

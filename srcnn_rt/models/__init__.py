@@ -1,1 +1,1 @@
-"""What a model is: its file, its facts, and the graph that is run for it."""
+"""Models: their files, their facts, and the graphs that run for them."""

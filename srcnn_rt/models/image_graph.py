@@ -1,18 +1,18 @@
-"""The image path inside the graph: interleaved samples in, interleaved samples out.
+"""Graphs that take and return images: interleaved samples in, interleaved samples out.
 
-What `render.Renderer` does around a network on the CPU, written as nodes around it, so that a GPU is sent
-bytes and sends bytes back, and nothing of an image is computed on this side of the bus. The steps are those
-of the table in `render`; the samples stay in code values (0 … 255 of uint8), so that no step only divides
-or multiplies by white.
+`backends.host_renderer` prepares samples for a network and combines its results on the CPU. Here the same
+steps are nodes around the network, so that a GPU receives and returns bytes, and the CPU computes nothing.
+Samples stay in code values (0 … 255 for uint8), so that no step only divides or multiplies by white.
 
-With luminance Y and the network f, ``bicubic(rgb) + f(Y) - luminance(bicubic(rgb))`` is
-``bicubic(rgb - Y) + f(Y)``, because bicubic weights sum to 1: the difference is made on the LR side, and
-one multiplication and one addition are left on the HR side. Of a network that is added to bicubic the sum is
-made here: ``bicubic(rgb) + f(Y)``.
+With luminance Y and the network f, ``bicubic(rgb) + f(Y) - luminance(bicubic(rgb))`` equals
+``bicubic(rgb - Y) + f(Y)``, because bicubic weights sum to 1. So the difference is taken at LR, and one
+multiplication and one addition are left at HR. For a network that is added to bicubic the sum is
+``bicubic(rgb) + f(Y)``.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -22,23 +22,32 @@ from ..errors import ArgumentError, ModelError
 from ..image import bicubic, color
 from ..image.info import Layout
 from ..tiling import kernels
-from .margins import blur, check_layout, has_plain_alpha, lead, margin_for, recolors, rules_for, spare
+from .margins import (
+    alpha_radius,
+    bicubic_margin,
+    check_layout,
+    has_plain_alpha,
+    margin_for,
+    network_margin,
+    recolors,
+    rules_for,
+)
+from .onnx_helpers import opset_version, subgraphs, unused_name
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto, NodeProto, ValueInfoProto
 
-    from .optimize.node_builder import Steps
+    from .optimize.node_builder import NodeBuilder
 
 Source = Literal["windows", "whole", "gather"]
 
-PREFIX = "pixels"  # of the names of all nodes written here
+PREFIX = "pixels"  # of the names of all nodes added here
 PUBLIC = ("image", "rows", "columns", "result")  # names of inputs and output
 
-# What may be written, and in which types ONNX Runtime's CUDA provider computes it, of operator set 13 and
-# later (docs/OperatorKernels.md of ONNX Runtime): a node of another type would run on the CPU, with the
-# image copied there and back. `tests/test_pixels.py` holds every graph against it. Shapes (int64) are
-# computed on the CPU by design; they are no copies of the image.
+# Operators that may be added, and the types in which ONNX Runtime's CUDA provider computes them from operator
+# set 13 on (docs/OperatorKernels.md of ONNX Runtime). A node of another type would run on the CPU, with the
+# image copied there and back. Shapes (int64) are computed on the CPU by design, which copies no image.
 _ANY = frozenset({"uint8", "uint16", "float32", "float16", "int64"})
 _REAL = frozenset({"float32", "float16"})
 OPERATORS: dict[str, frozenset[str]] = {
@@ -52,7 +61,7 @@ OPERATORS: dict[str, frozenset[str]] = {
 }
 
 
-def image_graph(
+def build_image_graph(
     model: ModelProto,
     spec: ModelSpec,
     layout: Layout,
@@ -61,40 +70,45 @@ def image_graph(
     source: Source = "windows",
     split: bool = False,
 ) -> ModelProto:
-    """Put the image path around a network.
+    """Build a graph around a network that takes and returns images.
 
     Parameters
     ----------
-    model : the network as it is run, float32, float16 or uint8 in and out; what is inside does not matter.
-        Not changed.
-    spec : its facts, range of values included, as `program.prepare` gives them for `model`
-    layout : what the channels of the images mean, C of them
-    dtype : uint8, uint16 or float32 of the images. Integers use their full range; float32 is nominally
-        [0, 1], neither clipped nor rounded, and must be finite: what is no data is `validity`'s affair.
-    source : what the graph reads
+    model : ModelProto
+        The network as it runs; float32, float16 or uint8 in and out. Not changed.
+    spec : ModelSpec
+        Its facts, as `prepare.build_program` returns them for `model`.
+    layout : Layout
+        Meaning of the C channels of the images.
+    dtype : dtype
+        uint8, uint16 or float32, the type of the images. Integers use their full range. float32 is nominally
+        [0, 1], is neither clipped nor rounded, and must be finite (see `image.nodata`).
+    source : {"windows", "whole", "gather"}
+        Inputs of the graph:
 
-        - ``"windows"``: "image" (N, h + 2m, w + 2m, C) with m = `margin_for`, mirrored already.
-        - ``"whole"``: "image" (N, h, w, C) of any size, mirrored inside; of that size where the model's is
-          fixed.
-        - ``"gather"``: "image" (H, W, C) of any size, and "rows" (h + 2m) and "columns" (w + 2m), int64,
-          which tell what of it is one window; mirroring is in them.
-    split : keep the path around the network exact on a GPU that may round what convolutions multiply to TF32
+        - ``"windows"``: "image" (N, h + 2m, w + 2m, C) with the margin m of `margin_for`, already mirrored.
+        - ``"whole"``: "image" (N, h, w, C) of any size, or the model's fixed size, mirrored inside.
+        - ``"gather"``: "image" (H, W, C) of any size, and the int64 indices "rows" (h + 2m) and "columns"
+          (w + 2m) of one window, mirrored already.
+    split : bool
+        Keep the added steps exact on a GPU that may round factors of convolutions to TF32.
 
     Returns
     -------
-    A model whose output "result" is (N, s·h, s·w, C) in `dtype`, or (s·h, s·w, C) for ``"gather"``.
+    ModelProto
+        With an output "result" (N, s·h, s·w, C) of `dtype`, or (s·h, s·w, C) for ``"gather"``.
 
     Raises
     ------
     ImageError
-        If the model has no use for such images.
+        If the layout does not fit the model.
     ArgumentError
-        If `dtype` or `source` is another one.
+        If `dtype` or `source` is not one of the above.
     ModelError
-        If the model's operator set is too old and cannot be converted, or its batch does not suit `source`.
+        If the model's operator set cannot be converted, or its batch does not fit `source`.
     """
     from .optimize.graph_edit import Edit
-    from .optimize.node_builder import Steps
+    from .optimize.node_builder import NodeBuilder
 
     check_layout(spec, layout)
     if dtype not in kernels.DTYPES:
@@ -102,16 +116,16 @@ def image_graph(
     if source not in get_args(Source):
         raise ArgumentError(f"source must be one of {', '.join(get_args(Source))}, got {source!r}")
     if source == "gather" and spec.batch not in (None, 1):
-        raise ModelError(f"takes {spec.batch} windows a run; only one at a time is gathered")
-    made = _of_known_set(model)
+        raise ModelError(f"takes {spec.batch} windows per run; gather needs a model that takes one")
+    made = _converted(model)
     network = _Network(made)
     del made.graph.input[:], made.graph.output[:]
     inputs, output = _interface(spec, layout, dtype, source)
     made.graph.input.extend(inputs)
     made.graph.output.append(output)
     edit = Edit(made)
-    steps = Steps(edit, PREFIX, split=split)
-    path = _Path(steps, network, spec, layout, dtype)
+    steps = NodeBuilder(edit, PREFIX, split=split)
+    path = _ImagePath(steps, network, spec, layout, dtype)
     if source == "whole":
         path.whole()
     elif source == "gather":
@@ -124,33 +138,30 @@ def image_graph(
     return edit.model()
 
 
-def _of_known_set(model: ModelProto) -> ModelProto:
-    """Return a copy in an operator set in which the steps can be written."""
-    from onnx import ModelProto, version_converter
+def _converted(model: ModelProto) -> ModelProto:
+    """Return a copy of the model in an operator set that `NodeBuilder` supports."""
+    from onnx import version_converter
 
-    from .optimize.graph_edit import DEFAULT_DOMAINS
     from .optimize.node_builder import NEWEST, OLDEST
 
-    opset = max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
+    opset = opset_version(model)
     if opset > NEWEST:
-        raise ModelError(f"operator set {opset} is not known here, {OLDEST} to {NEWEST} are")
+        raise ModelError(f"operator set {opset} is not supported, {OLDEST} to {NEWEST} are")
     if opset >= OLDEST:
-        copy = ModelProto()
-        copy.CopyFrom(model)
-        return copy
+        return deepcopy(model)
     try:
         return version_converter.convert_version(model, bicubic.OPSET)
     except Exception as error:  # the converter's errors share no other base class
         raise ModelError(
-            f"operator set {opset} cannot be converted to {bicubic.OPSET} ({error}); export the model in "
-            f"{OLDEST} or later"
+            f"operator set {opset} cannot be converted to {bicubic.OPSET} ({error}); export the model with "
+            f"operator set {OLDEST} or later"
         ) from error
 
 
 def _interface(
     spec: ModelSpec, layout: Layout, dtype: np.dtype[Any], source: Source
 ) -> tuple[list[ValueInfoProto], ValueInfoProto]:
-    """Return the declarations of what goes in and comes out; sizes are free unless the model's are not."""
+    """Return the declarations of the inputs and the output. Sizes are free unless the model's are fixed."""
     from onnx import TensorProto, helper
 
     kind = helper.np_dtype_to_tensor_dtype(dtype)
@@ -175,11 +186,12 @@ def _interface(
 
 
 class _Network:
-    """The network's own nodes, to be written once, or several times with the same weights.
+    """Nodes of the network, which can be added several times with the same weights.
 
     Parameters
     ----------
-    model : names of it that are `PUBLIC` are changed, in place
+    model : ModelProto
+        Tensors whose names are among `PUBLIC` are renamed in place.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -189,7 +201,7 @@ class _Network:
         graph = model.graph
         names = {n for node in graph.node for n in (*node.input, *node.output)}
         names |= {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
-        taken = {name: _unlike(f"network.{name}", names) for name in PUBLIC if name in names}
+        taken = {name: unused_name(f"network.{name}", names) for name in PUBLIC if name in names}
         for tensor in graph.initializer:
             tensor.name = taken.get(tensor.name, tensor.name)
         for sparse in graph.sparse_initializer:
@@ -201,8 +213,8 @@ class _Network:
         self._types = face.types
         self._written = False
 
-    def write(self, steps: Steps, x: str) -> str:
-        """Run the network on `x`, float32 in its own range of values; returns float32."""
+    def write(self, steps: NodeBuilder, x: str) -> str:
+        """Add the network on `x`, float32 in its own range of values, and return its float32 output."""
         kind, kind_out = self._types
         if kind == "uint8":
             x = steps.op("Round", steps.clip(x, 255))
@@ -219,22 +231,22 @@ class _Network:
         return out if kind_out == "float32" else steps.cast(out, "float32")
 
 
-class _Path:
-    """The steps between samples in and samples out, for one model, layout and type."""
+class _ImagePath:
+    """Steps from samples in to samples out, for one model, layout and type."""
 
     def __init__(
-        self, steps: Steps, network: _Network, spec: ModelSpec, layout: Layout, dtype: np.dtype[Any]
+        self, steps: NodeBuilder, network: _Network, spec: ModelSpec, layout: Layout, dtype: np.dtype[Any]
     ) -> None:
         self._steps, self._net, self._spec, self._layout, self._dtype = steps, network, spec, layout, dtype
         self._white = kernels.white(dtype)
         self._gain, self._offset = np.array(spec.range.gain), np.array(spec.range.offset)
-        # Margin of the windows that colour comes in, less what bicubic reads of it.
-        self._cut = lead(spec) + spare(spec, layout) - bicubic.RADIUS
+        # Margin of the windows of colour, without the part that bicubic reads.
+        self._cut = network_margin(spec) + bicubic_margin(spec, layout) - bicubic.RADIUS
 
     def window(self, image: str, output: str | None = None) -> str:
-        """Write the path of windows (N, h + 2m, w + 2m, C) with their margins."""
+        """Add the steps for windows (N, h + 2m, w + 2m, C) with their margins."""
         steps = self._steps
-        # Turned while they are bytes.
+        # Transposed before the cast, while a sample is one byte.
         planes = self._planes(image)
         if self._integer:
             planes = steps.cast(planes, "float32")
@@ -244,16 +256,16 @@ class _Path:
         return self._interleaved(planes, output)
 
     def whole(self) -> None:
-        """Write the path of whole images (N, h, w, C).
+        """Add the steps for whole images (N, h, w, C).
 
-        Casts are its very first and last steps: TensorRT takes bytes at a graph's ends only.
+        Casts come first and last, because TensorRT takes bytes only at the ends of a graph.
         """
         steps, spec, margin = self._steps, self._spec, margin_for(self._spec, self._layout)
         image = steps.cast("image", "float32") if self._integer else "image"
         planes = self._planes(image)
         window, ends = planes, {}
         for axis, rule in zip((2, 3), rules_for(spec), strict=True):
-            # As `Rules.extended` and `Rules.tile`: mirrored up to a size that the model takes.
+            # Like `Rules.extended` and `Rules.tile`: mirrored up to a size that the model takes.
             step = rule.multiple if rule.clipped else rule.period
             step, minimum = (1, 1) if rule.fixed is not None else (step, rule.minimum)
             window = steps.mirror(window, axis, margin, margin + max(step, minimum) - 1)
@@ -277,14 +289,14 @@ class _Path:
         return self._dtype.kind != "f"
 
     def _planes(self, image: str) -> str:
-        """Turn (N, h, w, C) to (N, C, h, w); one channel is only called otherwise, and nothing moves."""
+        """Transpose (N, h, w, C) to (N, C, h, w); one channel is only reshaped, which moves nothing."""
         steps = self._steps
         if self._layout.channels > 1:
             return steps.op("Transpose", image, perm=[0, 3, 1, 2])
         return steps.op("Unsqueeze", steps.op("Squeeze", image, steps.ints(3)), steps.ints(1))
 
     def _interleaved(self, planes: str, output: str | None = None) -> str:
-        """Turn (N, C, h, w) to (N, h, w, C)."""
+        """Transpose (N, C, h, w) to (N, h, w, C)."""
         steps = self._steps
         if self._layout.channels > 1:
             return steps.op("Transpose", planes, perm=[0, 2, 3, 1], output=output)
@@ -292,13 +304,13 @@ class _Path:
         return steps.op("Unsqueeze", planes, steps.ints(3), output=output)
 
     def _rounded(self, planes: str) -> str:
-        """Clip and round half to even what will be stored as integers."""
+        """Clip samples of integer images and round them half to even."""
         if not self._integer:
             return planes
         return self._steps.op("Round", self._steps.clip(planes, self._white))
 
     def _render(self, planes: str) -> str:
-        """Go from planes (N, C, h + 2m, w + 2m) to (N, C, s·h, s·w), both in code values."""
+        """Upscale planes (N, C, h + 2m, w + 2m) to (N, C, s·h, s·w), both in code values."""
         spec, layout = self._spec, self._layout
         if has_plain_alpha(spec, layout):
             return self._with_alpha(planes)
@@ -310,25 +322,25 @@ class _Path:
         return self._sharp(planes, layout.channels)
 
     def _detail(self, planes: str) -> str:
-        """Return what the network adds to bicubic: of each colour channel, or one for all of them."""
+        """Return the network's difference to bicubic, one for each colour channel or one for all of them."""
         if recolors(self._spec, self._layout):
             y, gain = self._luminance(planes)
             return self._steps.times(y, gain)
-        inner = self._steps.crop(planes, spare(self._spec, self._layout))
+        inner = self._steps.crop(planes, bicubic_margin(self._spec, self._layout))
         return self._sharp(inner, self._layout.channels - self._layout.alpha)
 
     def _network(self, planes: str) -> str:
-        """Run the network on planes of its own channels, in its own range of values."""
+        """Run the network on planes of as many channels as it has."""
         steps = self._steps
         fed = steps.plus(steps.times(planes, self._gain / self._white), self._offset)
         return steps.times(steps.plus(self._net.write(steps, fed), -self._offset), self._white / self._gain)
 
     def _sharp(self, planes: str, count: int) -> str:
-        """Run the network on planes of which it takes another number, or just as many."""
+        """Run the network on `count` planes: all at once, as gray, or one after the other."""
         steps, channels = self._steps, self._spec.channels
         if channels == count:
             return self._network(planes)
-        if channels == 3 and count == 1:  # a gray image is its three channels
+        if channels == 3 and count == 1:  # gray is fed as three equal channels
             ones = np.ones(3)
             fed = steps.mix(planes, (ones * self._gain / self._white)[:, None], ones * self._offset)
             back = ones * self._white / (3 * self._gain)
@@ -336,24 +348,24 @@ class _Path:
                 self._net.write(steps, fed), back[None, :], -(back @ (ones * self._offset))[None]
             )
         if self._spec.batch is None:
-            # Each channel is an image of its own: all of them go through together.
+            # Each channel becomes an image of the batch.
             planes = steps.op("Reshape", planes, steps.ints(-1, 1, 0, 0))
             return steps.op("Reshape", self._network(planes), steps.ints(-1, count, 0, 0))
         return steps.concat(*(self._network(steps.channels(planes, c, c + 1)) for c in range(count)))
 
     def _luminance(self, planes: str) -> tuple[str, float]:
-        """Return the network's luminance of RGB, and what makes it the share that it adds to colour."""
+        """Return the network's luminance of RGB, and the factor that converts it to code values."""
         gain, offset = self._gain[0], self._offset[0]
         weight = np.array([color.LUMA_WEIGHTS]) * gain / self._white
         bias = np.array([offset])
-        inner = self._steps.crop(planes, spare(self._spec, self._layout))
+        inner = self._steps.crop(planes, bicubic_margin(self._spec, self._layout))
         y = self._net.write(self._steps, self._steps.mix(inner, weight, bias))
         return y, self._white / gain
 
     def _less_luminance(self, colors: NDArray[np.float64], planes: str) -> str:
-        """Return combinations of R, G, B less the share of their own luminance that the network's replaces.
+        """Return combinations of R, G, B minus their luminance, which the network's luminance replaces.
 
-        The offset of the network's range too.
+        The offset of the network's range of values is subtracted too.
         """
         share = np.array(color.LUMA_WEIGHTS)
         constant = self._white * self._offset[0] / self._gain[0]
@@ -368,30 +380,30 @@ class _Path:
         return steps.op("Add", rest, steps.times(y, gain))
 
     def _with_alpha(self, planes: str) -> str:
-        """Take bicubic of premultiplied colour, and the network's detail where colour goes on."""
+        """Add the network's detail of filled colour to bicubic of premultiplied colour."""
         steps, spec, count = self._steps, self._spec, self._layout.channels - 1
-        radius, scale = blur(spec), spec.scale
+        radius, scale = alpha_radius(spec), spec.scale
         colors = steps.channels(planes, 0, count)
         alpha = steps.times(steps.channels(planes, count, count + 1), 1 / self._white)
         seen = alpha if self._integer else steps.clip(alpha, 1)
         weighted = steps.concat(steps.op("Mul", colors, seen), seen)
-        filled = self._filled(weighted, radius, count)
+        opaque = self._filled(weighted, radius, count)
         weighted = steps.crop(weighted, radius)
-        if not self._integer:  # alpha as it is, also outside [0, 1]
+        if not self._integer:  # with unclipped alpha, also outside [0, 1]
             plain = steps.concat(steps.op("Mul", colors, alpha), alpha)
             weighted = steps.crop(plain, radius)
         smooth = [steps.crop(weighted, self._cut)]
-        # What the network adds to bicubic: its own less what is enlarged with the premultiplied colour.
+        # Detail: the result of the network minus bicubic, which is enlarged with the premultiplied colour.
         sharp, less = "", 0
         if spec.adds_bicubic:
-            detail = self._detail(filled)
+            detail = self._detail(opaque)
         elif recolors(spec, self._layout):
-            y, gain = self._luminance(filled)
+            y, gain = self._luminance(opaque)
             sharp, less = steps.times(y, gain), 1
-            smooth.append(self._less_luminance(np.zeros((1, 3)), filled))
+            smooth.append(self._less_luminance(np.zeros((1, 3)), opaque))
         else:
-            sharp, less = self._sharp(steps.crop(filled, spare(spec, self._layout)), count), count
-            smooth.append(steps.times(steps.crop(filled, self._cut), -1))
+            sharp, less = self._sharp(steps.crop(opaque, bicubic_margin(spec, self._layout)), count), count
+            smooth.append(steps.times(steps.crop(opaque, self._cut), -1))
         large = steps.enlarge(steps.concat(*smooth), scale, count + 1 + less)
         if not spec.adds_bicubic:
             detail = steps.op("Add", sharp, steps.channels(large, count + 1, count + 1 + less))
@@ -402,51 +414,38 @@ class _Path:
         return steps.concat(colors, steps.times(alpha, self._white))
 
     def _filled(self, weighted: str, radius: int, count: int) -> str:
-        """Let colour go on under what is transparent, from colour times alpha with alpha behind it."""
+        """Fill transparent pixels with the weighted mean of the colour around them.
+
+        `weighted` holds colour times alpha, then alpha.
+        """
         steps = self._steps
         near = np.broadcast_to(color.nearness(radius), (count + 1, 1, 1, 2 * radius + 1))
         around = steps.conv(weighted, near.swapaxes(2, 3), group=count + 1)
         around = steps.conv(around, near, group=count + 1)
         top, seen = steps.channels(around, 0, count), steps.channels(around, count, count + 1)
-        # Half of the least that can be seen: a convolution may not sum zeros to zero on every GPU.
+        # Half of the smallest visible sum, because some GPUs' convolutions of zeros are not exactly zero.
         minimum = 0.5 / self._white / (radius + 1) ** 2 if self._integer else 0.0
-        there = steps.op("Greater", seen, steps.number(minimum))
-        mean = steps.op("Where", there, steps.op("Div", top, seen), steps.number(0))
+        found = steps.op("Greater", seen, steps.number(minimum))
+        mean = steps.op("Where", found, steps.op("Div", top, seen), steps.number(0))
         inner = steps.crop(weighted, radius)
         own, alpha = steps.channels(inner, 0, count), steps.channels(inner, count, count + 1)
         return steps.op("Add", own, steps.op("Mul", steps.op("Sub", steps.number(1), alpha), mean))
 
 
 def _renamed(node: NodeProto, names: dict[str, str]) -> NodeProto:
-    """Return a copy of a node with other names for tensors, also where bodies of an If or Loop read them."""
-    from onnx import NodeProto
-
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    for k, name in enumerate(copy.input):
-        copy.input[k] = names.get(name, name)
-    for k, name in enumerate(copy.output):
-        copy.output[k] = names.get(name, name)
-    for attribute in copy.attribute:
-        bodies = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-        for body in bodies:
-            _rename_in(body, names)
+    """Return a copy of a node that reads and writes renamed tensors, in its subgraphs too."""
+    copy = deepcopy(node)
+    for refs in (copy.input, copy.output):
+        for k, name in enumerate(refs):
+            refs[k] = names.get(name, name)
+    for body in subgraphs(copy):
+        # A subgraph's own names hide those outside.
+        own = {v.name for v in body.input} | {t.name for t in body.initializer}
+        own |= {n for inner in body.node for n in inner.output}
+        outer = {k: v for k, v in names.items() if k not in own}
+        nodes = [_renamed(inner, outer) for inner in body.node]
+        del body.node[:]
+        body.node.extend(nodes)
+        for value in body.output:
+            value.name = outer.get(value.name, value.name)
     return copy
-
-
-def _rename_in(body: GraphProto, names: dict[str, str]) -> None:
-    # A body's own names hide those outside.
-    own = {v.name for v in body.input} | {t.name for t in body.initializer}
-    own |= {n for node in body.node for n in node.output}
-    outer = {k: v for k, v in names.items() if k not in own}
-    nodes = [_renamed(node, outer) for node in body.node]
-    del body.node[:]
-    body.node.extend(nodes)
-    for value in body.output:
-        value.name = outer.get(value.name, value.name)
-
-
-def _unlike(name: str, names: set[str]) -> str:
-    while name in names:
-        name += "_"
-    return name

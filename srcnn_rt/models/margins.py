@@ -1,11 +1,11 @@
-"""What a model and a layout of image ask of windows: which steps, how many pixels around a tile.
+"""Margins of a tile, and the sizes of its window, for a model and an image layout.
 
-From the outside of a window to its tile::
+From the edge of a window to its tile::
 
-    ├─ blur ─┤  colour is looked for under an alpha
-             ├─ spare ─┤  bicubic reads beyond what the network reads
-                       ├─ lead ─┤  the network reads; none if it pads
-                                ├── tile ──
+    ├─ alpha_radius ─┤  colour is looked for here, to fill transparent pixels
+                     ├─ bicubic_margin ─┤  bicubic reads this, beyond the network
+                                        ├─ network_margin ─┤  the network reads this; 0 if it pads
+                                                           ├── tile ──
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from .spec import ModelSpec
 
 
 def margin_for(model: ModelSpec, layout: Layout) -> int:
-    """Return the LR margin that images of a layout need with a model."""
+    """Return the margin in LR pixels of tiles of a layout."""
     if layout.color == "classes":
         return 0
-    around = lead(model) + spare(model, layout)
-    return around + blur(model) if has_plain_alpha(model, layout) else around
+    around = network_margin(model) + bicubic_margin(model, layout)
+    return around + alpha_radius(model) if has_plain_alpha(model, layout) else around
 
 
 def check_layout(model: ModelSpec, layout: Layout) -> None:
-    """Refuse images whose channels a model has no use for.
+    """Refuse images whose channels do not fit a model.
 
     Raises
     ------
@@ -34,21 +34,18 @@ def check_layout(model: ModelSpec, layout: Layout) -> None:
         Naming both.
     """
     if layout.color == "classes" or model.channels == 1:
-        return  # classes go through no model
-    if layout.color == "bands" and layout.alpha:
-        if model.channels == layout.colors:
-            return
-    elif model.channels == layout.channels:
+        return  # classes do not go through the model
+    bands = layout.color == "bands"
+    if model.channels == (layout.colors if bands and layout.alpha else layout.channels):
         return
-    if model.channels == 3:
-        if layout.color == "bands":
-            raise ImageError(f"a colour model takes gray or RGB images, got {layout}")
-        return
-    raise ImageError(f"{model.name} takes images of {model.channels} channels, got {layout}")
+    if model.channels != 3:
+        raise ImageError(f"{model.name} takes images of {model.channels} channels, got {layout}")
+    if bands:
+        raise ImageError(f"a colour model takes gray or RGB images, got {layout}")
 
 
 def rules_for(model: ModelSpec, layout: Layout | None = None) -> tuple[Rules, Rules]:
-    """Return what a model asks of its windows on either axis: of classes nothing."""
+    """Return the rules for windows on the y and the x axis. For classes there are none."""
     if layout is not None and layout.color == "classes":
         return Rules(), Rules()
     return tuple(  # type: ignore[return-value]
@@ -64,26 +61,26 @@ def rules_for(model: ModelSpec, layout: Layout | None = None) -> tuple[Rules, Ru
     )
 
 
-def lead(model: ModelSpec) -> int:
-    """Return the margin around a tile that the network itself reads: none if it pads."""
+def network_margin(model: ModelSpec) -> int:
+    """Return the margin in LR pixels that the network itself reads, 0 if it pads."""
     return 0 if model.padded else model.margin
 
 
-def spare(model: ModelSpec, layout: Layout) -> int:
-    """Return what bicubic reads beyond that, where the image wants bicubic too."""
-    plain = has_plain_alpha(model, layout) or recolors(model, layout) or model.adds_bicubic
-    return max(0, bicubic.RADIUS - lead(model)) if plain else 0
+def bicubic_margin(model: ModelSpec, layout: Layout) -> int:
+    """Return the LR pixels that bicubic reads beyond the network, 0 if the layout needs no bicubic."""
+    needed = has_plain_alpha(model, layout) or recolors(model, layout) or model.adds_bicubic
+    return max(0, bicubic.RADIUS - network_margin(model)) if needed else 0
 
 
-def blur(model: ModelSpec) -> int:
-    """Return how far colour is looked for under an alpha: as far as the network sees."""
+def alpha_radius(model: ModelSpec) -> int:
+    """Return the radius in LR pixels within which colour is looked for, to fill transparent pixels."""
     return max(model.margin, bicubic.RADIUS)
 
 
 def has_plain_alpha(model: ModelSpec, layout: Layout) -> bool:
-    """Return whether there is an alpha that is not one of the model's own channels.
+    """Return whether a layout has an alpha that is not one of the model's own channels.
 
-    Beside bands it never is: a model of as many channels was made for bands.
+    Alpha beside bands never is one, because a model of as many channels was trained on bands.
     """
     return layout.alpha and (layout.color == "bands" or model.channels != layout.channels)
 

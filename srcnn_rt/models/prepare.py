@@ -1,8 +1,7 @@
-"""What is run for a model: the rewritten graph, and the facts by which it is tiled.
+"""The graph that runs for a model: the optimised graph, and the facts by which it is tiled.
 
-The file is what a model is; this is what a session is given. The facts are those of the
-rewritten graph, derived from it like any other's, so that windows fit it; scale and kind must be
-those of the file. Of a model that is a network added to bicubic, the network runs, and the tiler adds.
+The facts are derived from the optimised graph, so that windows fit it. Its scale, kind and channels must be
+those of the file. If a model adds a network to the bicubic image, only the network runs, and the tiler adds.
 """
 
 from __future__ import annotations
@@ -20,18 +19,21 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-MAX_NODES = 2_000  # to be rewritten
+MAX_NODES = 2_000  # larger graphs are not rewritten, because passes scan all nodes after every change
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A model ready to run.
+    """A model that is ready to run.
 
     Attributes
     ----------
-    data : ONNX bytes for a session
-    spec : the model's, with period and margins of `data`, and whether that gives what is added to bicubic
-    rewritten : whether `data` is another graph than the file's
+    data : bytes
+        ONNX model for a session.
+    spec : ModelSpec
+        The model's, with period and margins of `data`, and whether `data` returns the difference to bicubic.
+    rewritten : bool
+        Whether `data` is another graph than the file's.
     """
 
     data: bytes
@@ -39,11 +41,23 @@ class Program:
     rewritten: bool
 
 
-def prepare(data: bytes, spec: ModelSpec) -> Program:
-    """Rewrite a model for speed; one that does not gain is left as it is.
+def build_program(data: bytes, spec: ModelSpec) -> Program:
+    """Optimise a model.
 
-    So is one of very many nodes, for passes look at all of them after every change, and one whose
-    weights would no longer be finite in float32 when multiplied together.
+    A model is left unchanged if no rewrite applies, if it has more than `MAX_NODES` nodes, or if weights
+    would overflow float32 when they are multiplied together.
+
+    Parameters
+    ----------
+    data : bytes
+        ONNX model.
+    spec : ModelSpec
+        Its facts.
+
+    Returns
+    -------
+    Program
+        The graph to run.
     """
     model = parse(data)
     if len(model.graph.node) > MAX_NODES:
@@ -53,34 +67,49 @@ def prepare(data: bytes, spec: ModelSpec) -> Program:
 
 
 def _inner(model: ModelProto, spec: ModelSpec) -> ModelProto | None:
-    """Return the network that a model adds to bicubic; None if it does not, or is not tiled that way."""
+    """Return the network that a model adds to bicubic; None if it does not, or cannot be tiled that way."""
     return optimize.without_bicubic(model, spec.scale) if spec.equivariant and not spec.padded else None
 
 
 def network(data: bytes, spec: ModelSpec) -> bytes:
-    """Return the model that `prepare` rewrites: the file's, or the network that it adds to bicubic."""
+    """Return the model that `build_program` optimises: the file's, or the network that it adds to bicubic."""
     inner = _inner(parse(data), spec)
     return data if inner is None else bytes(inner.SerializeToString())
 
 
-def candidates(data: bytes, spec: ModelSpec, *, half: bool = True) -> dict[str, Program]:
-    """Return what may be run for a model on a GPU, by `rewrite.variants`' names and in their order.
+def candidates(data: bytes, spec: ModelSpec, *, float16: bool = True) -> dict[str, Program]:
+    """Return the graphs that may run for a model on a GPU, by the names and in the order of `variants`.
 
-    One that is left alone is there as ``file``.
+    Parameters
+    ----------
+    data : bytes
+        ONNX model.
+    spec : ModelSpec
+        Its facts.
+    float16 : bool
+        Whether they will run in float16.
+
+    Returns
+    -------
+    dict of str to Program
+        At least ``file``, the model of the file.
     """
     model = parse(data)
     many = len(model.graph.node) > MAX_NODES
     inner = None if many else _inner(model, spec)
     base = inner or model
-    graphs = {} if many else optimize.variants(base, half=half)
+    graphs = {} if many else optimize.variants(base, float16=float16)
     found = {name: _program(data, spec, base, made, adds=inner is not None) for name, made in graphs.items()}
     kept = {name: ready for name, ready in found.items() if ready.rewritten or name == "file"}
     return kept or {"file": Program(data, spec, False)}
 
 
 def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto, *, adds: bool) -> Program:
-    """Return what is run for the graph that was made of a file's model or, if it `adds`, of its network."""
-    from .analysis import analyse  # when a model is there, so that importing the package is lean
+    """Return the program for `better`, which was derived from `model`.
+
+    `model` is the file's, or the network that it `adds` to bicubic.
+    """
+    from .analysis import analyse  # here, because importing the package must not import onnx
 
     if (list(better.graph.node) == list(model.graph.node) and not adds) or not _finite(better):
         return Program(data, spec, False)
@@ -91,13 +120,11 @@ def _program(data: bytes, spec: ModelSpec, model: ModelProto, better: ModelProto
             raise
         return Program(data, spec, False)  # its period may be too long, where the file's is not
     if (facts.kind, facts.scale, facts.channels) != (spec.facts.kind, spec.facts.scale, spec.channels):
-        raise ModelError(
-            "internal error: a rewrite changed what the model is"
-        )  # the proof of each forbids it
-    axes = [(made, file) for made, file in ((facts.y, spec.facts.y), (facts.x, spec.facts.x))]
+        raise ModelError("internal error: a rewrite changed the model's kind, scale or channels")
+    axes = [(facts.y, spec.facts.y), (facts.x, spec.facts.x)]
     if spec.padded:
-        # Which sizes there are is the file's affair: a graph that takes fewer would have images mirrored
-        # that the model takes as they are.
+        # The valid sizes are those of the file. A graph that takes fewer would have images mirrored that the
+        # model takes unchanged.
         if any(file.multiple % made.multiple or made.minimum > file.minimum for made, file in axes):
             return Program(data, spec, False)
         y, x = (replace(made, multiple=file.multiple, minimum=file.minimum) for made, file in axes)

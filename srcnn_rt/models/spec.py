@@ -1,4 +1,4 @@
-"""`ModelSpec`: what a model is. The graph is the truth; metadata must agree with it."""
+"""`ModelSpec`: a model's facts. They are derived from its graph, and its metadata must agree with them."""
 
 from __future__ import annotations
 
@@ -14,35 +14,41 @@ from ..errors import ArgumentError, ModelError, SourceMissingError
 from ..image import bicubic
 from ..image.color import STUDIO_BLACK, STUDIO_WHITE
 from .bundled import SUFFIX, bundled
+from .onnx_helpers import MIN_IR_WITHOUT_WEIGHT_INPUTS
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from .analysis import GraphFacts, Interface, Shaping
+    from .analysis import GraphFacts, Interface, InterfaceOptions
 
-PREFIX = "srcnn_rt."
+PREFIX = "srcnn_rt."  # of metadata keys
 FORMAT = "1"
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors")
-LARGEST = 2**31 - 1  # bytes, protobuf's own limit
-_LOOK = 2**24  # bytes; a larger file is looked at before it is read
+LARGEST = 2**31 - 1  # bytes, the limit of protobuf
 DEFAULT_SCALE = 2
 MAX_SCALE = 16
-_ALIKE = 0.8  # of two names, from which one is taken for the other misspelt
-_MIN, _MAX = 1e-30, 1e30  # of a value range, so that float32 holds it and its inverse
-# What networks of luminance learnt, the field's (MATLAB's) 16 to 235 of 255.
-STUDIO = f"{STUDIO_BLACK!r}..{STUDIO_WHITE!r}"
-ANY_RANGE = "any"  # of a model that is equivariant
-_IR_FREE = 4  # the version of ONNX's format from which weights need not be among the inputs
+# Usual range of networks of luminance: MATLAB's YCbCr, 16 to 235 of 255.
+STUDIO_RANGE = f"{STUDIO_BLACK!r}..{STUDIO_WHITE!r}"
+ANY_RANGE = "any"  # of an equivariant model
+_SNIFF_SIZE = 2**24  # bytes; the first byte of a larger file is checked before the file is read
+_MIN_NAME_SIMILARITY = 0.8  # from which on a name is suggested for a misspelt one
+_MIN_VALUE, _MAX_VALUE = 1e-30, 1e30  # of a value range, so that float32 holds it and its inverse
+_BICUBIC_SCALES = range(2, 9)
 _BICUBIC = re.compile(r"bicubic-x([2-8])")
+# First bytes of a ModelProto: the tags of its fields.
+_FIRST_BYTES = frozenset((0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA, 0xD2))
 
 
 @dataclass(frozen=True, slots=True)
 class ValueRange:
-    """What a model calls black and white: it is fed ``gain · v + offset`` for v in [0, 1].
+    """Range of values of a model: a sample v in [0, 1] is fed as ``gain · v + offset``.
+
+    The output is converted back by the inverse.
 
     Attributes
     ----------
-    gain, offset : one number, or one a channel; the output is read by the inverse
+    gain, offset : tuple of float
+        One value, or one per channel.
     """
 
     gain: tuple[float, ...] = (1.0,)
@@ -50,12 +56,12 @@ class ValueRange:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``"0..255"``, ``"-1..1"`` or ``"mean=0.45,0.44,0.40 std=0.23,0.22,0.22"``.
+        """Parse ``"0..255"``, ``"-1..1"`` or ``"mean=0.45,0.44,0.40 std=0.23,0.22,0.22"``.
 
         Raises
         ------
         ArgumentError
-            If it is none of these.
+            If the text has none of these forms.
         """
         try:
             if ".." in text:
@@ -69,7 +75,8 @@ class ValueRange:
                 if len(parts) != 2 or len(mean) != len(std) or min(std) <= 0:
                     raise ValueError
                 found = cls(tuple(1 / s for s in std), tuple(-m / s for m, s in zip(mean, std, strict=True)))
-            if not all(_MIN < abs(v) < _MAX for v in found.gain) or any(abs(v) > _MAX for v in found.offset):
+            valid = all(_MIN_VALUE < abs(v) < _MAX_VALUE for v in found.gain)
+            if not valid or any(abs(v) > _MAX_VALUE for v in found.offset):
                 raise ValueError  # 0 or infinite in float32
         except (ValueError, KeyError, OverflowError) as error:
             raise ArgumentError(
@@ -78,33 +85,49 @@ class ValueRange:
         return found
 
     @property
-    def plain(self) -> bool:
-        """Whether values are fed as they are."""
+    def is_identity(self) -> bool:
+        """Whether samples are fed unchanged."""
         return self == type(self)()
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model's name, geometry and history.
+    """Name, geometry, range of values and training of a model.
 
     Attributes
     ----------
-    name : bundled name or file name without suffix
-    architecture : e.g. ``"9-1-5"``, or ``"unknown"``
-    scale : HR pixels an LR pixel
-    margin : LR pixels a core needs around it, derived from the graph
-    facts : all that the graph says: kind, margins per side, period, sizes, types
-    channels : 1 (luminance or any band), 3 (RGB), 4 (RGBA), or a number of bands
-    range : what it calls black and white: as its metadata say (`range_told`) or its types; else luminance is
-        16/255 to 235/255, as the field has it, and colour 0 to 1
-    equivariant : whether ``f(a·x + b) = a·f(x) + b`` for all a > 0 and b, so that no range of values matters
-    adds_bicubic : whether the graph that runs gives what is added to the bicubic image (`program.prepare`);
-        False of every file as it is
-    batch : windows a run takes, None for any number
-    parameters : numbers in the weights
-    size : bytes of the file
-    training : what the file says of its training; PSNR in dB under ``"psnr"``
-    check : how the export was checked
+    name : str
+        Bundled name, or file name without suffix.
+    architecture : str
+        E.g. ``"9-1-5"``, or ``"unknown"``.
+    scale : int
+        Scale factor.
+    margin : int
+        LR pixels needed around a tile, derived from the graph.
+    facts : GraphFacts
+        Result of the analysis: kind, margins per side, period, sizes, types.
+    channels : int
+        1 (luminance or any band), 3 (RGB), 4 (RGBA), or a number of bands.
+    range : ValueRange
+        Range of values, from the metadata (`range_declared`) or the element types. By default luminance is
+        16/255 to 235/255, and colour 0 to 1.
+    equivariant : bool
+        Whether ``f(a·x + b) = a·f(x) + b`` for all a > 0 and b, so that every range of values will do.
+    batch : int or None
+        Windows per run, None for any number.
+    parameters : int
+        Number of weights.
+    size : int
+        Bytes of the file.
+    training : mapping
+        Metadata on the training; PSNR in dB under ``"psnr"``.
+    check : mapping
+        Metadata on how the export was checked.
+    range_declared : bool
+        Whether the metadata declare the range.
+    adds_bicubic : bool
+        Whether the graph that runs returns the difference to the bicubic image (`prepare.build_program`);
+        False for the model of a file.
     """
 
     name: str
@@ -120,11 +143,11 @@ class ModelSpec:
     size: int
     training: Mapping[str, Any] = field(default_factory=dict)
     check: Mapping[str, Any] = field(default_factory=dict)
-    range_told: bool = False
+    range_declared: bool = False
     adds_bicubic: bool = False
 
     def summary(self) -> dict[str, Any]:
-        """Return the analysis as plain values, in LR pixels where nothing else is said."""
+        """Return the facts as plain values for JSON, lengths in LR pixels."""
         facts = self.facts
         axes = {"rows": facts.y, "columns": facts.x}
         return {
@@ -155,22 +178,24 @@ class ModelSpec:
 
     @property
     def period(self) -> int:
-        """LR step that window origins keep."""
+        """LR step that window origins must keep."""
         return self.facts.period
 
 
 def default_model(scale: int | None, *, best: bool = False) -> str:
-    """Return the name of the bundled model for a scale (2 if None).
+    """Return the name of the bundled model for a scale factor.
 
     Parameters
     ----------
-    scale : HR pixels an LR pixel
-    best : 9-5-5, which is closer to the truth and several times slower, rather than 9-1-5
+    scale : int or None
+        Scale factor; None is 2.
+    best : bool
+        Return 9-5-5, which is more accurate and several times slower, instead of 9-1-5.
 
     Raises
     ------
     ModelError
-        If none is bundled for it.
+        If no model is bundled for the scale.
     """
     scale = DEFAULT_SCALE if scale is None else scale
     name = f"srcnn-{'955' if best else '915'}-x{scale}"
@@ -179,18 +204,24 @@ def default_model(scale: int | None, *, best: bool = False) -> str:
     return name
 
 
-def load(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[bytes, ModelSpec]:
+def load(
+    model: str | Path | bytes, interface_options: InterfaceOptions | None = None
+) -> tuple[bytes, ModelSpec]:
     """Find a model, read it and analyse its graph.
 
     Parameters
     ----------
-    model : a bundled name, ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX file, or
-        its bytes
-    shaping : of its inputs and outputs
+    model : str, Path or bytes
+        A bundled name, ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX file, or its content.
+    interface_options : InterfaceOptions, optional
+        Adaptation of its inputs and outputs.
 
     Returns
     -------
-    The file's bytes and its spec.
+    data : bytes
+        The ONNX model.
+    spec : ModelSpec
+        Its facts.
 
     Raises
     ------
@@ -199,7 +230,7 @@ def load(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[byt
     ModelError
         If it is not ONNX, cannot be tiled, or its metadata contradict its graph.
     """
-    data, name = shaped(model, shaping)
+    data, name = read_adapted(model, interface_options)
     try:
         return data, describe(data, name)
     except ModelError as error:
@@ -208,29 +239,36 @@ def load(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[byt
         raise ModelError(f"{model}: {error}") from error
 
 
-def shaped(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[bytes, str]:
-    """Return a model's bytes, with one image (N, C, H, W) in and one out if that is clear, and its name.
+def read_adapted(
+    model: str | Path | bytes, interface_options: InterfaceOptions | None = None
+) -> tuple[bytes, str]:
+    """Return a model's bytes and its name, after its inputs and outputs were adapted by `adapt`.
 
     Raises
     ------
-    SourceMissingError, ModelError, ArgumentError
+    SourceMissingError
+        If there is no such name or file.
+    ModelError
+        If the file cannot be read, or is refused by `validate`.
+    ArgumentError
+        If the model has no such input or output.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
-    from .analysis import Shaping, adapt, needs_shaping
+    from .analysis import InterfaceOptions, adapt, needs_adapting
 
     data, name = (model, "model") if isinstance(model, bytes) else read(model)
     try:
         proto = onnx.load_model_from_string(data)
     except (DecodeError, UnicodeDecodeError):
-        return data, name  # `parse` says so
-    shaping = shaping or Shaping()
-    if not needs_shaping(proto, shaping):
+        return data, name  # `parse` refuses it
+    interface_options = interface_options or InterfaceOptions()
+    if not needs_adapting(proto, interface_options):
         return data, name
     try:
-        parse(data)  # what must not be looked at any closer
-        return bytes(adapt(proto, shaping).SerializeToString()), name
+        parse(data)  # validates it first
+        return bytes(adapt(proto, interface_options).SerializeToString()), name
     except ArgumentError as error:
         raise ArgumentError(f"{name}: {error}") from error
     except ModelError as error:
@@ -238,11 +276,14 @@ def shaped(model: str | Path | bytes, shaping: Shaping | None = None) -> tuple[b
 
 
 def read(model: str | Path) -> tuple[bytes, str]:
-    """Return a model's bytes and its name, without looking into it.
+    """Return a model's bytes and its name without parsing it.
 
     Raises
     ------
-    SourceMissingError, ModelError
+    SourceMissingError
+        If there is no such name or file.
+    ModelError
+        If it is not a regular file, too large, or cannot be read.
     """
     text = str(model)
     if match := _BICUBIC.fullmatch(text):
@@ -254,31 +295,30 @@ def read(model: str | Path) -> tuple[bytes, str]:
     path = Path(model)
     try:
         there = path.exists()
-    except (OSError, ValueError):  # a name too long, or with a zero in it
+    except (OSError, ValueError):  # a name that is too long or holds a null character
         there = False
     if not there:
-        names = [*bundled(), *(f"bicubic-x{s}" for s in range(2, 9))]
-        close = difflib.get_close_matches(text, names, 1, _ALIKE)
+        names = [*bundled(), *(f"bicubic-x{s}" for s in _BICUBIC_SCALES)]
+        close = difflib.get_close_matches(text, names, 1, _MIN_NAME_SIMILARITY)
         known = f"; did you mean {close[0]}?" if close else f", nor a bundled model ({', '.join(bundled())})"
         raise SourceMissingError(f"{text}: no such file{'' if path.suffix == SUFFIX else known}")
     if path.is_dir():
         raise ModelError(f"{text}: a folder, not an ONNX file")
-    if not path.is_file():  # a pipe or a device, which may never end
+    if not path.is_file():  # reading a pipe or a device may never end
         raise ModelError(f"{text}: not a file, but a device or a pipe")
     try:
         size = path.stat().st_size
         if size > LARGEST:
             raise ModelError(f"{text}: {size} bytes, an ONNX file holds at most {LARGEST}")
         with path.open("rb") as file:
-            # A large file of something else is not read into memory first.
-            if size > _LOOK and not _begins_like_onnx(file.read(1)):
+            if size > _SNIFF_SIZE and file.read(1)[0] not in _FIRST_BYTES:
                 raise ModelError(f"{text}: not an ONNX model")
             file.seek(0)
             data = file.read(size)
     except OSError as error:
         raise ModelError(f"{text}: cannot be read: {error.strerror}") from error
     if path.suffix.lower() in CHECKPOINTS and not data[:1] == b"\x08":
-        raise ModelError(f"{text}: a checkpoint, not an ONNX model; srcnn-rt export makes one of it")
+        raise ModelError(f"{text}: a checkpoint, not an ONNX model; convert it with srcnn-rt export")
     try:
         return _with_weights(data, path.parent), path.stem
     except ModelError as error:
@@ -286,89 +326,108 @@ def read(model: str | Path) -> tuple[bytes, str]:
 
 
 def _with_weights(data: bytes, folder: Path) -> bytes:
-    """Return a model's bytes with the weights that it keeps in files beside it."""
+    """Return a model's bytes, with weights from files beside it moved into it."""
     if b"location" not in data:
         return data
     import onnx
     from google.protobuf.message import DecodeError
 
-    from .analysis import inline
+    from .analysis import inline_external_data
 
     try:
         proto = onnx.load_model_from_string(data)
     except (DecodeError, UnicodeDecodeError):
-        return data  # `parse` says so
-    return bytes(proto.SerializeToString()) if inline(proto, folder, LARGEST - len(data)) else data
+        return data  # `parse` refuses it
+    return (
+        bytes(proto.SerializeToString()) if inline_external_data(proto, folder, LARGEST - len(data)) else data
+    )
 
 
-def with_range(model: ModelSpec, told: str) -> ModelSpec:
-    """Return a model's spec with the range of values that somebody says it has.
+def with_range(model: ModelSpec, text: str) -> ModelSpec:
+    """Return a model's spec with a range of values given by the user.
+
+    Parameters
+    ----------
+    model : ModelSpec
+        The model.
+    text : str
+        As for `ValueRange.parse`.
 
     Raises
     ------
     ArgumentError
-        If it is not readable, has numbers for other channels, or contradicts the model.
+        If the text cannot be parsed, has values for another number of channels, or contradicts the model.
     """
-    values = ValueRange.parse(told)
+    values = ValueRange.parse(text)
     if len(values.gain) not in (1, model.channels):
         raise ArgumentError(f"a value range needs 1 or {model.channels} numbers, got {len(values.gain)}")
     if model.equivariant:
-        raise ArgumentError(f"{model.name} needs no range of values: it is equivariant; leave {told} away")
-    if model.range_told and values != model.range:
+        raise ArgumentError(f"{model.name} takes every range of values: it is equivariant; omit {text}")
+    if model.range_declared and values != model.range:
         known = ", ".join(
             f"{b:g}..{b + a:g}" for a, b in zip(model.range.gain, model.range.offset, strict=True)
         )
-        raise ArgumentError(f"{model.name}: its file says that black and white are {known}, got {told}")
+        raise ArgumentError(f"{model.name}: its metadata declare the range {known}, got {text}")
     return replace(model, range=values)
 
 
 def interface(data: bytes) -> Interface:
-    """Return what a model's bytes declare of its input and output."""
-    from .analysis import Interface, check_sizes  # when a model is there: importing the package is lean
+    """Return the declarations of a model's input and output, for a model that runs without an analysis.
+
+    Raises
+    ------
+    ModelError
+        If the model is refused by `validate` or `check_sizes`.
+    """
+    from .analysis import Interface, check_sizes  # here, because importing the package must not import onnx
 
     proto = parse(data)
     declared = Interface.of(proto)
-    check_sizes(proto, declared)  # what is asked for here is then run without an analysis
+    check_sizes(proto, declared)
     return declared
 
 
-def unbounded(data: bytes, name: str, scale: int) -> ModelSpec:
-    """Describe a model that runs on whole images only, at a scale that was tried out."""
-    from .analysis import unbounded as facts_of
+def describe_untiled(data: bytes, name: str, scale: int) -> ModelSpec:
+    """Describe a model that runs on whole images only, at a scale factor found by running it."""
+    from .analysis import untiled_facts
 
     proto = parse(data)
-    return _describe(proto, data, name, facts_of(proto, scale))
+    return _describe(proto, data, name, untiled_facts(proto, scale))
 
 
 def describe(data: bytes, name: str) -> ModelSpec:
-    """Analyse a model's bytes; errors do not name the file."""
+    """Analyse a model's bytes. Errors do not name the file."""
     from .analysis import analyse
 
     proto = parse(data)
     return _describe(proto, data, name, analyse(proto))
 
 
+def _metadata(proto: ModelProto) -> dict[str, str]:
+    """Return the ``srcnn_rt.*`` metadata without their prefix."""
+    return {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
+
+
 def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> ModelSpec:
     from .analysis import is_equivariant
 
-    meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
+    meta = _metadata(proto)
     if facts.channels != facts.channels_out:
-        raise ModelError(f"gives {facts.channels_out} channels for {facts.channels}: as many are needed")
+        raise ModelError(f"returns {facts.channels_out} channels for {facts.channels}; they must be as many")
     if facts.scale.denominator != 1:
-        raise ModelError(f"the scale must be a whole number to be run, got {facts.scale}")
+        raise ModelError(f"the scale must be an integer, got {facts.scale}")
     if facts.scale > MAX_SCALE:
         raise ModelError(f"the scale must be at most {MAX_SCALE}, got {facts.scale}")
-    found = {"scale": facts.scale, "channels": facts.channels}
-    for key, value in found.items():
+    for key, value in (("scale", facts.scale), ("channels", facts.channels)):
         if key in meta and meta[key] != str(value):
-            raise ModelError(f"metadata say {key} {meta[key]}, the graph says {value}")
+            raise ModelError(f"metadata {PREFIX}{key} must match the graph's, {value}, got {meta[key]}")
     if meta.get("format", FORMAT) != FORMAT:
         raise ModelError(
             f"metadata format must be {FORMAT}, got {meta['format']}: written by a newer version"
         )
     equivariant = facts.types == ("float32", "float32") and is_equivariant(proto)
     if meta.get("range") == ANY_RANGE and not equivariant:
-        raise ModelError("metadata say that it is right in any range, but its graph is not equivariant")
+        raise ModelError(f"metadata {PREFIX}range is {ANY_RANGE}, but its graph is not equivariant")
     return ModelSpec(
         name=name,
         architecture=meta.get("architecture", "unknown"),
@@ -377,7 +436,7 @@ def _describe(proto: ModelProto, data: bytes, name: str, facts: GraphFacts) -> M
         facts=facts,
         channels=facts.channels,
         range=ValueRange() if equivariant else _range(meta, facts),
-        range_told="range" in meta,
+        range_declared="range" in meta,
         equivariant=equivariant,
         batch=facts.batch,
         parameters=facts.parameters,
@@ -397,41 +456,53 @@ def set_metadata(
     check: Mapping[str, Any] | None = None,
     values: str | None = None,
 ) -> None:
-    """Replace the ``srcnn_rt.*`` keys of a model for luminance in studio swing, or for RGB in [0, 1].
+    """Replace the ``srcnn_rt.*`` metadata of a model for luminance or RGB.
 
-    `values` says otherwise what its black and white are.
+    Parameters
+    ----------
+    proto : ModelProto
+        Changed in place.
+    architecture : str
+        E.g. ``"9-1-5"``.
+    scale, channels : int
+        Scale factor and channels of the model.
+    training, check : mapping, optional
+        JSON values on its training, and on how the export was checked.
+    values : str, optional
+        Range of values, as for `ValueRange.parse`. By default 16/255 to 235/255 for luminance, and 0 to 1
+        for RGB.
     """
     from .analysis import is_equivariant
 
-    plain = values or (STUDIO if channels == 1 else "0..1")
-    told = {
+    usual = values or (STUDIO_RANGE if channels == 1 else "0..1")
+    own = {
         "format": FORMAT,
         "architecture": architecture,
         "scale": str(scale),
         "channels": str(channels),
         "color": "y" if channels == 1 else "rgb",
-        "range": ANY_RANGE if is_equivariant(proto) else plain,
+        "range": ANY_RANGE if is_equivariant(proto) else usual,
         "training": json.dumps(dict(training or {})),
         "check": json.dumps(dict(check or {})),
     }
     kept = {p.key: p.value for p in proto.metadata_props if not p.key.startswith(PREFIX)}
     del proto.metadata_props[:]
-    for key, value in {**kept, **{PREFIX + k: v for k, v in told.items()}}.items():
+    for key, value in {**kept, **{PREFIX + k: v for k, v in own.items()}}.items():
         proto.metadata_props.add(key=key, value=value)
 
 
 def parse(data: bytes) -> ModelProto:
-    """Read a model's bytes.
+    """Parse and validate a model's bytes.
 
     Raises
     ------
     ModelError
-        If they are no ONNX model, or one that must not be run (`graph.guard`).
+        If they are not an ONNX model, or one that must not be run (`analysis.validation`).
     """
     import onnx
     from google.protobuf.message import DecodeError
 
-    from .analysis import check
+    from .analysis import validate
 
     if len(data) > LARGEST:
         raise ModelError(f"{len(data)} bytes, an ONNX file holds at most {LARGEST}")
@@ -441,48 +512,44 @@ def parse(data: bytes) -> ModelProto:
         raise ModelError("not an ONNX model") from error
     if not proto.graph.node or not proto.graph.output:
         raise ModelError("not an ONNX model: no graph in it")
-    if proto.ir_version < _IR_FREE and len(proto.graph.input) <= 1 and proto.graph.initializer:
-        # Before it weights had to be among the inputs, and every runtime runs them without.
-        proto.ir_version = _IR_FREE
+    old = proto.ir_version < MIN_IR_WITHOUT_WEIGHT_INPUTS
+    if old and len(proto.graph.input) <= 1 and proto.graph.initializer:
+        # ONNX's checker wants weights among the inputs of such a file. Runtimes do not.
+        proto.ir_version = MIN_IR_WITHOUT_WEIGHT_INPUTS
         data = proto.SerializeToString()
     bare = [v.type.tensor_type for v in proto.graph.output if not v.type.tensor_type.HasField("shape")]
-    if bare:  # ONNX's checker wants one; every runtime finds it by itself
+    if bare:  # ONNX's checker wants a shape, which every runtime infers by itself
         for kind in bare:
             kind.shape.SetInParent()
         data = proto.SerializeToString()
-    check(proto, data)
-    _refuse_image_path(proto)
+    validate(proto, data)
+    _refuse_image_graph(proto)
     return proto
 
 
-def is_own(model: str | Path | bytes) -> bool:
-    """Return whether a model came with the package."""
+def is_builtin(model: str | Path | bytes) -> bool:
+    """Return whether a model comes with the package."""
     return isinstance(model, str) and (model in bundled() or _BICUBIC.fullmatch(model) is not None)
 
 
 def is_model(name: str) -> bool:
     """Return whether a name means an ONNX model, bundled or a file, and not a checkpoint."""
-    return name in bundled() or _BICUBIC.fullmatch(name) is not None or name.lower().endswith(SUFFIX)
+    return is_builtin(name) or name.lower().endswith(SUFFIX)
 
 
-def _refuse_image_path(proto: ModelProto) -> None:
-    """Refuse what `pixelfile` wrote: it takes images where a network takes planes."""
-    meta = {p.key.removeprefix(PREFIX): p.value for p in proto.metadata_props if p.key.startswith(PREFIX)}
+def _refuse_image_graph(proto: ModelProto) -> None:
+    """Refuse a file of `exporting.image_model`, which takes images where a network takes planes."""
+    meta = _metadata(proto)
     if "io" in meta:
         raise ModelError(
             f"was written by srcnn-rt export --io-dtype {meta['io']} for other runtimes, and takes "
             f"{meta.get('layout', 'whole')} images itself; "
-            f"here use the model inside, {meta.get('model', 'which it was made of')}"
+            f"use the model that it was made of instead: {meta.get('model', 'unknown')}"
         )
 
 
-def _begins_like_onnx(head: bytes) -> bool:
-    """Return whether a byte is the tag of a field of ModelProto: its number and wire type."""
-    return head[0] in (0x08, 0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA, 0xD2)
-
-
 def _range(meta: Mapping[str, str], facts: GraphFacts) -> ValueRange:
-    usual = STUDIO if facts.channels == 1 else "0..1"
+    usual = STUDIO_RANGE if facts.channels == 1 else "0..1"
     if facts.types[0] == "uint8":
         usual = "16..235" if facts.channels == 1 else "0..255"
     try:
@@ -499,7 +566,7 @@ def _range(meta: Mapping[str, str], facts: GraphFacts) -> ValueRange:
 def _table(meta: Mapping[str, str], key: str) -> Mapping[str, Any]:
     try:
         table = json.loads(meta.get(key, "{}"))
-    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, brackets in brackets
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, deep nesting
         raise ModelError(f"metadata {PREFIX}{key} is not JSON") from error
     if not isinstance(table, dict):
         raise ModelError(f"metadata {PREFIX}{key} is not a JSON object")

@@ -1,1 +1,1 @@
-"""Figures of filters and training runs."""
+"""Analysis of filters, and figures of filters and training runs."""

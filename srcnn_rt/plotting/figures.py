@@ -1,4 +1,4 @@
-"""Figures by matplotlib: a layer's filters, a run's curves."""
+"""Figures of filters and of training runs, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .._system.safe_files import atomic_write
 from ..errors import ArgumentError, OutputError
 from .filters import Filter
 
@@ -19,13 +20,21 @@ _DPI = 120
 
 
 def draw_filters(name: str, filters: Sequence[Filter], target: Path) -> None:
-    """Draw filters in rows, each with its kind; one gray scale for all, 0 in the middle.
+    """Draw filters in rows, each scaled to its largest weight, with 0 as mid-gray.
 
-    Filters of three channels are drawn in colour.
+    Parameters
+    ----------
+    name : str
+        Name of the model.
+    filters : sequence of Filter
+        Filters of three channels are drawn in colour.
+    target : Path
+        PNG, SVG or PDF file.
 
     Raises
     ------
     OutputError
+        If the file cannot be written.
     """
     rows = math.ceil(len(filters) / _COLUMNS)
     figure = Figure(figsize=(_COLUMNS * 0.75, rows * 0.95 + 0.6), dpi=_DPI, layout="constrained")
@@ -34,35 +43,38 @@ def draw_filters(name: str, filters: Sequence[Filter], target: Path) -> None:
     for axis in axes.ravel():
         axis.axis("off")
     for axis, f in zip(axes.ravel(), filters, strict=False):
-        top = float(np.abs(f.weights).max()) or 1.0
+        limit = float(np.abs(f.weights).max()) or 1.0
         if f.weights.shape[0] == 3:
-            axis.imshow(0.5 + f.weights.transpose(1, 2, 0) / (2 * top), interpolation="nearest")
+            axis.imshow(0.5 + f.weights.transpose(1, 2, 0) / (2 * limit), interpolation="nearest")
         else:
-            axis.imshow(f.weights.mean(axis=0), cmap="gray", vmin=-top, vmax=top, interpolation="nearest")
+            axis.imshow(f.weights.mean(axis=0), cmap="gray", vmin=-limit, vmax=limit, interpolation="nearest")
         label = f.kind if f.angle is None else f"{f.kind} {f.angle:.0f}°"
         axis.set_title(label, fontsize=6, pad=2)
     _save(figure, target)
 
 
 def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: Path) -> None:
-    """Draw loss, PSNR and learning rate against steps.
+    """Draw loss, PSNR and learning rate against training steps.
 
     Parameters
     ----------
-    runs : name → rows of a run's log
-    target : PNG or SVG
+    runs : mapping of str to sequence of mapping
+        Rows of the log by name of the run.
+    target : Path
+        PNG, SVG or PDF file.
 
     Raises
     ------
     ArgumentError
-        If a run has logged nothing yet.
+        If a log is empty.
     OutputError
+        If the file cannot be written.
     """
     figure = Figure(figsize=(9, 8), dpi=_DPI, layout="constrained")
     panels = figure.subplots(3, 1, sharex=True)
     for name, rows in runs.items():
         if not rows:
-            raise ArgumentError(f"{name}: nothing is logged yet")
+            raise ArgumentError(f"{name}: the log is empty")
         for axis, key in zip(panels, ("loss", "psnr", "lr"), strict=True):
             points = [(r["step"], r[key]) for r in rows if key in r]
             if points:
@@ -79,12 +91,6 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: Path) -
 def _save(figure: Figure, target: Path) -> None:
     FigureCanvasAgg(figure)
     if target.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise OutputError(f"{target}: a figure is written as PNG, SVG or PDF")
-    partial = target.with_name(target.name + ".partial")
-    try:
-        figure.savefig(partial, format=target.suffix[1:].lower())
-        partial.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"{target}: the suffix of a figure must be .png, .svg or .pdf")
+    with atomic_write(target) as file:
+        figure.savefig(file, format=target.suffix[1:].lower())

@@ -1,10 +1,10 @@
-"""What a network's first layer looks for (paper §4.3, its figure of the first-layer filters).
+"""Filters of a network's first layer and their classification (§4.3 of the SRCNN paper).
 
-Neighbouring samples of an image are alike, those of an enlarged one even more, so a filter's weights do not
-show what it answers to: most of their energy lies in directions that hardly any image has. `as_seen` shows
-a filter as it is to images, ``w · C^½`` with the covariance C of their patches: its weights where samples
-were not alike (whitening, as in Bell and Sejnowski's "The independent components of natural scenes", 1997).
-Two filters that differ only in what no image has look the same.
+Neighbouring samples of an image are correlated, those of an upscaled image even more. A filter's raw
+weights therefore do not show what it responds to: most of their energy lies in directions that images
+hardly contain. `whitened` returns a filter w as it acts on whitened patches, ``w · C^½`` with the
+covariance C of image patches (Bell and Sejnowski, "The independent components of natural scenes", 1997).
+Filters that respond alike to images then look alike.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..models import spec
-from ..models.low_precision.loss import drawn
+from ..models.low_precision.loss import synthetic_image
 from ..tiling import kernels
 
 if TYPE_CHECKING:
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 Kind = Literal["Gaussian", "Laplacian", "edge", "texture", "dead"]
 
-_DEAD = 0.02  # of the strongest filter's standard deviation
-_ROUND = 0.5  # part of the energy that the mean over rings explains in a round filter
-_ONE_SIGN = 0.5  # |sum| over sum of absolutes from which a filter smooths
-_IMAGES, _SIDE = 4, 128  # drawn ones, for the covariance of patches
-_DIRECTED = 0.4  # coherence of the spectrum from which a filter has a direction
+# Thresholds of the classification.
+_DEAD = 0.02  # largest standard deviation of a dead filter, relative to the strongest filter
+_MIN_ROUND = 0.5  # share of the energy that the mean over rings explains in a round filter
+_MIN_SMOOTHING = 0.5  # |sum| over sum of absolute weights of a smoothing filter
+_MIN_COHERENCE = 0.4  # of the spectrum of an edge filter
+_IMAGES, _SIDE = 4, 128  # synthetic images for the covariance of patches
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,15 @@ class Filter:
 
     Attributes
     ----------
-    index : its channel in the model
-    weights : (C, k, k) as images see them, or as the model has them
-    variance : over all of these
-    kind : what it looks like
-    angle : of an edge: the direction across which it differentiates, degrees in [0, 180)
-        from the x axis toward y (down); None for other kinds
+    index : int
+        Output channel in the model.
+    weights : ndarray, shape (C, k, k)
+        Raw or whitened.
+    variance : float
+        Variance of `weights`.
+    kind : {"Gaussian", "Laplacian", "edge", "texture", "dead"}
+    angle : float or None
+        Direction of an edge's gradient, in degrees in [0, 180) from the x axis towards y (down).
     """
 
     index: int
@@ -56,16 +60,24 @@ class Filter:
 
 
 def first_layer(model: str | Path, *, plain: bool = False) -> tuple[str, list[Filter]]:
-    """Return a model's name and its first learned filters, largest variance first.
+    """Return the filters of a model's first convolution larger than 1 x 1, largest variance first.
 
     Parameters
     ----------
-    plain : the weights as the model has them, not as images see them
+    model : str or Path
+        Bundled name or ONNX file.
+    plain : bool
+        Whether to return the raw weights instead of whitened ones.
+
+    Returns
+    -------
+    name : str
+    filters : list of Filter
 
     Raises
     ------
     SourceMissingError, ModelError
-        Also where no convolution larger than 1 x 1 has its weights in the file.
+        If the model cannot be read or has no such convolution.
     """
     import onnx
     from onnx import numpy_helper
@@ -80,59 +92,63 @@ def first_layer(model: str | Path, *, plain: bool = False) -> tuple[str, list[Fi
         if weights.ndim == 4 and min(weights.shape[2:]) > 1:
             weights = weights.astype(np.float32)
             if not plain:
-                weights = as_seen(weights, _enlarged(graph))
-            order = np.argsort([-float(w.var()) for w in weights], kind="stable")
+                weights = whitened(weights, _bicubic_scale(graph))
             strongest = max(float(w.std()) for w in weights)
-            return name, [_describe(int(k), weights[k], strongest) for k in order]
+            found = [
+                Filter(k, w, float(w.var()), *classify(w.astype(np.float64), strongest))
+                for k, w in enumerate(weights)
+            ]
+            return name, sorted(found, key=lambda f: -f.variance)
     raise ModelError(f"{name}: no convolution larger than 1 x 1 with weights in the file")
 
 
-def as_seen(weights: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
-    """Return filters as they are to images: ``w · C^½``.
+def whitened(weights: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+    """Return filters as they act on whitened image patches: ``w · C^½`` with the patches' covariance C.
 
     Parameters
     ----------
-    weights : (n, C, k, k); channels are taken as independent
-    scale : by which the images are enlarged by bicubic before the layer reads them
+    weights : ndarray, shape (n, C, k, k)
+        Channels are treated as independent.
+    scale : int
+        Scale factor of the bicubic upscaling in front of the layer.
     """
     size = weights.shape[2] * weights.shape[3]
     total = np.zeros((size, size))
     for seed in range(_IMAGES):
-        image = kernels.enlarge(drawn(_SIDE, seed)[None, None], scale)[0, 0].astype(np.float64)
+        image = kernels.enlarge(synthetic_image(_SIDE, seed)[None, None], scale)[0, 0].astype(np.float64)
         patches = np.lib.stride_tricks.sliding_window_view(image, weights.shape[2:]).reshape(-1, size)
         patches = patches - patches.mean(axis=1, keepdims=True)
         total += patches.T @ patches / (_IMAGES * len(patches))
     values, vectors = np.linalg.eigh(total)
     root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-    # The mean of a patch is left out above: to a filter that sees it, it is as much as what varies most.
+    # The patches' mean is subtracted above; it is weighted like the direction of the largest variance.
     root += math.sqrt(float(values[-1])) / size
     return np.asarray(weights.reshape(-1, size) @ root, np.float32).reshape(weights.shape)
 
 
-def _enlarged(graph: GraphProto) -> int:
-    """Return the scale of the bicubic that a graph of this package begins with, 1 without it."""
+def _bicubic_scale(graph: GraphProto) -> int:
+    """Return the scale of the bicubic upscaling that a graph of this package begins with, or 1."""
     for node in graph.node:
         if node.op_type == "DepthToSpace" and node.input[0] == "bicubic.phases":
             return int(next(a.i for a in node.attribute if a.name == "blocksize"))
     return 1
 
 
-def _describe(index: int, weights: NDArray[np.float32], strongest: float) -> Filter:
-    kind, angle = classify(weights.astype(np.float64), strongest)
-    return Filter(index, weights, float(weights.var()), kind, angle)
-
-
 def classify(weights: NDArray[np.float64], strongest: float) -> tuple[Kind, float | None]:
-    """Say what a filter looks like.
+    """Classify a filter by its shape.
 
     Parameters
     ----------
-    weights : (C, k, k); of several channels the one with the most energy decides
-    strongest : largest standard deviation of any filter of the layer
+    weights : ndarray, shape (C, k, k)
+        The channel with the most energy decides.
+    strongest : float
+        Largest standard deviation of any filter of the layer.
 
     Returns
     -------
-    The kind, and an edge's angle in degrees.
+    kind : {"Gaussian", "Laplacian", "edge", "texture", "dead"}
+    angle : float or None
+        Angle of an edge in degrees.
     """
     if float(weights.std()) < _DEAD * strongest or not weights.any():
         return "dead", None
@@ -141,17 +157,17 @@ def classify(weights: NDArray[np.float64], strongest: float) -> tuple[Kind, floa
     ring = np.rint(np.hypot(y, x)).astype(int)
     mean = np.bincount(ring.ravel(), w.ravel()) / np.bincount(ring.ravel())
     energy = float((w**2).sum())
-    round_ = float((mean[ring] ** 2).sum()) >= _ROUND * energy
-    if round_ and abs(float(w.sum())) > _ONE_SIGN * float(np.abs(w).sum()):
+    round_ = float((mean[ring] ** 2).sum()) >= _MIN_ROUND * energy
+    if round_ and abs(float(w.sum())) > _MIN_SMOOTHING * float(np.abs(w).sum()):
         return "Gaussian", None
     coherence, angle = _direction(w)
-    if coherence >= _DIRECTED:
+    if coherence >= _MIN_COHERENCE:
         return "edge", angle
     return ("Laplacian" if round_ else "texture"), None
 
 
 def _direction(w: NDArray[np.float64]) -> tuple[float, float]:
-    """How much the spectrum of (k, k) weights lies along one line, 0 to 1, and its angle in degrees."""
+    """Return the coherence of the spectrum of (k, k) weights, 0 to 1, and its angle in degrees."""
     size = 4 * max(w.shape)
     power = np.abs(np.fft.fft2(w - w.mean(), (size, size))) ** 2
     fy, fx = np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size), indexing="ij")

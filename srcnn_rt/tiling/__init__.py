@@ -1,1 +1,1 @@
-"""How an image is cut into windows and stitched again."""
+"""Tiling: the geometry of windows and chunks, and the kernels that extract and stitch them."""

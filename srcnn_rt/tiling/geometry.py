@@ -1,4 +1,4 @@
-"""Windows and cores: integers only, solved on one axis, then the product.
+"""Geometry of windows, cores and chunks, computed per axis in integers.
 
 All coordinates are LR pixels of the image unless a name says ``hr``. On one axis::
 
@@ -8,14 +8,13 @@ All coordinates are LR pixels of the image unless a name says ``hr``. On one axi
     window    ├m├──── tile ────┤m┤                       shifted inward:
                                                     ├m├──── tile ────┤m┤
 
-A *window* is ``tile`` pixels and the margin ``m`` on both sides; its shape is the same
-everywhere in an image, because runtimes re-plan for every new shape. A *core* is the
-part of the window that its output is used for: every pixel belongs to exactly one core.
-The last window of an axis is shifted inward, so its core is shorter than the tile.
+A *window* is a tile with the margin ``m`` on both sides. All windows of an image have the same shape, because
+runtimes prepare a model anew for each shape. A *core* is the part of a window whose output is used: every
+pixel belongs to exactly one core. The last window of an axis is shifted inward, so its core is shorter than
+the tile.
 
-A *chunk* is what is written at once. Its HR edges fall on the output file's block
-edges, so that every block is complete when it is written, once; cores never cross a
-chunk's edge, but windows may.
+A *chunk* is written at once. Its HR edges are edges of blocks of the output file, so that every block is
+written once and complete. Cores never cross the edge of a chunk, but windows may.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 
-MIN_TILE = 8  # below this the margins are most of the work
+MIN_TILE = 8  # with smaller tiles most of the work is margins
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +38,13 @@ class Span:
 
     @property
     def size(self) -> int:
+        """Number of positions."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One window on one axis: it starts (margin aside) at `origin` and owns `core`."""
+    """One window on one axis: `origin` is the start of its tile, `core` the pixels it owns."""
 
     origin: int
     core: Span
@@ -60,14 +60,24 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What is written at once: a rectangle of the image and the tiles that make it."""
+    """A rectangle of the image that is written at once, and its tiles."""
 
     y: Span
     x: Span
     tiles: tuple[Tile, ...]
 
     def source_spans(self, tile: tuple[int, int], margin: int, shape: tuple[int, int]) -> tuple[Span, Span]:
-        """Return the part of the image that the windows read, on both axes."""
+        """Return the rows and columns that the windows read.
+
+        Parameters
+        ----------
+        tile : (int, int)
+            Height and width of the tiles.
+        margin : int
+            LR pixels around each tile.
+        shape : (int, int)
+            Height and width of the image.
+        """
         ys = [t.y.origin for t in self.tiles]
         xs = [t.x.origin for t in self.tiles]
         return (
@@ -78,15 +88,20 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a model asks of its windows on one axis, in LR pixels.
+    """Constraints of a model on the windows of one axis, in LR pixels.
 
     Attributes
     ----------
-    period : step that window origins must keep
-    clipped : whether windows end at the image's true edges, because the model pads
-    inset : how far inside a clipped window a core must stay
-    multiple, minimum : clipped windows are multiples of the one and at least the other
-    fixed : the only tile size, or None
+    period : int
+        Origins of windows are multiples of it.
+    clipped : bool
+        Whether windows end at the edges of the image, because the model pads.
+    inset : int
+        Least distance of a core from the inner edges of a clipped window.
+    multiple, minimum : int
+        Clipped windows are multiples of `multiple`, and at least `minimum`.
+    fixed : int or None
+        The only size of a tile.
     """
 
     period: int = 1
@@ -97,7 +112,7 @@ class Rules:
     fixed: int | None = None
 
     def extended(self, length: int) -> int:
-        """Return the length to which an image's axis is mirrored so that windows fit into it."""
+        """Return the length to which an axis is padded by mirroring, so that windows fit."""
         if not self.clipped:
             return length
         if self.fixed is not None:
@@ -105,12 +120,18 @@ class Rules:
         return ceil_to(max(length, self.minimum), self.multiple)
 
     def tile(self, core: int, length: int) -> int:
-        """Return the tile that gives cores of at least `core` on an extended axis.
+        """Return the tile size that gives cores of at least `core` pixels.
+
+        Parameters
+        ----------
+        core : int
+        length : int
+            Of the extended axis; see `extended`.
 
         Raises
         ------
         ArgumentError
-            If the fixed size is too small for any core.
+            If the tile would have no core.
         """
         if not self.clipped:
             return self.fixed or ceil_to(core, self.period)
@@ -119,27 +140,32 @@ class Rules:
         if want >= length:
             return length
         if self.fixed is None:
-            # As many pixels as the image modulo the period, or a model that pads to a
-            # multiple would pad its windows otherwise than the image.
+            # Equal to the length modulo the period, so that a model that pads to a multiple pads windows
+            # as it pads the image.
             want = length - (length - want) // self.period * self.period
         if want < around + self.period:
             raise ArgumentError(
-                f"windows of {want} LR pixels leave no core: the model reaches {self.inset} to each side"
+                f"windows of {want} LR pixels have no core: the model needs {self.inset} on each side"
             )
         return want
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one image is cut.
+    """The division of one image into chunks and tiles. Iteration yields the chunks, row by row.
 
     Attributes
     ----------
-    shape : (H, W) of the image
-    tile : (h, w) of every window without the margin around it
-    margin : LR pixels around each tile
-    rules : what the model asks of its windows, per axis
-    chunk : (h, w) of a whole chunk
+    shape : (int, int)
+        Height and width of the image.
+    tile : (int, int)
+        Height and width of every window without margins.
+    margin : int
+        LR pixels around each tile.
+    rules : (Rules, Rules)
+        Constraints of the model per axis.
+    chunk : (int, int)
+        Height and width of a chunk inside the image.
     """
 
     shape: tuple[int, int]
@@ -150,28 +176,34 @@ class Plan:
 
     @property
     def window(self) -> tuple[int, int]:
-        """(h, w) of every window, margins included."""
+        """Height and width of every window, with margins."""
         return self.tile[0] + 2 * self.margin, self.tile[1] + 2 * self.margin
 
     def halved(self) -> Plan | None:
-        """Return the same chunks by windows of about half the side; None where there are none smaller."""
+        """Return a plan of the same chunks with tiles of about half the side, or None if none are smaller."""
         sides = []
         for side, rule, length in zip(self.tile, self.rules, self.shape, strict=True):
             core = side - 2 * rule.inset if rule.clipped else side
             try:
-                made = rule.tile(max(MIN_TILE, core // 2), rule.extended(length))
+                half = rule.tile(max(MIN_TILE, core // 2), rule.extended(length))
             except ArgumentError:  # no core would be left
-                made = side
-            sides.append(min(made, side))
+                half = side
+            sides.append(min(half, side))
         tile = (sides[0], sides[1])
         return None if tile == self.tile else replace(self, tile=tile)
 
     def allows(self, tile: tuple[int, int], chunk: tuple[int, int], block: tuple[int, int]) -> bool:
-        """Return whether the image could have been cut so for blocks of that size, LR pixels."""
+        """Return whether `plan` could return these tile and chunk sizes for some `tile` and `max_chunk`.
+
+        Parameters
+        ----------
+        tile, chunk, block : (int, int)
+            Height and width in LR pixels.
+        """
         for side, part, step, rule, length in zip(tile, chunk, block, self.rules, self.shape, strict=True):
             step = np.lcm(step, rule.period).item()
             extended = rule.extended(length)
-            # Equal parts and whole chunks: a little more than the image, never twice.
+            # Rounding up to equal parts and blocks never doubles the length.
             if part % step or part > 2 * ceil_to(length, step):
                 return False
             if not rule.clipped and rule.fixed is None:
@@ -188,11 +220,11 @@ class Plan:
         return True
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Yield the chunks row by row, left to right."""
+        """Yield all chunks, row by row."""
         yield from self.within(Span(0, self.shape[0]), Span(0, self.shape[1]))
 
     def within(self, y: Span, x: Span) -> Iterator[Chunk]:
-        """Yield the chunks that have a part in a region."""
+        """Yield the chunks that overlap a region, row by row."""
         for rows in self._split(y, 0):
             pieces = self._cover(rows, 0)
             for columns in self._split(x, 1):
@@ -200,7 +232,7 @@ class Plan:
                 yield Chunk(rows, columns, tuple(Tile(r, c) for r in pieces for c in across))
 
     def _split(self, span: Span, axis: int) -> list[Span]:
-        """Return the chunks of an axis that have a part in `span`."""
+        """Return the chunks of an axis that overlap `span`."""
         step, length = self.chunk[axis], self.shape[axis]
         first = span.start // step * step
         return [Span(at, min(at + step, length)) for at in range(first, span.stop, step)]
@@ -215,47 +247,46 @@ def ceil_to(n: int, step: int) -> int:
     return -(-n // step) * step
 
 
-def split(length: int, step: int) -> list[Span]:
-    """Cut ``[0, length)`` at every multiple of `step`."""
-    return [Span(start, min(start + step, length)) for start in range(0, length, step)]
-
-
 def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -> list[Piece]:
-    """Cover `span` with windows of one constant length; each pixel has one owner.
+    """Cover a part of an axis with windows of one length, so that every pixel is in one core.
 
-    Origins are multiples of `period`, and so are the ends of cores inside the image: how far a model
-    reaches is known of whole periods. A window may pass the end of `span`, and is shifted
-    inward where it would pass the end of the image (but for the rounding to `period`).
+    Origins of windows and inner edges of cores are multiples of `period`, because receptive fields are known
+    per period. A window may extend past the end of `span`. One that would extend past the end of the axis is
+    shifted inward, except for rounding to `period`.
 
     Parameters
     ----------
-    span : part of the axis to cover; it starts at a multiple of `period`
-    length : of the whole axis
-    tile : length of a window without the margins around it
-    inset : how far inside its window a core must stay, but for the image's true ends:
-        the margin of a model that pads, whose windows have none around them
+    span : Span
+        It starts at a multiple of `period`.
+    length : int
+        Of the whole axis.
+    tile : int
+        Length of a window without margins.
+    period : int
+    inset : int
+        Least distance of a core from the edges of its window, except at the ends of the axis. Not zero for
+        models that pad, whose windows have no margins.
     """
     last = max(0, ceil_to(length - tile, period))
     pieces = []
     at = span.start
     while at < span.stop:
         origin = min(max(0, (at - inset) // period * period), last)
-        source_spans = length if origin == last else (origin + tile - inset) // period * period
-        stop = min(source_spans, span.stop)
+        end = length if origin == last else (origin + tile - inset) // period * period
+        stop = min(end, span.stop)
         pieces.append(Piece(origin, Span(at, stop)))
         at = stop
     return pieces
 
 
 def mirrored_span(start: int, stop: int, length: int) -> Span:
-    """Return the part of the image that positions ``start … stop-1`` come from.
+    """Return the part of an axis that is read for positions ``[start, stop)`` of the padded axis.
 
-    The axis is mirrored endlessly at both ends, symmetrically: the edge sample repeats, as
-    in ``numpy.pad(mode="symmetric")`` and MATLAB's imresize. Any distance is legal, also
-    past an image of one pixel.
+    Padding mirrors the axis at both ends any number of times and repeats the edge sample, as in
+    ``numpy.pad(mode="symmetric")`` and MATLAB's imresize.
     """
     low, high = max(start, 0), min(stop, length)
-    if start < 0:  # 0 … -start-1 come back from beyond the near edge
+    if start < 0:  # positions 0 … -start-1 are mirrored
         low, high = 0, max(high, min(-start, length))
     if stop > length:
         low, high = min(low, max(2 * length - stop, 0)), length
@@ -271,39 +302,45 @@ def plan(
     block: tuple[int, int] = (1, 1),
     max_chunk: int = 1,
 ) -> Plan:
-    """Decide window, core and chunk sizes for an image.
+    """Choose the sizes of tiles and chunks for an image.
 
     Parameters
     ----------
-    shape : (H, W), at least 1 each
-    tile : largest core of a window; rounded up to the period
-    margin : LR pixels around each tile
-    rules : what the model asks of its windows, per axis
-    block : (h, w) the chunk's edges must be multiples of
-    max_chunk : widest chunk in pixels; at least one tile is taken all the same
+    shape : (int, int)
+        Height and width of the image, at least 1.
+    tile : int
+        Largest core of a window; it is rounded up to the period.
+    margin : int
+        LR pixels around each tile.
+    rules : (Rules, Rules)
+        Constraints of the model per axis.
+    block : (int, int)
+        Height and width in LR pixels; edges of chunks are multiples of them.
+    max_chunk : int
+        Largest width of a chunk, which has at least one tile in any case.
 
     Raises
     ------
     ArgumentError
-        If `tile` is smaller than ``MIN_TILE``, or the model leaves no core.
+        If `tile` is smaller than `MIN_TILE`, or the tiles would have no core.
     """
     if tile < MIN_TILE:
         raise ArgumentError(f"tile must be at least {MIN_TILE} LR pixels, got {tile}")
     chunks, sides = [], []
     for length, step, rule in zip(shape, block, rules, strict=True):
-        # As many windows as the tile asks for, but of equal size: the last would else be
-        # mostly overlap. First over the image, then over a chunk, whose edges are fixed.
+        # Tiles of equal size, or the last would be mostly overlap: first over the image, then over a
+        # chunk, whose edges are fixed.
         step = np.lcm(step, rule.period).item()
         chunk = ceil_to(_share(length, tile), step)
         chunks.append(chunk)
         sides.append(rule.tile(_share(min(chunk, length), tile), rule.extended(length)))
-    # Rounded down, so as not to hold more than asked; but no narrow rest where all may be taken.
+    # Rounded down to stay within the limit, unless the limit exceeds the image.
     maximum = max_chunk if max_chunk < shape[1] else ceil_to(shape[1], chunks[1])
     width = max(chunks[1], maximum // chunks[1] * chunks[1])
     return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width))
 
 
 def _share(length: int, tile: int) -> int:
-    """Return the size of equal parts of `length`, as few as fit into `tile` each."""
+    """Return the size of the fewest equal parts of `length` that are at most `tile` each."""
     count = -(-length // tile)
     return -(-length // count)

@@ -1,11 +1,10 @@
-"""The tiler: images to windows and back. Validates and allocates; ``_tiles`` loops.
+"""Kernels that extract windows from images and stitch the results; the loops are compiled (`_tiles`).
 
-Images are (H, W, C) arrays of uint8, uint16 or float32 with any strides, so gray,
-interleaved and planar data (a transposed view) come in without a copy. Windows are
-(N, C, h, w) float32; integer samples are mapped to [0, 1].
+Images are (H, W, C) arrays of uint8, uint16 or float32 with any strides, so gray, interleaved and planar data
+(a transposed view) need no copy. Windows are (N, C, h, w) float32 with integer samples mapped to [0, 1].
 
-`enlarge` and `stitch_sum` are MATLAB's bicubic (`bicubic.taps`), one axis after the other in
-float32 and in one order, so that a sample does not depend on the window it was made from.
+`enlarge` and `stitch_sum` are MATLAB's bicubic (`image.bicubic.taps`), one axis after the other in float32
+and in a fixed order, so that a sample does not depend on the window it comes from.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from numpy.typing import NDArray
 from .. import _tiles
 from ..errors import ArgumentError
 from ..image.bicubic import RADIUS, taps
-from .geometry import Span, Tile, ceil_to, mirrored_span
+from .geometry import Tile, ceil_to, mirrored_span
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))
 
 
 def white(dtype: np.dtype[Any]) -> float:
-    """Return the sample value that stands for 1.0: 255, 65535, or 1 for float32."""
+    """Return the sample value of white: 255, 65535, or 1 for float32."""
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
 def min_alpha(dtype: np.dtype[Any]) -> float:
-    """Return the alpha in [0, 1] below which it is stored as 0; of float32, below which it says nothing."""
+    """Return the alpha in [0, 1] below which pixels count as transparent: it would be stored as 0."""
     return 1e-6 if dtype.kind == "f" else 0.5 / white(dtype)
 
 
@@ -48,18 +47,23 @@ def extract(
 
     Parameters
     ----------
-    image : (h, w, C) uint8, uint16 or float32
-        The whole image, or the part of it that the windows reach.
-    tiles : at most ``len(out)``
-    margin : LR pixels around each tile
-    out : (N, C, h, w) float32, C-contiguous; h and w are those of a window
-    shape : (H, W) of the whole image, if `image` is a part
-    origin : (y, x) of the part in the whole image
+    image : ndarray, shape (h, w, C), of uint8, uint16 or float32
+        The whole image, or the part of it that the windows read.
+    tiles : sequence of Tile
+        At most ``len(out)``.
+    margin : int
+        LR pixels around each tile.
+    out : ndarray of float32, shape (N, C, h, w), C-contiguous
+        Of the height and width of a window.
+    shape : (int, int), optional
+        Height and width of the whole image, if `image` is a part.
+    origin : (int, int)
+        Row and column of the part in the whole image.
 
     Raises
     ------
     ArgumentError
-        If an array has the wrong shape or type, or the part lacks a pixel a window needs.
+        If an array has the wrong shape or type, or the part lacks a pixel that a window reads.
     """
     _check_image(image)
     _check_windows(out)
@@ -71,13 +75,8 @@ def extract(
     corners = [(t.y.origin - margin, t.x.origin - margin) for t in tiles]
     for axis in (0, 1):
         starts = [c[axis] for c in corners]
-        need = mirrored_span(min(starts), max(starts) + out.shape[2 + axis], whole[axis])
-        have = Span(origin[axis], origin[axis] + image.shape[axis])
-        if need.start < have.start or need.stop > have.stop:
-            raise ArgumentError(
-                f"windows reach {need.start}..{need.stop - 1}, "
-                f"the part at hand holds {have.start}..{have.stop - 1}"
-            )
+        stop = max(starts) + out.shape[2 + axis]
+        _check_part(min(starts), stop, whole[axis], origin[axis], image.shape[axis])
     gain = 1.0 / white(image.dtype)
     _tiles.extract(image, whole[0], whole[1], origin[0], origin[1], np.array(corners, np.intp), gain, out)
 
@@ -91,48 +90,38 @@ def cut(
     shape: tuple[int, int] | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> None:
-    """Fill ``out[:len(tiles)]`` with windows as they stand in the image, mirrored at its true edges.
+    """Fill ``out[:len(tiles)]`` with windows in the type and layout of the image: (N, h, w, C).
 
-    As `extract`, but interleaved and of the image's own type: (N, h, w, C).
+    Otherwise as `extract`.
 
     Raises
     ------
     ArgumentError
-        If an array has the wrong shape or type, or the part lacks a pixel a window needs.
+        If an array has the wrong shape or type, or the part lacks a pixel that a window reads.
     """
     _check_image(image)
     if out.ndim != 4 or out.dtype != image.dtype or out.shape[3] != image.shape[2]:
-        raise ArgumentError(f"windows of {image.dtype} {image.shape} do not go into {out.dtype} {out.shape}")
+        raise ArgumentError(f"windows of {image.dtype} {image.shape} do not fit into {out.dtype} {out.shape}")
     if len(tiles) > len(out):
         raise ArgumentError(f"{len(tiles)} windows do not fit into {out.shape}")
     whole = (image.shape[0], image.shape[1]) if shape is None else shape
     for window, tile in zip(out, tiles, strict=False):
-        corner = (tile.y.origin - margin, tile.x.origin - margin)
-        places = []
-        for axis in (0, 1):
-            start, size, length = corner[axis], out.shape[1 + axis], whole[axis]
-            need = mirrored_span(start, start + size, length)
-            have = Span(origin[axis], origin[axis] + image.shape[axis])
-            if need.start < have.start or need.stop > have.stop:
-                raise ArgumentError(
-                    f"a window reaches {need.start}..{need.stop - 1}, "
-                    f"the part at hand holds {have.start}..{have.stop - 1}"
-                )
-            places.append(mirrored(start, size, length) - origin[axis])
-        rows, columns = places
-        if all(place[-1] - place[0] == len(place) - 1 for place in places):  # nothing is mirrored
+        indices = []
+        for axis, piece in enumerate((tile.y, tile.x)):
+            start, size, length = piece.origin - margin, out.shape[1 + axis], whole[axis]
+            _check_part(start, start + size, length, origin[axis], image.shape[axis])
+            indices.append(mirrored(start, size, length) - origin[axis])
+        rows, columns = indices
+        if all(index[-1] - index[0] == len(index) - 1 for index in indices):  # nothing is mirrored
             np.copyto(window, image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
         else:
             np.copyto(window, image[rows[:, None], columns])
 
 
 def mirrored(start: int, size: int, length: int) -> NDArray[np.int64]:
-    """Return where in an image's axis positions ``start … start + size - 1`` come from.
-
-    Symmetrically and endlessly, as `mirrored_reach` says.
-    """
-    place = np.arange(start, start + size, dtype=np.int64) % (2 * length)
-    return np.asarray(np.where(place < length, place, 2 * length - 1 - place), np.int64)
+    """Return the indices of `size` samples from `start` on, for an axis mirrored as in `mirrored_span`."""
+    index = np.arange(start, start + size, dtype=np.int64) % (2 * length)
+    return np.asarray(np.where(index < length, index, 2 * length - 1 - index), np.int64)
 
 
 def place(
@@ -143,23 +132,30 @@ def place(
     *,
     origin: tuple[int, int] = (0, 0),
 ) -> None:
-    """Put each window's core into its place; the samples stay as they are.
+    """Copy the core of each window to its place in an image of the same type.
 
     Parameters
     ----------
-    windows : (N, h, w, C) of the type of `out`, HR, of `tiles`, in order; later windows are ignored
-    scale : HR pixels an LR pixel
-    out : (h, w, C), the image, or the part of it that the cores lie in
-    origin : (y, x) of the part in the whole image, LR pixels
+    windows : ndarray, shape (N, h, w, C)
+        HR windows of `tiles`, in order; further windows are ignored.
+    tiles : sequence of Tile
+    scale : int
+        Scale factor.
+    out : ndarray, shape (h, w, C)
+        The HR image, or a part of it, changed in place.
+    origin : (int, int)
+        Row and column of the part in the image, LR pixels.
 
     Raises
     ------
     ArgumentError
-        If a shape or type is wrong, or a core lies outside its window or `out`.
+        If a shape or type is wrong, or a core is outside its window or `out`.
     """
     _check_image(out)
     if windows.ndim != 4 or windows.dtype != out.dtype or windows.shape[3] != out.shape[2]:
-        raise ArgumentError(f"windows {windows.dtype} {windows.shape} do not go into {out.dtype} {out.shape}")
+        raise ArgumentError(
+            f"windows {windows.dtype} {windows.shape} do not fit into {out.dtype} {out.shape}"
+        )
     if len(tiles) > len(windows):
         raise ArgumentError(f"windows {windows.shape} do not hold {len(tiles)} tiles")
     for window, core in zip(
@@ -178,24 +174,28 @@ def stitch(
     cut: int = 0,
     origin: tuple[int, int] = (0, 0),
 ) -> None:
-    """Put each window's core into its place, clipped, rounded half to even and converted.
+    """Convert the core of each window to the type of an image and store it there.
 
-    Integer types are clipped to [0, 1] of full scale; float32 is stored as it is.
+    For integer types samples are clipped to [0, 1] and rounded half to even; float32 is stored unchanged.
 
     Parameters
     ----------
-    windows : (N, C, h, w) float32, HR
-        What the network returned for `tiles`, in order; later windows are ignored.
-    scale : HR pixels an LR pixel
-    out : (h, w, C) uint8, uint16 or float32
-        The image, or the part of it that the cores lie in.
-    cut : HR samples of each window's border that lie outside its tile
-    origin : (y, x) of the part in the whole image, LR pixels
+    windows : ndarray of float32, shape (N, C, h, w), C-contiguous
+        HR windows of `tiles`, in order; further windows are ignored.
+    tiles : sequence of Tile
+    scale : int
+        Scale factor.
+    out : ndarray, shape (h, w, C), of uint8, uint16 or float32
+        The HR image, or a part of it, changed in place.
+    cut : int
+        HR samples around the tile on each side of a window.
+    origin : (int, int)
+        Row and column of the part in the image, LR pixels.
 
     Raises
     ------
     ArgumentError
-        If a shape or type is wrong, or a core lies outside its window or `out`.
+        If a shape or type is wrong, or a core is outside its window or `out`.
     """
     _check_image(out)
     _check_windows(windows)
@@ -211,18 +211,20 @@ def stitch(
 def enlarge(
     windows: NDArray[np.float32], scale: int, out: NDArray[np.float32] | None = None
 ) -> NDArray[np.float32]:
-    """Enlarge windows by bicubic, without a border: two LR pixels are lost on each side.
+    """Enlarge windows by bicubic interpolation without padding, which removes two LR pixels on each side.
 
     Parameters
     ----------
-    windows : (N, C, h, w) float32, C-contiguous, LR; h and w at least 5
-    scale : HR pixels an LR pixel
-    out : (N, C, s·(h - 4), s·(w - 4)) float32, C-contiguous, optional
-        Every element is written.
+    windows : ndarray of float32, shape (N, C, h, w), C-contiguous
+        LR windows of at least 5 x 5 pixels.
+    scale : int
+        Scale factor s.
+    out : ndarray of float32, shape (N, C, s·(h - 4), s·(w - 4)), C-contiguous, optional
 
     Returns
     -------
-    `out`, or a new array
+    ndarray
+        `out`, or a new array.
 
     Raises
     ------
@@ -255,27 +257,32 @@ def stitch_sum(
     first: int = 0,
     origin: tuple[int, int] = (0, 0),
 ) -> None:
-    """Enlarge windows by bicubic, add what a network adds to that, and stitch the cores.
+    """Enlarge windows by bicubic interpolation, add a network's output, and stitch the cores.
 
     The same as `enlarge`, a sum and `stitch`, one HR row at a time.
 
     Parameters
     ----------
-    windows : (N, K, h, w) float32, C-contiguous, LR, of `tiles`, in order, as `extract` fills them
-    detail : (N, C or 1, s·(h - 2·margin), s·(w - 2·margin)) float32, C-contiguous, HR
-        What the network returned for `tiles`: each window is one tile, without a border. One channel is
-        added to all of them.
-    scale : HR pixels an LR pixel
-    out : (h, w, C) uint8, uint16 or float32
-        The image, or the part of it that the cores lie in.
-    margin : LR pixels of each window around its tile, at least 2
-    first : the channel of the windows that the first of `out` is made of; the others follow it
-    origin : (y, x) of the part in the whole image, LR pixels
+    windows : ndarray of float32, shape (N, K, h, w), C-contiguous
+        LR windows of `tiles`, in order, as `extract` fills them.
+    detail : ndarray of float32, shape (N, C or 1, s·(h - 2·margin), s·(w - 2·margin)), C-contiguous
+        The output of the network, one HR tile per window. A single channel is added to all channels.
+    tiles : sequence of Tile
+    scale : int
+        Scale factor s.
+    out : ndarray, shape (h, w, C), of uint8, uint16 or float32
+        The HR image, or a part of it, changed in place.
+    margin : int
+        LR pixels around the tile on each side of a window, at least 2.
+    first : int
+        Channel of `windows` that the first channel of `out` is computed from.
+    origin : (int, int)
+        Row and column of the part in the image, LR pixels.
 
     Raises
     ------
     ArgumentError
-        If a shape or type is wrong, or a core lies outside its window or `out`.
+        If a shape or type is wrong, or a core is outside its window or `out`.
     """
     _check_image(out)
     _check_windows(windows)
@@ -313,9 +320,9 @@ def stitch_sum(
 
 @cache
 def _phases(scale: int) -> NDArray[np.float32]:
-    """Return the (scale, 4) weights of each phase that the loops use, of `bicubic.taps`' five.
+    """Return (scale, 4) weights: the four of the five of `bicubic.taps` that can be nonzero.
 
-    Phases up to the middle of the LR pixel read the first four, the others the last four.
+    Phases up to the middle of the LR pixel use the first four, the others the last four.
     """
     if scale < 1:
         raise ArgumentError(f"scale must be a positive whole number, got {scale}")
@@ -325,8 +332,8 @@ def _phases(scale: int) -> NDArray[np.float32]:
 
 
 def _rows(count: int, width: int) -> NDArray[np.float32]:
-    """Return scratch rows that begin at cache lines: unaligned ones cost a fifth of the speed."""
-    line = 16  # floats
+    """Return scratch rows aligned to cache lines; unaligned rows are a fifth slower."""
+    line = 16  # floats per cache line
     width = ceil_to(width, line)
     flat = np.empty(count * width + line, np.float32)
     start = -flat.ctypes.data % (4 * line) // 4
@@ -341,14 +348,26 @@ def cores_of(
     origin: tuple[int, int],
     cut: int = 0,
 ) -> NDArray[np.intp]:
-    """Return (from_y, from_x, to_y, to_x, height, width) of each core, HR samples, checked.
+    """Return (from_y, from_x, to_y, to_x, height, width) of each core in HR samples.
 
     Parameters
     ----------
-    window : (h, w) of a window, HR
-    shape : (h, w) of the part of the result that the cores lie in
-    origin : (y, x) of that part, LR
-    cut : HR samples of each window's border that lie outside its tile
+    tiles : sequence of Tile
+    scale : int
+        Scale factor.
+    window : tuple of int
+        HR height and width of a window.
+    shape : tuple of int
+        HR height and width of the image, or of a part of it.
+    origin : (int, int)
+        Row and column of the part in the image, LR pixels.
+    cut : int
+        HR samples around the tile on each side of a window.
+
+    Raises
+    ------
+    ArgumentError
+        If a core is outside its window or the image.
     """
     cores = [
         (
@@ -365,10 +384,19 @@ def cores_of(
         for axis in (0, 1):
             size = core[4 + axis]
             if min(core) < 0 or core[axis] + size > window[axis]:
-                raise ArgumentError(f"a core lies outside its window of shape {tuple(window)}")
+                raise ArgumentError(f"a core is outside its window of shape {tuple(window)}")
             if core[2 + axis] + size > shape[axis]:
-                raise ArgumentError(f"a core lies outside the output of shape {tuple(shape[:2])}")
+                raise ArgumentError(f"a core is outside the output of shape {tuple(shape[:2])}")
     return np.array(cores, np.intp)
+
+
+def _check_part(start: int, stop: int, length: int, origin: int, size: int) -> None:
+    """Raise `ArgumentError` unless a part of an axis has the positions ``[start, stop)``, mirrored."""
+    span = mirrored_span(start, stop, length)
+    if span.start < origin or span.stop > origin + size:
+        raise ArgumentError(
+            f"windows read {span.start}..{span.stop - 1}, but the part is {origin}..{origin + size - 1}"
+        )
 
 
 def _check_windows(array: NDArray[Any]) -> None:
@@ -378,10 +406,10 @@ def _check_windows(array: NDArray[Any]) -> None:
 
 def _check_image(array: NDArray[Any]) -> None:
     if array.ndim != 3 or min(array.shape) < 1:
-        raise ArgumentError(f"an image must be (H, W, C) with no empty side, got shape {array.shape}")
+        raise ArgumentError(f"an image must be (H, W, C) and not empty, got shape {array.shape}")
     if array.dtype not in DTYPES or not array.dtype.isnative:
         raise ArgumentError(f"an image must be uint8, uint16 or float32, got {array.dtype}")
     if not array.flags.aligned:
-        raise ArgumentError("an image's samples must be aligned in memory; copy it")
+        raise ArgumentError("samples of an image must be aligned in memory; copy the array")
     if any(s % array.itemsize for s in array.strides):
-        raise ArgumentError(f"an image's strides must be whole samples, got {array.strides}")
+        raise ArgumentError(f"strides of an image must be multiples of the sample size, got {array.strides}")

@@ -1,5 +1,1 @@
-"""Training and export: the only place in the package that imports torch.
-
-Nothing outside ``srcnn_rt.train`` and its own commands imports this package,
-so running a model never needs torch.
-"""
+"""Training of SRCNNs and of the sparse-coding baseline. Running a model imports nothing from here."""

@@ -1,4 +1,4 @@
-"""Training crops: images are prepared once, kept in memory, and cut by index arithmetic."""
+"""Training data: images are prepared once, kept in memory and cropped by index arithmetic."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from ..errors import ArgumentError, ImageError
 from ..evaluation.protocol import Channels, Degradation, Image, imresize, modcrop, read_image
 
-# Samples are kept as int16 in steps of 2^-14: room for what bicubic overshoots, and 16 steps
-# finer than those of 8 bits.
+# Samples are stored as int16 in steps of 2^-14: 64 times finer than 8 bits, with room for the overshoot of
+# bicubic.
 _STEP = 2.0**-14
-_CELL = 8  # pixels between the places a crop may start at, before it is jittered
+_CELL = 8  # pixels between the crop positions, which are jittered within a cell
 DRAWS = 8  # versions of an image whose degradation is random or depends on the position
-_MAX_SAMPLES = 100_000_000  # of all versions; many images need fewer versions each
+_MAX_SAMPLES = 100_000_000  # of all versions together; many images get fewer versions each
 
 Samples = NDArray[np.float32]
 Sampling = Literal["detail", "uniform", "grid"]
@@ -30,12 +30,14 @@ Sampling = Literal["detail", "uniform", "grid"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What a network sees and what it should give, both (H, W) or (H, W, 3) float32.
+    """Input and target of a network.
 
     Attributes
     ----------
-    degraded : the LR image enlarged by bicubic; at scale 1 the LR image itself
-    truth : the image
+    degraded : ndarray, shape (H, W) or (H, W, 3), float32
+        The LR image upscaled by bicubic; for scale 1 the LR image itself.
+    truth : ndarray of the same shape, float32
+        The HR image.
     """
 
     degraded: Samples
@@ -43,25 +45,29 @@ class Pair:
 
 
 def make_pair(truth: Image, scale: int, degradation: Degradation, rng: np.random.Generator) -> Pair:
-    """Crop an image to a multiple of `scale`, degrade it and enlarge it again."""
+    """Crop an image to a multiple of `scale`, degrade it and upscale it by bicubic."""
     truth = modcrop(truth, scale)
-    lr = degradation.apply(truth, scale, rng)
-    # float32: thousands of images wait here until they are packed.
-    degraded = imresize(lr, scale, down=False)
+    degraded = imresize(degradation.apply(truth, scale, rng), scale, down=False)
+    # float32, because thousands of images are held until they are packed.
     return Pair(degraded.astype(np.float32), truth.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The images of a run.
+    """The images of a training run.
 
     Attributes
     ----------
-    pairs : every one large enough, in up to `DRAWS` versions where the degradation varies
-    weights : of every pair, how much more often it is to be seen
-    names : files that were used
-    skipped : one line for each file that was not, and why
-    digest : SHA-256 over the files that were used, to repeat a run with
+    pairs : list of Pair
+        All usable images, in up to `DRAWS` versions if the degradation varies.
+    weights : list of int
+        Relative sampling frequency of each pair.
+    names : list of str
+        Names of the files that are used.
+    skipped : list of str
+        A line for each file that is not used.
+    digest : str
+        SHA-256 of the files that are used.
     """
 
     pairs: list[Pair]
@@ -80,20 +86,27 @@ def load(
     seed: int,
     log: Callable[[str], None] = lambda line: None,
 ) -> Loaded:
-    """Read and prepare images; what cannot be used is skipped by name.
+    """Read and degrade images. Unusable ones are skipped.
 
     Parameters
     ----------
-    paths : see `protocol.list_images`; one that is named n times is kept once, with weight n
-    scale, channels, degradation : see `protocol`
-    least : side of a crop in HR pixels; smaller images are skipped
-    seed : of the random degradations
-    log : told every skipped file
+    paths : sequence of Path
+        A path that occurs n times is kept once, with weight n.
+    scale : int
+        Scale factor.
+    channels : {"y", "rgb"}
+    degradation : Degradation
+    minimum : int
+        Images with a side of fewer HR pixels are skipped.
+    seed : int
+        Seed of random degradations.
+    log : callable, optional
+        Called with a line for every skipped file.
 
     Raises
     ------
     ImageError
-        If no image is left.
+        If no image can be used.
     """
     counts = Counter(paths)
     images: list[tuple[int, int, Samples]] = []
@@ -105,7 +118,7 @@ def load(
             image = read_image(path, channels)
             h, w = (n - n % scale for n in image.shape[:2])
             if min(h, w) < minimum:
-                raise ImageError(f"{path}: {w} x {h} pixels, smaller than a crop of {minimum}")
+                raise ImageError(f"{path}: {w} x {h} pixels, smaller than a crop of {minimum} pixels")
         except ImageError as error:
             skipped.append(str(error))
             log(f"skipped: {error}")
@@ -133,7 +146,7 @@ def _versions(
     rng = np.random.default_rng(seed)
     pairs = []
     for draw in range(draws):
-        # The blocks of a JPEG lie elsewhere in every version.
+        # Each version shifts the grid of JPEG blocks.
         y, x = (int(n) * scale for n in rng.integers(0, 8, 2)) if degradation.jpeg and draw else (0, 0)
         if min(image.shape[0] - y, image.shape[1] - x) < minimum + scale:
             y = x = 0
@@ -142,30 +155,36 @@ def _versions(
 
 
 class Patches:
-    """Batches of crops in all eight orientations. Batch k is a function of the seed and k.
+    """Batches of random crops in all eight orientations.
 
-    Everything lies in one flat tensor, on the CPU or the GPU, and a batch is one gather:
-    a resumed run sees the same batches, and the loop is not kept waiting.
+    A batch depends on the seed and its number alone, so a resumed run sees the same batches. All images
+    are in one flat tensor on the device, and a batch is one gather.
 
     Parameters
     ----------
-    pairs : images, none smaller than `size`
-    size : side of the input crop in HR pixels
-    shrink : what the network takes off each side; the target is that much smaller
-    batch : crops a batch
-    seed : of places and orientations
-    sampling : ``"uniform"``: every place alike. ``"detail"``: places in proportion to the
-        root-mean-square of what bicubic loses there, and half as often as the mean at
-        least. ``"grid"``: the paper's sub-images, `stride` apart, each once an epoch in
-        random order, upright.
-    stride : of ``"grid"``
-    device : where the images are kept
-    weights : of every pair, how many times as often its places come
+    pairs : sequence of Pair
+        Images, none smaller than `size`.
+    size : int
+        Side of the input crops in HR pixels.
+    shrink : int
+        Pixels by which the target is smaller on each side, as the output of the network is.
+    batch : int
+        Crops per batch.
+    seed : int
+    sampling : {"uniform", "detail", "grid"}
+        ``"uniform"``: all positions are equally likely. ``"detail"``: in proportion to the RMS error of
+        bicubic there, and at least half the mean. ``"grid"``: the paper's sub-images at distances of
+        `stride`, each once per epoch in random order, without reorientation.
+    stride : int
+        Of the grid.
+    device : torch.device or str
+    weights : sequence of int, optional
+        Relative sampling frequency of each pair.
 
     Raises
     ------
     ArgumentError
-        If the network takes everything off a crop.
+        If nothing is left of a crop.
     """
 
     def __init__(
@@ -181,7 +200,7 @@ class Patches:
         weights: Sequence[int] | None = None,
     ) -> None:
         if size <= 2 * shrink:
-            raise ArgumentError(f"a crop must be larger than {2 * shrink} pixels, got {size}")
+            raise ArgumentError(f"patch must be larger than {2 * shrink} pixels, got {size}")
         self.size, self.shrink, self.batch, self.seed = size, shrink, batch, seed
         self.sampling = sampling
         self._degraded = _pack([p.degraded for p in pairs], device)
@@ -189,39 +208,37 @@ class Patches:
         shapes = np.array([p.truth.shape[:2] for p in pairs], dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
         step = stride if sampling == "grid" else _CELL
-        places = [_places(shape, size, step) for shape in shapes]
-        count = [len(p) for p in places]
-        self._y, self._x = np.concatenate(places).T
+        positions = [_positions(shape, size, step) for shape in shapes]
+        count = [len(p) for p in positions]
+        self._y, self._x = np.concatenate(positions).T
         self._width = np.repeat(shapes[:, 1], count)
         self._height = np.repeat(shapes[:, 0], count)
         self._start = np.repeat(starts, count)
         weight = np.ones(len(self._y))
         if sampling == "detail":
-            weight = np.concatenate([_detail(p, at, size) for p, at in zip(pairs, places, strict=True)])
-            # At least something, where nothing is lost anywhere.
+            weight = np.concatenate([_rms_error(p, at, size) for p, at in zip(pairs, positions, strict=True)])
+            # Not 0 if bicubic loses nothing anywhere.
             weight = np.maximum(weight, weight.mean() / 2) + 1e-12
         times = np.repeat(np.ones(len(pairs), np.int64) if weights is None else np.array(weights), count)
-        self._until = np.cumsum(weight * times) / (weight * times).sum()
-        self._each = (
-            np.repeat(np.arange(len(self._y)), times) if sampling == "grid" else np.empty(0, np.int64)
-        )
+        self._cumulative = np.cumsum(weight * times) / (weight * times).sum()
+        self._grid = np.repeat(np.arange(len(self._y)), times) if sampling == "grid" else None
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, np.int64)
 
     def __len__(self) -> int:
-        """Places a crop may start at."""
+        """Return the number of crop positions."""
         return len(self._y)
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return batch `step`: (N, C, size, size) inputs and their central targets, float32."""
+        """Return batch `step`: inputs (N, C, size, size) and their central targets, float32."""
         size, cut = self.size, self.shrink
-        if self.sampling == "grid":
-            index = np.array([self._next(step * self.batch + k) for k in range(self.batch)])
+        if self._grid is not None:
+            index = np.array([self._grid_position(step * self.batch + k) for k in range(self.batch)])
             y, x = self._y[index], self._x[index]
             turn = np.zeros(self.batch, np.int64)
         else:
             rng = np.random.default_rng([self.seed, step])
-            drawn = np.searchsorted(self._until, rng.random(self.batch), side="right")
+            drawn = np.searchsorted(self._cumulative, rng.random(self.batch), side="right")
             index = np.minimum(drawn, len(self._y) - 1)
             jitter = rng.integers(0, _CELL, (2, self.batch))
             y = np.minimum(self._y[index] + jitter[0], self._height[index] - size)
@@ -238,56 +255,57 @@ class Patches:
         )
         base = self._start[index] + y * width + x
         flat = base[:, None, None] + rows * width[:, None, None] + cols
-        where = torch.from_numpy(flat).to(self._truth.device)
-        inner = where[:, cut : size - cut, cut : size - cut]
-        return _take(self._degraded, where), _take(self._truth, inner)
+        indices = torch.from_numpy(flat).to(self._truth.device)
+        inner = indices[:, cut : size - cut, cut : size - cut]
+        return _gather(self._degraded, indices), _gather(self._truth, inner)
 
-    def _next(self, k: int) -> int:
-        """Return the place of crop `k` of an endless row of shuffled epochs."""
-        epoch, k = divmod(k, len(self._each))
+    def _grid_position(self, k: int) -> int:
+        """Return the position of crop `k` of an endless sequence of shuffled epochs."""
+        assert self._grid is not None
+        epoch, k = divmod(k, len(self._grid))
         if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, epoch]).permutation(self._each)
+            self._order = np.random.default_rng([self.seed, epoch]).permutation(self._grid)
             self._epoch = epoch
         return int(self._order[k])
 
 
 def _pack(images: Sequence[Samples], device: torch.device | str) -> Tensor:
-    """Put images one after the other: (C, samples) int16."""
+    """Concatenate images as (C, pixels), int16."""
     channels = 1 if images[0].ndim == 2 else images[0].shape[2]
     flat = np.empty((channels, sum(p.shape[0] * p.shape[1] for p in images)), np.int16)
-    at = 0
+    start = 0
     for p in images:
         n = p.shape[0] * p.shape[1]
-        flat[:, at : at + n] = np.rint(p.reshape(n, channels).T.clip(-1.99, 1.99) / _STEP)
-        at += n
+        flat[:, start : start + n] = np.rint(p.reshape(n, channels).T.clip(-1.99, 1.99) / _STEP)
+        start += n
     return torch.from_numpy(flat).to(device)
 
 
-def _take(flat: Tensor, where: Tensor) -> Tensor:
-    """Gather (N, h, w) indices from (C, samples) into (N, C, h, w) float32 in [0, 1]."""
-    n, h, w = where.shape
-    taken = flat[:, where.reshape(-1)].reshape(-1, n, h, w).movedim(0, 1)
-    return (taken.float() * _STEP).contiguous()
+def _gather(flat: Tensor, indices: Tensor) -> Tensor:
+    """Gather (N, h, w) indices from (C, pixels) into (N, C, h, w), float32 in [0, 1]."""
+    n, h, w = indices.shape
+    gathered = flat[:, indices.reshape(-1)].reshape(-1, n, h, w).movedim(0, 1)
+    return (gathered.float() * _STEP).contiguous()
 
 
-def _places(shape: NDArray[np.int64], size: int, step: int) -> NDArray[np.int64]:
-    """All (y, x) a crop of `size` may start at, `step` apart."""
+def _positions(shape: NDArray[np.int64], size: int, step: int) -> NDArray[np.int64]:
+    """Return all (y, x) at which a crop of `size` may start, in distances of `step`."""
     y, x = (np.arange(0, n - size + 1, step) for n in shape)
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _detail(pair: Pair, places: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    """Root-mean-square of truth less degraded in the crop at each place."""
-    lost = (pair.truth.astype(np.float64) - pair.degraded) ** 2
-    plane = lost if lost.ndim == 2 else lost.mean(axis=2)
+def _rms_error(pair: Pair, positions: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Return the RMS difference of truth and degraded image in the crop at each position."""
+    error = (pair.truth.astype(np.float64) - pair.degraded) ** 2
+    plane = error if error.ndim == 2 else error.mean(axis=2)
     total = np.pad(plane.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    y, x = places.T
+    y, x = positions.T
     inside = total[y + size, x + size] - total[y, x + size] - total[y + size, x] + total[y, x]
     return np.asarray(np.sqrt(np.maximum(inside, 0) / size**2), dtype=np.float64)
 
 
 def mirror(t: Tensor, n: int) -> Tensor:
-    """Pad the last two axes of `t` by `n`, symmetrically: the edge sample repeats."""
+    """Pad the last two axes of `t` by `n`, mirrored so that the edge sample repeats."""
     for axis in (-2, -1):
         index = torch.from_numpy(np.pad(np.arange(t.shape[axis]), n, mode="symmetric"))
         t = t.index_select(t.ndim + axis, index.to(t.device))

@@ -1,5 +1,8 @@
-"""The training loop. Step k depends on the seed, k and the weights alone, so a resumed run goes on
-bit for bit on the CPU; a budget in minutes ties the schedule to the clock instead."""
+"""The training loop.
+
+Step k depends on the seed, k and the weights alone, so on a CPU a resumed run is bit-identical to an
+uninterrupted one. With a time budget, the learning rate depends on the clock instead.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from .._system.cpu import instruction_sets
 from ..architectures.srcnn import SRCNN
 from ..errors import ArgumentError, TrainingError
 from ..evaluation import metrics
@@ -25,31 +28,38 @@ from ..models import spec
 from . import data
 from .data import Pair, Patches
 from .recipe import TrainConfig
-from .run_folder import EVENTS, RunFolder, starting_weights
+from .run_folder import EVENTS, RunFolder, initial_weights
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINT_EVERY = 60.0  # seconds
-LOG_EVERY = 5.0
-_CHECK_CUDA_EVERY = 50  # steps between looks at the loss on a GPU, each of which waits for it
-_CHARBONNIER = 1e-3  # ε of sqrt(d² + ε²): a quarter of a code value
-_SOAP_BASIS = 128  # largest side of a preconditioner: 9 x 9 taps, 64 filters
+LOG_EVERY = 5.0  # seconds
+_CHECK_CUDA_EVERY = 50  # steps between checks of the loss on a GPU, each of which synchronises
+_CHARBONNIER = 1e-3  # ε of sqrt(d² + ε²): a quarter of an 8-bit code value
+_MAX_SOAP_DIM = 128  # largest side of a preconditioner: covers 9 x 9 taps and 64 filters
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes
     ----------
-    step : steps done
-    part : 0 to 1
-    loss : mean since the last status
-    rate : learning rate
-    psnr : of the moving average on the validation images, dB; None between checkpoints
-    crops_per_s : crops a second since the last status
-    seconds, left : spent and to go
+    step : int
+        Steps done.
+    part : float
+        Fraction of the run that is done, 0 to 1.
+    loss : float
+        Mean since the last status.
+    lr : float
+        Learning rate.
+    psnr : float or None
+        PSNR of the averaged weights on the validation images in dB; None between checkpoints.
+    crops_per_s : float
+        Since the last status.
+    seconds, left : float
+        Elapsed and remaining time.
     """
 
     step: int
@@ -64,7 +74,18 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: all of it done, or stopped on request with everything saved."""
+    """Result of a run.
+
+    Attributes
+    ----------
+    checkpoint : Path
+    step : int
+        Steps done.
+    finished : bool
+        False if the run was stopped on request, with everything saved.
+    psnr : float or None
+        On the validation images, in dB.
+    """
 
     checkpoint: Path
     step: int
@@ -80,26 +101,30 @@ def train(
     progress: Callable[[Status], None] = lambda status: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
-    """Train one model; ``last.pt`` in the run folder is what `export` reads.
+    """Train a model and save checkpoints as ``last.pt`` in the run folder.
 
     Parameters
     ----------
-    config : see `TrainConfig`
-    resume : go on from the checkpoint in ``config.out``
-    log : told what was skipped and chosen, a line each
-    progress : told the status every few seconds
-    stop : asked after every step; True saves and ends the run
+    config : TrainConfig
+    resume : bool
+        Whether to continue from the checkpoint in ``config.out``.
+    log : callable, optional
+        Called with lines about skipped files and choices made.
+    progress : callable, optional
+        Called with a `Status` every few seconds.
+    stop : callable, optional
+        Called after every step. If it returns True, the run is saved and ends.
 
     Raises
     ------
     SourceMissingError, ImageError
-        Nothing to train on.
+        If there is nothing to train on.
     OutputError
-        The folder holds a run, or cannot be written.
+        If the folder contains a run already or cannot be written.
     ArgumentError
-        A starting checkpoint of another architecture, a device that is not there.
+        If the initial weights are of another architecture, or the device is not available.
     TrainingError
-        The loss or the weights stopped being finite; the last good checkpoint is kept.
+        If the loss or the weights are not finite. The last good checkpoint is kept.
     """
     folder = RunFolder(Path(config.out))
     if not resume:
@@ -111,8 +136,8 @@ def train(
     torch.manual_seed(config.seed)
     model = SRCNN(config.arch, channels, config.init, form=config.form)
     if config.init_from:
-        model.load_state_dict(dict(starting_weights(config.init_from, model)))
-    loaded, held = _images(config, log)
+        model.load_state_dict(dict(initial_weights(config.init_from, model)))
+    loaded, validation = _load_images(config, log)
     patches = Patches(
         loaded.pairs,
         config.patch,
@@ -125,10 +150,10 @@ def train(
         loaded.weights,
     )
     log(
-        f"{len(loaded.names)} images, {len(patches)} places for crops, {len(loaded.skipped)} skipped; "
-        f"{len(held)} to validate; on {device}"
+        f"{len(loaded.names)} images with {len(patches)} crop positions, {len(loaded.skipped)} skipped; "
+        f"{len(validation)} validation images; device {device}"
     )
-    run = _Run(config, folder, model.to(device), device, held)
+    run = _Run(config, folder, model.to(device), device, validation)
     if resume:
         folder.resume(config, loaded.digest)
         run.restore()
@@ -138,20 +163,16 @@ def train(
             "skipped": loaded.skipped,
             "sha256": loaded.digest,
         }
-        if config.init_from:
-            data_of_start = (
-                spec.read(config.init_from)[0]
-                if spec.is_model(config.init_from)
-                else Path(config.init_from).read_bytes()
-            )
-            record["init_from_sha256"] = hashlib.sha256(data_of_start).hexdigest()
+        if init := config.init_from:
+            content = spec.read(init)[0] if spec.is_model(init) else Path(init).read_bytes()
+            record["init_from_sha256"] = hashlib.sha256(content).hexdigest()
         folder.create(config, record)
     del loaded
     return run.go(patches, progress, stop)
 
 
 class _Run:
-    """The state that a checkpoint holds, and the steps."""
+    """The state of a run, which checkpoints save and restore."""
 
     def __init__(
         self,
@@ -159,11 +180,12 @@ class _Run:
         folder: RunFolder,
         model: SRCNN,
         device: torch.device,
-        held: list[Pair],
+        validation: list[Pair],
     ) -> None:
-        self.config, self.folder, self.device, self.held = config, folder, device, held
+        self.config, self.folder, self.device = config, folder, device
+        self.validation = validation
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.model, multi_avg_fn=_moving_average(config.ema))
+        self.average = AveragedModel(self.model, multi_avg_fn=_averaging(config.ema))
         self.optimiser = make_optimiser(self.model, config)
         self._rates = [group["lr"] for group in self.optimiser.param_groups]
         self.mixed = config.precision == "mixed" or (config.precision == "auto" and has_bfloat16(device))
@@ -171,25 +193,26 @@ class _Run:
         self.psnr: float | None = None
 
     def restore(self) -> None:
+        """Load the checkpoint, if there is one."""
         state = self.folder.load()
         if state is None:
             return
         try:
-            kept = state["resume"]
-            self.model.load_state_dict(kept["weights"])
-            self.average.load_state_dict(kept["average"])
-            self.optimiser.load_state_dict(kept["optimiser"])
-            self.step, self.spent = int(kept["step"]), float(kept["spent"])
+            saved = state["resume"]
+            self.model.load_state_dict(saved["weights"])
+            self.average.load_state_dict(saved["average"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.step, self.spent = int(saved["step"]), float(saved["spent"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             first = " ".join(str(error).split())[:160]
             raise ArgumentError(
                 f"{self.folder.checkpoint}: not a checkpoint of this run ({self.config.arch}): {first}"
             ) from error
-        self.folder.forget_after(self.step)
+        self.folder.truncate_log(self.step)
 
     def go(self, patches: Patches, progress: Callable[[Status], None], stop: Callable[[], bool]) -> Outcome:
-        """Take steps until the budget is spent or `stop` says so."""
-        config, begun = self.config, time.monotonic() - self.spent
+        """Take steps until the budget is used up or `stop` returns True."""
+        config, start = self.config, time.monotonic() - self.spent
         logged, saved = self.spent, self.spent
         losses: list[Tensor] = []
         events = _events(self.folder.path / EVENTS, self.step)
@@ -199,10 +222,10 @@ class _Run:
                 rate = self._set_rate(done)
                 losses.append(self._take_step(*patches.at(self.step), done))
                 self.step += 1
-                self.spent = time.monotonic() - begun
+                self.spent = time.monotonic() - start
                 done = self._done()
-                asked = stop()
-                save = done >= 1 or asked or self.spent - saved >= CHECKPOINT_EVERY
+                stopped = stop()
+                save = done >= 1 or stopped or self.spent - saved >= CHECKPOINT_EVERY
                 if save or self.spent - logged >= LOG_EVERY:
                     if save:
                         self._save()
@@ -224,20 +247,21 @@ class _Run:
                     progress(status)
                     logged = self.spent
                     losses.clear()
-                    # Saving and validating are not part of the schedule.
-                    begun = time.monotonic() - self.spent
-                if asked and done < 1:
+                    # The time of saving and validating does not count towards the budget.
+                    start = time.monotonic() - self.spent
+                if stopped and done < 1:
                     return Outcome(self.folder.checkpoint, self.step, False, self.psnr)
         finally:
             events.close()
         return Outcome(self.folder.checkpoint, self.step, True, self.psnr)
 
     def _done(self) -> float:
+        """Return the fraction of the budget that is used up."""
         config = self.config
         return self.spent / (60 * config.minutes) if config.minutes else self.step / config.steps
 
     def _set_rate(self, done: float) -> float:
-        """Warm up, hold, fall to 0 on a cosine."""
+        """Set the learning rate: linear warm-up, constant, cosine decay to 0."""
         config = self.config
         factor = min(1.0, (self.step + 1) / (config.warmup + 1))
         if config.hold < 1 and done > config.hold:
@@ -260,7 +284,7 @@ class _Run:
         try:
             self.optimiser.step()
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-            # SOAP finds no basis for what is not finite.
+            # SOAP cannot decompose a gradient that is not finite.
             raise self._diverged("the gradient is not finite") from error
         self.average.update_parameters(self.model)
         return loss.detach()
@@ -269,8 +293,8 @@ class _Run:
         weights = self.average.module if self.config.ema else self.model
         if not all(bool(p.isfinite().all()) for p in weights.parameters()):
             raise self._diverged("the weights are not finite")
-        if self.held:
-            self.psnr = validate(weights, self.held, max(1, self.config.scale))
+        if self.validation:
+            self.psnr = validate(weights, self.validation, max(1, self.config.scale))
         config = self.config
         self.folder.save(
             {
@@ -319,18 +343,18 @@ class _Run:
 
 
 def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser; a group a layer and kind, since the last layer may have its own rate."""
+    """Return the optimiser, with a parameter group per tensor, because learning rates differ."""
     groups: list[dict[str, Any]] = []
     for layer in (model.conv1, model.conv2, model.conv3):
         rate = config.lr * (config.last_layer_lr if layer is model.conv3 else 1)
         # SOAP's merge_dims fails on vectors (pytorch-optimizer 4.1).
         for parameter in layer.parameters():
-            part = 1 if parameter.ndim > 1 else config.bias_lr
+            factor = 1 if parameter.ndim > 1 else config.bias_lr
             decay = config.weight_decay if parameter is model.conv1.weight else 0.0
             groups.append(
                 {
                     "params": [parameter],
-                    "lr": rate * part,
+                    "lr": rate * factor,
                     "weight_decay": decay,
                     "merge_dims": parameter.ndim > 1,
                 }
@@ -338,14 +362,8 @@ def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
     if config.optimiser == "soap":
         from pytorch_optimizer import SOAP
 
-        # Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al., arXiv 2409.11321), the
-        # taps of a filter as one axis.
-        return SOAP(
-            groups,
-            betas=(0.95, 0.95),
-            precondition_frequency=10,
-            max_precondition_dim=_SOAP_BASIS,
-        )
+        # Vyas et al., arXiv 2409.11321. Merged dimensions treat the taps of a filter as one axis.
+        return SOAP(groups, betas=(0.95, 0.95), precondition_frequency=10, max_precondition_dim=_MAX_SOAP_DIM)
     for group in groups:
         del group["merge_dims"]
     if config.optimiser == "sgd":
@@ -367,7 +385,7 @@ def distance(out: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
 
 @torch.no_grad()
 def validate(model: nn.Module, pairs: list[Pair], border: int) -> float:
-    """Mean PSNR in dB of a network over images, in the field's protocol."""
+    """Return the mean PSNR of a network in dB, as `evaluation` measures it."""
     scores = []
     parameter = next(model.parameters())
     for pair in pairs:
@@ -384,51 +402,50 @@ def validate(model: nn.Module, pairs: list[Pair], border: int) -> float:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 rather than imitating it."""
+    """Return whether a device computes in bfloat16 natively."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    with suppress(AttributeError):
-        return bool(torch.cpu._is_avx512_bf16_supported())
-    return False
+    return "avx512_bf16" in instruction_sets()
 
 
-def _device(asked: str) -> torch.device:
-    there = torch.cuda.is_available()
-    if asked == "cuda" and not there:
-        raise ArgumentError("device cuda is asked for, but torch finds no GPU")
-    return torch.device("cuda" if there and asked != "cpu" else "cpu")
+def _device(name: str) -> torch.device:
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ArgumentError("device cuda is not available: torch finds no GPU")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    """Return an update for `AveragedModel` that starts as a plain mean."""
+def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
+    """Return an update of `AveragedModel`: an exponential moving average with a shorter memory at first."""
 
-    @torch.no_grad()
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
         n = float(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+        step = get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
+        step(averaged, current, count)
 
     return update
 
 
-def _images(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loaded, list[Pair]]:
-    """Prepare what to train on and what to validate on."""
+def _load_images(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loaded, list[Pair]]:
+    """Load the training images and the validation images."""
     degradation = Degradation.parse(config.degrade)
     paths = [p for folder in config.data for p in list_images(folder)]
-    kept: list[Path] = []
+    validation: list[Path] = []
     if config.validate:
-        kept = list_images(config.validate)
+        validation = list_images(config.validate)
     elif config.hold_out and len(set(paths)) >= 4 * config.hold_out:
-        each = list(dict.fromkeys(paths))
-        kept = each[:: math.ceil(len(each) / config.hold_out)]
-        paths = [p for p in paths if p not in kept]
+        unique = list(dict.fromkeys(paths))
+        validation = unique[:: math.ceil(len(unique) / config.hold_out)]
+        paths = [p for p in paths if p not in validation]
     loaded = data.load(paths, config.scale, config.channels, degradation, config.patch, config.seed, log)
-    if not kept:
+    if not validation:
         return loaded, []
     minimum = 2 * max(1, config.scale) + 1
-    # One version an image is enough to follow a run.
-    once = data.load(kept, config.scale, config.channels, degradation, minimum, config.seed + 1, log)
-    step = len(once.pairs) // len(once.names)
-    return loaded, once.pairs[::step]
+    held_out = data.load(
+        validation, config.scale, config.channels, degradation, minimum, config.seed + 1, log
+    )
+    # One version per image.
+    return loaded, held_out.pairs[:: len(held_out.pairs) // len(held_out.names)]
 
 
 def _events(folder: Path, step: int) -> SummaryWriter:

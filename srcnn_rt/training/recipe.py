@@ -1,4 +1,4 @@
-"""What a training run depends on, and the two recipes: the paper's and ours."""
+"""Configuration of training runs, and two recipes: that of the paper and that of the bundled models."""
 
 from __future__ import annotations
 
@@ -21,42 +21,66 @@ PRECISIONS = ("auto", "float32", "mixed")
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """Everything a run depends on; ``run.json`` keeps it.
+    """Everything that a run depends on. ``run.json`` stores it.
 
     Attributes
     ----------
-    data : folders of training images, searched recursively; one that is given n times is seen n
-        times as often
-    out : run folder, made by the run
-    scale : 1 for restoration without enlargement
-    arch, channels, form : see `SRCNN`
-    degrade : how an LR image is made, see `protocol.Degradation`
-    recipe : where the values below came from, for the record
-    init : see `SRCNN`
-    start : checkpoint whose weights to start from instead
-    optimiser, rate : and its learning rate at the start
-    decay : weight decay of the first layer, decoupled from the gradient (Loshchilov and Hutter, arXiv
-        1711.05101): what its filters hold in directions that no enlarged image has is left over from the
-        start
-    last_layer_lr : learning rate of the last layer as a part of `rate`
-    bias_lr : learning rate of biases as a part of their layer's; the authors' Caffe files have
-        0.1, and at 1 they run ahead of the weights and switch filters off for good
-    loss : ``"mse"``, ``"l1"`` or ``"charbonnier"``, the mean over samples
-    summed : loss as Caffe's EuclideanLoss, half the sum over a crop, the mean over crops
-    batch, patch, stride, sampling : see `Patches`
-    warmup : steps over which the learning rate rises
-    hold : part of the run at the full rate before it falls to 0 on a cosine; 1 never falls
-    ema : decay of the moving average of the weights that is kept as the result; 0 is none
-    tail : part of the run at the end that is float32 even where precision is mixed
-    steps : length of the run
-    minutes : length in time instead; the schedule ends there (0: `steps` decides)
-    seed : of weights, places, orientations and noise
-    precision : ``"mixed"`` is bfloat16 where torch's autocast allows it; ``"auto"`` takes it
-        where the CPU or GPU computes in it
-    device : ``"auto"``, ``"cpu"`` or ``"cuda"``
-    threads : of torch; 0 is torch's own choice
-    validate : folder of images whose PSNR is logged; never trained on, never chosen by
-    hold_out : images of `data` kept for that where `validate` is empty
+    data : tuple of str
+        Folders of training images, searched recursively. A folder given n times is sampled n times as
+        often.
+    out : str
+        Run folder, created by the run.
+    scale : int
+        Scale factor; 1 for restoration without upscaling.
+    arch, channels, form, init : str
+        See `SRCNN`.
+    degrade : str
+        How LR images are made, see `protocol.Degradation`.
+    recipe : str
+        Origin of the values below, for the record.
+    init_from : str
+        Checkpoint or model to initialise the weights from, instead of `init`.
+    optimiser : {"sgd", "adam", "soap"}
+    lr : float
+        Learning rate after the warm-up.
+    weight_decay : float
+        Decoupled weight decay (Loshchilov and Hutter, arXiv 1711.05101) of the first layer. It removes
+        what initialisation left in directions that upscaled images do not contain.
+    last_layer_lr : float
+        Learning rate of the last layer relative to `lr`.
+    bias_lr : float
+        Learning rate of biases relative to that of their layer. The authors' Caffe files use 0.1; with
+        1, biases change faster than weights and switch filters off for good.
+    loss : {"mse", "l1", "charbonnier"}
+        Mean over samples.
+    summed : bool
+        Whether to use the loss of Caffe's EuclideanLoss: half the sum over a crop, averaged over crops.
+    batch, patch, stride, sampling
+        See `Patches`.
+    warmup : int
+        Steps over which the learning rate rises.
+    hold : float
+        Fraction of the run after which the learning rate decays to 0 on a cosine; 1 for no decay.
+    ema : float
+        Decay of the moving average of the weights, which is the result; 0 for no averaging.
+    tail : float
+        Fraction of the run at its end that computes in float32 even with mixed precision.
+    steps : int
+        Length of the run.
+    minutes : float
+        Length of the run in time, instead of `steps`, if not 0.
+    seed : int
+        Seed of weights, crops and noise.
+    precision : {"auto", "float32", "mixed"}
+        ``"mixed"`` computes in bfloat16 where autocast allows it; ``"auto"`` does so if the device
+        supports it natively.
+    device : {"auto", "cpu", "cuda"}
+    threads : int
+        Threads of torch; 0 for torch's default.
+    validate : str
+        Folder of validation images. They affect neither training nor the choice of a checkpoint.
+    hold_out : int
+        Number of training images used for validation if `validate` is empty.
     """
 
     data: tuple[str, ...]
@@ -100,57 +124,41 @@ class TrainConfig:
             raise ArgumentError(str(error)) from error
         Degradation.parse(self.degrade)
         for name, allowed in (
-            ("channels", ("y", "rgb")),
-            ("form", FORMS),
-            ("init", INITS),
-            ("optimiser", OPTIMISERS),
-            ("loss", LOSSES),
-            ("sampling", ("detail", "uniform", "grid")),
-            ("precision", PRECISIONS),
+            ("channels", ("y", "rgb")), ("form", FORMS), ("init", INITS), ("optimiser", OPTIMISERS),
+            ("loss", LOSSES), ("sampling", ("detail", "uniform", "grid")), ("precision", PRECISIONS),
             ("device", ("auto", "cpu", "cuda")),
-        ):
+        ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ArgumentError(
                     f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
                 )
         for name, low, high in (
-            ("scale", 1, 8),
-            ("batch", 1, 65536),
-            ("steps", 1, 10**12),
-            ("lr", 1e-12, 1e3),
-            ("minutes", 0, 10**7),
-            ("weight_decay", 0, 100),
-            ("stride", 1, 4096),
-            ("hold", 0, 1),
-            ("ema", 0, 0.999999),
-            ("tail", 0, 1),
-            ("warmup", 0, 10**9),
-            ("hold_out", 0, 10**6),
-            ("seed", 0, 2**63 - 1),
-            ("threads", 0, 4096),
-        ):
+            ("scale", 1, 8), ("batch", 1, 65536), ("steps", 1, 10**12), ("lr", 1e-12, 1e3),
+            ("minutes", 0, 10**7), ("weight_decay", 0, 100), ("stride", 1, 4096), ("hold", 0, 1),
+            ("ema", 0, 0.999999), ("tail", 0, 1), ("warmup", 0, 10**9), ("hold_out", 0, 10**6),
+            ("seed", 0, 2**63 - 1), ("threads", 0, 4096),
+        ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
-                raise ArgumentError(f"{name} must be {low:g} to {high:g}, got {getattr(self, name)}")
+                raise ArgumentError(f"{name} must be from {low:g} to {high:g}, got {getattr(self, name)}")
         if self.scale == 1 and str(Degradation.parse(self.degrade)) == "bicubic":
-            raise ArgumentError("scale 1 needs something to restore: --degrade blur, noise or jpeg")
+            raise ArgumentError("scale 1 needs a degradation to undo: --degrade blur, noise or jpeg")
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
-        """Return the configuration that `asdict` wrote.
+        """Return the configuration that `asdict` returned.
 
         Raises
         ------
         ArgumentError
             If keys are missing or unknown.
         """
-        known = {f.name for f in fields(cls)}
-        if set(values) != known:
-            odd = ", ".join(sorted(set(values) ^ known))
-            raise ArgumentError(f"written by another version: {odd}")
+        mismatch = set(values) ^ {f.name for f in fields(cls)}
+        if mismatch:
+            raise ArgumentError(f"written by another version: {', '.join(sorted(mismatch))}")
         return cls(**{**values, "data": tuple(values["data"])})
 
     def summary(self) -> str:
-        """One line that says how the weights were found."""
+        """Return a line that describes optimisation and initialisation."""
         rate = f"{self.lr:g}"
         if self.last_layer_lr != 1:
             rate += f" ({self.lr * self.last_layer_lr:g} in the last layer)"
@@ -169,37 +177,23 @@ class TrainConfig:
         return "; ".join(parts)
 
     def sources(self) -> str:
-        """Name the data: a folder given several times is seen that many times as often."""
+        """Return the names of the training folders, each with how often it is given."""
         counts = Counter(Path(d).name for d in self.data)
         return " + ".join(name if n == 1 else f"{n} × {name}" for name, n in counts.items())
 
     def asdict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the configuration as plain values for JSON."""
         return {**asdict(self), "data": list(self.data)}
 
 
-# §4.1 and the authors' Caffe files: SGD with momentum 0.9, 10^-4 and 10^-5 in the last layer,
-# 33 x 33 sub-images 14 apart, upright, batches of 128, EuclideanLoss.
-PAPER: Mapping[str, Any] = MappingProxyType(
-    {
-        "recipe": "paper",
-        "form": "paper",
-        "init": "paper",
-        "optimiser": "sgd",
-        "lr": 1e-4,
-        "last_layer_lr": 0.1,
-        "loss": "mse",
-        "summed": True,
-        "batch": 128,
-        "patch": 33,
-        "stride": 14,
-        "sampling": "grid",
-        "warmup": 0,
-        "hold": 1.0,
-        "ema": 0.0,
-        "tail": 1.0,
-        "precision": "float32",
-    }
-)
+# §4.1 and the authors' Caffe files: SGD with momentum 0.9, learning rate 10^-4 and 10^-5 in the last layer,
+# 33 x 33 sub-images at a stride of 14, batches of 128, EuclideanLoss.
+PAPER: Mapping[str, Any] = MappingProxyType({
+    "recipe": "paper", "form": "paper", "init": "paper",
+    "optimiser": "sgd", "lr": 1e-4, "last_layer_lr": 0.1, "warmup": 0, "hold": 1.0, "ema": 0.0,
+    "loss": "mse", "summed": True,
+    "batch": 128, "patch": 33, "stride": 14, "sampling": "grid",
+    "precision": "float32", "tail": 1.0,
+})  # fmt: skip
 BEST: Mapping[str, Any] = MappingProxyType({"recipe": "best"})
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"best": BEST, "paper": PAPER})

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._system.cpu import model_name
+from .._system.safe_files import atomic_write
 from .._version import __version__
 from ..architectures.srcnn import SRCNN, adapt
 from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
@@ -24,11 +26,12 @@ EVENTS = "tensorboard"
 
 
 class RunFolder:
-    """Where one run keeps what it is and how far it got.
+    """The files of a training run.
 
     Parameters
     ----------
-    path : the folder
+    path : Path
+        The folder, which need not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,12 +41,18 @@ class RunFolder:
         self._record = path / RECORD
 
     def create(self, config: TrainConfig, data: Mapping[str, Any]) -> None:
-        """Make the folder and write everything needed to repeat the run.
+        """Create the folder and write ``run.json``.
+
+        Parameters
+        ----------
+        config : TrainConfig
+        data : mapping
+            Names and SHA-256 of the images, as JSON values.
 
         Raises
         ------
         OutputError
-            If it holds a run already, or cannot be written.
+            If the folder contains a run already or cannot be written.
         """
         self.refuse_a_second_run()
         record = {
@@ -55,7 +64,7 @@ class RunFolder:
                 "torch": torch.__version__,
                 "numpy": np.__version__,
             },
-            "machine": {"processor": _processor(), "threads": torch.get_num_threads()},
+            "machine": {"processor": model_name(), "threads": torch.get_num_threads()},
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -64,55 +73,54 @@ class RunFolder:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def refuse_a_second_run(self) -> None:
-        """Raise `OutputError` if the folder holds a run."""
+        """Raise `OutputError` if the folder contains a run."""
         if self._record.exists() or self.checkpoint.exists():
-            raise OutputError(f"{self.path}: holds a run already; --resume continues it")
+            raise OutputError(f"{self.path}: contains a run already; use --resume to continue it")
 
     def read(self) -> dict[str, Any]:
-        """Return what `create` wrote.
+        """Return the content of ``run.json``, with a `TrainConfig` under ``"config"``.
 
         Raises
         ------
         SourceMissingError, ModelError
+            If there is no run, or its record is damaged.
         """
         if not self._record.exists():
-            raise SourceMissingError(f"{self._record}: no such file; there is no run to continue or to draw")
+            raise SourceMissingError(f"{self._record}: no such file; the folder contains no run")
         try:
             record = json.loads(self._record.read_text())
             record["config"] = TrainConfig.read(record["config"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{self._record}: not the record of a run: {error}") from error
+            raise ModelError(f"{self._record}: not the record of a training run: {error}") from error
         return dict(record)
 
     def resume(self, config: TrainConfig, digest: str) -> None:
-        """Note a resumed run: the images must be the same, a changed length is kept.
+        """Check that a run can be resumed with the same images, and store its configuration.
 
         Raises
         ------
         SourceMissingError, ModelError
+            See `read`.
         ArgumentError
-            If the images are others.
+            If the images have changed.
         """
         record = self.read()
         if record["data"]["sha256"] != digest:
-            raise ArgumentError(f"{self.path}: other images than the run was started with")
+            raise ArgumentError(f"{self.path}: the training images have changed since the run was started")
         if record["config"] != config:
             record["config"] = config.asdict()
             _replace(self._record, (json.dumps(record, indent=2) + "\n").encode())
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint, whole or not at all."""
-        partial = self.checkpoint.with_name(CHECKPOINT + ".partial")
+        """Replace the checkpoint atomically."""
         try:
-            torch.save(dict(state), partial)
-            partial.replace(self.checkpoint)
-        except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
+            with atomic_write(self.checkpoint) as file:
+                torch.save(dict(state), file)
+        except RuntimeError as error:  # torch's writer raises it on a full disk
             raise OutputError(f"{self.checkpoint}: cannot be written: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the checkpoint, None if the run was stopped before its first."""
+        """Return the checkpoint, or None if the run has not saved one yet."""
         if not self.checkpoint.exists():
             return None
         try:
@@ -121,17 +129,17 @@ class RunFolder:
             raise ModelError(f"{self.checkpoint}: not a checkpoint: {error}") from error
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add one line to the log."""
+        """Append a row to the log."""
         with self.log.open("a") as file:
             file.write(json.dumps(dict(row)) + "\n")
 
-    def forget_after(self, step: int) -> None:
-        """Drop what the log says of steps after `step`: a resumed run does them again."""
+    def truncate_log(self, step: int) -> None:
+        """Remove the rows after `step`, which a resumed run writes again."""
         rows = [row for row in self.rows() if row["step"] <= step]
         _replace(self.log, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the log; a last line cut short by a kill is left out."""
+        """Return the log. A line that was cut short by a kill is ignored."""
         found = []
         for line in self.log.read_text().splitlines() if self.log.exists() else ():
             try:
@@ -141,33 +149,25 @@ class RunFolder:
         return found
 
 
-def starting_weights(start: str, network: SRCNN) -> Mapping[str, torch.Tensor]:
-    """Return the weights of a checkpoint, or of a model of this package, to start from.
+def initial_weights(source: str, network: SRCNN) -> Mapping[str, torch.Tensor]:
+    """Return the weights of a checkpoint or of a model of this package, adapted to a network.
 
     Raises
     ------
     SourceMissingError, ModelError
+        If the source cannot be read.
     ArgumentError
-        If they do not fit, see `model.adapt`.
+        If its weights do not fit, see `srcnn.adapt`.
     """
-    from ..exporting.checkpoint import read_checkpoint, read_model
+    from ..architectures.srcnn_weights import read_checkpoint, read_model
 
-    found = read_model(start) if spec.is_model(start) else read_checkpoint(Path(start))
+    found = read_model(source) if spec.is_model(source) else read_checkpoint(Path(source))
     try:
         return adapt(found.weights, network)
     except ValueError as error:
-        raise ArgumentError(f"{start}: is {found.arch} with {found.channels} channels: {error}") from error
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-        return text.split("model name")[1].split(":")[1].split("\n")[0].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+        raise ArgumentError(f"{source}: is {found.arch} with {found.channels} channels: {error}") from error
 
 
 def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with atomic_write(path) as file:
+        file.write(data)

@@ -1,12 +1,12 @@
-"""Sparse coding, the method SRCNN reinterprets (paper §2.1, §3.2), and its linear parts as convolutions.
+"""Super-resolution by sparse coding, the method that SRCNN generalises (paper §2.1, §3.2).
 
-Coupled dictionaries in the manner of Yang et al. (2010) and Zeyde et al. (2010): features of the
-bicubic-enlarged image are coded sparsely in an LR dictionary, and the HR dictionary with the
-same code gives what bicubic lost; overlapping patches are averaged.
+Coupled dictionaries after Yang et al. (2010) and Zeyde et al. (2010): features of the bicubic-upscaled
+image are coded sparsely in an LR dictionary. The same codes and the HR dictionary yield the detail that
+bicubic lost. Overlapping patches are averaged.
 
-The paper's reading of it: taking features of every patch, less its mean, and projecting them on the
-dictionary is a convolution (`Analysis`); the solver is a non-linear mapping of each position on its
-own; putting HR atoms back and averaging is another convolution (`Synthesis`).
+As the paper observes, feature extraction, mean subtraction and projection on the dictionary are one
+convolution (`SparseCoder.projection`), the solver is a non-linear mapping of each position, and averaging
+HR atoms is another convolution (`SparseCoder.synthesis`).
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import orthogonal_mp_gram
 
-from ..errors import ArgumentError, ImageError, ModelError, OutputError, SourceMissingError
+from .._system.safe_files import atomic_write
+from ..errors import ArgumentError, ImageError, ModelError, SourceMissingError
 from ..evaluation.protocol import Degradation, Image, imresize, modcrop, read_image
 
 Array = NDArray[np.float64]
 
-# Yang's features: first and second differences of the enlarged image, along y and along x.
+# Yang's features: first and second derivatives of the upscaled image, as (taps, whether along y).
 _FIRST = (-1.0, 0.0, 1.0)
 _SECOND = (0.5, 0.0, -1.0, 0.0, 0.5)
+_DERIVATIVES = ((_FIRST, True), (_FIRST, False), (_SECOND, True), (_SECOND, False))
 _FORMAT = "1"
 _KEYS = ("format", "scale", "patch", "atoms", "basis", "lr", "hr")
 _BATCH = 8192  # patches coded at once
-_PENALTY = 1.5  # of the codes' absolute sum while learning, for features of unit variance
-_ALIKE = 0.999  # cosine from which two atoms are one
-_FLAT = 1e-8  # energy under which a patch has no features
+_PENALTY = 1.5  # L1 penalty of the codes during training, for features of unit variance
+_MAX_COSINE = 0.999  # more similar atoms are duplicates
+_MIN_ENERGY = 1e-8  # of the features of a patch that is coded
 
 
 def feature_kernels(patch: int) -> Array:
-    """Return (K, n, n) kernels: what a patch's features are of the pixels around it.
+    """Return the convolution kernels (K, n, n) of a patch's features, with n = patch + 4.
 
-    Feature (d, i, j) is difference filter d at pixel (i, j) of the patch, less the mean of that filter
-    over the patch: mean subtraction is linear, so it is part of the kernel. n = patch + 4.
+    Feature (d, i, j) is derivative d at pixel (i, j) of the patch, minus the mean of that derivative over
+    the patch.
     """
     size = patch + 4
     kernels = []
-    for taps, vertical in ((_FIRST, True), (_FIRST, False), (_SECOND, True), (_SECOND, False)):
+    for taps, vertical in _DERIVATIVES:
         at = np.zeros((patch, patch, size, size))
         half = len(taps) // 2
         for i in range(patch):
@@ -63,16 +65,22 @@ def feature_kernels(patch: int) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class SparseCoder:
-    """Coupled dictionaries, learned on images.
+    """Coupled dictionaries.
 
     Attributes
     ----------
-    scale : HR pixels an LR pixel
-    patch : side of a patch, HR pixels
-    atoms : how many atoms code one patch
-    basis : (D, K) projects features on their principal components
-    lr : (A, D) unit atoms of the projected features
-    hr : (A, patch²) atoms of what bicubic lost
+    scale : int
+        Scale factor.
+    patch : int
+        Side of a patch in HR pixels.
+    atoms : int
+        Maximum number of atoms per patch.
+    basis : ndarray, shape (D, K)
+        Projects features on their principal components.
+    lr : ndarray, shape (A, D)
+        Unit atoms of the projected features.
+    hr : ndarray, shape (A, patch²)
+        Atoms of the detail that bicubic lost.
     """
 
     scale: int
@@ -84,41 +92,40 @@ class SparseCoder:
 
     @property
     def radius(self) -> int:
-        """Pixels around a patch that its features read."""
+        """Pixels around a patch that its features depend on."""
         return 2
 
     def analysis(self) -> Array:
-        """Return the (D, n, n) convolution that gives the projected features of every patch."""
+        """Return the convolution (D, n, n) that computes the projected features of every patch."""
         return np.tensordot(self.basis, feature_kernels(self.patch), 1)
 
     def projection(self) -> Array:
-        """Return the (A, n, n) convolution that projects every patch on the LR dictionary.
+        """Return the convolution (A, n, n) that projects every patch on the LR dictionary.
 
-        These are the first-layer filters of the paper's reading (§3.2): feature extraction, mean
-        subtraction, whitening and projection in one.
+        In the paper's interpretation (§3.2) these are the filters of the first layer.
         """
         return np.tensordot(self.lr, self.analysis(), 1)
 
     def synthesis(self) -> Array:
-        """Return the (A, patch, patch) convolution that aggregates: HR atoms, averaged.
+        """Return the convolution (A, patch, patch) that averages overlapping HR atoms.
 
-        Correlating the maps of codes with it, padded by patch - 1, sums all atoms over a pixel and
-        divides by how many patches cover it: the last layer of the paper's reading.
+        Applied to maps of codes that are padded by patch - 1, it is the last layer in the paper's
+        interpretation.
         """
         flipped = self.hr.reshape(-1, self.patch, self.patch)[:, ::-1, ::-1]
         return flipped / self.patch**2
 
     def encode(self, features: Array) -> Array:
-        """Code (N, D) projected features: (N, A), at most `atoms` of each row not zero."""
+        """Return the codes (N, A) of projected features (N, D), with at most `atoms` non-zeros per row."""
         codes = np.zeros((len(features), len(self.lr)))
-        busy = np.flatnonzero((features**2).sum(axis=1) > _FLAT)
-        if len(busy):
+        coded = np.flatnonzero((features**2).sum(axis=1) > _MIN_ENERGY)
+        if len(coded):
             gram = self.lr @ self.lr.T
             with warnings.catch_warnings():
-                # A patch that fewer atoms explain exactly ends early, as it should.
+                # The pursuit rightly ends early if fewer atoms represent a patch exactly.
                 warnings.filterwarnings("ignore", "Orthogonal matching pursuit ended", RuntimeWarning)
-                out = orthogonal_mp_gram(gram, self.lr @ features[busy].T, n_nonzero_coefs=self.atoms)
-            codes[busy] = np.asarray(out).reshape(len(self.lr), len(busy)).T
+                out = orthogonal_mp_gram(gram, self.lr @ features[coded].T, n_nonzero_coefs=self.atoms)
+            codes[coded] = np.asarray(out).reshape(len(self.lr), len(coded)).T
         return codes
 
     def upscale(self, lr: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -126,20 +133,22 @@ class SparseCoder:
 
         Parameters
         ----------
-        lr : (h, w) in [0, 1]
+        lr : ndarray, shape (h, w)
+            In [0, 1].
 
         Returns
         -------
-        (s·h, s·w) float32, not clipped
+        ndarray, shape (s·h, s·w), float32
+            Not clipped.
         """
         if lr.ndim != 2:
-            raise ArgumentError(f"a dictionary takes luminance, (h, w), got {lr.shape}")
+            raise ArgumentError(f"a dictionary works on luminance of shape (h, w), got {lr.shape}")
         return self.restore(imresize(lr.astype(np.float64), self.scale, down=False)).astype(np.float32)
 
-    def restore(self, enlarged: Image) -> Image:
-        """Add what bicubic lost to an enlarged image; patches hang over its mirrored edges."""
+    def restore(self, upscaled: Image) -> Image:
+        """Add the lost detail to a bicubic-upscaled image, whose edges are mirrored."""
         around = self.patch - 1
-        padded = np.pad(enlarged, around + self.radius, mode="symmetric")
+        padded = np.pad(upscaled, around + self.radius, mode="symmetric")
         features = patch_features(padded, self.patch)
         h, w = features.shape[:2]
         flat = features.reshape(h * w, -1)
@@ -148,38 +157,32 @@ class SparseCoder:
             codes = self.encode(flat[k : k + _BATCH] @ self.basis.T)
             detail[k : k + _BATCH] = codes @ self.hr
         summed = overlap_add(detail.reshape(h, w, self.patch, self.patch))
-        height, width = enlarged.shape
+        height, width = upscaled.shape
         inner = summed[around : around + height, around : around + width]
-        return enlarged + inner / self.patch**2
+        return upscaled + inner / self.patch**2
 
     def save(self, path: Path) -> None:
-        """Write the dictionaries as ``.npz``, whole or not at all."""
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(
-                    file,
-                    format=_FORMAT,
-                    scale=self.scale,
-                    patch=self.patch,
-                    atoms=self.atoms,
-                    basis=self.basis.astype(np.float32),
-                    lr=self.lr.astype(np.float32),
-                    hr=self.hr.astype(np.float32),
-                )
-            partial.replace(path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        """Write the dictionaries as ``.npz``, atomically."""
+        with atomic_write(path) as file:
+            np.savez_compressed(
+                file,
+                format=_FORMAT,
+                scale=self.scale,
+                patch=self.patch,
+                atoms=self.atoms,
+                basis=self.basis.astype(np.float32),
+                lr=self.lr.astype(np.float32),
+                hr=self.hr.astype(np.float32),
+            )
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote.
+        """Read dictionaries that `save` wrote.
 
         Raises
         ------
         SourceMissingError, ModelError
+            If the file does not exist or contains something else.
         """
         if not path.exists():
             raise SourceMissingError(f"{path}: no such file")
@@ -194,36 +197,34 @@ class SparseCoder:
 
 
 def patch_features(image: Image, patch: int) -> Array:
-    """Features of every patch, directly: difference images, cut into patches, each less its mean.
+    """Return the features of every patch: derivatives, minus their mean over the patch.
 
     Parameters
     ----------
-    image : (H, W), with 2 pixels around the patches
-    patch : side
+    image : ndarray, shape (H, W)
+        With 2 pixels around the patches.
+    patch : int
+        Side of a patch.
 
     Returns
     -------
-    (H - patch - 3, W - patch - 3, 4·patch²)
+    ndarray, shape (H - patch - 3, W - patch - 3, 4·patch²)
     """
-    maps = []
-    for taps, vertical in ((_FIRST, True), (_FIRST, False), (_SECOND, True), (_SECOND, False)):
+    parts = []
+    for taps, vertical in _DERIVATIVES:
         lines = image if vertical else image.T
         half = len(taps) // 2
         inner = sum(tap * lines[2 + k - half : lines.shape[0] - 2 + k - half] for k, tap in enumerate(taps))
         assert not isinstance(inner, int)
-        whole = inner[:, 2:-2]
-        maps.append(whole if vertical else whole.T)
-    parts = []
-    for m in maps:
-        windows = sliding_window_view(m, (patch, patch)).reshape(
-            m.shape[0] - patch + 1, m.shape[1] - patch + 1, patch * patch
-        )
+        derivative = inner[:, 2:-2] if vertical else inner[:, 2:-2].T
+        windows = sliding_window_view(derivative, (patch, patch))
+        windows = windows.reshape(*windows.shape[:2], patch * patch)
         parts.append(windows - windows.mean(axis=2, keepdims=True))
     return np.concatenate(parts, axis=2)
 
 
 def overlap_add(patches: NDArray[np.floating]) -> Array:
-    """Sum (h, w, p, p) patches, one at every pixel: (h + p - 1, w + p - 1)."""
+    """Return the sum (h + p - 1, w + p - 1) of overlapping patches (h, w, p, p), one at every pixel."""
     h, w, p, _ = patches.shape
     out = np.zeros((h + p - 1, w + p - 1))
     for i in range(p):
@@ -246,23 +247,36 @@ def learn(
 ) -> SparseCoder:
     """Learn coupled dictionaries from images.
 
-    The LR dictionary is scikit-learn's online dictionary learning (Mairal et al., 2009) on patches
-    where something is; the HR one is then the least-squares answer to the same codes (Zeyde et al.).
+    The LR dictionary is found by scikit-learn's online dictionary learning (Mairal et al., 2009) on the
+    patches with the most detail, and the HR dictionary by least squares with the same codes (Zeyde et al.).
 
     Parameters
     ----------
-    paths : images; damaged ones and those without a patch are skipped
-    scale : HR pixels an LR pixel
-    patch : side of a patch, HR pixels
-    dictionary : atoms in each dictionary
-    atoms : how many code one patch
-    components : principal components of the features that are kept
-    samples : patches to learn from
-    seed : of the sample and the solver
+    paths : sequence of Path
+        Training images. Damaged and too small ones are skipped.
+    scale : int
+        Scale factor.
+    patch : int
+        Side of a patch in HR pixels.
+    dictionary : int
+        Number of atoms.
+    atoms : int
+        Maximum number of atoms per patch.
+    components : int
+        Principal components of the features that are kept.
+    samples : int
+        Number of training patches.
+    seed : int
+        Seed of the samples and the solver.
+    log : callable, optional
+        Called with lines about skipped files and progress.
 
     Raises
     ------
-    ArgumentError, ImageError
+    ArgumentError
+        If a number is out of range, or there are fewer patches than atoms.
+    ImageError
+        If no image can be used.
     """
     if min(patch, dictionary, atoms, components, samples) < 1 or atoms > dictionary:
         raise ArgumentError(
@@ -274,14 +288,14 @@ def learn(
     count, size = features.shape
     if count < dictionary:
         raise ArgumentError(f"{count} patches are too few for {dictionary} atoms")
-    # Principal components: less noise, and coding is many times faster.
+    # Principal components reduce noise and make coding many times faster.
     values, vectors = np.linalg.eigh(features.T @ features / count)
     basis = vectors[:, ::-1][:, : min(components, size)].T
     kept = values[::-1][: len(basis)].sum() / values.sum()
     projected = features @ basis.T
     log(f"{count} patches, {len(basis)} components with {kept:.1%} of the energy")
-    # Features of unit variance: the penalty then means the same for every scale and set of images.
-    unit = projected.std() or 1.0
+    # Unit variance makes the penalty independent of the scale factor and the images.
+    deviation = projected.std() or 1.0
     learner = MiniBatchDictionaryLearning(
         n_components=dictionary,
         alpha=_PENALTY,
@@ -291,9 +305,9 @@ def learn(
         random_state=seed,
     )
     with warnings.catch_warnings():
-        # Codes that are nearly converged are good enough for a step of the dictionary.
+        # Nearly converged codes suffice for a step of the dictionary.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = learner.fit(projected / unit).components_
+        found = learner.fit(projected / deviation).components_
     lr = _distinct(found)
     log(f"{len(lr)} distinct atoms")
     coder = SparseCoder(scale, patch, atoms, basis, lr, np.zeros((len(lr), patch * patch)))
@@ -303,18 +317,18 @@ def learn(
         codes = coder.encode(projected[k : k + _BATCH])
         gram += codes.T @ codes
         cross += codes.T @ details[k : k + _BATCH]
-    # Atoms that nothing uses stay 0 rather than make the system singular.
+    # Keeps the system regular if an atom is never used.
     ridge = 1e-6 * np.trace(gram) / len(gram)
     hr = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross)
     return SparseCoder(scale, patch, atoms, basis, lr, hr)
 
 
 def _distinct(atoms: Array) -> Array:
-    """Return unit atoms, without empty ones and without all but one of those that are nearly equal."""
+    """Return unit atoms without zeros and near duplicates."""
     norms = np.linalg.norm(atoms, axis=1)
     atoms = atoms[norms > 0] / norms[norms > 0, None]
-    alike = np.abs(np.triu(atoms @ atoms.T, 1)) > _ALIKE
-    return np.asarray(atoms[~alike.any(axis=0)])
+    duplicate = np.abs(np.triu(atoms @ atoms.T, 1)) > _MAX_COSINE
+    return np.asarray(atoms[~duplicate.any(axis=0)])
 
 
 def _samples(
@@ -325,7 +339,7 @@ def _samples(
     rng: np.random.Generator,
     log: Callable[[str], None],
 ) -> tuple[Array, Array]:
-    """Features and lost detail of patches drawn from all images, flat ones left out."""
+    """Return features and lost detail of random patches from all images, those with the most detail."""
     features, details = [], []
     each = -(-2 * samples // len(paths))
     for path in paths:
@@ -335,12 +349,11 @@ def _samples(
             log(f"skipped: {error}")
             continue
         if min(truth.shape) < patch + 4:
-            log(f"skipped: {path}: smaller than a patch of {patch + 4}")
+            log(f"skipped: {path}: smaller than a patch of {patch + 4} pixels")
             continue
-        lr = Degradation().apply(truth, scale, rng)
-        enlarged = imresize(lr, scale, down=False)
-        found = patch_features(enlarged, patch)
-        lost = sliding_window_view((truth - enlarged)[2:-2, 2:-2], (patch, patch))
+        upscaled = imresize(Degradation().apply(truth, scale, rng), scale, down=False)
+        found = patch_features(upscaled, patch)
+        lost = sliding_window_view((truth - upscaled)[2:-2, 2:-2], (patch, patch))
         h, w = found.shape[:2]
         at = rng.choice(h * w, min(each, h * w), replace=False)
         features.append(found.reshape(h * w, -1)[at])
@@ -348,6 +361,6 @@ def _samples(
     if not features:
         raise ImageError(f"none of {len(paths)} images can be used")
     x, y = np.concatenate(features), np.concatenate(details)
-    # The half with more in it: flat patches teach nothing.
+    # Flat patches teach nothing; twice as many were drawn as are used.
     strong = np.argsort(-(x**2).sum(axis=1), kind="stable")[:samples]
     return x[strong], y[strong]

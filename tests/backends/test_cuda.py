@@ -1,4 +1,4 @@
-"""CUDA: one asked for by name is used or refused, never silently replaced; and what only a GPU can show."""
+"""CUDA: a provider given by name is used or refused, never replaced silently. Some tests need a GPU."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from srcnn_rt import ArgumentError, Engine, ModelError, ProviderError
-from srcnn_rt.backends import onnxruntime
+from srcnn_rt.backends import base, onnxruntime
 from srcnn_rt.backends.cuda import devices as cuda
 from srcnn_rt.backends.cuda import streams
-from srcnn_rt.backends.cuda.devices import CudaGpu
+from srcnn_rt.backends.cuda.devices import Gpu
 from srcnn_rt.errors import DeviceError, OutOfMemoryError
 from tests.helpers.devices import HostGpu, gpus
 
@@ -59,7 +59,7 @@ class Driver:
 
 @pytest.fixture
 def wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime as its wheel for CUDA 13 says it is."""
+    """ONNX Runtime with the properties of its CUDA 13 wheel."""
     ort = onnxruntime.runtime()
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     monkeypatch.setattr(ort, "cuda_version", "13.0", raising=False)
@@ -72,7 +72,7 @@ def test_a_wheel_without_cuda_gives_the_line_to_type(monkeypatch: pytest.MonkeyP
     assert reason is not None
     assert 'pip install "srcnn-rt[gpu]"' in reason
     with pytest.raises(
-        ProviderError, match="provider cuda does not load: the installed ONNX Runtime has no CUDA"
+        ProviderError, match="provider cuda does not load: the installed ONNX Runtime has no CUDA provider"
     ):
         Engine("bicubic-x2", provider="cuda")
 
@@ -109,10 +109,10 @@ def test_a_driver_that_is_too_old(wheel: None, monkeypatch: pytest.MonkeyPatch) 
 def test_bindings_that_are_missing(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: Driver())
     monkeypatch.setattr(cuda, "_bindings", lambda: None)
-    assert "NVIDIA's bindings are not installed" in str(cuda.missing())
+    assert "NVIDIA's Python bindings are not installed" in str(cuda.missing())
 
 
-def test_what_the_driver_says_of_its_cards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_properties_of_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: Driver())
     assert cuda.devices() == (
         cuda.Device(0, "GPU 0", "9.0", 132, 8 * 2**30),
@@ -121,17 +121,17 @@ def test_what_the_driver_says_of_its_cards(monkeypatch: pytest.MonkeyPatch) -> N
     assert cuda.driver_version() == "13.0"
 
 
-def test_a_card_that_is_not_there(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_does_not_exist(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: Driver())
     with pytest.raises(ProviderError, match="there is no CUDA device 5; there are: 0, 1"):
-        CudaGpu(5)
+        Gpu(5)
 
 
-def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU is there, and something is missing: silence would hide a fault."""
+def test_auto_falls_back_and_warns_once(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is present but a part of CUDA is missing: silence would hide a fault."""
     monkeypatch.setattr(cuda, "_driver", lambda: Driver(version=12080))
     monkeypatch.setattr(cuda, "present", lambda: True)
-    streams.say_once.cache_clear()
+    base.warn_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="running on the CPU: .* install a newer driver"):
         assert Engine("bicubic-x2").provider == "cpu"
     with warnings.catch_warnings():
@@ -139,24 +139,29 @@ def test_auto_falls_back_and_says_so_once(wheel: None, monkeypatch: pytest.Monke
         assert Engine("bicubic-x2").provider == "cpu"
 
 
-def test_auto_without_a_card_is_silent(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_a_gpu_only_logs(
+    wheel: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: None)
-    streams.say_once.cache_clear()
-    assert Engine("bicubic-x2").provider == "cpu"
+    base.warn_once.cache_clear()
+    with caplog.at_level("INFO", "srcnn_rt"):
+        assert Engine("bicubic-x2").provider == "cpu"
+    (record,) = caplog.records
+    assert record.levelname == "INFO" and "no NVIDIA driver is installed" in record.getMessage()
 
 
 def test_cuda_that_silently_falls_back_is_noticed(
     gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wheel with CUDA and a driver, but no cuDNN: the runtime gives a session of the CPU."""
+    """With CUDA and a driver but no cuDNN, ONNX Runtime returns a session on the CPU."""
 
     def check(session: Any) -> None:
-        CudaGpu.check(gpus[0], session)  # type: ignore[arg-type]
+        Gpu.check(gpus[0], session)  # type: ignore[arg-type]
 
     monkeypatch.setattr(gpus[0], "check", check)
     monkeypatch.setattr(cuda, "why_not_active", lambda ort: "libcudnn.so.9 is missing")
     monkeypatch.setattr(cuda, "present", lambda: True)
-    streams.say_once.cache_clear()
+    base.warn_once.cache_clear()
     with pytest.raises(ProviderError, match=r"provider cuda does not load: libcudnn\.so\.9 is missing"):
         Engine("bicubic-x2", provider="cuda")
     with pytest.warns(RuntimeWarning, match=r"running on the CPU: .*libcudnn\.so\.9 is missing"):
@@ -169,13 +174,13 @@ def test_a_runtime_that_does_not_start(bindings: Bindings) -> None:
         Engine("bicubic-x2", provider="cuda")
 
 
-def test_part_of_a_model_on_the_processor_is_said(
+def test_part_of_a_model_on_the_cpu_gives_a_warning(
     gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, strict = streams.create, []
 
-    def create(data: bytes, providers: list[Any], threads: int, config: Any = onnxruntime.NONE) -> Any:
-        strict.append(dict(config))
+    def create(data: bytes, providers: list[Any], threads: int, config: Any = None) -> Any:
+        strict.append(dict(config or {}))
         if config:
             raise ModelError(
                 "This session contains graph nodes that are assigned to the default CPU EP, but "
@@ -184,8 +189,8 @@ def test_part_of_a_model_on_the_processor_is_said(
         return real(data, providers, threads)
 
     monkeypatch.setattr(streams, "create", create)
-    monkeypatch.setattr(HostGpu, "strict", CudaGpu.strict)
-    streams.say_once.cache_clear()
+    monkeypatch.setattr(HostGpu, "strict", Gpu.strict)
+    base.warn_once.cache_clear()
     with pytest.warns(RuntimeWarning, match="part of the model cannot run on the GPU"):
         Engine("bicubic-x2", provider="cuda")
     assert strict == [{"session.disable_cpu_ep_fallback": "1"}, {}] * 2
@@ -194,53 +199,55 @@ def test_part_of_a_model_on_the_processor_is_said(
 @pytest.mark.parametrize(
     "error", [OutOfMemoryError("CUDA device 0: out of memory"), ModelError("not this one")]
 )
-def test_a_card_that_cannot_take_the_model(
+def test_a_gpu_that_cannot_load_the_model(
     gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def slot(*words: Any) -> None:
+    def acquire(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(streams.GpuNetwork, "lane", slot)
+    monkeypatch.setattr(streams.GpuNetwork, "acquire", acquire)
     monkeypatch.setattr(cuda, "present", lambda: True)
-    streams.say_once.cache_clear()
+    base.warn_once.cache_clear()
     with pytest.raises((ProviderError, ModelError), match=str(error)):
         Engine("bicubic-x2", provider="cuda")
     with pytest.warns(RuntimeWarning, match=f"running on the CPU: .*{error}"):
         assert Engine("bicubic-x2").provider == "cpu"
 
 
-def test_exact_is_checked_on_every_card(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> None:
-    checked, real = [], streams.GpuNetwork.opened
+def test_exact_is_checked_on_every_gpu(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, real = [], streams.GpuNetwork.runner
 
-    def opened(this: Any) -> Any:
+    def runner(this: Any) -> Any:
         checked.append(this.gpu.index)
         return real(this)
 
-    monkeypatch.setattr(streams.GpuNetwork, "opened", opened)
+    monkeypatch.setattr(streams.GpuNetwork, "runner", runner)
     Engine("bicubic-x2", provider="cuda", device=(2, 0)).close()
     assert checked == [2, 0]
 
 
-def test_a_device_is_a_card(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_a_gpu(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: None)
     with pytest.raises(ProviderError, match="no NVIDIA driver"):
-        Engine("bicubic-x2", device=0)  # with a number, auto is no longer free to take the CPU
+        Engine("bicubic-x2", device=0)  # with a device, auto means cuda
     for provider in ("cpu", "openvino"):
         with pytest.raises(ArgumentError, match=f"device goes with provider cuda, got {provider}"):
             Engine("bicubic-x2", provider, device=0)
 
 
-def test_the_loaders_words_are_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_of_the_dynamic_linker_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: str) -> None:
         raise OSError("libcublasLt.so.13: cannot open shared object file")
 
     monkeypatch.setattr(cuda.ctypes, "CDLL", load)
-    told = cuda.why_not_active(onnxruntime.runtime())
-    assert told.startswith("libcublasLt.so.13: cannot open shared object file; CUDA 13 and cuDNN 9 come with")
+    message = cuda.why_not_active(onnxruntime.runtime())
+    assert message.startswith(
+        "libcublasLt.so.13: cannot open shared object file; CUDA 13 and cuDNN 9 come with"
+    )
 
 
 class Bindings:
-    """A stand-in for NVIDIA's bindings: every call is noted and gives what it is told to."""
+    """A stand-in for NVIDIA's Python bindings that records calls and returns given errors."""
 
     cudaStreamNonBlocking = cudaHostAllocPortable = 1  # noqa: N815
     cudaMemcpyKind = types.SimpleNamespace(  # noqa: N815
@@ -255,20 +262,20 @@ class Bindings:
         self._held: list[Any] = []
 
     def __getattr__(self, name: str) -> Any:
-        def call(*words: Any) -> Any:
-            self.calls.append((name, *words))
+        def call(*args: Any) -> Any:
+            self.calls.append((name, *args))
             if name == "cudaGetErrorString":
-                return 0, b"unspecified launch failure" if words[0] == 719 else b"out of memory"
+                return 0, b"unspecified launch failure" if args[0] == 719 else b"out of memory"
             if name in self.errors:
                 return (self.errors[name], None)
             if name == "cudaGetDevice":
                 return 0, self.device
             if name == "cudaSetDevice":
-                self.device = words[0]
+                self.device = args[0]
                 return (0,)
             self.devices.append(self.device)
             if name in ("cudaHostAlloc", "cudaMalloc"):
-                self._held.append((ctypes.c_uint8 * words[0])())
+                self._held.append((ctypes.c_uint8 * args[0])())
                 return 0, ctypes.addressof(self._held[-1])
             return (0, 77) if name == "cudaStreamCreateWithFlags" else (0,)
 
@@ -283,16 +290,16 @@ def bindings(wheel: None, monkeypatch: pytest.MonkeyPatch) -> Bindings:
     return made
 
 
-def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
-    gpu = CudaGpu(1)
-    assert gpu.processors == 132
+def test_calls_of_the_cuda_runtime(bindings: Bindings) -> None:
+    gpu = Gpu(1)
+    assert gpu.multiprocessors == 132
     held = gpu.stream()
     stream = held.handle
-    host, there = gpu.pinned(12), gpu.memory(12)
-    gpu.send(there.pointer, host, stream)
-    gpu.fetch(host, there.pointer, stream)
-    gpu.move(1000, 64, 2000, 32, (5, 16), stream)
-    gpu.wait(stream)
+    host, there = gpu.allocate_pinned(12), gpu.allocate(12)
+    gpu.copy_to_device(there.pointer, host, stream)
+    gpu.copy_to_host(host, there.pointer, stream)
+    gpu.copy_2d(1000, 64, 2000, 32, (5, 16), stream)
+    gpu.synchronize(stream)
     made = [c for c in bindings.calls if c[0] not in ("cudaGetDevice", "cudaSetDevice")]
     assert made == [
         ("cudaStreamCreateWithFlags", 1),
@@ -303,7 +310,7 @@ def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
         ("cudaMemcpy2DAsync", 1000, 64, 2000, 32, 16, 5, 3, 77),
         ("cudaStreamSynchronize", 77),
     ]
-    # Every call is made on the GPU it means, and leaves the thread on the one it was on, here 5.
+    # Every call uses its own GPU and then restores the device that was current, here 5.
     assert bindings.device == 5
     assert all(device == 1 for device in bindings.devices)
     del held
@@ -321,27 +328,27 @@ def test_what_a_card_asks_of_cuda(bindings: Bindings) -> None:
     assert not gpu.holds((1, 1))
 
 
-def test_what_is_held_is_let_go(bindings: Bindings) -> None:
-    gpu = CudaGpu(0)
-    there, host = gpu.memory(8), gpu.pinned(8)
+def test_memory_is_freed(bindings: Bindings) -> None:
+    gpu = Gpu(0)
+    there, host = gpu.allocate(8), gpu.allocate_pinned(8)
     pointers = there.pointer, host.ctypes.data
     part = host[2:]
     del there, host
     names = [c[:2] for c in bindings.calls]
     assert ("cudaFree", pointers[0]) in names
-    assert ("cudaFreeHost", pointers[1]) not in names  # a view is left
+    assert ("cudaFreeHost", pointers[1]) not in names  # a view still exists
     del part
     assert ("cudaFreeHost", pointers[1]) in [c[:2] for c in bindings.calls]
 
 
-def test_cudas_errors(bindings: Bindings) -> None:
-    gpu = CudaGpu(0)
+def test_cuda_errors(bindings: Bindings) -> None:
+    gpu = Gpu(0)
     bindings.errors["cudaMalloc"] = 2
     with pytest.raises(OutOfMemoryError, match="CUDA device 0: out of memory"):
-        gpu.memory(10)
+        gpu.allocate(10)
     bindings.errors["cudaStreamSynchronize"] = 719
     with pytest.raises(DeviceError, match="CUDA device 0: unspecified launch failure"):
-        gpu.wait(77)
+        gpu.synchronize(77)
 
 
 @pytest.mark.parametrize(
@@ -357,11 +364,11 @@ def test_cudas_errors(bindings: Bindings) -> None:
         ("CUDNN_FE failure 11: CUDNN_BACKEND_API_FAILED", ModelError),
     ],
 )
-def test_what_runtimes_say_is_told_apart(text: str, kind: type[Exception]) -> None:
-    assert type(onnxruntime.failure("ONNX Runtime", (1, 2), RuntimeError(text))) is kind
+def test_messages_of_runtimes_are_classified(text: str, kind: type[Exception]) -> None:
+    assert type(base.failure("ONNX Runtime", (1, 2), RuntimeError(text))) is kind
 
 
-# What needs a GPU
+# Tests that need a GPU
 
 
 @pytest.fixture
@@ -374,9 +381,7 @@ def real() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_cuda_agrees_with_the_processor(
-    real: None, rng: np.random.Generator, channels: int, dtype: str
-) -> None:
+def test_cuda_agrees_with_the_cpu(real: None, rng: np.random.Generator, channels: int, dtype: str) -> None:
     image = rng.random((300, 200, channels), np.float32)
     if dtype != "float32":
         image = (image * np.iinfo(dtype).max).astype(dtype)
@@ -388,8 +393,8 @@ def test_cuda_agrees_with_the_processor(
 
 
 @pytest.mark.gpu
-def test_no_node_of_the_image_falls_back_to_the_processor(real: None) -> None:
-    """Engines refuse nothing here; ONNX Runtime would copy to the host and back without a word."""
+def test_no_node_of_the_image_path_falls_back_to_the_cpu(real: None) -> None:
+    """Without the strict configuration ONNX Runtime copies to the host and back silently."""
     import torch
 
     image = torch.zeros(500, 400, 3, dtype=torch.uint8, device="cuda")

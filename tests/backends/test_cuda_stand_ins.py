@@ -1,4 +1,4 @@
-"""What runs on GPUs, on stand-ins for them: bytes in, bytes out, lanes, several GPUs, faults."""
+"""GPU rendering on simulated GPUs: results, slots, several GPUs, faults and memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from srcnn_rt import ArgumentError, Engine, OutOfMemoryError, ProviderError
-from srcnn_rt.backends.cuda.devices import parse_devices, parse_memory
 from srcnn_rt.backends.onnxruntime import create
 from srcnn_rt.errors import DeviceError, RangeError
 from srcnn_rt.image.info import Layout
 from srcnn_rt.models import prepare, spec
-from srcnn_rt.models.image_graph import image_graph
+from srcnn_rt.models.image_graph import build_image_graph
 from srcnn_rt.models.low_precision import float16
-from srcnn_rt.models.optimize.node_builder import short
-from srcnn_rt.models.optimize.tensor_core_cost import widest
+from srcnn_rt.models.optimize.node_builder import round_to_tf32
+from srcnn_rt.models.optimize.tensor_core_cost import largest_activation
+from srcnn_rt.options import parse_devices, parse_memory
 from srcnn_rt.tiling import kernels
 from tests.conftest import TEST_MODEL
 from tests.helpers import models
@@ -44,7 +44,7 @@ def drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.nd
 def agree(a: np.ndarray, b: np.ndarray) -> None:
     assert (a.shape, a.dtype) == (b.shape, b.dtype)
     if a.dtype.kind == "f":
-        # Colour beside an alpha of nearly 0 is a quotient, of any size.
+        # With an alpha near 0, colour is a quotient of any size.
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
         return
     difference = np.abs(a.astype(np.int64) - b.astype(np.int64))
@@ -55,7 +55,7 @@ def agree(a: np.ndarray, b: np.ndarray) -> None:
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("channels", [0, 1, 2, 3, 4, 5])
-def test_a_card_gives_the_processors_image(
+def test_a_gpu_gives_the_image_of_the_cpu(
     gpus: list[HostGpu], rng: np.random.Generator, channels: int, dtype: str, name: str
 ) -> None:
     image = drawn(rng, (70, 90, channels) if channels else (70, 90), dtype)
@@ -63,7 +63,7 @@ def test_a_card_gives_the_processors_image(
         assert (gpu.provider, cpu.provider) == ("cuda", "cpu")
         agree(gpu.upscale(image), cpu.upscale(image))
     sent = {what for what, _ in gpus[0].log}
-    assert sent == {"send", "compute", "fetch", "wait"}
+    assert sent == {"copy_to_device", "compute", "copy_to_host", "synchronize"}
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 300), (129, 64)])
@@ -86,12 +86,12 @@ def test_whole_numbers_are_the_same_bit_for_bit(
             np.testing.assert_array_equal(gpu.upscale(image), expected)
 
 
-def test_lanes_overlap_and_are_kept(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+def test_slots_overlap_and_are_kept(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     image = drawn(rng, (400, 400, 3), "uint8")
     with Engine(provider="cuda", tile=64) as engine:
         engine.upscale(image)
         used = len(gpus[0].options)
-        assert used == 4  # sessions: three lanes, the first made to see whether CUDA runs; one for the check
+        assert used == 4  # sessions: three slots, and one for the check of float32
         engine.upscale(image)
         assert len(gpus[0].options) == used
     streams = {stream for what, stream in gpus[0].log if what == "compute"}
@@ -100,7 +100,7 @@ def test_lanes_overlap_and_are_kept(gpus: list[HostGpu], rng: np.random.Generato
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_streams_go_after_what_uses_them(gpus: list[HostGpu], rng: np.random.Generator, closed: bool) -> None:
-    """The stand-in refuses another order; an engine that is only forgotten lets go of them, too."""
+    """The simulated GPU checks the order; an engine that was not closed releases its memory, too."""
     engine = Engine(provider="cuda", tile=64)
     engine.upscale(drawn(rng, (200, 200, 3), "uint8"))
     engine.upscale(torch.from_numpy(drawn(rng, (200, 200, 3), "uint8")))
@@ -119,18 +119,18 @@ def test_the_options_of_a_session(gpus: list[HostGpu]) -> None:
     assert options["cudnn_conv_algo_search"] == "HEURISTIC"
     assert options["use_tf32"] == "0"
     assert options["prefer_nhwc"] == "1"
-    assert options["gpu_mem_limit"] == str(10**9)  # of three lanes each
+    assert options["gpu_mem_limit"] == str(10**9)  # per slot, of three
 
 
 def test_nothing_is_taken_from_a_run_before(gpus: list[HostGpu], rng: np.random.Generator) -> None:
-    """Half-full batches, other shapes: buffers hold what was there before."""
+    """Partly filled batches and other shapes leave stale samples in the buffers."""
     with Engine(provider="cuda", tile=32) as gpu, Engine(provider="cpu", tile=32) as cpu:
         for shape in [(200, 200, 3), (33, 70, 3), (200, 130, 3), (20, 20, 3)]:
             image = drawn(rng, shape, "uint8")
             agree(gpu.upscale(image), cpu.upscale(image))
 
 
-def test_files_go_through_a_card(gpus: list[HostGpu], rng: np.random.Generator, tmp_path: Path) -> None:
+def test_files_go_through_a_gpu(gpus: list[HostGpu], rng: np.random.Generator, tmp_path: Path) -> None:
     import tifffile
 
     image = drawn(rng, (300, 500, 3), "uint16")
@@ -145,7 +145,7 @@ def test_files_go_through_a_card(gpus: list[HostGpu], rng: np.random.Generator, 
 # Several GPUs
 
 
-def test_two_cards_share_the_work(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+def test_two_gpus_share_the_work(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device="0,1") as two, Engine(provider="cpu", tile=64) as cpu:
         agree(two.upscale(image), cpu.upscale(image))
@@ -154,8 +154,8 @@ def test_two_cards_share_the_work(gpus: list[HostGpu], rng: np.random.Generator)
 
 
 @pytest.mark.parametrize("breaks", [0, 3])
-def test_a_card_that_breaks_gives_its_windows_back(
-    gpus: list[HostGpu], rng: np.random.Generator, breaks: int
+def test_the_windows_of_a_gpu_that_fails_go_to_the_other(
+    gpus: list[HostGpu], rng: np.random.Generator, breaks: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     gpus[1].breaks = breaks
     image = drawn(rng, (600, 600), "uint8")
@@ -164,10 +164,12 @@ def test_a_card_that_breaks_gives_its_windows_back(
         agree(two.upscale(image), expected)
         before = gpus[1].computed
         agree(two.upscale(image), expected)
-        assert gpus[1].computed == before  # it is not asked again
+        assert gpus[1].computed == before  # it gets no more windows
+    failures = [r.getMessage() for r in caplog.records if "GPU 1 failed" in r.message]
+    assert len(failures) == 1 and "unspecified launch failure" in failures[0]
 
 
-def test_when_all_cards_break_it_is_said(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+def test_all_gpus_fail(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     gpus[0].breaks = gpus[1].breaks = 2
     image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device=(0, 1)) as engine:
@@ -176,23 +178,23 @@ def test_when_all_cards_break_it_is_said(gpus: list[HostGpu], rng: np.random.Gen
                 engine.upscale(image)
 
 
-def test_a_card_that_broke_between_images_is_left_out(
+def test_a_gpu_that_failed_between_images_is_left_out(
     gpus: list[HostGpu], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It shows when buffers are asked for, before any window is computed."""
+    """The failure shows when buffers are allocated, before any window is computed."""
     image = drawn(rng, (600, 600), "uint8")
     with Engine(provider="cuda", tile=64, device=(0, 1)) as two, Engine(provider="cpu", tile=64) as cpu:
 
         def refuse(size: int) -> Any:
             raise DeviceError("CUDA device 1: unspecified launch failure")
 
-        monkeypatch.setattr(gpus[1], "memory", refuse)
+        monkeypatch.setattr(gpus[1], "allocate", refuse)
         for _ in range(2):
             agree(two.upscale(image), cpu.upscale(image))
         assert two._setup.networks[1].failed is not None  # type: ignore[union-attr]
 
 
-def test_a_broken_card_leaves_a_file_that_can_be_gone_on_with(
+def test_a_job_whose_gpu_failed_can_be_resumed(
     gpus: list[HostGpu], rng: np.random.Generator, tmp_path: Path
 ) -> None:
     import tifffile
@@ -243,11 +245,11 @@ def test_nothing_of_the_larger_windows_is_kept(gpus: list[HostGpu], rng: np.rand
         assert gpus[0].used <= gpus[0].maximum
 
 
-def test_a_card_without_memory_says_so(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+def test_a_gpu_without_memory(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     gpus[0].maximum = 100
     with (
         Engine(provider="cuda", tile=64) as engine,
-        pytest.raises(OutOfMemoryError, match="there are none smaller: CUDA device 0: out of memory"),
+        pytest.raises(OutOfMemoryError, match="the smallest possible: CUDA device 0: out of memory"),
     ):
         engine.upscale(drawn(rng, (64, 64), "uint8"))
 
@@ -255,17 +257,17 @@ def test_a_card_without_memory_says_so(gpus: list[HostGpu], rng: np.random.Gener
 def test_memory_that_fails_midway_keeps_what_is_done(
     gpus: list[HostGpu], rng: np.random.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srcnn_rt.backends.cuda import streams as streams
+    from srcnn_rt.backends.cuda import streams
 
-    real, calls = streams.StreamSlot.compute, []
+    real, calls = streams.StreamSlot.run, []
 
-    def compute(this: Any) -> None:
+    def run(this: Any) -> None:
         calls.append(1)
         if len(calls) == 9:
             raise OutOfMemoryError("Failed to allocate memory for requested buffer")
         real(this)
 
-    monkeypatch.setattr(streams.StreamSlot, "compute", compute)
+    monkeypatch.setattr(streams.StreamSlot, "run", run)
     import tifffile
 
     image = drawn(rng, (900, 1500), "uint8")
@@ -275,31 +277,31 @@ def test_memory_that_fails_midway_keeps_what_is_done(
         agree(tifffile.imread(tmp_path / "b.tif"), cpu.upscale(image))
 
 
-def test_what_another_image_left_is_let_go_of_first(gpus: list[HostGpu], rng: np.random.Generator) -> None:
-    """Before anything is halved: windows stay as large as they were."""
+def test_the_cache_is_emptied_first(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+    """Before batches or windows are halved."""
     with Engine(provider="cuda", tile=64) as engine:
         engine.upscale(drawn(rng, (256, 256), "uint8"))
         computed = gpus[0].computed
         gpus[0].maximum = 2 * gpus[0].used + 1000
-        engine.upscale(drawn(rng, (256, 256), "uint16"))  # of another kind, and twice the bytes
+        engine.upscale(drawn(rng, (256, 256), "uint16"))  # another type with twice the bytes
         assert gpus[0].computed == 2 * computed
 
 
 def test_runs_of_too_many_samples_are_halved(
     gpus: list[HostGpu], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from srcnn_rt.backends.cuda import streams as streams
+    from srcnn_rt.backends.cuda import streams
 
     image = drawn(rng, (256, 256), "uint8")
     with Engine(provider="cuda", tile=64) as engine, Engine(provider="cpu", tile=64) as cpu:
-        monkeypatch.setattr(streams, "_LONGEST", 40 * 64 * 128 * 128)
+        monkeypatch.setattr(streams, "_MAX_SAMPLES", 40 * 64 * 128 * 128)
         agree(engine.upscale(image), cpu.upscale(image))
 
 
 @pytest.mark.parametrize("name", ["srcnn-915-x2", "srcnn-955-x3", "srcnn-955-deblur-x1"])
 def test_the_widest_layer(name: str) -> None:
     data, _ = spec.load(name)
-    assert widest(spec.parse(data)) == pytest.approx(64, rel=0.3)
+    assert largest_activation(spec.parse(data)) == pytest.approx(64, rel=0.3)
 
 
 # In TF32
@@ -307,13 +309,13 @@ def test_the_widest_layer(name: str) -> None:
 
 @pytest.mark.parametrize("layout", [Layout.of(3), Layout.of(4), Layout.of(2)])
 def test_what_stays_in_float32_bears_tf32(layout: Layout, rng: np.random.Generator) -> None:
-    """Convolutions around a network in float16 multiply what has eleven bits: it must not show."""
+    """TF32 rounding of the convolutions around a float16 network must not change the result visibly."""
     data, described = spec.load("srcnn-915-x2")
-    ready = prepare.prepare(data, described)
+    ready = prepare.build_program(data, described)
     window = rng.integers(0, 65536, (1, 50, 50, layout.channels)).astype(np.uint16)
     results = {}
     for split in (False, True):
-        graph = image_graph(spec.parse(ready.data), ready.spec, layout, window.dtype, split=split)
+        graph = build_image_graph(spec.parse(ready.data), ready.spec, layout, window.dtype, split=split)
         for rounded in (False, True):
             made = in_tf32(graph) if rounded else graph
             session = create(made.SerializeToString(), ["CPUExecutionProvider"], 1)
@@ -321,11 +323,11 @@ def test_what_stays_in_float32_bears_tf32(layout: Layout, rng: np.random.Generat
     exact = results[False, False]
     assert np.abs(results[True, False] - exact).max() <= 1
     assert np.abs(results[True, True] - exact).max() <= 1
-    assert np.abs(results[False, True] - exact).max() > 3  # or it would not be worth it
+    assert np.abs(results[False, True] - exact).max() > 3  # the difference that splitting avoids
 
 
 def in_tf32(graph: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph with what the convolutions of the image path multiply rounded to eleven bits."""
+    """Return the graph with the inputs and weights of the image path's convolutions rounded to TF32."""
     made = onnx.ModelProto()
     made.CopyFrom(graph)
     large = numpy_helper.from_array(np.float32(2**13 + 1), "veltkamp")
@@ -343,7 +345,7 @@ def in_tf32(graph: onnx.ModelProto) -> onnx.ModelProto:
                 helper.make_node("Sub", [f"{node.name}.l", f"{node.name}.d"], [f"{node.name}.h"]),
             ]
             copy.input[0] = f"{node.name}.h"
-            rounded = short(numpy_helper.to_array(weights[w]))
+            rounded = round_to_tf32(numpy_helper.to_array(weights[w]))
             weights[w].CopyFrom(numpy_helper.from_array(rounded, w))
         nodes.append(copy)
     del made.graph.node[:]
@@ -352,18 +354,20 @@ def in_tf32(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def test_exact_is_checked(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> None:
-    """ONNX Runtime may take TF32 unasked."""
-    from srcnn_rt.backends.cuda import streams as streams
+    """ONNX Runtime may use TF32 although it is disabled."""
+    from srcnn_rt.backends.cuda import streams
 
-    real = streams.GpuNetwork.opened
+    real = streams.GpuNetwork.runner
 
     @contextmanager
-    def opened(this: Any) -> Any:
+    def runner(this: Any) -> Any:
         with real(this) as run:
-            yield lambda windows: run(short(windows))
+            yield lambda windows: run(round_to_tf32(windows))
 
-    monkeypatch.setattr(streams.GpuNetwork, "opened", opened)
-    with pytest.raises(ProviderError, match=r"exact cannot be had on the GPU: it is off by \d\.\de-0\d"):
+    monkeypatch.setattr(streams.GpuNetwork, "runner", runner)
+    with pytest.raises(
+        ProviderError, match=r"the GPU does not compute precision exact: its error is \d\.\de-0\d"
+    ):
         Engine(provider="cuda")
     Engine(provider="cuda", precision="fast")
 
@@ -374,7 +378,7 @@ def test_exact_is_checked(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("shape", [(70, 90), (70, 90, 1), (70, 90, 3), (70, 90, 4)])
-def test_a_tensor_on_the_card_never_leaves_it(
+def test_a_tensor_on_the_gpu_never_leaves_it(
     gpus: list[HostGpu], rng: np.random.Generator, shape: tuple[int, ...], dtype: str, name: str
 ) -> None:
     image = drawn(rng, shape, dtype)
@@ -382,20 +386,17 @@ def test_a_tensor_on_the_card_never_leaves_it(
         made = gpu.upscale(torch.from_numpy(image))
         assert isinstance(made, torch.Tensor)
         agree(made.numpy(), cpu.upscale(image))
-    assert {what for what, _ in gpus[0].log} == {"send", "compute", "move", "wait"}  # send: places only
+    # Only row and column indices are copied to the device.
+    assert {what for what, _ in gpus[0].log} == {"copy_to_device", "compute", "copy_2d", "synchronize"}
 
 
-def test_a_range_of_a_tensor_on_the_card_is_not_passed_over(
-    gpus: list[HostGpu], rng: np.random.Generator
-) -> None:
-    """Nothing is mapped there, so another range than the type's is refused, where it matters."""
+def test_a_range_of_a_tensor_on_the_gpu_is_not_ignored(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+    """Samples are not mapped there: a range other than that of the type is refused if the model needs one."""
     image = torch.from_numpy(drawn(rng, (50, 60), "float32"))
     kelvins = 270 + 40 * image
     plain, paper = FORMS
     with Engine(paper, "cuda", tile=32) as gpu, Engine(paper, "cpu", tile=32) as cpu:
-        with pytest.raises(
-            RangeError, match="lies on a GPU is taken from 0 to 1 by this model, not from 270 to"
-        ):
+        with pytest.raises(RangeError, match="this model takes images on a GPU from 0 to 1, not from 270 to"):
             gpu.upscale(kelvins, data_range=(270, 310))
         for asked in ("auto", "dtype", (0, 1)):
             made = gpu.upscale(image, data_range=asked).numpy()
@@ -406,16 +407,16 @@ def test_a_range_of_a_tensor_on_the_card_is_not_passed_over(
         assert torch.equal(gpu.upscale(kelvins, data_range=(270, 310)), gpu.upscale(kelvins))
 
 
-def test_a_tensor_that_is_turned_or_cut_out(gpus: list[HostGpu], rng: np.random.Generator) -> None:
-    """Channels first is what torch has mostly."""
+def test_a_tensor_that_is_transposed_or_sliced(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+    """Most torch tensors are channels-first."""
     planes = torch.from_numpy(drawn(rng, (3, 80, 100), "uint8"))
     with Engine(provider="cuda", tile=32) as gpu, Engine(provider="cpu", tile=32) as cpu:
         for view in (planes.permute(1, 2, 0), planes.permute(2, 1, 0), planes.permute(1, 2, 0)[10:60, 5:-5]):
             agree(gpu.upscale(view).numpy(), cpu.upscale(np.ascontiguousarray(view.numpy())))
-    assert "move" in {what for what, _ in gpus[0].log}
+    assert "copy_2d" in {what for what, _ in gpus[0].log}
 
 
-def test_a_tensor_uses_the_card_that_holds_it(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+def test_a_tensor_uses_the_gpu_that_holds_it(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     with Engine(provider="cuda", tile=32, device=(1, 0)) as engine:
         engine.upscale(torch.from_numpy(drawn(rng, (200, 200), "uint8")))
     assert gpus[0].computed > 0
@@ -433,12 +434,12 @@ def test_a_tensor_in_host_memory(rng: np.random.Generator) -> None:
 
 
 class Elsewhere:
-    """An array on a GPU that no engine has."""
+    """An array on a GPU of no engine."""
 
     shape = (4, 4)
 
-    def __dlpack__(self, **words: Any) -> Any:
-        raise AssertionError("it must not be asked for")
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        raise AssertionError("must not be called")
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return (2, 7)
@@ -449,7 +450,7 @@ class Elsewhere:
 
 def test_bad_tensors_are_one_line(gpus: list[HostGpu]) -> None:
     with Engine(provider="cuda") as engine:
-        with pytest.raises(ArgumentError, match="lies on device 7 of DLPack's kind 2"):
+        with pytest.raises(ArgumentError, match="is on device 7 of DLPack device type 2"):
             engine.upscale(Elsewhere())
         with pytest.raises(ArgumentError, match="uint8, uint16 or float32, got tensor"):
             engine.upscale(torch.zeros(8, 8, dtype=torch.int32))
@@ -459,7 +460,7 @@ def test_bad_tensors_are_one_line(gpus: list[HostGpu]) -> None:
             engine.upscale(torch.zeros(8, 8, requires_grad=True))
         with pytest.raises(ArgumentError, match="nodata"):
             engine.upscale(torch.zeros(8, 8, dtype=torch.uint8), nodata=0)
-    with Engine(provider="cpu") as engine, pytest.raises(ArgumentError, match="lies on device 7"):
+    with Engine(provider="cpu") as engine, pytest.raises(ArgumentError, match="is on device 7"):
         engine.upscale(Elsewhere())
 
 
@@ -491,7 +492,9 @@ def test_devices(text: Any, numbers: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "a", "0,0", "-1", (), True, [0.5], "0;1"])
 def test_bad_devices(text: Any) -> None:
-    with pytest.raises(ArgumentError, match="numbers of GPUs, each once"):
+    with pytest.raises(
+        ArgumentError, match="devices must be different indices of GPUs, such as 0 or 0,1, got"
+    ):
         parse_devices(text)
 
 
@@ -509,10 +512,10 @@ def test_bad_memory_sizes(text: str) -> None:
         parse_memory(text)
 
 
-# Which graph runs, and in float16
+# Graphs, and float16
 
 
-def test_fast_is_float16_on_a_card(gpus: list[HostGpu], rng: np.random.Generator) -> None:
+def test_fast_is_float16_on_a_gpu(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     image = drawn(rng, (120, 130, 3), "uint8")
     for model in ("srcnn-915-x2", "srcnn-955-x2"):
         with Engine(model, "cuda", 64, precision="fast") as fast, Engine(model, "cpu", 64) as exact:
@@ -539,7 +542,7 @@ def test_fast_is_refused_where_there_is_nothing_to_gain(gpus: list[HostGpu], tmp
 
 
 @pytest.mark.parametrize("precision", ["exact", "fast"])
-def test_tune_tries_graphs_lanes_and_tiles(
+def test_tune_tries_graphs_streams_and_tiles(
     gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str
 ) -> None:
     from srcnn_rt.execution import autotune
@@ -548,7 +551,7 @@ def test_tune_tries_graphs_lanes_and_tiles(
     monkeypatch.setattr(autotune, "GPU_TRIAL_HR", 64)
     monkeypatch.setattr(autotune, "GPU_TILES_HR", (48, 64))
     monkeypatch.setattr(autotune, "TRIAL_ROUNDS", 1)
-    monkeypatch.setattr("srcnn_rt.engine.GPU_TILE_HR", 32)
+    monkeypatch.setattr("srcnn_rt.execution.autotune.GPU_TILE_HR", 32)
     with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as engine:
         found = engine.tune()
         best = found[-1]

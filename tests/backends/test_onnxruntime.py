@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""Sessions of ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from srcnn_rt import Engine, ModelError, RuntimeMissingError
+from srcnn_rt._system.cpu import available_threads
 from srcnn_rt.backends import onnxruntime
 from srcnn_rt.backends.onnxruntime import Session
 from srcnn_rt.image import bicubic
@@ -21,7 +22,7 @@ def test_cpu_runs() -> None:
     s = Session(BICUBIC, 1)
     assert (s.provider, s.threads) == ("cpu", 1)
     assert s.run(np.zeros((2, 1, 9, 8), np.float32)).shape == (2, 1, 10, 8)
-    assert Session(BICUBIC).threads == onnxruntime.available_threads()
+    assert Session(BICUBIC).threads == available_threads()
 
 
 def test_a_missing_runtime_gives_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:

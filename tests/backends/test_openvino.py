@@ -1,4 +1,4 @@
-"""OpenVINO: exact in float32, close in bfloat16 whatever the tile, and every refusal in one line."""
+"""OpenVINO: exact in float32, close in bfloat16 for any tile, and errors in one line."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from srcnn_rt.backends.openvino import OpenVinoSession, missing
 from srcnn_rt.execution import self_check
 from srcnn_rt.models import spec
 from srcnn_rt.models.bundled import bundled
-from srcnn_rt.models.low_precision.loss import drawn
-from srcnn_rt.models.prepare import Program, prepare
+from srcnn_rt.models.low_precision.loss import synthetic_image
+from srcnn_rt.models.prepare import Program, build_program
 from tests.conftest import FAST, TEST_MODEL, drawing
 from tests.helpers.models import node, normal, save, value
 from tests.helpers.reference import quantise
@@ -33,7 +33,7 @@ needs_bfloat16 = pytest.mark.skipif(WITHOUT_BF16 is not None, reason=str(WITHOUT
 
 @pytest.fixture(scope="module")
 def results() -> Callable[..., np.ndarray]:
-    """Return what engines make of the drawing, each made once."""
+    """Return a cached function from engine options to the upscaled drawing."""
 
     @functools.cache
     def make(name: str, dtype: str, **options: object) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_fast_is_close(name: str, results: Callable[..., np.ndarray]) -> None:
 @needs_bfloat16
 @pytest.mark.parametrize("name", ["srcnn-915-x2", "srcnn-915-x3", "srcnn-915-x4", "srcnn-955-x2"])
 def test_fast_does_not_depend_on_the_tile(name: str, results: Callable[..., np.ndarray]) -> None:
-    """Bit for bit where it was measured (AVX-512 BF16): kernels add in one order, whatever the window."""
+    """Bit for bit with AVX-512 BF16: kernels add in the same order for any window."""
     whole = results(name, "float32", precision="fast", tile=128)
     for tile in (9, 32, 64):
         assert np.array_equal(results(name, "float32", precision="fast", tile=tile), whole)
@@ -99,22 +99,22 @@ def test_fast_takes_openvino_where_nothing_else_is_asked_for() -> None:
             assert (e.provider, e.precision) == ("openvino", "fast")
 
 
-def test_the_processor_alone_has_no_fast() -> None:
-    with pytest.raises(ProviderError, match="offered by providers cuda and openvino, not by cpu"):
+def test_the_cpu_provider_has_no_fast() -> None:
+    with pytest.raises(ProviderError, match="precision fast needs provider cuda or openvino, got cpu"):
         Engine(TEST_MODEL, "cpu", precision="fast")
 
 
 @needs_bfloat16
 @pytest.mark.parametrize("name", FAST)
-def test_a_copy_is_tried_out_in_fast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What bfloat16 rounds is not taken for a seam."""
+def test_a_copy_is_self_checked_in_fast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounding to bfloat16 is not reported as a seam."""
     monkeypatch.setattr(self_check, "MAX_MACS", 1e12)
     Engine(bundled()[name].read_bytes(), precision="fast").close()
 
 
 @needs_bfloat16
 def test_a_model_that_loses_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two large numbers whose difference is the image: bfloat16 keeps nothing of it."""
+    """The image is the difference of two large values, which bfloat16 does not resolve."""
     weights = {
         "a": np.full((2, 1, 1, 1), 40, np.float32),
         "d": np.array([1, -0.975], np.float32)[None, :, None, None],
@@ -137,7 +137,7 @@ def test_a_model_that_loses_too_much_is_refused(tmp_path: Path, monkeypatch: pyt
 @needs_bfloat16
 @pytest.mark.parametrize("name", ["srcnn-915-x2", "srcnn-955-x3"])
 def test_fast_is_right_in_every_unit(name: str) -> None:
-    """A DEM that spans 1,000 m: what bfloat16 takes from the detail is a hundred-thousandth of that."""
+    """In a DEM that spans 1,000 m, bfloat16 changes the detail by a hundred-thousandth of that."""
     y, x = np.mgrid[0:150, 0:170]
     rng = np.random.default_rng(0)
     height = 1500 + 500 * np.sin(x / 40) * np.cos(y / 30) + rng.normal(0, 1, x.shape)
@@ -175,7 +175,7 @@ def test_models_of_other_types_are_refused(tmp_path: Path) -> None:
         "outputs": [value("hr", ["n", 1, "h", "w"], TensorProto.FLOAT16)],
     }
     path = save(tmp_path / "m.onnx", [node("Relu", ["lr"], ["hr"])], {}, **kinds)
-    with pytest.raises(ProviderError, match="provider openvino takes float32 models, got float16"):
+    with pytest.raises(ProviderError, match="provider openvino needs a float32 model, got float16"):
         Engine(path, "openvino")
 
 
@@ -202,7 +202,7 @@ def test_a_missing_package_gives_the_line_to_type(
             raise ImportError("No module named 'openvino'")
         return real(name, *rest, **more)
 
-    monkeypatch.setattr(openvino, "_kept", [])
+    monkeypatch.setattr(openvino, "_core", openvino._core.__wrapped__)
     monkeypatch.delitem(sys.modules, "openvino", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     what = " ".join(next(iter(asked.items())))
@@ -212,11 +212,13 @@ def test_a_missing_package_gives_the_line_to_type(
 
 
 @needs_openvino
-def test_a_processor_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     core = types.SimpleNamespace(get_property=lambda device, name: ["FP32", "INT8", "BIN"])
     monkeypatch.setattr(openvino, "_core", lambda: core)
     assert missing(bfloat16=False) is None
-    with pytest.raises(ProviderError, match="precision fast cannot be used: this CPU does not compute in"):
+    with pytest.raises(
+        ProviderError, match="precision fast cannot be used: this CPU does not support bfloat16"
+    ):
         Engine(TEST_MODEL, precision="fast")
 
 
@@ -233,12 +235,12 @@ def test_several_threads_at_once() -> None:
 
 @needs_bfloat16
 def test_a_run_leaves_its_input_as_it_was() -> None:
-    """A batch that is not full leaves windows in the buffer, and they must not grow."""
+    """A partly filled batch leaves windows in the buffer; repeated runs must not amplify them."""
     data, described = spec.load(TEST_MODEL)
-    session = OpenVinoSession(prepare(data, described), 1, fast=True)
+    session = OpenVinoSession(build_program(data, described), 1, fast=True)
     n = 2 * described.margin
     bound = session.bind((2, 1, n + 8, n + 8), (2, 1, 16, 16))
-    bound.input[...] = drawn(n + 8, 0)
+    bound.input[...] = synthetic_image(n + 8, 0)
     before = bound.input.copy()
     bound.run()
     first = bound.output.copy()
@@ -257,9 +259,9 @@ def test_many_batches_that_are_not_full() -> None:
         assert np.abs(got - exact.upscale(image)).max() <= 1e-2
 
 
-def test_images_for_the_calibration() -> None:
-    a, b = drawn(96, 0), drawn(96, 1)
-    assert np.array_equal(a, drawn(96, 0))
+def test_images_for_the_loss_check() -> None:
+    a, b = synthetic_image(96, 0), synthetic_image(96, 1)
+    assert np.array_equal(a, synthetic_image(96, 0))
     assert not np.array_equal(a, b)
     for image in (a, b):
         codes = image * np.float32(255)

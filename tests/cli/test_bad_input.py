@@ -81,7 +81,7 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
         ("a.gif", b"GIF89a" + bytes(50), "not an image of a known format"),
     ],
 )
-def test_not_a_image(engine: Engine, tmp_path: Path, name: str, data: bytes, rule: str) -> None:
+def test_not_an_image(engine: Engine, tmp_path: Path, name: str, data: bytes, rule: str) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ImageError, match=rule) as caught:
         engine.upscale_file(tmp_path / name, tmp_path / "out.tif")
@@ -89,7 +89,7 @@ def test_not_a_image(engine: Engine, tmp_path: Path, name: str, data: bytes, rul
     assert contents(tmp_path) == [name]
 
 
-def test_not_a_image_on_the_command_line(tmp_path: Path) -> None:
+def test_not_an_image_on_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("hello")
     fails(command(tmp_path, "upscale", "a.png"), "a.png: not an image of a known format")
     assert contents(tmp_path) == ["a.png"]
@@ -213,7 +213,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "c.pth").write_bytes(b"PK\x03\x04")
     fails(
         command(tmp_path, "upscale", "a.png", "--model", "c.pth"),
-        "c.pth: a checkpoint, not an ONNX model; srcnn-rt export makes one of it",
+        "c.pth: a checkpoint, not an ONNX model; convert it with srcnn-rt export",
     )
     fails(command(tmp_path, "upscale", "a.png", "--model", "gone.onnx"), "gone.onnx: no such file")
     fails(command(tmp_path, "upscale", "a.png", "--model", "."), "a folder, not an ONNX file")
@@ -246,7 +246,7 @@ def test_output_equal_to_input(tmp_path: Path) -> None:
 def test_an_output_that_exists_is_kept(tmp_path: Path) -> None:
     Image.fromarray(RGB).save(tmp_path / "a.png")
     (tmp_path / "a_x2.png").write_text("precious")
-    fails(command(tmp_path, "upscale", "a.png"), "a_x2.png: exists already")
+    fails(command(tmp_path, "upscale", "a.png"), "a_x2.png: already exists")
     assert (tmp_path / "a_x2.png").read_text() == "precious"
     assert command(tmp_path, "upscale", "a.png", "--overwrite").returncode == 0
     with Image.open(tmp_path / "a_x2.png") as image:
@@ -320,7 +320,7 @@ def test_a_full_disk(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_can_be_gone_on_with(tmp_path: Path, number: int, status: int) -> None:
+def test_an_interrupted_run_can_be_resumed(tmp_path: Path, number: int, status: int) -> None:
     big = np.random.default_rng(0).integers(0, 255, (3000, 3000), dtype=np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", big, tile=(256, 256))
     command = [sys.executable, "-m", "srcnn_rt", "upscale", "a.tif", "--tile", "128", "--provider", "cpu"]
@@ -335,12 +335,12 @@ def test_an_interrupted_run_can_be_gone_on_with(tmp_path: Path, number: int, sta
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == status
     assert stderr.splitlines() == [
-        "error: interrupted; what is done is kept, and the same command with --resume goes on"
+        "error: interrupted; finished work is kept, and the same command with --resume continues it"
     ]
     assert contents(tmp_path) == ["a.tif", "a_x2.tif.partial", "a_x2.tif.partial.journal"]
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "left by an interrupted run; --resume goes on with it" in refused.stderr
+    assert "left by an interrupted run; use --resume to continue it" in refused.stderr
     subprocess.run([*command, "--resume"], cwd=tmp_path, check=True, capture_output=True)
     assert contents(tmp_path) == ["a.tif", "a_x2.tif"]
     with Engine("srcnn-915-x2", "cpu", 128) as engine:

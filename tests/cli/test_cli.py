@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,14 +50,61 @@ def names(folder: str = ".") -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in Path(folder).rglob("*") if p.is_file())
 
 
-@pytest.mark.parametrize("command", sorted(main.commands))
+RESEARCH = main.commands["research"].commands
+COMMANDS = {
+    **{name: command for name, command in main.commands.items() if name != "research"},
+    **{f"research {name}": command for name, command in RESEARCH.items()},
+}
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_help_and_an_example(command: str) -> None:
-    result = run(command, "--help")
+    *group, name = command.split()
+    result = run(*group, name, "--help")
     assert result.exit_code == 0
     assert f"srcnn-rt {command}" in result.output.replace("Usage: srcnn-rt", "")
-    assert all(p.help for p in main.commands[command].params if p.param_type_name == "option")
-    assert command in run("--help").output
-    assert any(f'"{command}"' in p.read_text() for p in Path(__file__).parents[1].rglob("test_*.py"))
+    assert all(p.help for p in COMMANDS[command].params if p.param_type_name == "option")
+    assert name in run(*group, "--help").output
+    assert any(f'"{name}"' in p.read_text() for p in Path(__file__).parents[1].rglob("test_*.py"))
+
+
+def test_the_help_lists_what_is_used_most_first() -> None:
+    lines = run("--help").output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "upscale", "export", "train", "eval", "inspect", "models", "tune", "doctor", "research"
+    ]  # fmt: skip
+    assert sorted(RESEARCH) == ["curves", "filters", "sparse"]
+
+
+def test_the_command_leaves_warnings_and_the_log_of_the_process_alone() -> None:
+    logger = logging.getLogger("srcnn_rt")
+    before = (warnings.showwarning, list(warnings.filters), logger.level, list(logger.handlers))
+    save("a.png")
+    assert run("-v", "upscale", "a.png", "--provider", "cpu").exit_code == 0
+    assert run("upscale", "gone.png").exit_code == 1
+    assert (warnings.showwarning, list(warnings.filters), logger.level, list(logger.handlers)) == before
+
+
+def test_verbose_prints_the_log_and_warnings_are_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    save("a.png")
+    real = Engine.upscale_file
+
+    def talkative(*args: Any, **options: Any) -> object:
+        logging.getLogger("srcnn_rt").info("a detail")
+        logging.getLogger("srcnn_rt").warning("out of memory")
+        warnings.warn("a doubt", RuntimeWarning, stacklevel=1)
+        return real(*args, **options)
+
+    monkeypatch.setattr(Engine, "upscale_file", talkative)
+    monkeypatch.setattr(warnings, "filters", [])  # pytest's turn warnings into errors
+    for words, lines in (
+        ((), ["warning: out of memory", "warning: a doubt"]),
+        (("-v",), ["info: a detail", "warning: out of memory", "warning: a doubt"]),
+    ):
+        result = run(*words, "upscale", "a.png", "--overwrite", "--provider", "cpu")
+        assert result.exit_code == 0
+        assert [line for line in result.stderr.splitlines() if line in lines] == lines
+        assert ("a detail" in result.stderr) == bool(words)
 
 
 def test_version() -> None:
@@ -118,7 +168,7 @@ def test_two_inputs_that_want_one_name_are_wrong_usage() -> None:
     save("a.png", "sub/a.png")
     result = run("upscale", "a.png", "sub/a.png", "-o", "out")
     assert result.exit_code == 2
-    assert "would be the result of both a.png and sub/a.png" in result.stderr
+    assert "would be the output of both a.png and sub/a.png" in result.stderr
     assert names() == ["a.png", "sub/a.png"]
 
 
@@ -219,7 +269,9 @@ def test_inspect_fails_where_the_promise_does(monkeypatch: pytest.MonkeyPatch) -
     from srcnn_rt.evaluation import seam_check
 
     monkeypatch.setattr(
-        seam_check, "verify", lambda model, shaping: [seam_check.Check("real weights", False, "a seam")]
+        seam_check,
+        "verify",
+        lambda model, interface_options: [seam_check.Check("real weights", False, "a seam")],
     )
     result = run("inspect", "bicubic-x2", "--verify")
     assert result.exit_code == 1
@@ -229,14 +281,14 @@ def test_inspect_fails_where_the_promise_does(monkeypatch: pytest.MonkeyPatch) -
     assert json.loads(result.stdout)["error"] == "gone.onnx: no such file"
 
 
-def test_every_bundled_model_has_a_card() -> None:
+def test_every_bundled_model_has_a_model_card() -> None:
     from srcnn_rt.models.bundled import bundled
 
     for name, file in bundled().items():
-        gpu = Path(str(file)).with_suffix(".md").read_text()
-        assert gpu.startswith(f"# {name}\n")
+        model_card = Path(str(file)).with_suffix(".md").read_text()
+        assert model_card.startswith(f"# {name}\n")
         for word in ("training data", "Licence", "PSNR"):
-            assert word in gpu
+            assert word in model_card
 
 
 def test_doctor_tells_what_works() -> None:

@@ -95,13 +95,13 @@ def test_an_opaque_alpha_is_dropped_and_another_refused(tmp_path: Path) -> None:
 
 def test_what_is_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_text("text")
-    with pytest.raises(ImageError, match=r"a\.png: not an image that OpenCV reads, or damaged"):
+    with pytest.raises(ImageError, match=r"a\.png: not an image that OpenCV can read, or damaged"):
         protocol.read_image(tmp_path / "a.png", "y")
     cv2.imwrite(str(tmp_path / "g.png"), np.zeros((4, 4), np.uint8))
-    with pytest.raises(ImageError, match=r"g\.png: is gray, and three channels are wanted"):
+    with pytest.raises(ImageError, match=r"g\.png: is grayscale, but three channels are needed"):
         protocol.read_image(tmp_path / "g.png", "rgb")
     cv2.imwrite(str(tmp_path / "f.tif"), np.zeros((4, 4), np.float32))
-    with pytest.raises(ImageError, match="float32; 8 or 16 bits are wanted"):
+    with pytest.raises(ImageError, match="samples must be uint8 or uint16, got float32"):
         protocol.read_image(tmp_path / "f.tif", "y")
 
 
@@ -144,10 +144,10 @@ def test_what_is_no_degradation_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        ("blur:0", "blur must be 0.1 to 20, got 0"),
-        ("jpeg:0", "jpeg must be a whole number, 1 to 100"),
-        ("jpeg:40.5", "jpeg must be a whole number, 1 to 100, got 40.5"),
-        ("noise:101", "noise must be 0.1 to 100, got 101"),
+        ("blur:0", "blur must be from 0.1 to 20, got 0"),
+        ("jpeg:0", "jpeg must be an integer from 1 to 100"),
+        ("jpeg:40.5", "jpeg must be an integer from 1 to 100, got 40.5"),
+        ("noise:101", "noise must be from 0.1 to 100, got 101"),
     ],
 )
 def test_degradations_out_of_range_are_refused(text: str, rule: str) -> None:

@@ -118,7 +118,7 @@ def test_noise_is_the_same_in_every_run_and_for_every_method(folder: Path) -> No
 
 def test_noise_is_measured_against_nl_means_and_scale_1_against_nothing(folder: Path) -> None:
     names = [m.name for m in runner.baselines(Protocol(2, Degradation(noise=15)))]
-    assert names == ["bicubic", "NL summary + bicubic"]
+    assert names == ["bicubic", "NL means + bicubic"]
     noisy = Protocol(1, Degradation(noise=25))
     result = runner.evaluate(folder, runner.baselines(noisy), noisy)
     assert result.mean("NL means").psnr > result.mean("no-op").psnr + 1
@@ -136,7 +136,7 @@ def test_a_model_is_measured_in_what_it_was_trained_for(tmp_path: Path) -> None:
     assert runner.protocol_for(noisy, "y", None) == Protocol(2, Degradation(noise=15))
     assert runner.protocol_for(noisy, "rgb", "bicubic", 7) == Protocol(2, Degradation(), "rgb", 7)
     assert runner.protocol_for(described, "y", None).degradation == Degradation()
-    assert str(Protocol(2, Degradation(noise=15))) == "×2, noise:15, luminance, 2 pixels shaved"
+    assert str(Protocol(2, Degradation(noise=15))) == "×2, noise:15, luminance, border of 2 pixels cropped"
 
 
 def test_a_colour_method_sees_colour_where_luminance_is_measured(folder: Path) -> None:
@@ -167,7 +167,7 @@ def test_what_cannot_be_measured_is_named_and_skipped(folder: Path, tmp_path: Pa
     assert "bad.png: not an image" in lines[0]
     assert "small.png: 40 x 14 pixels, smaller than 15 x 15" in lines[1]
     twice = [Method("a", lambda x: x)] * 2
-    with pytest.raises(ArgumentError, match="two models of one name"):
+    with pytest.raises(ArgumentError, match="models must have different names, got a, a"):
         runner.evaluate(folder, twice, protocol)
 
 
@@ -254,5 +254,5 @@ def test_bundled_models_have_the_psnr_they_say(name: str) -> None:
     with method.closing:
         mean = runner.evaluate(SET5, [method], protocol).mean(name)
     assert mean.psnr == pytest.approx(described.training["psnr"]["set5"], abs=0.01)
-    card = (Path(spec.__file__).parent / "bundled" / f"{name}.md").read_text()
-    assert f"{mean.psnr:.2f} / {mean.ssim:.4f}" in card
+    model_card = (Path(spec.__file__).parent / "bundled" / f"{name}.md").read_text()
+    assert f"{mean.psnr:.2f} / {mean.ssim:.4f}" in model_card

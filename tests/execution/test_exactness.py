@@ -261,13 +261,13 @@ def test_a_wrong_margin_in_the_spec_is_caught(
     image = np.random.default_rng(3).integers(0, 4, (60, 60)).astype(np.float32)
     with exact(path, 512) as whole:
         good = whole.upscale(image)
-    real = prepare.prepare
+    real = prepare.build_program
 
     def wrong_margin(data: bytes, described: spec.ModelSpec) -> prepare.Program:
         ready = real(data, described)
         return replace(ready, spec=replace(ready.spec, margin=ready.spec.margin + delta))
 
-    monkeypatch.setattr(prepare, "prepare", wrong_margin)
+    monkeypatch.setattr(prepare, "build_program", wrong_margin)
     with exact(path, 16) as wrong:
         try:
             assert (wrong.upscale(image) != good).any()

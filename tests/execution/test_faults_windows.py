@@ -15,9 +15,9 @@ from onnx import helper
 
 from srcnn_rt import Engine, OutOfMemoryError
 from srcnn_rt.backends import host_renderer
-from srcnn_rt.backends.onnxruntime import Bound
+from srcnn_rt.backends.base import Bound
 from srcnn_rt.errors import ModelError
-from srcnn_rt.execution import executor
+from srcnn_rt.execution import planner
 from srcnn_rt.jobs import file_job
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers import faults, models
@@ -59,7 +59,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> type[Limited]:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-@pytest.mark.parametrize("most", [5000, 1500, 700])
+@pytest.mark.parametrize("maximum", [5000, 1500, 700])
 def test_windows_are_halved_where_memory_ends(
     memory: type[Limited], tmp_path: Path, maximum: int, workers: int
 ) -> None:
@@ -126,7 +126,7 @@ def test_no_memory_even_for_the_smallest_window(memory: type[Limited], gray: Ben
 
 def test_no_memory_for_a_buffer(gray: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's own error is the same to the user, and is halved too."""
-    real, sizes = host_renderer.Renderer.render, []
+    real, sizes = host_renderer.HostRenderer.render, []
 
     def refuse(this: Any, batch: Any, *words: Any) -> None:
         sizes.append(this._plan.tile)
@@ -134,12 +134,12 @@ def test_no_memory_for_a_buffer(gray: Bench, monkeypatch: pytest.MonkeyPatch) ->
             raise MemoryError
         real(this, batch, *words)
 
-    monkeypatch.setattr(host_renderer.Renderer, "render", refuse)
+    monkeypatch.setattr(host_renderer.HostRenderer, "render", refuse)
     with Engine("bicubic-x2", "cpu", 32, threads=1) as engine:
         gray.run(engine=engine)
     assert {s[1] > 16 for s in sizes} == {True, False}
-    monkeypatch.setattr(host_renderer.Renderer, "render", lambda *words: (_ for _ in ()).throw(MemoryError))
-    with pytest.raises(OutOfMemoryError, match="there are none smaller"):
+    monkeypatch.setattr(host_renderer.HostRenderer, "render", lambda *words: (_ for _ in ()).throw(MemoryError))
+    with pytest.raises(OutOfMemoryError, match="the smallest possible"):
         gray.run(overwrite=True)
 
 
@@ -148,16 +148,16 @@ def test_the_buffers_of_large_windows_are_let_go(
 ) -> None:
     """Where memory is short, nothing may hold on to what did not fit."""
     seen: list[int] = []
-    made = host_renderer.Renderer.__init__
+    made = host_renderer.HostRenderer.__init__
 
     def count(this: Any, *words: Any) -> None:
         # isinstance would ask the class of other packages' objects, and some warn of being asked.
-        seen.append(sum(type(o) is host_renderer.Renderer for o in gc.get_objects()) - 1)
+        seen.append(sum(type(o) is host_renderer.HostRenderer for o in gc.get_objects()) - 1)
         made(this, *words)
 
     memory.maximum = 900
     with Engine(TEST_MODEL, "cpu", 64, threads=2) as engine:
-        monkeypatch.setattr(host_renderer.Renderer, "__init__", count)
+        monkeypatch.setattr(host_renderer.HostRenderer, "__init__", count)
         gc.disable()
         try:
             engine.upscale(np.zeros((100, 100), np.uint8))
@@ -178,7 +178,7 @@ def test_a_model_of_unbounded_reach_is_not_cut(memory: type[Limited], tmp_path: 
         engine.upscale(np.zeros((64, 64), np.uint8))
         memory.maximum = 3000
         with pytest.raises(
-            OutOfMemoryError, match="windows of 64 x 64 LR pixels, and there are none smaller"
+            OutOfMemoryError, match="windows of 64 x 64 LR pixels, the smallest possible"
         ):
             engine.upscale(np.zeros((64, 64), np.uint8))
 
@@ -199,7 +199,7 @@ def test_a_long_window_ends_when_it_is_interrupted(provider: str, tmp_path: Path
     path = models.save(tmp_path / "deep.onnx", nodes, weights)
     image = np.zeros((700, 700), np.uint8)
     with Engine(path, provider, tile=None, threads=1) as engine:
-        run, done = host_renderer.Renderer.render, []
+        run, done = host_renderer.HostRenderer.render, []
 
         def counted(this: Any, *words: Any) -> None:
             threading.Timer(0.4, lambda: os.kill(os.getpid(), 2)).start()  # it runs now
@@ -211,7 +211,7 @@ def test_a_long_window_ends_when_it_is_interrupted(provider: str, tmp_path: Path
                 raise
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(host_renderer.Renderer, "render", counted)
+            patch.setattr(host_renderer.HostRenderer, "render", counted)
             engine.upscale(image)
         assert len(done) == 1
         assert "whole" not in done
@@ -234,7 +234,7 @@ def test_heavy_models_have_small_chunks(tmp_path: Path) -> None:
         for macs in (engine.spec.facts.macs, 1e6, 1e8):
             spec = replace(engine.spec, facts=replace(engine.spec.facts, macs=macs))
             setup = replace(engine._setup, model=spec)
-            sizes.append(np.prod(executor.plan_for(setup, info, sink).chunk))
+            sizes.append(np.prod(planner.plan_for(setup, info, sink).chunk))
     assert sizes[0] > sizes[1] > sizes[2]
-    assert sizes[1] * 4 * 1e6 <= 2 * executor.CHUNK_MACS
+    assert sizes[1] * 4 * 1e6 <= 2 * planner.MAX_CHUNK_MACS
     assert sizes[2] == 2 * 256 * 256

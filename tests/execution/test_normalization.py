@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError, Engine, ImageError, RangeError
 from srcnn_rt.cli import main
-from srcnn_rt.execution.normalization import DataRange, Values, for_image
+from srcnn_rt.execution.normalization import DataRange, Normalization, for_image
 from srcnn_rt.image.info import SAMPLE_TYPES, ImageInfo, Layout
 from srcnn_rt.io import ArraySink, ArraySource
 from srcnn_rt.models import spec
@@ -35,7 +35,7 @@ def mapped(
     *,
     layout: Layout | None = None,
     **info: object,
-) -> Values:
+) -> Normalization:
     image = image[..., None] if image.ndim == 2 else image
     found = ImageInfo(image.shape[:2], layout or Layout.of(image.shape[2]), image.dtype, **info)
     return for_image(ArraySource(image, found), spec.load(model)[1], DataRange.of(asked))
@@ -108,7 +108,7 @@ def test_floats_about_0_to_1_are_taken_for_that(dtype: str, low: float, high: fl
     found = mapped(image)
     assert (found.gain == 1).all()
     assert (found.offset == 0).all()
-    assert np.array_equal(found.encode(image), image.astype(np.float32))
+    assert np.array_equal(found.normalize(image), image.astype(np.float32))
 
 
 def test_single_samples_do_not_decide(rng: np.random.Generator) -> None:
@@ -163,19 +163,19 @@ def test_a_declared_top_is_white() -> None:
     refused(image)
     found = mapped(image, top=4095)
     assert found.top == 4095
-    assert np.allclose(found.encode(image), image / 4095, atol=1e-7)
+    assert np.allclose(found.normalize(image), image / 4095, atol=1e-7)
     dim = mapped(image // 100, top=4095)  # is believed
     assert np.array_equal(dim.gain, found.gain)
     for model in (PAPER, TEST_MODEL):
         made = mapped(image, model, top=4095)
         out = np.full((2, 3, 1), 4000, made.info.dtype)
-        out[0] = made.encode(np.full((1, 1, 1), 4095, np.uint16)) * (
+        out[0] = made.normalize(np.full((1, 1, 1), 4095, np.uint16)) * (
             1.5 if made.info.dtype == np.float32 else 1
         )
         if made.native:
             out[0] = 9000
         result = np.empty((2, 3, 1), np.uint16)
-        made.decode(out, result)
+        made.denormalize(out, result)
         assert (result[0] == 4095).all()
 
 
@@ -222,7 +222,7 @@ def test_who_needs_no_map_has_none() -> None:
         for model in (PAPER, TEST_MODEL):
             found = mapped(image, model)
             assert found.native
-            assert found.encode(image) is image
+            assert found.normalize(image) is image
 
 
 def test_bands_have_an_offset_each_and_colours_one() -> None:
@@ -249,10 +249,10 @@ def test_there_and_back(dtype: str, model: str, channels: int, power: int, seed:
     found = mapped(image, model, "dtype")
     assert found.dtype == kind
     assert kernels.white(found.info.dtype) in (1, 255, 65535)
-    fed = found.encode(image)
+    fed = found.normalize(image)
     assert fed.dtype == found.info.dtype
     back = np.empty_like(image)
-    found.decode(fed.copy(), back)
+    found.denormalize(fed.copy(), back)
     apart = np.abs(back.astype(np.float64) - image)
     maximum = np.abs(image.astype(np.float64)).max() + 1
     if kind.kind == "f":
@@ -267,23 +267,24 @@ def test_powers_of_two_bring_any_unit_to_1(scale: float) -> None:
     image = (drawing(30, 31, 1) * scale).astype(np.float32)
     found = mapped(image, TEST_MODEL)
     assert math.frexp(found.gain[0])[0] == 0.5
-    fed = found.encode(image)
+    fed = found.normalize(image)
     assert 2.0**-12 <= np.abs(fed).max() <= 1
     back = np.empty_like(image)
-    found.decode(fed, back)
+    found.denormalize(fed, back)
     assert np.allclose(back, image, rtol=0, atol=2.0**-23 * np.abs(image).max())
 
 
 def test_results_are_rounded_and_clipped_to_the_type() -> None:
     info = ImageInfo((1, 6), Layout("gray", 1), np.dtype(np.float32))
-    plain = Values(info, np.dtype(np.int16), np.ones(1), np.zeros(1), 32767.0)
+    stored = replace(info, dtype=np.dtype(np.int16))
+    plain = Normalization(stored, info, np.ones(1), np.zeros(1), 32767.0, scale=1)
     block = np.array([1.5, 2.5, -0.5, 1e9, -1e9, np.nan], np.float32).reshape(1, 6, 1)
     out = np.empty((1, 6, 1), np.int16)
-    plain.decode(block, out)
+    plain.denormalize(block, out)
     assert out.ravel().tolist() == [2, 2, 0, 32767, -32768, 0]
-    half = replace(plain, dtype=np.dtype(np.float16), top=None)
+    half = replace(plain, source_info=replace(info, dtype=np.dtype(np.float16)), top=None)
     kept = np.empty((1, 6, 1), np.float16)
-    half.decode(block, kept)
+    half.denormalize(block, kept)
     assert kept.ravel()[3:5].tolist() == [65504, -65504]
     assert np.isnan(kept.ravel()[5])
 
@@ -327,8 +328,8 @@ def test_ranges_on_the_command_line(tmp_path: Path) -> None:
     assert code == 1
     assert "a data range is LOW..HIGH, auto or dtype, got '310..270'" in text
     for words, rule in (
-        (("--model", TEST_MODEL, "--model-range", "0..1"), "needs no range of values: it is equivariant"),
-        (("--model", PAPER, "--model-range", "0..1"), "its file says that black and white are 0.06"),
+        (("--model", TEST_MODEL, "--model-range", "0..1"), "takes every range of values: it is equivariant"),
+        (("--model", PAPER, "--model-range", "0..1"), "its metadata declare the range 0.06"),
     ):
         code, text = run(*words)
         assert code == 1
@@ -351,7 +352,7 @@ def test_opaque_is_what_the_file_declares(tmp_path: Path) -> None:
     assert made[0].max() == 4095
 
 
-@pytest.mark.parametrize("most", [4095, 5000])
+@pytest.mark.parametrize("maximum", [4095, 5000])
 def test_a_declaration_that_samples_belie_clips_nothing(tmp_path: Path, maximum: int) -> None:
     """A file says twelve bits: it is believed where its samples keep to it."""
     samples = np.zeros((60, 50), np.uint16)

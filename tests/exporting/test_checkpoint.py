@@ -14,9 +14,11 @@ torch = pytest.importorskip("torch", reason="the extra 'train' is not installed"
 from click.testing import CliRunner  # noqa: E402
 
 from srcnn_rt import ArgumentError, Engine, ModelError, OutputError, SourceMissingError  # noqa: E402
+from srcnn_rt.architectures import srcnn_weights  # noqa: E402
 from srcnn_rt.architectures.srcnn import ARCHITECTURES, FORMS, SRCNN  # noqa: E402
 from srcnn_rt.cli import main  # noqa: E402
 from srcnn_rt.exporting import checkpoint as exporter  # noqa: E402
+from srcnn_rt.exporting import srcnn_graph  # noqa: E402
 from srcnn_rt.models import spec  # noqa: E402
 from tests.conftest import drawing  # noqa: E402
 from tests.helpers import reference  # noqa: E402
@@ -73,7 +75,8 @@ def test_export_agrees_with_torch_and_the_oracle(
 
 
 @pytest.mark.parametrize(("form", "channels", "values"), [
-    ("equivariant", 1, "any"), ("equivariant", 3, "any"), ("paper", 1, spec.STUDIO), ("paper", 3, "0..1"),
+    ("equivariant", 1, "any"), ("equivariant", 3, "any"),
+    ("paper", 1, spec.STUDIO_RANGE), ("paper", 3, "0..1"),
 ])  # fmt: skip
 def test_the_file_says_what_its_values_are(tmp_path: Path, form: str, channels: int, values: str) -> None:
     import onnx
@@ -91,7 +94,7 @@ def test_the_first_filters_sum_to_zero_without_rounding(tmp_path: Path) -> None:
     weight = (
         torch.randn(7, 3, 9, 9, dtype=torch.float64).numpy() * 10.0 ** np.arange(-6, 1)[:, None, None, None]
     )
-    made = exporter.exactly_zero_sum(weight)
+    made = srcnn_graph.exactly_zero_sum(weight)
     assert made.dtype == np.float32
     assert (made.astype(np.float64).sum(axis=(2, 3)) == 0).all()
     centred = weight - weight.mean(axis=(2, 3), keepdims=True)
@@ -148,26 +151,26 @@ def test_the_form_is_told_at_the_top_only(tmp_path: Path) -> None:
     for loaded in (state, {"state_dict": state}, {"state_dict": {**state, "form": "equivariant"}}):
         torch.save(loaded, tmp_path / "c.pt")
         with pytest.raises(ModelError, match=r"expected the keys conv1\.weight, conv1\.bias"):
-            exporter.read_checkpoint(tmp_path / "c.pt")
+            srcnn_weights.read_checkpoint(tmp_path / "c.pt")
     torch.save({"state_dict": state, "form": "equivariant"}, tmp_path / "c.pt")
-    found = exporter.read_checkpoint(tmp_path / "c.pt")
+    found = srcnn_weights.read_checkpoint(tmp_path / "c.pt")
     assert found.form == found.network().form == "equivariant"
     torch.save({"state_dict": SRCNN(form="paper").state_dict(), "form": "equivariant"}, tmp_path / "c.pt")
     with pytest.raises(ModelError, match=r"expected the keys conv1\.weight, conv2\.weight, conv3\.weight"):
-        exporter.read_checkpoint(tmp_path / "c.pt")
+        srcnn_weights.read_checkpoint(tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_model_is_read_back(tmp_path: Path, form: str) -> None:
     source = checkpoint(tmp_path / "c.pt", "9-5-5", 3, form=form)
     exporter.export(source, tmp_path / "m.onnx")
-    asked, found = exporter.read_checkpoint(source), exporter.read_model(str(tmp_path / "m.onnx"))
+    asked, found = srcnn_weights.read_checkpoint(source), srcnn_weights.read_model(str(tmp_path / "m.onnx"))
     assert (found.arch, found.channels, found.form) == ("9-5-5", 3, form)
     x = torch.rand(1, 3, 30, 31)
     with torch.no_grad():
         assert torch.allclose(found.network()(x), asked.network()(x), atol=1e-5)
     with pytest.raises(ModelError, match="not an SRCNN of this package"):
-        exporter.read_model("bicubic-x2")
+        srcnn_weights.read_model("bicubic-x2")
 
 
 def test_other_filter_counts_are_read_off_the_weights(tmp_path: Path) -> None:
@@ -227,22 +230,22 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 def test_programs_are_told_from_weights(tmp_path: Path) -> None:
     net = SRCNN(form="paper")
     torch.jit.save(torch.jit.trace(net, torch.zeros(1, 1, 20, 20)), tmp_path / "c.pt")
-    with pytest.raises(ModelError, match=r"TorchScript, a program and not weights: save model\.state_dict"):
+    with pytest.raises(ModelError, match=r"a TorchScript program, not a checkpoint; save model\.state_dict"):
         exporter.export(tmp_path / "c.pt", tmp_path / "m.onnx", scale=2)
     torch.save(net, tmp_path / "d.pt")
     with pytest.raises(ModelError) as caught:
         exporter.export(tmp_path / "d.pt", tmp_path / "m.onnx", scale=2)
     message = str(caught.value)
-    assert "holds srcnn_rt.architectures.srcnn.SRCNN, which is code; save model.state_dict()" in message
+    assert "contains srcnn_rt.architectures.srcnn.SRCNN, which is code; save model.state_dict()" in message
     assert "\x1b" not in message and "\n" not in message
 
 
 def test_the_scale_must_be_known_once(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="trained for scale 3, got --scale 2"):
         exporter.export(checkpoint(tmp_path / "a.pt"), tmp_path / "m.onnx", scale=2)
-    with pytest.raises(ArgumentError, match="does not say its scale; give --scale"):
+    with pytest.raises(ArgumentError, match="does not determine its scale; use --scale"):
         exporter.export(checkpoint(tmp_path / "b.pt", scale=None), tmp_path / "m.onnx")
-    with pytest.raises(ArgumentError, match="scale must be 1 to 8, got 9"):
+    with pytest.raises(ArgumentError, match="scale must be from 1 to 8, got 9"):
         exporter.export(checkpoint(tmp_path / "c.pt", scale=9), tmp_path / "m.onnx")
 
 
@@ -251,7 +254,7 @@ def test_the_scale_must_be_known_once(tmp_path: Path) -> None:
 def test_a_mismatch_removes_the_file_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, form: str
 ) -> None:
-    real = exporter.build
+    real = srcnn_graph.build_graph
 
     def wrong(network: SRCNN, scale: int):
         torch_net = SRCNN(network.arch, filters=(64, 32), form=form)
@@ -268,7 +271,7 @@ def test_a_mismatch_removes_the_file_and_fails(
         kernel.raw_data = np.roll(phases, 1, axis=0).tobytes()
         return proto
 
-    monkeypatch.setattr(exporter, "build", wrong)
+    monkeypatch.setattr(srcnn_graph, "build_graph", wrong)
     source = checkpoint(tmp_path / "c.pt", form=form)
     (tmp_path / "old.onnx").write_text("the old model")
     for target in ("m.onnx", "old.onnx"):
@@ -286,14 +289,14 @@ def test_export_on_the_command_line(tmp_path: Path) -> None:
     assert spec.load(tmp_path / "c.onnx")[1].scale == 3
     result = CliRunner().invoke(main, ["export", str(source)])
     assert result.exit_code == 1
-    assert "c.onnx: exists already" in result.stderr
+    assert "c.onnx: already exists" in result.stderr
     result = CliRunner().invoke(main, ["export", str(tmp_path / "gone.pt")])
     assert result.exit_code == 1
     assert "gone.pt: no such file" in result.stderr
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         exporter.export(source, tmp_path / "c.onnx")
     with pytest.raises(SourceMissingError):
-        exporter.read_checkpoint(tmp_path / "gone.pt")
+        srcnn_weights.read_checkpoint(tmp_path / "gone.pt")
 
 
 def test_a_checkpoint_with_the_image_path(tmp_path: Path) -> None:

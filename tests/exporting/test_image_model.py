@@ -55,18 +55,18 @@ def test_export_of_a_file_and_what_is_wrong_usage(tmp_path: Path) -> None:
     assert (tmp_path / "my-rgb-u8.onnx").exists()
     code, text = run("export", model, "--io-dtype", "u8")
     assert code == 1
-    assert "my-rgb-u8.onnx: exists already" in text
+    assert "my-rgb-u8.onnx: already exists" in text
     assert run("export", model, "--io-dtype", "u8", "--overwrite")[0] == 0
     told = colour(tmp_path / "told.onnx", metadata={"srcnn_rt.range": "0..1"})
     code, text = run("export", told, "--io-dtype", "u8", "--model-range", "0..255")
     assert code == 1
-    assert "told: its file says that black and white are 0..1, got 0..255" in text
+    assert "told: its metadata declare the range 0..1, got 0..255" in text
     code, text = run("export", TEST_MODEL, "--io-dtype", "u8", "--model-range", "0..255")
     assert code == 1
-    assert f"{TEST_MODEL} needs no range of values: it is equivariant; leave 0..255 away" in text
+    assert f"{TEST_MODEL} takes every range of values: it is equivariant; omit 0..255" in text
     code, text = run("export", model)
     assert code == 2
-    assert "my.onnx is an ONNX model already; --io-dtype u8 puts the image path into it" in text
+    assert "my.onnx is an ONNX model already; use --io-dtype to convert it" in text
     assert run("export", "a.pt", "--layout", "rgb")[0] == 2
     assert run("export", model, "--io-dtype", "u8", "--scale", "2")[0] == 2
     code, text = run("export", colour(tmp_path / "five.onnx", 5), "--io-dtype", "u8")
@@ -82,7 +82,7 @@ def test_such_a_file_is_no_model_here(tmp_path: Path, monkeypatch: pytest.Monkey
     image_model.export("bicubic-x2", Path("b.onnx"), "u8", "gray")
     line = (
         "b.onnx: was written by srcnn-rt export --io-dtype u8 for other runtimes, and takes gray images "
-        "itself; here use the model inside, bicubic-x2"
+        "itself; use the model that it was made of instead: bicubic-x2"
     )
     for whole in (False, True):
         with pytest.raises(ModelError) as caught:
@@ -101,7 +101,7 @@ def test_such_a_file_is_no_model_here(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = image_graph.image_graph
+    real = image_graph.build_image_graph
 
     def another(model: onnx.ModelProto, found: ModelSpec, *rest: object, **more: object) -> onnx.ModelProto:
         for tensor in model.graph.initializer:
@@ -110,7 +110,7 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
                 tensor.CopyFrom(numpy_helper.from_array(array * np.float32(1.02), tensor.name))
         return real(model, found, *rest, **more)
 
-    monkeypatch.setattr(image_graph, "image_graph", another)
+    monkeypatch.setattr(image_graph, "build_image_graph", another)
     (tmp_path / "old.onnx").write_text("the old model")
     for name in ("m.onnx", "old.onnx"):
         for io in ("u8", "u16", "f32"):

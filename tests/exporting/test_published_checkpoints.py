@@ -286,7 +286,7 @@ def test_a_known_family_is_exported_and_proven(tmp_path: Path, name: str) -> Non
     network = make(scale).eval()
     torch.save({"params": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "c.pth")
     if not told:
-        with pytest.raises(ArgumentError, match=r"c\.pth: does not say its scale; give --scale"):
+        with pytest.raises(ArgumentError, match=r"c\.pth: does not determine its scale; use --scale"):
             export(tmp_path / "c.pth", tmp_path / "m.onnx")
     described = export(tmp_path / "c.pth", tmp_path / "m.onnx", scale=None if told else scale)
     assert (described.architecture, described.scale, described.channels) == (
@@ -306,7 +306,7 @@ def test_a_known_family_is_exported_and_proven(tmp_path: Path, name: str) -> Non
         expected = network(torch.from_numpy(np.ascontiguousarray(fed))).numpy()[0].transpose(1, 2, 0)
     with Engine(tmp_path / "m.onnx", "cpu", 16) as engine:
         got = engine.upscale(image)
-    # VDSR's bicubic repeats the edge where the oracle mirrors it: two LR pixels and its reach.
+    # VDSR's bicubic repeats the edge where the oracle mirrors it: two LR pixels and its receptive field.
     cut = (2 + margin) * scale if name == "VDSR" else 0
     inner = (slice(cut, -cut or None),) * 2
     assert np.abs(got - (expected - black) / (white - black))[inner].max() < 1e-4
@@ -345,7 +345,7 @@ def test_a_network_that_takes_a_noise_level_is_refused(tmp_path: Path) -> None:
     """FFDNet's keys are those of DnCNN."""
     layers = [nn.Conv2d(5, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)]
     torch.save({f"model.{k}": v for k, v in nn.Sequential(*layers).state_dict().items()}, tmp_path / "c.pt")
-    with pytest.raises(ModelError, match="4 channels of 5: FFDNet and FDnCNN take a noise level, too"):
+    with pytest.raises(ModelError, match="4 channels of 5: FFDNet and FDnCNN also take a noise level"):
         export(tmp_path / "c.pt", tmp_path / "m.onnx")
 
 
@@ -390,7 +390,7 @@ def test_what_spandrel_knows_is_exported(tmp_path: Path, name: str) -> None:
         got = engine.upscale(image)
     assert np.abs(got - expected).max() < 1e-4 * max(1, np.abs(expected).max())
     if not tiled:
-        with pytest.raises(ModelError, match="unbounded reach"):
+        with pytest.raises(ModelError, match=r"receptive field of .* is unbounded"):
             Engine(tmp_path / "m.onnx", "cpu")
 
 

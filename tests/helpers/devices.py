@@ -1,4 +1,4 @@
-"""GPUs that are none: the host's memory and ONNX Runtime's CPU provider, with faults on demand."""
+"""Simulated GPUs: host memory and ONNX Runtime's CPU provider, with faults on demand."""
 
 from __future__ import annotations
 
@@ -18,22 +18,30 @@ from srcnn_rt.errors import DeviceError, OutOfMemoryError
 
 
 class HostGpu:
-    """A `devices.Gpu` whose memory is the host's.
+    """A `devices.Gpu` in host memory.
 
-    Copies are queued and done at `wait`, or when the network computes, as on a GPU: who reads too early
-    reads what was there before.
+    Copies are queued and run by `synchronize` or before the graph, as on a GPU, so that reading too early
+    gives stale data.
+
+    Parameters
+    ----------
+    index : int
+    maximum : int
+        Bytes of device memory.
+    breaks : float
+        Number of batches after which it fails.
 
     Attributes
     ----------
-    most : bytes that a GPU has
-    breaks : after how many computed batches it breaks
-    computed : batches so far
-    log : (what, stream) of everything queued
+    computed : int
+        Batches computed so far.
+    log : list of (str, int)
+        Names of the queued operations and their streams.
     """
 
     kind = "cpu"
     strict: ClassVar[Mapping[str, str]] = {}
-    processors = 4
+    multiprocessors = 4
 
     def __init__(self, index: int, maximum: int = 2**40, breaks: float = float("inf")) -> None:
         self.index, self.maximum, self.breaks = index, maximum, breaks
@@ -54,16 +62,16 @@ class HostGpu:
         stream, own = self._streams, weakref.ref(session)
         self._sessions[stream] = own
 
-        def computing(*words: Any) -> None:
+        def run_batch(*args: Any) -> None:
             gpu.flush(stream)
             with gpu._lock:
                 gpu.computed += 1
                 if gpu.computed > gpu.breaks:
                     raise RuntimeError("CUDA failure 719: unspecified launch failure")
             gpu.log.append(("compute", stream))
-            run(own(), *words)
+            run(own(), *args)
 
-        session.run_with_iobinding = computing
+        session.run_with_iobinding = run_batch
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -73,22 +81,22 @@ class HostGpu:
         with self._lock:
             self._streams += 1
             self._queues[self._streams] = []
-            return Stream(self._streams, self._end)
+            return Stream(self._streams, self._destroy)
 
     @property
     def streams(self) -> int:
-        """How many there are."""
+        """The number of streams that exist."""
         return len(self._queues)
 
-    def _end(self, stream: int) -> None:
-        """A stream may go only after the sessions that use it, with nothing queued."""
+    def _destroy(self, stream: int) -> None:
+        """Destroy a stream: nothing may be queued, and its sessions must be gone."""
         assert not self._queues.pop(stream)
         assert stream not in self._sessions or self._sessions.pop(stream)() is None
 
-    def pinned(self, size: int) -> np.ndarray:
+    def allocate_pinned(self, size: int) -> np.ndarray:
         return np.zeros(size, np.uint8)
 
-    def memory(self, size: int) -> Buffer:
+    def allocate(self, size: int) -> Buffer:
         with self._lock:
             if self.used + size > self.maximum:
                 raise OutOfMemoryError(f"CUDA device {self.index}: out of memory")
@@ -101,23 +109,23 @@ class HostGpu:
 
         return Buffer(held.ctypes.data, size, free)
 
-    def send(self, target: int, source: np.ndarray, stream: int) -> None:
+    def copy_to_device(self, target: int, source: np.ndarray, stream: int) -> None:
         assert source.flags.c_contiguous
-        self._queue("send", stream, target, source.ctypes.data, source.nbytes)
+        self._queue("copy_to_device", stream, target, source.ctypes.data, source.nbytes)
 
-    def fetch(self, target: np.ndarray, source: int, stream: int) -> None:
+    def copy_to_host(self, target: np.ndarray, source: int, stream: int) -> None:
         assert target.flags.c_contiguous
-        self._queue("fetch", stream, target.ctypes.data, source, target.nbytes)
+        self._queue("copy_to_host", stream, target.ctypes.data, source, target.nbytes)
 
-    def move(
+    def copy_2d(
         self, target: int, pitch: int, source: int, source_pitch: int, size: tuple[int, int], stream: int
     ) -> None:
         for row in range(size[0]):
-            self._queue("move", stream, target + row * pitch, source + row * source_pitch, size[1])
+            self._queue("copy_2d", stream, target + row * pitch, source + row * source_pitch, size[1])
 
-    def wait(self, stream: int) -> None:
+    def synchronize(self, stream: int) -> None:
         self.flush(stream)
-        self.log.append(("wait", stream))
+        self.log.append(("synchronize", stream))
         if self.computed > self.breaks:
             raise DeviceError(f"CUDA device {self.index}: unspecified launch failure")
 
@@ -125,18 +133,19 @@ class HostGpu:
         return int(device[0]) == 1 and self.index == 0
 
     def flush(self, stream: int) -> None:
+        """Run the queued copies of a stream."""
         queue = self._queues[stream]
         while queue:
             ctypes.memmove(*queue.pop(0))
 
-    def _queue(self, what: str, stream: int, *copy: int) -> None:
-        self.log.append((what, stream))
+    def _queue(self, operation: str, stream: int, *copy: int) -> None:
+        self.log.append((operation, stream))
         self._queues[stream].append(copy)
 
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[HostGpu]]:
-    """GPUs 0 to 3 in place of CUDA's, in a list that may be changed before an engine is made."""
+    """Replace CUDA's devices by simulated GPUs 0 to 3; change the list before creating an engine."""
     made = [HostGpu(k) for k in range(4)]
-    monkeypatch.setattr(devices, "open_gpus", lambda numbers: tuple(made[n] for n in numbers))
+    monkeypatch.setattr(devices, "open_gpus", lambda indices: tuple(made[n] for n in indices))
     yield made

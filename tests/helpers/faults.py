@@ -127,15 +127,15 @@ class Bench:
 
     def run(self, **options: Any) -> None:
         self.rendered = []
-        part = executor._Run._part
+        part = executor._Run._input
 
-        def counted(this: Any, chunk: Any) -> Any:
-            self.rendered.append((chunk.y.start, chunk.x.start))
-            return part(this, chunk)
+        def counted(this: Any, item: Any) -> Any:
+            self.rendered.append((item[1].y.start, item[1].x.start))
+            return part(this, item)
 
         engine = options.pop("engine", self.engine)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(executor._Run, "_part", counted)
+            patch.setattr(executor._Run, "_input", counted)
             engine.upscale_file(self.source, self.target, **{**self.kind.options, **options})
 
     def resume(self, **options: Any) -> None:

@@ -24,13 +24,13 @@ import json, resource, sys, time
 from pathlib import Path
 from srcnn_rt import Engine, SrcnnError
 from srcnn_rt.models import prepare, spec
-from srcnn_rt.engine import peak_memory
+from srcnn_rt.jobs.report import peak_memory
 import onnx.checker, onnx.reference, onnxruntime
 before, seconds, errors = peak_memory(), [], []
 for call in (
     lambda: Engine(sys.argv[1], "cpu", 16, threads=1).close(),
-    lambda: Engine(sys.argv[1], "cpu", 16, threads=1, tile=None).close(),
-    lambda: prepare.prepare(*spec.load(sys.argv[1])),
+    lambda: Engine(sys.argv[1], "cpu", None, threads=1).close(),
+    lambda: prepare.build_program(*spec.load(sys.argv[1])),
 ):
     begun = time.process_time()  # not the clock's: other processes are no fault of a file's
     try:

@@ -15,7 +15,7 @@ from srcnn_rt.architectures import spandrel_models
 EXAMPLE = 64  # pixels a side of an export: every network takes it
 
 ROWS_JOINED = "(MatMul): multiplies along rows or columns"
-POOLED = "over rows or columns has unbounded reach"
+POOLED = "over rows or columns is unbounded"
 SHIFTED = "numbers that depend on the image's size, as masks of shifted windows"
 
 
@@ -107,7 +107,7 @@ NETWORKS: dict[str, Network] = {
     "RealCUGAN": net("RealCUGAN", "UpCunet2x")(refused=POOLED),
     "RCAN": net("RCAN", scale=2, n_resgroups=1, n_resblocks=2, n_feats=16, reduction=4)(refused=POOLED),
     "RealPLKSR": net("PLKSR", "RealPLKSR", **_PLK)(
-        refused=f"(InstanceNormalization): InstanceNormalization {POOLED}"),
+        refused=f"(InstanceNormalization): the receptive field of InstanceNormalization {POOLED}"),
     "NAFNet": net("NAFNet", width=4, enc_blk_nums=[1, 1], middle_blk_num=1, dec_blk_nums=[1, 1])(
         refused=POOLED),
     "KBNet": net("KBNet", "KBNet_s", width=8, middle_blk_num=1, enc_blk_nums=[1], dec_blk_nums=[1])(
@@ -135,7 +135,7 @@ NETWORKS: dict[str, Network] = {
         refused="joins along rows or columns", slow=True, exporters=("torchscript",)),
     "CRAFT": net("CRAFT", embed_dim=12, depths=[2], num_heads=[2], split_size_0=4, split_size_1=8,
                  window_size=8, upscale=2)(
-        refused="turns the image over", slow=True, exporters=("torchscript",)),
+        refused="flips the image", slow=True, exporters=("torchscript",)),
     # Samples read where the image says.
     "MoSR, DySample": net("MoSR", n_block=2, dim=16, upscale=2, upsampler="dys")(
         refused=SHIFTED, exporters=("torchscript",)),

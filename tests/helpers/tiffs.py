@@ -1,4 +1,4 @@
-"""TIFFs of all kinds for tests, and how they are read back by three other readers."""
+"""Write TIFFs for tests and read results back by three other libraries."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def image_of(channels: int, dtype: type = np.uint8, h: int = 45, w: int = 60, se
 
 
 def write(path: Path, image: np.ndarray, **options: object) -> Path:
-    """(H, W, C) to TIFF by GDAL."""
+    """Write an (H, W, C) array as TIFF by GDAL."""
     h, w, c = image.shape
-    kind = {"driver": "GTiff", "height": h, "width": w, "count": c, "dtype": image.dtype.name}
-    with rasterio.open(path, "w", **kind, **options) as file:
+    profile = {"driver": "GTiff", "height": h, "width": w, "count": c, "dtype": image.dtype.name}
+    with rasterio.open(path, "w", **profile, **options) as file:
         file.write(image.transpose(2, 0, 1))
     return path
 
@@ -32,15 +32,15 @@ def write(path: Path, image: np.ndarray, **options: object) -> Path:
 def by_tifffile(path: Path, page: int = 0) -> np.ndarray:
     """Read a page as (H, W, C)."""
     with tifffile.TiffFile(path) as file:
-        found = file.pages[page]
-        array = found.asarray()
-        planar = found.planarconfig == tifffile.PLANARCONFIG.SEPARATE and found.samplesperpixel > 1
+        ifd = file.pages[page]
+        array = ifd.asarray()
+        planar = ifd.planarconfig == tifffile.PLANARCONFIG.SEPARATE and ifd.samplesperpixel > 1
     array = np.moveaxis(array, 0, 2) if planar else array
     return array if array.ndim == 3 else array[:, :, np.newaxis]
 
 
 def by_gdal(path: Path | str) -> np.ndarray:
-    """Read the samples as they are stored."""
+    """Read the stored samples."""
     with rasterio.open(f"GTIFF_RAW:{path}") as file:
         return file.read().transpose(1, 2, 0)
 

@@ -1,4 +1,4 @@
-"""Zarr folders made as others make them: OME-Zarr 0.4 and 0.5, and plain arrays."""
+"""Write Zarr folders as other programs do: OME-Zarr 0.4 and 0.5, and plain arrays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ome_zarr(
     translation: tuple[float, ...] | None = None,
     **more: Any,
 ) -> Path:
-    """Write an image as others do; `more` goes beside its multiscales."""
+    """Write an OME-Zarr image; `more` are attributes next to its multiscales."""
     steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(scale or (1.0,) * data.ndim)}]
     if translation is not None:
         steps.append({"type": "translation", "translation": list(translation)})

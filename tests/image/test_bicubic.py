@@ -1,4 +1,4 @@
-"""The bicubic inside the models is MATLAB's imresize."""
+"""Bicubic interpolation inside the models equals MATLAB's imresize."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_engine_bicubic_is_the_oracles(shape: tuple[int, int], scale: int, tile:
 
 
 def test_colour_by_bicubic_is_bicubic_of_each_colour() -> None:
-    """The luminance correction of a network that is bicubic is nothing."""
+    """A network that is bicubic changes no colour: its luminance correction is 0."""
     rgb = np.random.default_rng(0).random((20, 25, 3)).astype(np.float32)
     with Engine("bicubic-x3", "cpu", 8) as e:
         expected = np.stack([reference.bicubic(rgb[..., k], 3) for k in range(3)], axis=-1)

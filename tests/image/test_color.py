@@ -1,4 +1,4 @@
-"""The short way to colour equals the long way through YCbCr."""
+"""Luminance, and colour by luminance correction, which must equal conversion through YCbCr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.helpers import reference
 
 
 def full_swing(rgb: np.ndarray) -> np.ndarray:
-    """Luminance of (..., 3) in the unit of R, G, B, from MATLAB's."""
+    """Return the luminance of (..., 3) samples in their own unit, from MATLAB's rgb2ycbcr."""
     return (reference.to_ycbcr(rgb)[..., 0] * 255 - 16) / 219
 
 
@@ -30,7 +30,7 @@ def test_luma_windows_takes_the_inner_part(rng: np.random.Generator) -> None:
 
 
 def test_luminance_keeps_the_unit_of_colour(rng: np.random.Generator) -> None:
-    """White and gray are what they were, in reflectances and in metres."""
+    """White and gray keep their values, in reflectances and in metres."""
     assert sum(color.LUMA_WEIGHTS) == pytest.approx(1, abs=1e-15)
     rgb = rng.random((1, 3, 5, 6)).astype(np.float32)
     out, scaled = (np.empty((1, 1, 5, 6), np.float32) for _ in range(2))
@@ -48,7 +48,7 @@ def test_fill_keeps_what_is_visible_and_continues_it(rng: np.random.Generator) -
     assert np.allclose(color.fill(windows, 3), windows[:, :-1, 3:-3, 3:-3], atol=1e-6)
     windows[:, :-1] = np.array([0.9, 0.2, 0.4], np.float32)[:, None, None]
     windows[:, -1, :, 12:] = 0
-    windows[:, 1, :, 12:] = 1  # a colour nobody sees
+    windows[:, 1, :, 12:] = 1  # a colour of transparent pixels
     filled = color.fill(windows, 5)
     for k, level in enumerate((0.9, 0.2, 0.4)):
         assert np.allclose(filled[:, k, :, :11], level, atol=1e-6)  # five pixels past the edge
@@ -68,7 +68,7 @@ def test_fill_is_a_weighted_mean(rng: np.random.Generator) -> None:
 
 
 def test_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not match windows"):
         color.luma_windows(np.zeros((1, 3, 8, 8), np.float32), 1, np.zeros((1, 1, 8, 8), np.float32))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="does not match windows"):
         color.luma_windows(np.zeros((1, 2, 8, 8), np.float32), 0, np.zeros((1, 1, 8, 8), np.float32))

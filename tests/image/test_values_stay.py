@@ -1,7 +1,7 @@
-"""A value stays a value, in whatever unit it comes: f(a·x + b) = a·f(x) + b.
+"""Results do not depend on the unit of the samples: f(a·x + b) = a·f(x) + b.
 
-Of every bundled model, layout and type, within the rounding that there must be; and against a float64
-reference that knows neither windows nor offsets. The mutants at the end must be caught.
+This holds for every bundled model, layout and type, up to rounding. Results are also compared with a float64
+reference without windows or offsets. The tests at the end check that faulty models are detected.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def test_the_file_holds_the_form(name: str) -> None:
     first = found["conv1.weight"].astype(np.float64)
     assert (first.sum(axis=(2, 3)) == 0).all()  # of every channel, without any rounding
     data, described = spec.load(name)
-    assert described.equivariant and described.range.plain
-    assert prepare.prepare(data, described).spec.adds_bicubic
+    assert described.equivariant and described.range.is_identity
+    assert prepare.build_program(data, described).spec.adds_bicubic
 
 
 @pytest.mark.parametrize("name", [n for n in bundled() if n.endswith("-paper")])
@@ -66,7 +66,7 @@ def test_the_reference(name: str) -> None:
     height = 1200 + 300 * drawing(23, 21, 1)[..., 0]
     kernels = [found[f"conv{k}.weight"] for k in (1, 2, 3)]
     for dtype in FLOATS:
-        given = height.astype(dtype)  # as it is rounded, which what undoes a blur enlarges
+        given = height.astype(dtype)  # rounded to the type; deblurring amplifies the rounding
         expected = reference.added_to_bicubic(given.astype(np.float64)[None], scale, kernels)[0]
         got = engine(name).upscale(given)
         assert got.dtype == dtype
@@ -94,7 +94,7 @@ def test_gain_and_offset(
     f, options = engine(name).upscale, {"bands": layout == "bands"}
     straight = a * f(x.astype(np.float64), **options) + b
     got = f((a * x + b).astype(dtype), **options)
-    # What the type rounds of the samples themselves, and float32 of the distances between them.
+    # Rounding of the samples to their type, and of their differences to float32.
     unit = float(np.finfo(dtype).eps) * (abs(b) + a)
     assert np.abs(got - straight).max() <= 20 * unit + 1e-5 * a
 
@@ -138,7 +138,7 @@ def test_a_constant_is_that_constant(name: str, layout: str, dtype: str, data: s
         image[..., -1] = 1 if kind.kind == "f" else np.iinfo(kind).max
     got = engine(name).upscale(image, bands=bands)
     assert got.dtype == kind
-    if "alpha" in layout and kind.itemsize > 2:  # float32 holds 24 bits where there is no offset
+    if "alpha" in layout and kind.itemsize > 2:  # without an offset float32 has 24 bits
         assert np.allclose(got[..., :-1].astype(float), float(value), rtol=1e-6)
         return
     assert (got == image[0, 0]).all()
@@ -155,7 +155,7 @@ def test_a_constant_is_that_constant(name: str, layout: str, dtype: str, data: s
 def test_integers_anywhere_in_their_range(
     name: str, dtype: str, layout: str, seed: int, data: st.DataObject
 ) -> None:
-    """Samples 0 … 60 times a, and b, anywhere in the type, come out as that of what floats give, rounded."""
+    """Integer samples a·(0 … 60) + b give the rounded result of floats, anywhere in the range of the type."""
     kind = np.iinfo(dtype)
     x = np.rint(60 * drawing(14, 17, LAYOUTS[layout], seed)).astype(np.int64)
     a = data.draw(st.integers(1, min(1000, (kind.max - kind.min) // 60)))
@@ -190,7 +190,7 @@ def test_every_tile_and_region_has_one_offset() -> None:
 
 
 def test_ndvi_of_a_multispectral_scene() -> None:
-    """Reflectances in 0 … 3000: the index changes by no more than the sharpening of edges does."""
+    """Reflectances in 0 … 3000: the index changes only as much as sharpening changes edges."""
     red, infrared = 300 + 900 * drawing(40, 50, 1, 3)[..., 0], 800 + 2000 * drawing(40, 50, 1, 4)[..., 0]
     scene = np.rint(np.stack([red, infrared], axis=2)).astype(np.uint16)
 
@@ -210,7 +210,7 @@ def test_ndvi_of_a_multispectral_scene() -> None:
     (1000, 1100, "float32"), (-1, 1, "float32"), (250, 300, "float64"), (-2e9, 2e9, "int32"),
 ])  # fmt: skip
 def test_one_photograph_in_every_unit(low: float, high: float, dtype: str) -> None:
-    """PSNR against the truth is that of 0 … 255, whatever the range."""
+    """PSNR does not depend on the range of the samples."""
     from skimage.data import camera
 
     from srcnn_rt.evaluation.protocol import imresize
@@ -219,7 +219,7 @@ def test_one_photograph_in_every_unit(low: float, high: float, dtype: str) -> No
     small = imresize(truth, 2, down=True).clip(0, 1)
 
     def psnr(image: np.ndarray, low: float, high: float) -> float:
-        # Integers are clipped at the ends of their type: all are at the ends of the photograph's range.
+        # Integers are clipped to their type, so all are clipped to the range of the photograph.
         error = ((image.astype(float) - low) / (high - low)).clip(0, 1) - truth
         return -10 * math.log10(np.mean(error[2:-2, 2:-2] ** 2))
 
@@ -230,7 +230,7 @@ def test_one_photograph_in_every_unit(low: float, high: float, dtype: str) -> No
 
 
 def changed(name: str, tmp_path: Path, change: str) -> Path:
-    """Write a bundled model with one small fault."""
+    """Write a bundled model with one small fault and return its path."""
     proto = onnx.load_model_from_string(spec.read(name)[0])
     for tensor in proto.graph.initializer:
         array = numpy_helper.to_array(tensor).copy()
@@ -267,6 +267,6 @@ def test_a_sum_one_pixel_off_differs_from_the_reference(tmp_path: Path) -> None:
     x = drawing(15, 16, 1)[..., 0]
     expected = reference.added_to_bicubic(x[None], 2, [found[f"conv{k}.weight"] for k in (1, 2, 3)])[0]
     data, described = spec.load(path)
-    assert not prepare.prepare(data, described).spec.adds_bicubic
+    assert not prepare.build_program(data, described).spec.adds_bicubic
     with Engine(path, "cpu", 8) as off:
         assert np.abs(off.upscale(x.astype(np.float32)) - expected).max() > 0.05

@@ -283,16 +283,16 @@ def test_closing_flushes(tmp_path: Path) -> None:
         (np.zeros((4, 4), bool), {}, "float32, float64, got bool"),
         (np.zeros((4, 4), np.int64), {}, "got int64"),
         (np.zeros((4, 4), "U3"), {}, "got <U3"),
-        (np.zeros((2, 4, 4, 3), np.uint8), {}, "an array of 4 axes needs axes"),
+        (np.zeros((2, 4, 4, 3), np.uint8), {}, "an array with 4 axes needs axes"),
         (np.zeros((4, 4, 3), np.uint8), {"axes": "yx"}, "name 2 axes, the array has 3"),
-        (np.zeros((4, 4, 3), np.uint8), {"axes": "yyx"}, "once each, got 'yyx'"),
+        (np.zeros((4, 4, 3), np.uint8), {"axes": "yyx"}, "each once, got 'yyx'"),
         (
             np.zeros((4, 4, 3), np.uint8),
             {"axes": "zyx"},
-            "axes must be y, x, at most c, once each, got 'zyx'",
+            "axes must be y, x, optionally c, each once, got 'zyx'",
         ),
         (np.zeros((4, 4, 3), np.uint8), {"axes": "zyx", "at": {"z": 4}}, "z must be from 0 to 3, got 4"),
-        (np.zeros((4, 4, 3), np.uint8), {"at": {"z": 0}}, "at most c and z, once each, got 'yxc'"),
+        (np.zeros((4, 4, 3), np.uint8), {"at": {"z": 0}}, "optionally c and z, each once, got 'yxc'"),
         (np.zeros((0, 4), np.uint8), {}, "must not be empty"),
         (np.zeros((4, 4, 0), np.uint8), {}, "must not be empty"),
         (np.zeros((4, 4, 2), np.uint8), {"layout": Layout("rgb", 3)}, "3 channels, the array 2"),
@@ -333,7 +333,7 @@ def test_wrong_types_of_stores_are_refused(tmp_path: Path) -> None:
         (
             np.zeros((8, 8), np.uint8),
             {"block": (0, 4)},
-            "block must be at least 1 HR pixel a side, got (0, 4)",
+            "the sides of block must be at least 1 HR pixel, got (0, 4)",
         ),
     ],
 )
@@ -346,7 +346,7 @@ def test_a_wrong_sink_is_refused(array: np.ndarray, options: dict[str, Any], rul
 
 def test_a_mask_is_not_dropped() -> None:
     info = ImageInfo((8, 8), Layout("gray", 1), np.dtype(np.uint8), masked=True)
-    with pytest.raises(ArgumentError, match="no place for the image's mask"):
+    with pytest.raises(ArgumentError, match="cannot hold the image's mask"):
         SlicedSink(np.zeros((8, 8), np.uint8), info, 2)
 
 

@@ -197,9 +197,9 @@ def test_models_of_several_channels_take_bands_without_their_alpha(tmp_path: Pat
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_the_path_in_the_graph_is_the_same(dtype: type) -> None:
     data, found = spec.load(TEST_MODEL)
-    ready = prepare.prepare(data, found)
+    ready = prepare.build_program(data, found)
     layout = Layout("bands", 4, True)
-    proto = image_graph.image_graph(spec.parse(ready.data), ready.spec, layout, np.dtype(dtype))
+    proto = image_graph.build_image_graph(spec.parse(ready.data), ready.spec, layout, np.dtype(dtype))
     graph = Graph(proto, ready.spec, layout)
     image = cut_out(4, dtype)
     with Engine(TEST_MODEL, "cpu", tile=None) as engine:
@@ -239,7 +239,7 @@ def test_a_band_that_is_called_alpha_is_a_band_if_somebody_says_so(engine: Engin
     for window, part in engine.stream(source, bands=True):
         out[window] = part
     assert np.array_equal(out, got)
-    with pytest.raises(ArgumentError, match="alpha is said of arrays"):
+    with pytest.raises(ArgumentError, match="alpha is for arrays"):
         list(engine.stream(source, alpha=True))
     assert engine.estimate(source, tmp_path / "c.tif", bands=True).raw_bytes == got.nbytes
 
@@ -351,7 +351,7 @@ def test_a_palette_on_the_ground_is_refused_without_being_called_classes(
     source = land_file(tmp_path / "a.tif", land(40, 50))
     for options in ({}, {"bands": True}):
         with pytest.raises(
-            ImageError, match=r"a\.tif: a palette with a place .* --classes enlarges"
+            ImageError, match=r"a\.tif: a georeferenced image with a palette .* use --classes"
         ) as error:
             engine.upscale_file(source, tmp_path / "b.tif", **options)
         assert "\n" not in str(error.value)
@@ -488,7 +488,7 @@ def test_a_second_run_with_another_reading_does_it_again(tmp_path: Path) -> None
     assert "2 done" in CliRunner().invoke(main, words).stdout
     assert "0 done, 2 done before" in CliRunner().invoke(main, words).stdout
     done = CliRunner().invoke(main, [*words, "--nodata", "7"])
-    assert "exists already" in done.stderr
+    assert "already exists" in done.stderr
     done = CliRunner().invoke(main, [*words, "--nodata", "7", "--overwrite"])
     assert "2 done" in done.stdout
     assert "0 done, 2 done before" in CliRunner().invoke(main, [*words, "--nodata", "7"]).stdout

@@ -315,7 +315,7 @@ def test_a_georeference_that_would_be_lost_is_said(engine: Engine, tmp_path: Pat
 def test_animations_are_refused_not_cut_to_a_frame(tmp_path: Path, suffix: str) -> None:
     frames = [Image.fromarray(np.roll(RGB, 9 * k, axis=1)) for k in range(3)]
     frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:], lossless=True)
-    with pytest.raises(ImageError, match="only images of one frame are read"):
+    with pytest.raises(ImageError, match="only images of one frame are supported"):
         open_source(tmp_path / f"a{suffix}")
     frames[0].save(tmp_path / f"b{suffix}", lossless=True, icc_profile=SRGB)
     open_source(tmp_path / f"b{suffix}").close()

@@ -21,16 +21,18 @@ import zarr
 
 from srcnn_rt import ArgumentError, ImageError, OutputError
 from srcnn_rt.image.info import SAMPLE_TYPES, ImageInfo, Layout
-from srcnn_rt.io import TIFF_COMPRESSIONS, ArraySink, Output, array_source, create_target, open_source
+from srcnn_rt.io import ArraySink, array_source, create_target, open_source
 from srcnn_rt.io import check_holds as holds
 from srcnn_rt.io.array_like import SlicedSink, SlicedSource
-from srcnn_rt.io.codecs import libjxl
+from srcnn_rt.io.codecs import jxl
 from srcnn_rt.io.protocols import Sink, Source, StripCache
 from srcnn_rt.io.spool import SpoolTarget
 from srcnn_rt.io.tiff import orientation
 from srcnn_rt.io.tiff.writer import TiffTarget
-from srcnn_rt.io.zarr import writer as omezarr
 from srcnn_rt.io.zarr.pyramid import halved
+from srcnn_rt.io.zarr.reader import open_zarr
+from srcnn_rt.io.zarr.writer import create
+from srcnn_rt.options import TIFF_COMPRESSIONS, OutputOptions
 from srcnn_rt.tiling.geometry import Span
 from tests.helpers.tiffs import by_gdal, by_tifffile
 from tests.helpers.zarrs import ome_zarr, plain_zarr
@@ -94,8 +96,10 @@ def read(source: Source) -> np.ndarray:
 
 
 def rewritten(source: Source, target: Path, **how: Any) -> Path:
-    holds(target, [source.info], Output(**how))
-    made = create_target(target.with_name(f"{target.name}.made"), target, [source.info], 1, Output(**how))
+    holds(target, [source.info], OutputOptions(**how))
+    made = create_target(
+        target.with_name(f"{target.name}.made"), target, [source.info], 1, OutputOptions(**how)
+    )
     copy(source, made.page(0))
     return made.finish().rename(target)
 
@@ -327,10 +331,10 @@ def test_zarr_folders(tmp_path: Path, dtype: str, kind: str) -> None:
         plain_zarr(tmp_path / "a.zarr", stored.transpose(1, 2, 0).copy(), 2 if "2" in kind else 3)
     else:
         ome_zarr(tmp_path / "a.zarr", stored.copy(), "cyx", kind[-3:])
-    image = omezarr.open_zarr(tmp_path / "a.zarr", bands=True)
+    image = open_zarr(tmp_path / "a.zarr", bands=True)
     source = image.plane(0)
     same(read(source), expected)
-    writer = omezarr.create(tmp_path / "b.zarr", image, 1)
+    writer = create(tmp_path / "b.zarr", image, 1)
     copy(source, writer.page(0))
     made = zarr.open(str(writer.finish()), mode="r")
     level = made if isinstance(made, zarr.Array) else made["0"]
@@ -341,14 +345,16 @@ def test_zarr_folders(tmp_path: Path, dtype: str, kind: str) -> None:
 @every_type
 def test_a_tiff_becomes_an_ome_zarr_and_goes_on_after_a_crash(tmp_path: Path, dtype: str) -> None:
     source = array_source(samples(dtype, 1, LARGE), bands=False, nodata=None)
-    target = create_target(tmp_path / "a.zarr", Path("b.zarr"), [source.info], 1, Output())
+    target = create_target(tmp_path / "a.zarr", Path("b.zarr"), [source.info], 1, OutputOptions())
     sink = target.page(0)
     places = list(windows(source.info, sink.block))
     block = sink.buffer(*places[0])
     block[...] = source.read(*places[0])
     record = sink.write(*places[0], block)
     target.abort()
-    target = create_target(tmp_path / "a.zarr", Path("b.zarr"), [source.info], 1, Output(), resume=True)
+    target = create_target(
+        tmp_path / "a.zarr", Path("b.zarr"), [source.info], 1, OutputOptions(), resume=True
+    )
     assert target.page(0).restore(*places[0], record, check=True)
     copy(source, target.page(0))
     made = zarr.open(str(target.finish()), mode="r")
@@ -548,7 +554,7 @@ def test_declared_bits_go_from_format_to_format(tmp_path: Path) -> None:
     with open_source(path) as source:
         # What shows images shows these as bright as they are.
         coded = rewritten(source, tmp_path / "g.jxl").read_bytes()
-        assert libjxl.basic_info(coded).bits == 12
+        assert jxl.header(coded).bits == 12
         same(imagecodecs.jpegxl_decode(coded)[..., np.newaxis], expected)
         coded = rewritten(source, tmp_path / "h.avif", quality=100).read_bytes()
         assert np.abs(imagecodecs.avif_decode(coded).astype(int).max() - 4095) <= 8
@@ -557,7 +563,7 @@ def test_declared_bits_go_from_format_to_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "least", "most", "top"),
+    ("dtype", "minimum", "maximum", "top"),
     [
         ("uint16", 0, 4095, 4095), ("uint16", 0, 65535, None), ("uint16", 0, 3871, None),
         ("uint16", 7, 4095, None),
@@ -705,6 +711,6 @@ def test_other_types_are_refused_in_one_line(tmp_path: Path, dtype: str) -> None
 def test_a_format_without_the_type_names_others(suffix: str, dtype: str) -> None:
     info = ImageInfo((4, 4), Layout.of(3), np.dtype(dtype))
     with pytest.raises(OutputError) as caught:
-        holds(Path(f"b{suffix}"), [info], Output())
+        holds(Path(f"b{suffix}"), [info], OutputOptions())
     assert str(caught.value).endswith(f"got {dtype}; write a TIFF or Zarr instead")
     assert "\n" not in str(caught.value)

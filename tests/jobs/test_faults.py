@@ -142,10 +142,10 @@ def test_a_source_that_is_truncated_meanwhile(gray: Bench, monkeypatch: pytest.M
 @pytest.mark.parametrize("how", ["written", "touched", "replaced"])
 def test_a_source_that_changes_meanwhile(gray: Bench, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of one image and half of another is neither; what was made of it is worth nothing."""
-    part = executor._Run._part
+    part = executor._Run._input
     monkeypatch.setattr(file_job, "SYNC_SECONDS", 0.0)
 
-    def change(this: Any, chunk: Any) -> Any:
+    def change(this: Any, item: Any) -> Any:
         match how:
             case "written":
                 with gray.source.open("r+b") as file:
@@ -156,9 +156,9 @@ def test_a_source_that_changes_meanwhile(gray: Bench, how: str, monkeypatch: pyt
             case "replaced":
                 shutil.copy(gray.source, gray.folder / "c.tif")
                 (gray.folder / "c.tif").replace(gray.source)
-        return part(this, chunk)
+        return part(this, item)
 
-    monkeypatch.setattr(executor._Run, "_part", change)
+    monkeypatch.setattr(executor._Run, "_input", change)
     with pytest.raises(ImageError, match=r"a\.tif: changed while it was being read"):
         gray.engine.upscale_file(gray.source, gray.target)
     assert gray.contents() == ["a.tif"]
@@ -239,7 +239,7 @@ def test_two_processes_on_one_result_exclude_each_other(gray: Bench) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         for options in ({}, {"resume": True}, {"overwrite": True}):
-            with pytest.raises(OutputError, match="another process is at work on this result"):
+            with pytest.raises(OutputError, match="another process is writing this result"):
                 gray.run(**options)
         other.kill()
     gray.resume()
@@ -264,7 +264,9 @@ def test_two_threads_on_one_result_exclude_each_other(gray: Bench) -> None:
         for thread in threads:
             thread.join()
         assert len(errors) == 3
-        assert all("at work on this result" in e or "exists already" in e for e in errors), errors
+        assert all("another process is writing this result" in e or "already exists" in e for e in errors), (
+            errors
+        )
         assert gray.target.read_bytes() == gray.expected
         assert gray.contents() == ["a.tif", "b.tif"]
         gray.restart()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from srcnn_rt import ImageError, OutputError, SourceMissingError
 from srcnn_rt.jobs.journal import Journal, fingerprint, line_of
 
-JOB = {"model": "m", "source": {"bytes": 7, "hash": "x"}, "scale": 2}
+JOB = {"model": "m", "source": {"size": 7, "hash": "x"}, "scale": 2}
 PLANS = [[8, 8, 16, 64], [4, 4, 16, 16]]
 KEYS = [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2)]
 
@@ -29,7 +29,7 @@ def written(path: Path, *, synced: int | None = None, made: bool = False) -> byt
         if synced == number:
             journal.mark_synced()
     if made:
-        journal.set_made({"bytes": 1})
+        journal.set_made({"size": 1})
     journal.close()
     return path.read_bytes()
 
@@ -41,8 +41,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert list(journal.done) == KEYS
     assert journal.done[1, 0]["at"] == 20
     assert journal.plans == PLANS
-    assert [journal.is_synced(k) for k in range(5)] == [True, True, True, False, False]
-    assert journal.made == {"bytes": 1}
+    assert [journal.is_synced(*key) for key in KEYS] == [True, True, True, False, False]
+    assert journal.made == {"size": 1}
     assert journal.difference(JOB) is None
     journal.close()
     journal.close()
@@ -71,8 +71,8 @@ def test_cut_at_every_byte(tmp_path: Path) -> None:
         journal = Journal(tmp_path / "j")
         assert journal.empty == (not kept)
         assert list(journal.done) == KEYS[:count]
-        assert sum(journal.is_synced(k) for k in range(9)) == (3 if any(b"synced" in k for k in kept) else 0)
-        journal.keep(count)
+        assert sum(journal.is_synced(*key) for key in KEYS) == (3 if any(b"synced" in k for k in kept) else 0)
+        journal.keep(KEYS[:count])
         if len(kept) > 1 and count < 5:
             journal.add(*KEYS[count], {"again": True})
         journal.close()
@@ -86,12 +86,12 @@ def test_keeping_less(tmp_path: Path) -> None:
     for count in range(6):
         written(tmp_path / "j", synced=3)
         journal = Journal(tmp_path / "j")
-        journal.keep(count)
+        journal.keep(KEYS[:count])
         journal.close()
         again = Journal(tmp_path / "j")
         assert list(again.done) == KEYS[:count]
         assert again.plans == PLANS
-        assert sum(again.is_synced(k) for k in range(9)) == (4 if count >= 4 else 0)
+        assert sum(again.is_synced(*key) for key in KEYS) == (4 if count >= 4 else 0)
         again.close()
 
 
@@ -99,11 +99,11 @@ def test_beginning_anew(tmp_path: Path) -> None:
     written(tmp_path / "j", synced=3, made=True)
     journal = Journal(tmp_path / "j")
     journal.start({"other": 1})
-    journal.keep(0)
+    journal.keep(())
     journal.set_plans([[1, 1, 1, 1]])
     journal.close()
     again = Journal(tmp_path / "j")
-    assert (list(again.done), again.plans, again.made, again.is_synced(0)) == (
+    assert (list(again.done), again.plans, again.made, again.is_synced(0, 0)) == (
         [],
         [[1, 1, 1, 1]],
         None,
@@ -149,16 +149,45 @@ def test_deep_nesting_ends_the_reading(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [(1, 4), (3, 0), (0, 0), (1, 2), (-1, 0), (True, 0), (1.0, 3), ("1", 3), (None, 3)]
+    "key",
+    [(2, 0), (3, 0), (0, 0), (1, 2), (-1, 0), (0, -1), (True, 0), (0, True), (1.0, 3), ("1", 3), (None, 3)],
 )
-def test_chunks_out_of_order_are_not_taken(tmp_path: Path, key: tuple[Any, Any]) -> None:
+def test_invalid_and_repeated_chunks_are_not_taken(tmp_path: Path, key: tuple[Any, Any]) -> None:
     whole = written(tmp_path / "j")
     lines = [line_of({"page": key[0], "chunk": key[1]}), line_of({"synced": True})]
     (tmp_path / "j").write_bytes(whole + b"".join(lines))
     journal = Journal(tmp_path / "j")
     assert list(journal.done) == KEYS
-    assert not journal.is_synced(0)
+    assert not journal.is_synced(0, 0)
     journal.close()
+
+
+@settings(max_examples=50, deadline=None)
+@given(keys=st.permutations(KEYS), synced=st.integers(0, 5), kept=st.sets(st.sampled_from(KEYS)))
+def test_chunks_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[tuple[int, int]], synced: int, kept: set[Any]
+) -> None:
+    """Any subset can be kept; what follows the first forgotten chunk is no longer known to be synced."""
+    path = tmp_path_factory.mktemp("order") / "j"
+    journal = Journal(path)
+    journal.start(JOB)
+    journal.set_plans(PLANS)
+    for number, key in enumerate(keys):
+        journal.add(*key, {"at": 7 * number})
+        if number == synced - 1:
+            journal.mark_synced()
+    journal.close()
+    journal = Journal(path)
+    assert list(journal.done) == keys
+    assert [journal.is_synced(*key) for key in keys] == [k < synced for k in range(5)]
+    journal.keep(kept)
+    journal.close()
+    again = Journal(path)
+    assert list(again.done) == [key for key in keys if key in kept]
+    assert all(again.done[key]["at"] == 7 * keys.index(key) for key in kept)
+    known = {key for k, key in enumerate(keys) if k < synced and set(keys[:synced]) <= kept}
+    assert {key for key in KEYS if again.is_synced(*key)} == known
+    again.close()
 
 
 @settings(max_examples=200, deadline=None)
@@ -179,11 +208,14 @@ def test_every_flipped_bit_is_noticed(tmp_path_factory: pytest.TempPathFactory, 
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        ({**JOB, "scale": 3}, "the scale differs, 2 then, 3 now"),
-        ({**JOB, "more": 1}, "the more differs, null then, 1 now"),
+        ({**JOB, "scale": 3}, "the scale differs: 2 in the journal, 3 now"),
+        ({**JOB, "more": 1}, "the more differs: null in the journal, 1 now"),
         ({"model": "m", "scale": 2}, "the source differs"),
-        ({**JOB, "source": {"bytes": 8, "hash": "x"}}, "the bytes of the source differs, 7 then, 8 now"),
-        ({**JOB, "model": "x" * 500}, "the model differs, m then, " + "x" * 60 + " now"),
+        (
+            {**JOB, "source": {"size": 8, "hash": "x"}},
+            "the size of the source differs: 7 in the journal, 8 now",
+        ),
+        ({**JOB, "model": "x" * 500}, "the model differs: m in the journal, " + "x" * 60 + " now"),
     ],
 )
 def test_what_differs_is_said(tmp_path: Path, other: dict[str, Any], words: str) -> None:
@@ -204,7 +236,7 @@ def test_a_job_is_compared_as_json_says_it(tmp_path: Path) -> None:
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     first = Journal(tmp_path / "j")
-    with pytest.raises(OutputError, match="j: another process is at work on this result"):
+    with pytest.raises(OutputError, match="j: another process is writing this result"):
         Journal(tmp_path / "j")
     first.close()
     Journal(tmp_path / "j").close()

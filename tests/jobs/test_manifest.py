@@ -64,7 +64,7 @@ def test_what_changed_is_not_taken_for_done(scans: Path) -> None:
     result = upscale("scans", "-o", "out")
     assert result.exit_code == 1
     assert "0 done, 1 done before, 2 failed" in result.output
-    assert result.stderr.count("exists already") == 2
+    assert result.stderr.count("already exists") == 2
     assert upscale("scans", "-o", "out", "--overwrite").exit_code == 0
     assert (np.asarray(Image.open(out / "a_x2.png")) == 0).all()
     assert (np.asarray(Image.open(out / "b_x2.png")) == ord("b")).all()
@@ -74,7 +74,7 @@ def test_another_model_is_another_job(scans: Path) -> None:
     assert upscale("scans", "-o", "out").exit_code == 0
     result = CliRunner().invoke(main, ["upscale", "scans", "-o", "out", "--provider", "cpu"])
     assert result.exit_code == 1
-    assert result.stderr.count("exists already") == 3
+    assert result.stderr.count("already exists") == 3
 
 
 def test_an_interrupted_image_is_gone_on_with_unasked(scans: Path) -> None:

@@ -161,7 +161,7 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
         ("range", "0..inf", "a value range is"),
         ("range", "0..1e-320", "a value range is"),
         ("range", "mean=0,0 std=1,1", "srcnn_rt.range needs 1 or 1 numbers, got 2"),
-        ("scale", "1" * 10**6, "metadata say scale 1111"),
+        ("scale", "1" * 10**6, "metadata srcnn_rt.scale must match the graph's, 1, got 1111"),
     ],
 )
 def test_metadata(tmp_path: Path, key: str, text: str, rule: str) -> None:

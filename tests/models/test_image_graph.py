@@ -35,7 +35,7 @@ def program_for(model: str | Path, model_range: str | None = None) -> tuple[byte
         found = replace(found, range=ValueRange.parse(model_range))
     if np.isnan(found.facts.macs):
         return data, found
-    ready = prepare.prepare(data, found)
+    ready = prepare.build_program(data, found)
     return ready.data, ready.spec
 
 
@@ -50,7 +50,7 @@ def build(
 ) -> Graph:
     data, found = program_for(model, model_range)
     layout = Layout.of(channels, bands=bands)
-    proto = image_graph.image_graph(spec.parse(data), found, layout, np.dtype(dtype), source=source)
+    proto = image_graph.build_image_graph(spec.parse(data), found, layout, np.dtype(dtype), source=source)
     onnx.checker.check_model(proto, full_check=True)
     check_operators(proto)
     return Graph(proto, found, layout)
@@ -240,7 +240,7 @@ def test_a_batch_of_several_is_not_gathered(tmp_path: Path) -> None:
     path = luminance(
         tmp_path / "m.onnx", inputs=[value("lr", [4, 1, "h", "w"])], outputs=[value("hr", [4, 1, "a", "b"])]
     )
-    with pytest.raises(ModelError, match="takes 4 windows a run; only one at a time is gathered"):
+    with pytest.raises(ModelError, match="takes 4 windows per run; gather needs a model that takes one"):
         build(path, 1, np.uint8, "gather")
 
 
@@ -274,10 +274,10 @@ def test_operator_sets_and_names_of_the_network(tmp_path: Path, opset: int) -> N
     )  # fmt: skip
     proto = onnx.load(path)
     proto.opset_import[0].version = opset
-    data, found = proto.SerializeToString(), spec.unbounded(proto.SerializeToString(), "m", 1)
+    data, found = proto.SerializeToString(), spec.describe_untiled(proto.SerializeToString(), "m", 1)
     (tmp_path / "old.onnx").write_bytes(data)
     image = image_of((9, 8), 3, np.float32)
-    made = image_graph.image_graph(proto, found, Layout.of(3, bands=True), image.dtype, source="whole")
+    made = image_graph.build_image_graph(proto, found, Layout.of(3, bands=True), image.dtype, source="whole")
     assert proto.SerializeToString() == data
     graph = Graph(made, found, Layout.of(3, bands=True))
     with Engine(tmp_path / "old.onnx", "cpu", tile=None) as engine:
@@ -288,14 +288,14 @@ def test_what_is_refused() -> None:
     data, found = program_for(TEST_MODEL)
     proto = spec.parse(data)
     with pytest.raises(ArgumentError, match="an image must be uint8, uint16 or float32, got int16"):
-        image_graph.image_graph(proto, found, Layout.of(1), np.dtype(np.int16))
+        image_graph.build_image_graph(proto, found, Layout.of(1), np.dtype(np.int16))
     with pytest.raises(ArgumentError, match="source must be one of windows, whole, gather, got 'tiles'"):
-        image_graph.image_graph(proto, found, Layout.of(1), np.dtype(np.uint8), source="tiles")
+        image_graph.build_image_graph(proto, found, Layout.of(1), np.dtype(np.uint8), source="tiles")
     with pytest.raises(ImageError, match="a colour model takes gray or RGB images, got 5 bands"):
         build("srcnn-955-rgb-x3", 5, np.uint8)
     proto.opset_import[0].version = 99
-    with pytest.raises(ModelError, match="operator set 99 is not known here"):
-        image_graph.image_graph(proto, found, Layout.of(1), np.dtype(np.uint8))
+    with pytest.raises(ModelError, match="operator set 99 is not supported"):
+        image_graph.build_image_graph(proto, found, Layout.of(1), np.dtype(np.uint8))
 
 
 # --- bitwise, and the oracle ---------------------------------------------------------------
@@ -424,7 +424,7 @@ def test_a_luminance_without_its_offset_is_caught() -> None:
     fed = image[None].astype(np.float32)
     for values, right in ((found.range, True), (replace(found.range, offset=(0.0,)), False)):
         described = replace(found, range=values)
-        made = image_graph.image_graph(
+        made = image_graph.build_image_graph(
             spec.parse(data), described, Layout.of(3), np.dtype(np.float32), source="whole"
         )
         got = Graph(made, described, Layout.of(3)).run(image=fed)[0]
@@ -446,7 +446,7 @@ def test_a_sum_without_its_bicubic_is_caught() -> None:
     for channels in (1, 3):
         image, layout = drawing(15, 12, channels), Layout.of(channels)
         described = replace(found, adds_bicubic=False)
-        made = image_graph.image_graph(
+        made = image_graph.build_image_graph(
             spec.parse(data), described, layout, np.dtype(np.float32), source="whole"
         )
         got = Graph(made, described, layout).run(image=image[None].astype(np.float32))[0]

@@ -16,7 +16,7 @@ from srcnn_rt.image import bicubic
 from srcnn_rt.models import analysis, optimize, spec
 from srcnn_rt.models import prepare as program
 from srcnn_rt.models.bundled import bundled
-from srcnn_rt.models.prepare import prepare
+from srcnn_rt.models.prepare import build_program
 from srcnn_rt.models.spec import ValueRange
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.models import save, value
@@ -38,7 +38,7 @@ def as_exported(data: bytes, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", bundled())
 def test_a_program_is_the_model_with_another_period(name: str) -> None:
     data, described = spec.load(name)
-    ready = prepare(data, described)
+    ready = build_program(data, described)
     assert ready.rewritten
     assert ready.data != data
     facts = analysis.analyse(onnx.load_model_from_string(ready.data))
@@ -51,13 +51,13 @@ def test_a_program_is_the_model_with_another_period(name: str) -> None:
     for field in ("name", "architecture", "channels", "range", "parameters", "size", "training", "check"):
         assert getattr(new, field) == getattr(described, field)
     assert (new.facts.parameters, new.facts.macs) == (described.facts.parameters, described.facts.macs)
-    assert prepare(data, described) == ready
+    assert build_program(data, described) == ready
 
 
 def test_periods_are_those_of_the_blocks() -> None:
-    periods = {name: prepare(*spec.load(name)).spec.period for name in bundled()}
+    periods = {name: build_program(*spec.load(name)).spec.period for name in bundled()}
     for name, scale in (("srcnn-915-x2", 2), ("srcnn-915-x3", 3), ("srcnn-915-x4", 4), ("srcnn-955-x3", 3)):
-        proto = onnx.load_model_from_string(prepare(*spec.load(name)).data)
+        proto = onnx.load_model_from_string(build_program(*spec.load(name)).data)
         (*_, shuffle) = (n for n in proto.graph.node if n.op_type == "DepthToSpace")
         block = next(a.i for a in shuffle.attribute if a.name == "blocksize")
         assert periods[name] == block // np.gcd(block, scale)
@@ -73,7 +73,7 @@ def test_candidates_for_a_card_are_the_model(name: str, monkeypatch: pytest.Monk
     assert list(found) == list(optimize.variants(base))
     assert program.network(data, described) == (base.SerializeToString() if described.equivariant else data)
     exact = Session(base.SerializeToString(), 1)
-    assert found["phases"] == prepare(data, described)
+    assert found["phases"] == build_program(data, described)
     for ready in found.values():
         assert ready.spec.margin == described.margin
         assert ready.spec.adds_bicubic == described.equivariant
@@ -89,13 +89,13 @@ def test_a_value_range_stays() -> None:
     from dataclasses import replace
 
     ranged = replace(described, range=ValueRange.parse("0..255"))
-    assert prepare(data, ranged).spec.range == ranged.range
+    assert build_program(data, ranged).spec.range == ranged.range
 
 
 def test_nothing_to_gain_leaves_the_file_as_it_is() -> None:
     for scale in (2, 3, 4):
         data, described = spec.load(f"bicubic-x{scale}")
-        ready = prepare(data, described)
+        ready = build_program(data, described)
         assert not ready.rewritten
         assert ready.data is data
         assert ready.spec is described
@@ -106,15 +106,15 @@ def test_shapes_inside_a_file_are_nothing_to_gain() -> None:
     proto = onnx.shape_inference.infer_shapes(bicubic.model(2))
     assert proto.graph.value_info
     data = proto.SerializeToString()
-    ready = prepare(data, spec.describe(data, "m"))
+    ready = build_program(data, spec.describe(data, "m"))
     assert not ready.rewritten
     assert ready.data is data
 
 
 def test_a_rewrite_that_changes_the_model_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimize, "optimise", lambda model: bicubic.model(3))
-    with pytest.raises(ModelError, match="a rewrite changed what the model is"):
-        prepare(*spec.load(TEST_MODEL))
+    with pytest.raises(ModelError, match="a rewrite changed the model's kind, scale or channels"):
+        build_program(*spec.load(TEST_MODEL))
     with pytest.raises(ModelError, match="a rewrite changed"):
         Engine(TEST_MODEL, "cpu")
 
@@ -124,7 +124,7 @@ def test_the_engine_gives_what_the_file_gives(name: str) -> None:
     data, described = spec.load(name)
     channels = described.channels
     with Engine(name, "cpu", 16) as e:
-        assert e.spec.period == prepare(data, described).spec.period
+        assert e.spec.period == build_program(data, described).spec.period
         for shape in ((31, 42), (1, 1), (7, 19)):
             image = drawing(*shape, channels).astype(np.float32)
             # The file's windows need no whole blocks, and mirror the image all the same.
@@ -157,7 +157,7 @@ def resizing(path: Path, mode: str, scale: int) -> Path:
 def test_a_third_partys_resize(tmp_path: Path, mode: str, scale: int) -> None:
     path = resizing(tmp_path / "m.onnx", mode, scale)
     data, described = spec.load(path)
-    ready = prepare(data, described)
+    ready = build_program(data, described)
     ops = [n.op_type for n in onnx.load_model_from_string(ready.data).graph.node]
     assert "Resize" not in ops
     assert ops.count("DepthToSpace") == 2  # the enlargement, and the last layer's blocks
@@ -202,7 +202,7 @@ def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch:
         node("Conv", ["c", "a"], ["x"], pads=[2] * 4), node("Conv", ["x", "d"], ["hr"], pads=[2] * 4),
     ]  # fmt: skip
     path = save(tmp_path / "m.onnx", nodes, weights)
-    monkeypatch.setattr(program, "prepare", lambda *_: pytest.fail("prepared"))
+    monkeypatch.setattr(program, "build_program", lambda *_: pytest.fail("prepared"))
     image = drawing(30, 21, 1)[..., 0].astype(np.float32)
     expected = Session(path.read_bytes(), 1).run(image[None, None])[0, 0]
     with Engine(path, "cpu", tile=None) as e:

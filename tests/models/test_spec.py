@@ -122,7 +122,7 @@ def test_value_ranges(tmp_path: Path) -> None:
         with Engine(known, "cpu", model_range=text) as e:
             assert np.allclose(e.upscale(image[..., 0]), 0.5 + 10 / 255, atol=1e-6)
     with pytest.raises(
-        ArgumentError, match=r"k: its file says that black and white are 0\.\.255, got -1\.\.1"
+        ArgumentError, match=r"k: its metadata declare the range 0\.\.255, got -1\.\.1"
     ):
         Engine(known, "cpu", model_range="-1..1")
     save(tmp_path / "b.onnx", [node("Relu", ["lr"], ["hr"])], {}, metadata={"srcnn_rt.range": "loud"})
@@ -137,7 +137,7 @@ def test_what_a_model_calls_black_and_white_by_itself(tmp_path: Path) -> None:
     path = save(tmp_path / "y.onnx", nodes, weights, metadata=None)
     with Engine(path, "cpu") as e:
         assert e.spec.range == ValueRange((219 / 255,), (16 / 255,))
-        assert not e.spec.range_told
+        assert not e.spec.range_declared
         assert np.allclose(e.upscale(image), 0.5 + 10 * 255 / 219, atol=1e-5)
     with Engine(path, "cpu", model_range="0..255") as e:
         assert np.allclose(e.upscale(image), 0.5 + 10 / 255, atol=1e-6)
@@ -151,7 +151,7 @@ def test_what_a_model_calls_black_and_white_by_itself(tmp_path: Path) -> None:
     for model in (same, "srcnn-915-x2", "bicubic-x2"):
         assert Engine(model, "cpu").spec.range == ValueRange()
         with pytest.raises(
-            ArgumentError, match=r"needs no range of values: it is equivariant; leave 0\.\.1 away"
+            ArgumentError, match=r"takes every range of values: it is equivariant; omit 0\.\.1"
         ):
             Engine(model, "cpu", model_range="0..1")
 

@@ -74,14 +74,14 @@ def test_the_first_learned_layer_is_found_behind_the_bicubic() -> None:
 
 def test_filters_on_the_command_line(tmp_path: Path) -> None:
     target = tmp_path / "f.png"
-    result = CliRunner().invoke(main, ["filters", TEST_MODEL, "-o", str(target)])
+    result = CliRunner().invoke(main, ["research", "filters", TEST_MODEL, "-o", str(target)])
     assert result.exit_code == 0
     assert result.output.startswith(f"{target}: 64 filters: ")
     assert cv2.imread(str(target)).shape[1] > 800
-    result = CliRunner().invoke(main, ["filters", TEST_MODEL, "-o", str(target), "--json"])
+    result = CliRunner().invoke(main, ["research", "filters", TEST_MODEL, "-o", str(target), "--json"])
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["filter"] for r in rows] == [f.index for f in filters.first_layer(TEST_MODEL)[1]]
-    result = CliRunner().invoke(main, ["filters", "none.onnx", "-o", str(target)])
+    result = CliRunner().invoke(main, ["research", "filters", "none.onnx", "-o", str(target)])
     assert result.exit_code == 1
     assert "none.onnx: no such file" in result.stderr
 
@@ -90,10 +90,10 @@ def test_figures_are_whole_or_not_there(tmp_path: Path) -> None:
     rows = [{"step": k, "loss": 1 / k, "lr": 0.1, **({"psnr": 30.0} if k == 2 else {})} for k in (1, 2)]
     figures.draw_curves({"a": rows, "b": rows}, tmp_path / "c.svg")
     assert "<svg" in (tmp_path / "c.svg").read_text()
-    with pytest.raises(OutputError, match="PNG, SVG or PDF"):
+    with pytest.raises(OutputError, match=r"must be \.png, \.svg or \.pdf"):
         figures.draw_curves({"a": rows}, tmp_path / "c.txt")
     with pytest.raises(OutputError, match="cannot be written"):
         figures.draw_curves({"a": rows}, tmp_path / "no" / "c.png")
-    with pytest.raises(ArgumentError, match="a: nothing is logged yet"):
+    with pytest.raises(ArgumentError, match="a: the log is empty"):
         figures.draw_curves({"a": []}, tmp_path / "c.png")
     assert [p.name for p in tmp_path.iterdir()] == ["c.svg"]

@@ -1,4 +1,4 @@
-"""Every pixel has one owner, every window one shape, every chunk whole blocks."""
+"""Every pixel is in one core, all windows have one shape, and chunks consist of whole blocks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError
-from srcnn_rt.execution import executor
-from srcnn_rt.tiling.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_span, plan, split
+from srcnn_rt.execution import planner
+from srcnn_rt.tiling.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_span, plan
 from tests.helpers.reference import mirrored
 
 
@@ -111,10 +111,6 @@ def test_a_tile_too_small_is_refused_with_rule_and_value() -> None:
         plan((100, 100), 7, margin=5)
 
 
-def test_split_leaves_the_rest_to_the_last() -> None:
-    assert split(10, 4) == [Span(0, 4), Span(4, 8), Span(8, 10)]
-
-
 @given(
     shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     tile=st.integers(MIN_TILE, 120),
@@ -137,7 +133,7 @@ def test_windows_of_models_that_pad_end_at_the_true_edges(
                 length, window = rule.extended(shape[axis]), p.tile[axis]
                 assert piece.origin % period == 0
                 assert 0 <= piece.origin <= piece.origin + window <= length
-                # A core keeps its distance but where the window ends with the image.
+                # A core keeps its distance except where the window ends with the image.
                 assert piece.origin == 0 or piece.core.start - piece.origin >= inset
                 end = piece.origin + window
                 assert end == length or end - piece.core.stop >= inset
@@ -149,14 +145,14 @@ def test_windows_of_models_that_pad_end_at_the_true_edges(
 
 def test_a_fixed_window_without_a_core_is_refused() -> None:
     rule = Rules(1, True, inset=40, multiple=64, minimum=64, fixed=64)
-    with pytest.raises(ArgumentError, match="windows of 64 LR pixels leave no core: the model reaches 40"):
+    with pytest.raises(ArgumentError, match="windows of 64 LR pixels have no core: the model needs 40 on"):
         plan((200, 200), 64, margin=0, rules=(rule, rule))
     assert plan((50, 64), 64, margin=0, rules=(rule, rule)).tile == (64, 64)
 
 
 @pytest.mark.parametrize(("period", "tile"), [(20, 20), (32, 32), (32, 64), (1, 512), (64, 64)])
 def test_tiles_are_shared_out_whatever_the_period(period: int, tile: int) -> None:
-    """A period as long as the tile cannot be halved, and is not tried for ever."""
+    """A tile as long as the period cannot be halved; the loop must end."""
     setup = SimpleNamespace(tile=tile, workers=4)
-    shared = executor._share(period, (tile + 5, tile + 9), setup)
+    shared = planner._tile_per_worker(period, (tile + 5, tile + 9), setup)
     assert shared % period == 0 and 0 < shared <= tile

@@ -26,7 +26,7 @@ def random_image(rng: np.random.Generator, shape: tuple[int, ...], dtype: type) 
 
 
 def views(image: np.ndarray) -> dict[str, np.ndarray]:
-    """The same (H, W, C) image in other memory layouts."""
+    """Return an (H, W, C) image in several memory layouts."""
     h, w, c = image.shape
     planar = np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0)
     wide = np.zeros((2 * h, 3 * w, c + 2), image.dtype)
@@ -75,7 +75,7 @@ def test_extract_is_a_symmetric_pad_and_a_slice(
                 cols = mirror_index(t.x.origin - margin, t.x.origin + p.tile[1] + margin, shape[1])
                 expected = image[np.ix_(rows, cols)].transpose(2, 0, 1).astype(np.float32) * gain
                 assert (out[n] == expected).all(), name
-            assert np.isnan(out[-1]).all()  # what no tile asked for is left alone
+            assert np.isnan(out[-1]).all()  # windows without a tile stay unchanged
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -175,18 +175,18 @@ def test_wrong_arguments_are_refused_before_the_loops() -> None:
         kernels.extract(image, tile * 2, 5, out)
     with pytest.raises(ArgumentError, match="C-contiguous"):
         kernels.extract(image, tile, 5, out.astype(np.float64))
-    with pytest.raises(ArgumentError, match=r"windows reach 0\.\.12, the part at hand holds 0\.\.9"):
+    with pytest.raises(ArgumentError, match=r"windows read 0\.\.12, but the part is 0\.\.9"):
         kernels.extract(image[:10], tile, 5, out, shape=(20, 20))
-    with pytest.raises(ArgumentError, match="a core lies outside its window"):
+    with pytest.raises(ArgumentError, match="a core is outside its window"):
         kernels.stitch(np.zeros((1, 1, 8, 8), np.float32), tile, 2, np.zeros((40, 40, 1), np.uint8))
-    with pytest.raises(ArgumentError, match="a core lies outside the output"):
+    with pytest.raises(ArgumentError, match="a core is outside the output"):
         kernels.stitch(np.zeros((1, 1, 16, 16), np.float32), tile, 2, np.zeros((15, 40, 1), np.uint8))
     with pytest.raises(ArgumentError, match="do not hold 2 tiles"):
         kernels.stitch(np.zeros((1, 1, 16, 16), np.float32), tile * 2, 2, np.zeros((16, 16, 1), np.uint8))
 
 
 def bicubic_inside(plane: np.ndarray, scale: int) -> np.ndarray:
-    """The oracle's enlargement of what lies two pixels inside, in float64."""
+    """Return the reference enlargement in float64, without the border of two pixels."""
     return reference.bicubic(plane, scale)[2 * scale : -2 * scale, 2 * scale : -2 * scale]
 
 
@@ -236,7 +236,7 @@ def test_enlarge_of_a_mirrored_image_is_mirrored(scale: int, rng: np.random.Gene
 
 
 def cut_luminance(luminance: np.ndarray, todo: tuple[Tile, ...], p: Plan, scale: int) -> np.ndarray:
-    """What a network would have returned for tiles, from an (H, W) luminance; one window too many."""
+    """Return the output of a network for tiles, taken from an (H, W) luminance, and one unused window."""
     h, w = (n * scale for n in p.tile)
     out = np.full((len(todo) + 1, 1, h, w), np.nan, np.float32)
     for n, t in enumerate(todo):
@@ -419,7 +419,7 @@ def test_wrong_arguments_of_a_sum_are_refused_before_the_loops() -> None:
             kernels.stitch_sum(windows, bad, tile, 2, out, margin=2)
     with pytest.raises(ArgumentError, match="got int32"):
         kernels.stitch_sum(windows, detail, tile, 2, out.astype(np.int32), margin=2)
-    with pytest.raises(ArgumentError, match="a core lies outside its window"):
+    with pytest.raises(ArgumentError, match="a core is outside its window"):
         kernels.stitch_sum(windows, detail, [one_tile(0, 0, 8, 9)], 2, out, margin=2)
-    with pytest.raises(ArgumentError, match="a core lies outside the output"):
+    with pytest.raises(ArgumentError, match="a core is outside the output"):
         kernels.stitch_sum(windows, detail, tile, 2, out[:-1], margin=2)

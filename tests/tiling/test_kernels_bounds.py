@@ -1,8 +1,8 @@
-"""The kernels at the edges of memory: arrays that hold what is asked for and not one sample more.
+"""The kernels access no memory outside their arrays.
 
-Reading past an end changes nothing that a comparison would see. So every array here is an
-allocation of its own, of exactly its size, and `make sanitize` runs these tests with a build that reports the
-first sample read or written beside one.
+A comparison of results cannot show reads past the end of an array. Every array here is therefore allocated
+separately at its exact size, and `make sanitize` runs these tests with a build that reports out-of-bounds
+accesses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LAYOUTS = ["interleaved", "planar", "bgr", "upside down", "turned"]
 
 
 def laid_out(image: np.ndarray, layout: str) -> np.ndarray:
-    """The same (h, w, C) samples in memory of their own, in another order."""
+    """Return a copy of (h, w, C) samples in another memory layout."""
     match layout:
         case "planar":
             return np.array(image.transpose(2, 0, 1), order="C").transpose(1, 2, 0)

@@ -30,7 +30,7 @@ def coder(images: Path) -> SparseCoder:
 
 
 def test_features_by_hand() -> None:
-    """On a ramp the first difference is its slope and the second is nothing; summary are gone."""
+    """On a ramp the first difference is its slope and the second is nothing; means are gone."""
     ramp = np.add.outer(np.zeros(12), 0.1 * np.arange(12))
     ramp[:, 6:] += 0.3  # a step
     found = sparse_coding.patch_features(ramp, 3)
@@ -100,7 +100,7 @@ def test_learning_is_repeatable_and_files_keep_it(coder: SparseCoder, images: Pa
 
 
 def test_bad_input_is_refused(coder: SparseCoder, images: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="takes luminance"):
+    with pytest.raises(ArgumentError, match="works on luminance"):
         coder.upscale(np.zeros((5, 5, 3), np.float32))
     with pytest.raises(SourceMissingError, match="no such file"):
         SparseCoder.load(tmp_path / "none.npz")
@@ -126,13 +126,13 @@ def test_bad_input_is_refused(coder: SparseCoder, images: Path, tmp_path: Path) 
 
 def test_sparse_on_the_command_line(images: Path, tmp_path: Path) -> None:
     target = tmp_path / "sparse-x2.npz"
-    words = ["sparse", "--data", str(images), "--scale", "2", "-o", str(target)]
+    words = ["research", "sparse", "--data", str(images), "--scale", "2", "-o", str(target)]
     small = ["--patch", "5", "--dictionary", "24", "--samples", "1500"]
     run = CliRunner().invoke
     assert run(main, words + small).exit_code == 0
     result = run(main, words + small)
     assert result.exit_code == 1
-    assert "exists already" in result.stderr
+    assert "already exists; use --overwrite" in result.stderr
     result = run(
         main,
         ["eval", "--data", str(images), "--model", str(target), "--model", "srcnn-915-x2", "--summary"],
@@ -140,6 +140,6 @@ def test_sparse_on_the_command_line(images: Path, tmp_path: Path) -> None:
     assert "| sparse-x2 | ×2 |" in result.stdout
     assert "| srcnn-915-x2 | ×2 |" in result.stdout
     result = run(main, ["eval", "--data", str(images), "--model", str(target), "--channels", "rgb"])
-    assert "a dictionary is for luminance" in result.stderr
+    assert "a dictionary works on luminance" in result.stderr
     result = run(main, [*words[:-1], str(tmp_path / "d.onnx")])
-    assert "dictionaries are written as .npz" in result.stderr
+    assert "the suffix of a dictionary must be .npz" in result.stderr

@@ -127,7 +127,7 @@ def test_weights_of_smaller_kernels_are_the_same_function() -> None:
         with pytest.raises(ValueError, match="does not fit into"):
             adapt(SRCNN("9-1-5", 3, form=form).state_dict(), SRCNN("9-1-5", form=form))
     for form, other in (FORMS, FORMS[::-1]):
-        with pytest.raises(ValueError, match=f"its form is not the {form} one"):
+        with pytest.raises(ValueError, match=f"its form is not '{form}'"):
             adapt(SRCNN(form=other).state_dict(), SRCNN(form=form))
 
 
@@ -260,7 +260,7 @@ def test_random_degradations_come_in_versions(images: Path) -> None:
     assert again.digest == noisy.digest
 
 
-def test_a_image_named_twice_is_kept_once_and_seen_twice(images: Path) -> None:
+def test_an_image_named_twice_is_kept_once_and_seen_twice(images: Path) -> None:
     a, b, *_ = list_images(images)
     loaded = data.load([a, b, a, a], 2, "y", Degradation(noise=5), 24, 0)
     assert loaded.names == ["0.png", "1.png"]
@@ -276,7 +276,7 @@ def test_many_images_come_in_fewer_versions(images: Path, monkeypatch: pytest.Mo
     paths = list_images(images)
     size = sum(read_image(p, "y").size for p in paths)
     for maximum, draws in ((3 * size, 3), (size // 2, 1)):
-        monkeypatch.setattr(data, "_MOST_SAMPLES", maximum)
+        monkeypatch.setattr(data, "_MAX_SAMPLES", maximum)
         assert len(data.load(paths, 2, "y", Degradation(noise=5), 24, 0).pairs) == draws * len(paths)
 
 
@@ -288,9 +288,9 @@ def test_what_cannot_be_trained_on_is_named_and_skipped(images: Path, tmp_path: 
     with pytest.raises(ImageError, match="none of 3 images can be used"):
         data.load(list_images(tmp_path), 2, "rgb", Degradation(), 24, 0, lines.append)
     assert [line.split(": ", 2)[2] for line in lines] == [
-        "not an image that OpenCV reads, or damaged",
-        "is gray, and three channels are wanted",
-        "90 x 20 pixels, smaller than a crop of 24",
+        "not an image that OpenCV can read, or damaged",
+        "is grayscale, but three channels are needed",
+        "90 x 20 pixels, smaller than a crop of 24 pixels",
     ]
     mixed = [*list_images(tmp_path), *list_images(images)]
     loaded = data.load(mixed, 2, "y", Degradation(), 24, 0)
@@ -522,7 +522,7 @@ def test_held_out_images_are_not_trained_on(images: Path, tmp_path: Path) -> Non
 def test_a_run_starts_from_other_weights(images: Path, tmp_path: Path) -> None:
     train(config(images, tmp_path / "a", steps=5))
     start = str(tmp_path / "a" / "last.pt")
-    run = config(images, tmp_path / "b", scale=3, steps=1, lr=1e-12, start=start)
+    run = config(images, tmp_path / "b", scale=3, steps=1, lr=1e-12, init_from=start)
     train(run)
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     digest = hashlib.sha256((tmp_path / "a" / "last.pt").read_bytes()).hexdigest()
@@ -534,7 +534,7 @@ def test_a_run_starts_from_other_weights(images: Path, tmp_path: Path) -> None:
     grown = weights(tmp_path / "c")["conv2.weight"]
     assert torch.allclose(grown[:, :, 2:3, 2:3], a["conv2.weight"], atol=1e-6)
     assert float(grown.abs().sum()) == pytest.approx(float(a["conv2.weight"].abs().sum()), rel=1e-4)
-    train(replace(run, start=TEST_MODEL, out=str(tmp_path / "d")))
+    train(replace(run, init_from=TEST_MODEL, out=str(tmp_path / "d")))
     record = json.loads((tmp_path / "d" / "run.json").read_text())
     data = bundled()[TEST_MODEL].read_bytes()
     assert record["data"]["init_from_sha256"] == hashlib.sha256(data).hexdigest()
@@ -544,8 +544,8 @@ def test_a_run_starts_from_other_weights(images: Path, tmp_path: Path) -> None:
     for other, rule in (
         ({"arch": "9-1-3"}, r"is 9-1-5 with 1 channels: conv3\.weight of .* does not fit into"),
         ({"channels": "rgb"}, r"is 9-1-5 with 1 channels: conv1\.weight of .* does not fit into"),
-        ({"form": "paper"}, "is 9-1-5 with 1 channels: its form is not the paper one"),
-        ({"start": f"{TEST_MODEL}-paper"}, "is 9-1-5 with 1 channels: its form is not the equivariant one"),
+        ({"form": "paper"}, "is 9-1-5 with 1 channels: its form is not 'paper'"),
+        ({"init_from": f"{TEST_MODEL}-paper"}, "is 9-1-5 with 1 channels: its form is not 'equivariant'"),
     ):
         with pytest.raises(ArgumentError, match=rule):
             train(replace(wide, **other))
@@ -555,17 +555,17 @@ def test_a_run_starts_from_other_weights(images: Path, tmp_path: Path) -> None:
 def test_run_folders_are_not_mixed_up(images: Path, tmp_path: Path) -> None:
     run = config(images, tmp_path / "a", steps=2)
     train(run)
-    with pytest.raises(OutputError, match="holds a run already; --resume continues it"):
+    with pytest.raises(OutputError, match="contains a run already; use --resume to continue it"):
         train(run)
     with pytest.raises(ArgumentError, match=r"not a checkpoint of this run \(9-5-5\)"):
         train(replace(run, arch="9-5-5"), resume=True)
     (tmp_path / "a" / "last.pt").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="not a checkpoint"):
         train(run, resume=True)
-    with pytest.raises(SourceMissingError, match="there is no run to continue"):
+    with pytest.raises(SourceMissingError, match="the folder contains no run"):
         RunFolder(tmp_path / "none").read()
     (tmp_path / "a" / "run.json").write_text("{}")
-    with pytest.raises(ModelError, match="not the record of a run"):
+    with pytest.raises(ModelError, match="not the record of a training run"):
         RunFolder(tmp_path / "a").read()
     with pytest.raises(OutputError, match="cannot be written"):
         train(replace(run, out="/proc/none/run"))
@@ -580,19 +580,19 @@ def test_changed_images_are_noticed_when_a_run_goes_on(images: Path, tmp_path: P
     asked = iter([False, True])
     train(run, stop=lambda: next(asked))
     cv2.imwrite(str(copy / "0.png"), np.zeros((70, 70, 3), np.uint8))
-    with pytest.raises(ArgumentError, match="other images than the run was started with"):
+    with pytest.raises(ArgumentError, match="the training images have changed since the run was started"):
         train(run, resume=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"scale": 9}, "scale must be 1 to 8, got 9"),
+        ({"scale": 9}, "scale must be from 1 to 8, got 9"),
         ({"arch": "9-1"}, "three odd kernel sizes"),
         ({"loss": "l3"}, "loss must be one of mse, l1, charbonnier, got 'l3'"),
-        ({"scale": 1}, "scale 1 needs something to restore"),
+        ({"scale": 1}, "scale 1 needs a degradation to undo"),
         ({"degrade": "fog"}, "a degradation is bicubic"),
-        ({"ema": 1.0}, "ema must be 0 to"),
+        ({"ema": 1.0}, "ema must be from 0 to"),
     ],
 )
 def test_wrong_values_are_refused(changes: dict[str, Any], rule: str, images: Path, tmp_path: Path) -> None:
@@ -601,14 +601,14 @@ def test_wrong_values_are_refused(changes: dict[str, Any], rule: str, images: Pa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_card_that_is_not_there_is_refused(images: Path, tmp_path: Path) -> None:
+def test_a_gpu_that_is_not_there_is_refused(images: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="torch finds no GPU"):
         train(config(images, tmp_path, device="cuda"))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_training_on_a_card(images: Path, tmp_path: Path) -> None:
+def test_training_on_a_gpu(images: Path, tmp_path: Path) -> None:
     outcome = train(config(images, tmp_path / "run", steps=120, device="cuda", validate=str(images)))
     plain = runner.Protocol(2)
     bicubic = runner.evaluate(images, runner.baselines(plain), plain).mean("bicubic")
@@ -641,33 +641,33 @@ def test_train_on_the_command_line(small: Callable[..., list[object]], tmp_path:
     result = command(*small(out))
     assert (result.exit_code, result.stderr) == (
         1,
-        f"error: {out}: holds a run already; --resume continues it\n",
+        f"error: {out}: contains a run already; use --resume to continue it\n",
     )
     result = command("train", "--out", out, "--resume", "--steps", 8)
     assert result.stdout.startswith(f"{out / 'last.pt'}: 8 steps")
     result = command("train", "--out", out, "--resume", "--arch", "9-5-5")
     assert "the run was started with arch 9-3-5, not 9-5-5" in result.stderr
-    assert command("curves", out, "-o", tmp_path / "c.png").exit_code == 0
+    assert command("research", "curves", out, "-o", tmp_path / "c.png").exit_code == 0
     assert cv2.imread(str(tmp_path / "c.png")) is not None
     assert command("export", out / "last.pt", "-o", tmp_path / "m.onnx").exit_code == 0
     assert spec.load(tmp_path / "m.onnx")[1].architecture == "9-3-5"
     assert command(*small(tmp_path / "q", "--steps", 2, "--quiet")).output == ""
-    assert command("curves", tmp_path / "none", "-o", tmp_path / "c.png").exit_code == 1
+    assert command("research", "curves", tmp_path / "none", "-o", tmp_path / "c.png").exit_code == 1
 
 
 def test_train_says_what_is_wrong(small: Callable[..., list[object]], tmp_path: Path) -> None:
     result = command("train", "--out", tmp_path / "run", "--scale", 2)
     assert result.exit_code == 2
-    assert "--data is needed for a new run" in result.stderr
+    assert "--data is required for a new run" in result.stderr
     result = command("train", "--out", tmp_path / "run", "--scale", 2, "--data", tmp_path)
     assert result.exit_code == 1
     assert "no images in this folder" in result.stderr
     result = command(*small(tmp_path / "run", "--patch", 90))
     assert "none of 4 images can be used; the first:" in result.stderr
-    assert "smaller than a crop of 90" in result.stderr
+    assert "smaller than a crop of 90 pixels" in result.stderr
     assert not (tmp_path / "run").exists()
     result = command("train", "--out", tmp_path / "run", "--resume")
-    assert "there is no run to continue" in result.stderr
+    assert "the folder contains no run" in result.stderr
 
 
 def test_ctrl_c_saves_and_the_run_goes_on(small: Callable[..., list[object]], tmp_path: Path) -> None:
@@ -684,7 +684,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(small: Callable[..., list[object]], tm
     started.send_signal(signal.SIGINT)
     _, errors = started.communicate(timeout=60)
     assert started.returncode == 130
-    assert f"go on with: srcnn-rt train --out {out} --resume" in errors
+    assert f"to continue, run: srcnn-rt train --out {out} --resume" in errors
     step = torch.load(out / "last.pt", weights_only=True)["resume"]["step"]
     assert step > 0
     result = command("train", "--out", out, "--resume", "--steps", step + 2)

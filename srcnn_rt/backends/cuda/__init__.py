@@ -1,1 +1,1 @@
-"""What runs on NVIDIA GPUs: bytes in, bytes out. The rest of the package sees it through `runtime`."""
+"""NVIDIA GPUs: samples go to the device as they are in the image, and come back finished."""

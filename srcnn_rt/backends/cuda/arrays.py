@@ -1,4 +1,4 @@
-"""Images in a GPU's memory: taken and given by DLPack, without a trip through the host."""
+"""Images in the memory of a GPU, imported and exported by DLPack without a copy to the host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from ...errors import ArgumentError
 from ...image.info import ImageInfo, Layout
 from ...io.protocols import Closing, Record
 from ...tiling.geometry import Span
-from ..onnxruntime import failure, runtime
+from ..base import failure
+from ..onnxruntime import runtime
 from .devices import Gpu
 
 _CPU, _PINNED = 1, 3  # kDLCPU and kDLCUDAHost of dlpack.h
@@ -22,11 +23,17 @@ _TYPES = {"tensor(uint8)": np.uint8, "tensor(uint16)": np.uint16, "tensor(float)
 class DeviceArray:
     """A contiguous (H, W, C) array on a GPU.
 
+    Parameters
+    ----------
+    value : onnxruntime.OrtValue
+        Owns the memory.
+    shape : tuple of int
+    dtype : dtype
+
     Attributes
     ----------
-    pointer : its address
-    shape, dtype
-    value : ONNX Runtime's tensor, which holds the memory
+    pointer : int
+        Its address.
     """
 
     def __init__(self, value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -35,7 +42,12 @@ class DeviceArray:
 
     @classmethod
     def empty(cls, gpu: Gpu, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """Return a new one; its content is undefined."""
+        """Return a new array; its content is undefined.
+
+        Raises
+        ------
+        OutOfMemoryError, DeviceError, ModelError
+        """
         make = runtime().OrtValue.ortvalue_from_shape_and_type
         try:
             with gpu.current():
@@ -45,9 +57,15 @@ class DeviceArray:
 
 
 class DeviceSource(Closing):
-    """An image on a GPU as a source: every read gives the whole of it.
+    """A `Source` for an image on a GPU; every read returns the whole image.
 
-    NaN and infinity of float32 are not looked for: they reach as far as the network sees.
+    NaN and infinity are not masked: they spread as far as the receptive field.
+
+    Parameters
+    ----------
+    array : DeviceArray
+    gpu : Gpu
+    layout : Layout
     """
 
     by_rows = False
@@ -59,17 +77,26 @@ class DeviceSource(Closing):
         self.array, self.gpu = array, gpu
 
     def read(self, y: Span, x: Span) -> Any:
+        """Return the whole image."""
         return self.array
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
+        """Return a mask without nodata."""
         return np.ones((y.size, x.size), np.bool_)
 
     def close(self) -> None:
-        pass
+        """Do nothing; the memory is freed with the array."""
 
 
 class DeviceSink(Closing):
-    """A new image on a GPU, filled in place."""
+    """A `Sink` that fills a new image on a GPU in place.
+
+    Parameters
+    ----------
+    gpu : Gpu
+    info : ImageInfo
+        Of the HR image.
+    """
 
     block = (1, 1)
     max_bytes: int | None = None
@@ -79,87 +106,102 @@ class DeviceSink(Closing):
         self.array = DeviceArray.empty(gpu, (*info.shape, info.layout.channels), info.dtype)
 
     def buffer(self, y: Span, x: Span) -> Any:
+        """Return the whole image."""
         return self.array
 
     def write(self, y: Span, x: Span, block: Any, mask: NDArray[np.bool_] | None = None) -> Record:
+        """Do nothing; the block is in the image already."""
         return {}
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
+        """Return False; a job in memory cannot be resumed."""
         return False
 
     def close(self) -> None:
-        pass
+        """Do nothing; the memory is freed with the array."""
 
 
-def take(image: Any, gpu: Gpu, stream: int, *, bands: bool, alpha: bool | None = None) -> DeviceSource:
-    """Take an array of another library that lies on `card`, when it is ready.
+def from_dlpack(image: Any, gpu: Gpu, stream: int, *, bands: bool, alpha: bool | None = None) -> DeviceSource:
+    """Import an array of another library that is on a GPU.
 
     Parameters
     ----------
-    stream : of the GPU, on which the array's owner is told to have it ready
-    bands, alpha : as in `Layout.of`
+    image : array
+        Supports ``__dlpack__``. It is copied on the device if it is not contiguous.
+    gpu : Gpu
+        The GPU that holds it.
+    stream : int
+        A stream of the GPU, with which the owner of the array synchronises.
+    bands : bool
+    alpha : bool, optional
+        As in `Layout.of`.
 
     Raises
     ------
     ArgumentError
-        If its shape, type or order is another one.
+        If its shape or type is not supported, or it needs a gradient.
     """
     try:
-        with gpu.current():  # torch asks for it
-            value = runtime().OrtValue.from_dlpack(_Ordered(_contiguous(image), stream))
-    except Exception as error:  # libraries raise what they like
+        with gpu.current():  # torch requires it
+            value = runtime().OrtValue.from_dlpack(_OnStream(_contiguous(image), stream))
+    except Exception as error:  # any class, by library
         raise ArgumentError(
             f"the array must be of uint8, uint16 or float32, without a gradient: {error}"
         ) from error
-    gpu.wait(stream)
+    gpu.synchronize(stream)
     shape = tuple(int(n) for n in value.shape())
     if value.data_type() not in _TYPES:
         raise ArgumentError(f"an image must be uint8, uint16 or float32, got {value.data_type()}")
     if len(shape) not in (2, 3) or 0 in shape:
         raise ArgumentError(f"an image must be (H, W) or (H, W, C) and not empty, got {shape}")
-    whole = shape if len(shape) == 3 else (*shape, 1)
-    array = DeviceArray(value, whole, np.dtype(_TYPES[value.data_type()]))
-    return DeviceSource(array, gpu, Layout.of(whole[2], bands=bands, alpha=alpha))
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    array = DeviceArray(value, shape, np.dtype(_TYPES[value.data_type()]))
+    return DeviceSource(array, gpu, Layout.of(shape[2], bands=bands, alpha=alpha))
 
 
-def _contiguous(image: Any) -> Any:
-    """Return an array, turned or cut out of another, as one that is in order, by its own library."""
-    if hasattr(image, "contiguous"):  # torch; the same tensor where it is so already
-        return image.contiguous()
-    library = sys.modules.get(type(image).__module__.partition(".")[0])
-    ordered = getattr(library, "ascontiguousarray", None)
-    return image if ordered is None else ordered(image)
-
-
-def on_host(image: Any, provider: str) -> NDArray[Any]:
-    """Return an array of another library in host memory as NumPy's; nothing is copied.
+def to_dlpack(array: DeviceArray, image: Any, gpu: Gpu) -> Any:
+    """Export an array to the library of `image`, with as many axes as `image`, without a copy.
 
     Raises
     ------
     ArgumentError
-        If it lies elsewhere, or its owner does not hand it out.
+        If the library does not support DLPack.
+    """
+    with gpu.current():
+        exported = importer(image)(array.value)
+    return exported if len(image.shape) == 3 else exported[:, :, 0]
+
+
+def from_host_dlpack(image: Any, provider: str) -> NDArray[Any]:
+    """Import an array of another library in host memory as a NumPy array, without a copy.
+
+    Parameters
+    ----------
+    image : array
+        Supports ``__dlpack__``.
+    provider : str
+        The active provider, for the error message.
+
+    Raises
+    ------
+    ArgumentError
+        If it is on another device, or its library does not export it.
     """
     kind, index = (int(n) for n in image.__dlpack_device__())
     if kind not in (_CPU, _PINNED):
         raise ArgumentError(
-            f"the array lies on device {index} of DLPack's kind {kind}, which this engine (provider "
-            f"{provider}) does not run on; copy it to the host, or make the engine there"
+            f"the array is on device {index} of DLPack device type {kind}, and this engine (provider "
+            f"{provider}) is not; copy it to the host, or create the engine with that device"
         )
     try:
         return np.from_dlpack(image)
-    except Exception as error:  # libraries raise what they like
-        raise ArgumentError(f"{type(image).__name__} does not give its samples: {error}") from error
+    except Exception as error:  # any class, by library
+        raise ArgumentError(f"{type(image).__name__} cannot be exported by DLPack: {error}") from error
 
 
-def give(array: DeviceArray, image: Any, gpu: Gpu) -> Any:
-    """Return `array` as the library of `image` has them, (H, W) if `image` is; nothing is copied."""
-    with gpu.current():
-        made = like(image)(array.value)
-    return made if len(image.shape) == 3 else made[:, :, 0]
-
-
-def like(image: Any) -> Any:
-    """Return the ``from_dlpack`` of the library that an array is of.
+def importer(image: Any) -> Any:
+    """Return the ``from_dlpack`` function of an array's library.
 
     Raises
     ------
@@ -171,18 +213,27 @@ def like(image: Any) -> Any:
         library = image.__array_namespace__()
     function = getattr(library, "from_dlpack", None)
     if function is None:
-        raise ArgumentError(f"{type(image).__module__} has no from_dlpack; give a NumPy array")
+        raise ArgumentError(f"{type(image).__module__} has no from_dlpack; pass a NumPy array")
     return function
 
 
-class _Ordered:
-    """An array whose owner is asked to have it ready for one stream."""
+def _contiguous(image: Any) -> Any:
+    """Return a C-contiguous array, made by the array's own library."""
+    if hasattr(image, "contiguous"):  # torch; returns the same tensor if it is contiguous
+        return image.contiguous()
+    library = sys.modules.get(type(image).__module__.partition(".")[0])
+    ascontiguousarray = getattr(library, "ascontiguousarray", None)
+    return image if ascontiguousarray is None else ascontiguousarray(image)
+
+
+class _OnStream:
+    """An array whose ``__dlpack__`` is called with a stream, as ONNX Runtime does not."""
 
     def __init__(self, image: Any, stream: int) -> None:
         self._image, self._stream = image, stream
 
-    def __dlpack__(self, **words: Any) -> Any:
-        # The host has no streams, and None is all that its libraries take.
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        # The stream must be None for host memory.
         kind, _ = self._image.__dlpack_device__()
         return self._image.__dlpack__(stream=None if int(kind) == _CPU else self._stream)
 

@@ -1,49 +1,63 @@
-"""From windows to cores on a GPU: cut, send, compute, fetch, place.
+"""Rendering on a GPU: copy windows to the device, run the graph, and copy the cores to their place.
 
-The graph has the whole image path inside (`pixels`), so nothing of a sample is computed here, and what goes
-over the bus is what stands in the image.
+The graph includes the whole image path (`models.image_graph`), so no sample is computed here, and copies
+between host and device have the sample type of the image.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import DeviceError
 from ...image.info import ImageInfo
 from ...models.spec import ModelSpec
 from ...tiling import kernels
 from ...tiling.geometry import Plan, Tile
 from .arrays import DeviceArray
-from .streams import GpuNetwork, StreamSlot
 
-# HR samples of a run for every multiprocessor of a GPU: so that launching kernels is little beside
-# computing them. Where the GPU has no memory for it, the batch is halved (`job.process`).
-BATCH_SAMPLES = 2**15
+if TYPE_CHECKING:
+    from .streams import GpuNetwork
+
+# HR samples per run and multiprocessor, so that kernels take much longer to run than to launch. Where memory
+# does not suffice the batch is halved (`execution.executor`).
+MAX_BATCH_SAMPLES = 2**15
 
 
 class WindowRenderer:
-    """A lane on one image in host memory: as `render.Renderer`."""
+    """A `base.Renderer` for an image in host memory.
+
+    Parameters
+    ----------
+    model : ModelSpec
+    network : GpuNetwork
+    info : ImageInfo
+        The image in the type from which windows are cut.
+    plan : Plan
+    batch : int
+        Windows per run.
+
+    Raises
+    ------
+    OutOfMemoryError, DeviceError, ProviderError, ModelError
+    """
 
     def __init__(
         self, model: ModelSpec, network: GpuNetwork, info: ImageInfo, plan: Plan, batch: int
     ) -> None:
         self._scale, self._plan, self.batch = model.scale, plan, batch
         self._network = network
-        self._slot = network.slot(info.layout, info.dtype, "windows")
+        self._slot = network.acquire(info.layout, info.dtype, "windows")
         channels, s = info.layout.channels, model.scale
         source = (batch, *plan.window, channels)
         target = (batch, plan.tile[0] * s, plan.tile[1] * s, channels)
-        with _noting(network, self._slot):
+        with network.recording_failure(self._slot):
             network.check_size(math.prod(target[:3]))
-            self._there, self._windows = self._slot.room("image", source, info.dtype)
-            self._back, self._results = self._slot.room("result", target, info.dtype)
-            self._slot.bind([(info.dtype, source, self._there)], (info.dtype, target, self._back))
+            self._source, self._windows = self._slot.buffers("image", source, info.dtype)
+            self._target, self._results = self._slot.buffers("result", target, info.dtype)
+            self._slot.bind([(info.dtype, source, self._source)], (info.dtype, target, self._target))
 
     def render(
         self,
@@ -53,42 +67,53 @@ class WindowRenderer:
         out: NDArray[Any],
         origin: tuple[int, int],
     ) -> None:
-        """As `render.Renderer.render`."""
+        """Fill the cores of `batch`; see `base.Renderer.render`."""
         slot, gpu = self._slot, self._slot.gpu
         kernels.cut(part, batch, self._plan.margin, self._windows, shape=self._plan.shape, origin=at)
-        with _noting(self._network):
-            gpu.send(self._there, self._windows, slot.stream)
-            slot.compute()
-            # Windows that nobody asked for stay there.
+        with self._network.recording_failure():
+            gpu.copy_to_device(self._source, self._windows, slot.stream)
+            slot.run()
+            # Not the results of unused windows of the batch.
             results = self._results[: len(batch)]
-            gpu.fetch(results, self._back, slot.stream)
-            gpu.wait(slot.stream)
+            gpu.copy_to_host(results, self._target, slot.stream)
+            gpu.synchronize(slot.stream)
         kernels.place(results, batch, self._scale, out, origin=origin)
 
     def close(self) -> None:
-        """Give the lane back."""
-        self._slot.close()
+        """Release the slot."""
+        self._network.release(self._slot)
 
 
 class DeviceRenderer:
-    """A lane on one image that lies on the GPU, as the result does; one window at a time.
+    """A `base.Renderer` for an image and a result on the GPU, one window at a time.
 
-    Only the places of its rows and columns go over the bus.
+    Only row and column indices are copied between host and device.
+
+    Parameters
+    ----------
+    model : ModelSpec
+    network : GpuNetwork
+    info : ImageInfo
+    plan : Plan
+
+    Raises
+    ------
+    OutOfMemoryError, DeviceError, ProviderError, ModelError
     """
 
     def __init__(self, model: ModelSpec, network: GpuNetwork, info: ImageInfo, plan: Plan) -> None:
         self._scale, self._plan, self._info = model.scale, plan, info
         self._network, self.batch = network, 1
-        self._slot: StreamSlot = network.slot(info.layout, info.dtype, "gather")
-        channels, s = info.layout.channels, model.scale
-        self._target = (plan.tile[0] * s, plan.tile[1] * s, channels)
-        with _noting(network, self._slot):
-            network.check_size(math.prod(self._target[:2]))
+        self._slot = network.acquire(info.layout, info.dtype, "gather")
+        s = model.scale
+        self._tile_shape = (plan.tile[0] * s, plan.tile[1] * s, info.layout.channels)
+        with network.recording_failure(self._slot):
+            network.check_size(math.prod(self._tile_shape[:2]))
             self._rows, self._columns = (
-                self._slot.room(name, (size,), np.int64)
+                self._slot.buffers(name, (size,), np.int64)
                 for name, size in zip(("rows", "columns"), plan.window, strict=True)
             )
-            self._back, _ = self._slot.room("result", self._target, info.dtype)
+            self._target, _ = self._slot.buffers("result", self._tile_shape, info.dtype)
 
     def render(
         self,
@@ -98,51 +123,41 @@ class DeviceRenderer:
         out: DeviceArray,
         origin: tuple[int, int],
     ) -> None:
-        """As `render.Renderer.render`, but `part` and `out` are always the whole images."""
+        """Fill the core of one tile; `part` and `out` are the whole images. See `base.Renderer.render`."""
         (tile,) = batch
         slot, gpu, info, margin = self._slot, self._slot.gpu, self._info, self._plan.margin
         corner = (tile.y.origin - margin, tile.x.origin - margin)
         pixel = info.layout.channels * info.dtype.itemsize
-        with _noting(self._network):
-            for (there, host), start, size, length in zip(
+        with self._network.recording_failure():
+            for (pointer, indices), start, size, length in zip(
                 (self._rows, self._columns), corner, self._plan.window, self._plan.shape, strict=True
             ):
-                host[:] = kernels.mirrored(start, size, length)
-                gpu.send(there, host, slot.stream)
+                indices[:] = kernels.mirrored(start, size, length)
+                gpu.copy_to_device(pointer, indices, slot.stream)
             slot.bind(
                 [
                     (info.dtype, part.shape, part.pointer),
-                    *((np.int64, (len(host),), there) for there, host in (self._rows, self._columns)),
+                    *(
+                        (np.int64, (len(indices),), pointer)
+                        for pointer, indices in (self._rows, self._columns)
+                    ),
                 ],
-                (info.dtype, self._target, self._back),
+                (info.dtype, self._tile_shape, self._target),
             )
-            slot.compute()
-            (core,) = kernels.cores_of(batch, self._scale, self._target[:2], out.shape, (0, 0)).tolist()
-            y, x, to_y, to_x, h, w = core
-            pitch, result = self._target[1] * pixel, out.shape[1] * pixel
-            gpu.move(
-                out.pointer + to_y * result + to_x * pixel,
-                result,
-                self._back + y * pitch + x * pixel,
+            slot.run()
+            (core,) = kernels.cores_of(batch, self._scale, self._tile_shape[:2], out.shape, (0, 0)).tolist()
+            from_y, from_x, to_y, to_x, h, w = core
+            source_pitch, pitch = self._tile_shape[1] * pixel, out.shape[1] * pixel
+            gpu.copy_2d(
+                out.pointer + to_y * pitch + to_x * pixel,
                 pitch,
+                self._target + from_y * source_pitch + from_x * pixel,
+                source_pitch,
                 (h, w * pixel),
                 slot.stream,
             )
-            gpu.wait(slot.stream)
+            gpu.synchronize(slot.stream)
 
     def close(self) -> None:
-        """Give the lane back."""
-        self._slot.close()
-
-
-@contextmanager
-def _noting(network: GpuNetwork, opening: StreamSlot | None = None) -> Iterator[None]:
-    """Remember that a GPU broke, and give back a lane that does not open."""
-    try:
-        yield
-    except BaseException as error:
-        if isinstance(error, DeviceError):
-            network.failed = str(error)
-        if opening is not None:
-            opening.close()
-        raise
+        """Release the slot."""
+        self._network.release(self._slot)

@@ -1,115 +1,142 @@
-"""ONNX Runtime on a GPU: lanes of windows that overlap on the bus and the GPU.
+"""ONNX Runtime on a GPU, with several CUDA streams so that copies and kernels overlap.
 
-A lane is a session with a stream of its own and buffers at fixed addresses: windows are sent as they stand
-in the image, the graph makes the finished samples of them (`pixels`), and these are fetched, all queued on
-the lane's stream. While one lane computes, another's windows are on the bus and a third's are cut and put in
-their place by the CPU. The weights are small, so a session a lane costs little; it is what gives every
-lane its stream.
+A slot is one session with its own CUDA stream and pinned buffers at fixed addresses. It queues everything on
+its stream: the copy of windows to the device, the graph that computes finished samples
+(`models.image_graph`), and the copy back. While one slot computes, another copies, and the CPU extracts and
+places the windows of a third. A session per slot is what gives it a stream of its own; the weights are small.
 
-The rest of the package sees a GPU through `devices.Gpu` only, so all of this runs in the tests on a stand-in
-whose memory is the host's.
+The device is only used through `devices.Gpu`, so tests can replace it by one in host memory.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import DeviceError, ModelError, OutOfMemoryError, SrcnnError
-from ...image.info import Layout
-from ...models.image_graph import image_graph
-from ...models.optimize.tensor_core_cost import widest
+from ...image.info import ImageInfo, Layout
+from ...io import Source
+from ...models.image_graph import build_image_graph
+from ...models.optimize.tensor_core_cost import largest_activation
 from ...models.prepare import Program
-from ...models.spec import parse
-from ..onnxruntime import create, failure, runtime
+from ...models.spec import ModelSpec, parse
+from ...tiling.geometry import Plan
+from ..base import Renderer, failure, warn_once
+from ..host_renderer import batch_size
+from ..onnxruntime import create, runtime
+from .arrays import DeviceSource
 from .devices import Buffer, Gpu, Stream
+from .renderer import MAX_BATCH_SAMPLES, DeviceRenderer, WindowRenderer
 
-Source = Literal["windows", "gather"]
-# What ONNX Runtime says where a node would run on the CPU and must not.
-_FALLBACK = "fallback to CPU EP has been explicitly disabled"
-Key = tuple[Layout, np.dtype[Any], Source]
+Input = Literal["windows", "gather"]
+Key = tuple[Layout, np.dtype[Any], Input]
 
-# Search by cuDNN's own rules: windows have one shape, and trying everything takes seconds and memory. The
-# arena grows by what is asked for, not to the next power of two, so that --gpu-memory means what it says.
+# What ONNX Runtime says when a node can only run on the CPU and must not.
+_CPU_FALLBACK = "fallback to CPU EP has been explicitly disabled"
+# cuDNN chooses algorithms by heuristics: windows have one shape, and an exhaustive search takes seconds and
+# memory. The arena grows by the requested size, not to a power of two, to keep within --gpu-memory.
 OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
     "cudnn_conv_use_max_workspace": "1",
-    "prefer_nhwc": "1",  # what tensor cores read
+    "prefer_nhwc": "1",  # the layout of tensor cores
     "arena_extend_strategy": "kSameAsRequested",
 }
-_LONGEST = 2**31 - 1  # ONNX Runtime's elementwise kernels count samples in 32 bits
-_parked: list[Any] = []  # what was on GPUs that broke: to let go of it would fail, or end the process
+_MAX_SAMPLES = 2**31 - 1  # ONNX Runtime's elementwise kernels use 32-bit indices
+# Slots of GPUs that failed. They are never released: that would raise, or abort the process.
+_abandoned: list[StreamSlot] = []
+_log = logging.getLogger("srcnn_rt")
 
 
 class GpuNetwork:
-    """One model on one GPU; several lanes of it may run at once, each in a thread.
+    """One model on one GPU; a `base.Network` with a pool of slots.
 
     Parameters
     ----------
-    GPU
-    program : the graph of float32 windows that is run
-    half : whether its layers are in float16
-    memory : bytes of the GPU that all lanes together may take for activations; None for no limit
-    lanes : how many there will be at once
+    gpu : Gpu
+    program : Program
+        The graph for float32 windows.
+    half : bool
+        Whether the layers of the graph compute in float16.
+    memory : int, optional
+        Bytes of device memory for the activations of all slots; no limit if None.
+    streams : int
+        Number of slots used at once.
 
     Attributes
     ----------
-    provider : "cuda"
-    threads : 1; a lane keeps one thread of the CPU busy
-    GPU
-    failed : what the GPU said when it broke, or None
+    threads : int
+        1: a slot keeps one CPU thread busy.
+    failed : str or None
+        The error message, once the GPU has failed.
     """
 
     provider = "cuda"
     threads = 1
 
     def __init__(
-        self,
-        gpu: Gpu,
-        program: Program,
-        *,
-        half: bool = False,
-        memory: int | None = None,
-        streams: int = 1,
+        self, gpu: Gpu, program: Program, *, half: bool = False, memory: int | None = None, streams: int = 1
     ) -> None:
         self.gpu = gpu
         self.failed: str | None = None
         self._program, self._half = program, half
-        # Without TF32 ONNX Runtime has cuDNN leave the tensor cores alone, for float16 too. What stays in
-        # float32 around such a network is written so that TF32 does it no harm (`Steps`).
+        # Without TF32 ONNX Runtime disables tensor cores in cuDNN, for float16 too. What stays in float32
+        # around a float16 network is written so that TF32 does not harm it (`optimize.node_builder`).
         self._options = {**OPTIONS, "use_tf32": "1" if half else "0"}
         if memory is not None:
             self._options["gpu_mem_limit"] = str(memory // streams)
-        self._models: dict[Key, bytes] = {}
+        self._graphs: dict[Key, bytes] = {}
         self._idle: dict[Key, list[StreamSlot]] = {}
         self._lock = threading.Lock()
-        self._stopping, self._closed = threading.Event(), False
-        self._running: list[Any] = []
-        self._arrival: Stream | None = None
+        self._interrupted, self._closed = threading.Event(), False
+        self._run_options: list[Any] = []  # of all slots
+        self._dlpack_stream: Stream | None = None
         try:
-            self._widest = widest(parse(program.data))
-        except ModelError:  # a model that was not understood
-            self._widest = 1.0
+            self._largest_activation = largest_activation(parse(program.data))
+        except ModelError:  # the model could not be analysed
+            self._largest_activation = 1.0
 
     @property
-    def arrival(self) -> int:
-        """A stream on which the owners of arrays have them ready."""
+    def dlpack_stream(self) -> int:
+        """The handle of a stream for importing arrays by DLPack."""
         with self._lock:
-            if self._arrival is None:
-                self._arrival = self.gpu.stream()
-            return self._arrival.handle
+            if self._dlpack_stream is None:
+                self._dlpack_stream = self.gpu.stream()
+            return self._dlpack_stream.handle
 
-    def slot(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> StreamSlot:
-        """Return a lane for images of a kind; it is given back by `Lane.close`.
+    def accepts(self, source: Source) -> bool:
+        """Return whether the image is in host memory or on this GPU."""
+        return not isinstance(source, DeviceSource) or source.gpu is self.gpu
+
+    def batch_size(self, model: ModelSpec, source: Source, plan: Plan) -> int:
+        """Return the number of windows per run."""
+        if isinstance(source, DeviceSource):
+            return 1
+        return batch_size(model, source.info, plan, MAX_BATCH_SAMPLES * self.gpu.multiprocessors)
+
+    def renderer(self, model: ModelSpec, source: Source, info: ImageInfo, plan: Plan, batch: int) -> Renderer:
+        """Return a renderer; see `base.Network.renderer`."""
+        if isinstance(source, DeviceSource):
+            return DeviceRenderer(model, self, info, plan)
+        return WindowRenderer(model, self, info, plan, batch)
+
+    def acquire(self, layout: Layout, dtype: np.dtype[Any], source: Input) -> StreamSlot:
+        """Take a slot from the pool, or create one. Return it with `release`.
+
+        Parameters
+        ----------
+        layout : Layout
+        dtype : dtype
+            Sample type of the images.
+        source : {"windows", "gather"}
+            Whether the graph reads windows, or gathers them from an image on the device.
 
         Raises
         ------
@@ -119,22 +146,74 @@ class GpuNetwork:
         with self._lock:
             if self._idle.get(key):
                 return self._idle[key].pop()
-            if key not in self._models:
-                self._models[key] = self._graph(*key)
-            data = self._models[key]
-        try:
-            with self.gpu.current():
-                made = StreamSlot(self, key, data, self._options)
-        except DeviceError as error:
-            self.failed = str(error)
-            raise
+            if key not in self._graphs:
+                self._graphs[key] = self._graph(*key)
+            graph = self._graphs[key]
+        with self.recording_failure(), self.gpu.current():
+            slot = StreamSlot(self, key, graph, self._options)
         with self._lock:
-            self._running.append(made.running)
-        return made
+            self._run_options.append(slot.run_options)
+        return slot
+
+    def release(self, slot: StreamSlot) -> None:
+        """Return a slot to the pool once its stream is idle; destroy it after `close`."""
+        if self.failed is None:
+            with suppress(SrcnnError):  # after an error its copies may still be under way
+                self.gpu.synchronize(slot.stream)
+        with self._lock:
+            if self.failed is None and not self._closed:
+                self._idle.setdefault(slot.key, []).append(slot)
+                return
+            self._run_options.remove(slot.run_options)
+        self._destroy(slot)
+
+    def empty_cache(self) -> None:
+        """Destroy the idle slots, which releases their memory."""
+        with self._lock:
+            slots = [slot for idle in self._idle.values() for slot in idle]
+            self._idle.clear()
+            for slot in slots:
+                self._run_options.remove(slot.run_options)
+        for slot in slots:
+            self._destroy(slot)
+
+    def close(self) -> None:
+        """Destroy all slots: idle ones now, others when they are released."""
+        self._closed = True
+        self.empty_cache()
 
     @contextmanager
-    def opened(self) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
-        """Give what runs the network itself on (N, C, h, w) windows from and to host memory, slowly.
+    def interrupted(self) -> Iterator[None]:
+        """Make the runs of all threads end early, with an error, while the context is active."""
+        self._interrupted.set()
+        with self._lock:
+            running = list(self._run_options)
+        for options in running:
+            options.terminate = True
+        try:
+            yield
+        finally:
+            for options in running:
+                options.terminate = False
+            self._interrupted.clear()
+
+    @contextmanager
+    def recording_failure(self, slot: StreamSlot | None = None) -> Iterator[None]:
+        """Set `failed` if a `DeviceError` is raised, and release `slot` after any error."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, DeviceError):
+                if self.failed is None:
+                    _log.warning("GPU %d failed and is not used any more: %s", self.gpu.index, error)
+                self.failed = str(error)
+            if slot is not None:
+                self.release(slot)
+            raise
+
+    @contextmanager
+    def runner(self) -> Iterator[Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
+        """Give a function that runs the graph on float32 windows in host memory, without overlap.
 
         Raises
         ------
@@ -142,7 +221,7 @@ class GpuNetwork:
         """
         stream = self.gpu.stream()
         with self.gpu.current():
-            held = [_on(self.gpu, stream.handle, self._program.data, self._options)]
+            held = [_create_session(self.gpu, stream.handle, self._program.data, self._options)]
             name = held[0].get_inputs()[0].name
 
             def run(windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -155,116 +234,89 @@ class GpuNetwork:
             try:
                 yield run
             finally:
-                held.clear()  # before its stream
+                held.clear()  # the session must go before its stream
 
     def check_size(self, pixels: int) -> None:
-        """Refuse runs of so many output pixels that a layer has more samples than can be counted.
+        """Raise `OutOfMemoryError` if a layer has too many samples for a run of so many HR pixels."""
+        if pixels * self._largest_activation > _MAX_SAMPLES:
+            raise OutOfMemoryError(f"{pixels} pixels per run exceed the 32-bit indices of ONNX Runtime")
 
-        Raises
-        ------
-        OutOfMemoryError
-        """
-        if pixels * self._widest > _LONGEST:
-            raise OutOfMemoryError(f"{pixels} pixels at once are more than ONNX Runtime counts on a GPU")
-
-    def give_back(self, slot: StreamSlot) -> None:
-        """Keep a lane for the next image of its kind, unless the GPU broke."""
-        with self._lock:
-            if self.failed is None and not self._closed:
-                self._idle.setdefault(slot.key, []).append(slot)
-                return
-            self._running.remove(slot.running)
-        if self.failed is None:
-            slot.release()
-        else:
-            _parked.append(slot)
-
-    def forget(self) -> None:
-        """Let go of the lanes that wait for an image, and of the memory they hold."""
-        with self._lock:
-            streams = [slot for kind in self._idle.values() for slot in kind]
-            self._idle.clear()
-            for slot in streams:
-                self._running.remove(slot.running)
-        for slot in streams:
-            if self.failed is None:
-                slot.release()
-            else:
-                _parked.append(slot)
-
-    def close(self) -> None:
-        """Let go of everything; lanes that still work are let go of when they are given back."""
-        self._closed = True
-        self.forget()
-
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """While in it, runs end as soon as they can, with an error."""
-        self._stopping.set()
-        with self._lock:
-            running = list(self._running)
-        for options in running:
-            options.terminate = True
-        try:
-            yield
-        finally:
-            for options in running:
-                options.terminate = False
-            self._stopping.clear()
-
-    def check_running(self) -> None:
-        """Raise `ModelError` while runs are to end."""
-        if self._stopping.is_set():
+    def check_interrupted(self) -> None:
+        """Raise `ModelError` while runs are interrupted."""
+        if self._interrupted.is_set():
             raise ModelError("the run was interrupted")
 
-    def _graph(self, layout: Layout, dtype: np.dtype[Any], source: Source) -> bytes:
-        # Codes of 8 bits are exact in TF32, and what it makes of their weights is a tenth of a code.
+    def _destroy(self, slot: StreamSlot) -> None:
+        if self.failed is None:
+            slot.destroy()
+        else:
+            _abandoned.append(slot)
+
+    def _graph(self, layout: Layout, dtype: np.dtype[Any], source: Input) -> bytes:
+        # 8-bit samples are exact in TF32, and rounding their weights to it costs a tenth of a code value.
         split = self._half and dtype != np.uint8
         model = parse(self._program.data)
-        made = image_graph(model, self._program.spec, layout, dtype, source=source, split=split)
-        return bytes(made.SerializeToString())
+        graph = build_image_graph(model, self._program.spec, layout, dtype, source=source, split=split)
+        return bytes(graph.SerializeToString())
 
 
 class StreamSlot:
-    """A session, its stream, and what is bound to it. Not safe for several threads at once.
+    """A slot: one session with its own CUDA stream and pinned buffers. Not thread-safe.
+
+    Parameters
+    ----------
+    network : GpuNetwork
+    key : (Layout, dtype, str)
+        Layout, sample type and input of the images it is for.
+    graph : bytes
+        A serialized ONNX model.
+    options : dict of str to str
+        Options of ONNX Runtime's CUDA provider.
 
     Attributes
     ----------
-    key : layout, type and source of the images it is for
-    stream : of the GPU
-    running : ONNX Runtime's options of its runs
+    stream : int
+        Handle of the CUDA stream.
+    run_options : onnxruntime.RunOptions
     """
 
-    def __init__(self, network: GpuNetwork, key: Key, data: bytes, options: dict[str, str]) -> None:
+    def __init__(self, network: GpuNetwork, key: Key, graph: bytes, options: dict[str, str]) -> None:
         self.key, self._network = key, network
         self.gpu = network.gpu
         self._stream: Stream | None = self.gpu.stream()
         self.stream = self._stream.handle
-        self._session = _on(self.gpu, self.stream, data, options)
+        self._session = _create_session(self.gpu, self.stream, graph, options)
         self._inputs = [v.name for v in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name
-        self.running = runtime().RunOptions()
-        self.running.log_severity_level = 4  # failures come as exceptions
-        # This lane waits for its stream itself, once, after the result is on its way.
-        self.running.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self.run_options = runtime().RunOptions()
+        self.run_options.log_severity_level = 4  # errors are raised as exceptions
+        # The renderer synchronises once, after the copy of the result.
+        self.run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._bound: Any = None
         self._binding: Any = None
-        self._held: dict[str, tuple[Buffer, NDArray[np.uint8]]] = {}
+        self._buffers: dict[str, tuple[Buffer, NDArray[np.uint8]]] = {}
 
-    def room(self, name: str, shape: tuple[int, ...], dtype: Any) -> tuple[int, NDArray[Any]]:
-        """Return an address on the GPU and pinned host memory for an array; the same while it fits."""
+    def buffers(self, name: str, shape: tuple[int, ...], dtype: Any) -> tuple[int, NDArray[Any]]:
+        """Return the address of a device buffer and a pinned host array of the same size.
+
+        Buffers are reused for a name while they are large enough.
+
+        Raises
+        ------
+        OutOfMemoryError, DeviceError
+        """
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        held = self._held.get(name)
+        held = self._buffers.get(name)
         if held is None or held[0].size < size:
-            self._held.pop(name, None)
-            self._held[name] = held = (self.gpu.memory(size), self.gpu.pinned(size))
+            self._buffers.pop(name, None)
+            self._buffers[name] = held = (self.gpu.allocate(size), self.gpu.allocate_pinned(size))
         return held[0].pointer, held[1][:size].view(dtype).reshape(shape)
 
     def bind(
         self, inputs: list[tuple[Any, tuple[int, ...], int]], output: tuple[Any, tuple[int, ...], int]
     ) -> None:
-        """Tell where inputs, in the graph's order, and the output lie: (dtype, shape, address)."""
+        """Bind the inputs, in the order of the graph, and the output, as (dtype, shape, device address)."""
         if self._bound == (inputs, output):
             return
         binding = self._session.io_binding()
@@ -274,56 +326,43 @@ class StreamSlot:
         binding.bind_output(self._output, self.gpu.kind, self.gpu.index, np.dtype(dtype).type, shape, pointer)
         self._binding, self._bound = binding, (list(inputs), output)
 
-    def compute(self) -> None:
-        """Queue the graph on the lane's stream.
+    def run(self) -> None:
+        """Queue the graph on the stream.
 
         Raises
         ------
         OutOfMemoryError, DeviceError, ModelError
         """
-        self._network.check_running()
+        self._network.check_interrupted()
         try:
-            self._session.run_with_iobinding(self._binding, self.running)
+            self._session.run_with_iobinding(self._binding, self.run_options)
         except Exception as error:  # the runtime's errors share no other base class
             raise failure("ONNX Runtime", self._bound[1][1], error) from error
 
-    def close(self) -> None:
-        """Give it back, with nothing under way; it must not be used any more."""
-        if self._network.failed is None:
-            with suppress(SrcnnError):  # after an error its copies may still go on
-                self.gpu.wait(self.stream)
-        self._network.give_back(self)
-
-    def release(self) -> None:
-        """Let go of the session, then of the buffers, then of the stream that both used."""
+    def destroy(self) -> None:
+        """Release the session, then the buffers, then the stream that both used."""
         with self.gpu.current():
             self._binding = self._bound = None
             self._session = None
-            self._held.clear()
+            self._buffers.clear()
             self._stream = None
 
     def __del__(self) -> None:
-        # Of an engine that nobody closed: else the stream could go first.
+        # If an engine was not closed: the order of garbage collection could destroy the stream first.
         if not sys.is_finalizing() and getattr(self, "_session", None) is not None:
             with suppress(SrcnnError):
-                self.release()
+                self.destroy()
 
 
-def _on(gpu: Gpu, stream: int, data: bytes, options: dict[str, str]) -> Any:
-    """Return a session on a GPU, of all nodes if that can be; else it is said once."""
+def _create_session(gpu: Gpu, stream: int, model: bytes, options: dict[str, str]) -> Any:
+    """Return a session on a GPU. If some nodes can only run on the CPU, allow that and warn."""
     try:
-        session, partly = create(data, gpu.providers(stream, options), 1, gpu.strict), False
+        session, partly = create(model, gpu.providers(stream, options), 1, gpu.strict), False
     except ModelError as error:
-        if _FALLBACK not in str(error):
+        if _CPU_FALLBACK not in str(error):
             raise
-        session, partly = create(data, gpu.providers(stream, options), 1), True
-    gpu.check(session)  # the same is said where the whole provider did not start
+        session, partly = create(model, gpu.providers(stream, options), 1), True
+    gpu.check(session)  # the message is the same if the whole provider did not start
     if partly:
-        say_once("part of the model cannot run on the GPU, and runs on the CPU: expect it to be slow")
+        warn_once("part of the model cannot run on the GPU and runs on the CPU, which is slow")
     return session
-
-
-@cache
-def say_once(text: str) -> None:
-    """Warn, unless it was said before in this process."""
-    warnings.warn(text, RuntimeWarning, stacklevel=3)

@@ -1,20 +1,20 @@
-"""AVIF's meta box: size, color, how the image is turned, EXIF and XMP."""
+"""AVIF: size, bit depth, color, orientation, EXIF and XMP from the meta box."""
 
 from __future__ import annotations
 
-from ..metadata.header import DamagedError, Declared, Found, without_prefix
+from ..metadata.header import DamagedError, Declared, Found
 from . import isobmff
 
-_UNSAID = 2  # primaries or transfer
+_UNSPECIFIED = 2  # color primaries or transfer
 _XMP = b"application/rdf+xml"
 _ALPHA = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha"
-# EXIF's number for a rotation by 0, 90, 180, 270 degrees against the clock, and after it no
-# mirroring, one that exchanges top and bottom (axis 0), or left and right (axis 1).
+# EXIF orientations by mirroring (none, top to bottom, left to right) and the counterclockwise rotation before
+# it in steps of 90 degrees.
 _TURNS = {None: (1, 8, 3, 6), 0: (4, 5, 2, 7), 1: (2, 7, 4, 5)}
 
 
 def recognised(head: bytes) -> bool:
-    """Return whether a file type box names AVIF among its brands."""
+    """Return whether a file begins with a file type box that has a brand of AVIF."""
     if head[4:8] != b"ftyp":
         return False
     end = min(int.from_bytes(head[:4], "big"), len(head))
@@ -23,23 +23,23 @@ def recognised(head: bytes) -> bool:
 
 
 def truncated(data: bytes) -> bool:
-    """Every box must be whole, and every item's bytes there."""
+    """Return whether a box or the content of an item is cut short."""
     if not isobmff.whole(data):
         return True
     try:
         places = isobmff.items(data).places
     except DamagedError:
-        return False  # its own message is better
+        return False  # `declared` has a better message
     return any(at + length > len(data) for pieces in places.values() for at, length in pieces)
 
 
 def animated(data: bytes) -> bool:
-    """A sequence has a movie box."""
+    """Return whether the file has a movie box, as image sequences have."""
     return any(kind == b"moov" for kind, _, _ in isobmff.walk(data, 0, len(data)))
 
 
 def declared(data: bytes) -> Declared:
-    """Return what the properties of the primary item say."""
+    """Return the size and sample type of the primary item."""
     found = isobmff.items(data)
     size, depth = None, (8, 3)
     for kind, a, b in found.properties.get(found.primary, []):
@@ -47,34 +47,31 @@ def declared(data: bytes) -> Declared:
             _, width, height = isobmff.unpack(">III", data, a, b)
             size = width, height
         elif kind == b"av1C":
-            bits = isobmff.unpack(">4B", data, a, b)[2]
-            gray = bits & 0x10
-            depth = (12 if bits & 0x20 else 10) if bits & 0x40 else 8, 1 if gray else 3
+            depth = _depth(data, a, b)
         elif kind == b"pixi":
             _, count, first = isobmff.unpack(">IBB", data, a, b)
             depth = first, 1 if count == 1 else 3
     if size is None or not min(size):
-        raise DamagedError("declares no size" if size is None else f"declares {size[0]} x {size[1]} pixels")
+        raise DamagedError("no size" if size is None else f"declares {size[0]} x {size[1]} pixels")
     return Declared(*size, depth[1] + _has_alpha(data, found), 2 if depth[0] > 8 else 1)
 
 
 def bits(data: bytes) -> int:
-    """Return the bits of a sample, from the coder's own configuration."""
+    """Return the bits per sample that the AV1 decoder is configured for."""
     found = isobmff.items(data)
     candidates = [found.primary, *(to for kind, source, to in found.refers if kind == b"dimg")]
     for item in candidates:
         for kind, a, b in found.properties.get(item, []):
             if kind == b"av1C":
-                flags = isobmff.unpack(">4B", data, a, b)[2]
-                return (12 if flags & 0x20 else 10) if flags & 0x40 else 8
-    raise DamagedError("does not say how many bits a sample has")
+                return _depth(data, a, b)[0]
+    raise DamagedError("no bit depth")
 
 
 def read(data: bytes) -> Found:
-    """Return the metadata; the container's own turn overrules EXIF's, which then only informs.
+    """Return the metadata; the container's orientation takes precedence over EXIF's.
 
-    Its color, by name rather than by profile, is given as PNG's cICP: samples are decoded to RGB
-    of full range.
+    Color that is described by numbers (nclx) is returned as a cICP chunk of PNG for full-range RGB, which is
+    what samples are decoded to.
     """
     found = Found(orientation=1)
     try:
@@ -91,26 +88,31 @@ def read(data: bytes) -> Found:
             found.icc = data[a + 4 : b] or None
         elif kind == b"colr" and data[a : a + 4] == b"nclx" and b - a >= 10:
             named = data[a + 5], data[a + 7]
-            found.color |= {} if _UNSAID in named else {"cICP": bytes([*named, 0, 1])}
+            found.color |= {} if _UNSPECIFIED in named else {"cICP": bytes([*named, 0, 1])}
     found.orientation = _TURNS[axis][angle]
     for item, kind in meta.kinds.items():
         content = meta.content(data, item) if kind in (b"Exif", _XMP) else b""
-        if kind == b"Exif" and len(content) > 4:
-            at = 4 + int.from_bytes(content[:4], "big")  # where its TIFF header begins
-            found.exif = found.exif or without_prefix(content[at:])
+        if kind == b"Exif":
+            found.exif = found.exif or isobmff.exif(content)
         elif kind == _XMP:
             found.xmp = found.xmp or content or None
     return found
 
 
 def with_color(coded: bytes, color: bytes) -> bytes:
-    """Return a coded image whose primaries and transfer are those of a cICP chunk."""
+    """Return an encoded image with the color primaries and transfer of a cICP chunk."""
     meta = isobmff.items(coded)
     out = bytearray(coded)
     for kind, a, b in meta.properties.get(meta.primary, []):
         if kind == b"colr" and coded[a : a + 4] == b"nclx" and b - a >= 10:
             out[a + 4 : a + 8] = bytes([0, color[0], 0, color[1]])
     return bytes(out)
+
+
+def _depth(data: bytes, start: int, stop: int) -> tuple[int, int]:
+    """Return bits per sample and number of color channels from an av1C property."""
+    flags = isobmff.unpack(">4B", data, start, stop)[2]
+    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, 1 if flags & 0x10 else 3
 
 
 def _has_alpha(data: bytes, found: isobmff.Items) -> bool:

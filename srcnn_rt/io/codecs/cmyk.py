@@ -1,4 +1,4 @@
-"""Ink to light: a CMYK JPEG becomes the sRGB image that it is the print of."""
+"""Conversion of CMYK JPEGs to RGB."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from . import jpeg
 
-_ADOBE = 0xEE  # the segment by which a coder says that 255 is no ink
-_DATE = slice(24, 36)  # in a profile's header
+_ADOBE = 0xEE  # marker of Adobe's segment, which means that inks are inverted: 255 is none
+_DATE = slice(24, 36)  # position in the header of a profile
 
 
 def srgb_profile() -> bytes:
-    """Return LittleCMS's sRGB profile, the same bytes whenever it is made."""
+    """Return LittleCMS's sRGB profile with a fixed date, so that its bytes are always the same."""
     from PIL import ImageCms
 
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -24,28 +24,40 @@ def srgb_profile() -> bytes:
 
 
 def decode(data: bytes, icc: bytes | None) -> tuple[NDArray[Any], bytes | None]:
-    """Return a CMYK or YCCK JPEG as (H, W, 3) uint8, and the profile of the result.
+    """Decode a CMYK or YCCK JPEG.
 
-    By its embedded profile: relative colorimetric with black point compensation, what
-    printers' software does. Without one, or with one that LittleCMS does not take:
-    R = (255 - C)(255 - K) / 255, and no profile.
+    Colors are converted to sRGB by the embedded profile, relative colorimetric with black point
+    compensation. Without a profile, or with one that LittleCMS rejects, R = (255 - C)(255 - K) / 255.
+
+    Parameters
+    ----------
+    data : bytes
+        The file.
+    icc : bytes, optional
+        Its profile.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+    bytes or None
+        Profile of the result; None if it was not converted by a profile.
 
     Raises
     ------
     OSError, SyntaxError, ValueError
-        Pillow's, if it does not decode.
+        Pillow's, if it cannot be decoded.
     """
     from PIL import Image, ImageChops, ImageCms
     from PIL.JpegImagePlugin import JpegImageFile
 
-    # Not Image.open, which has a limit of its own on the number of pixels.
+    # Image.open has its own limit on the number of pixels.
     with JpegImageFile(io.BytesIO(data)) as opened:
         opened.load()
         ink: Image.Image = opened.copy()
     if ink.mode != "CMYK":
         raise ValueError(f"four components decode as {ink.mode}")
     if not any(marker == _ADOBE for marker, _, _ in jpeg.segments(data)):
-        ink = ImageChops.invert(ink)  # Pillow takes every one for Adobe's, which are inverted
+        ink = ImageChops.invert(ink)  # Pillow inverts every CMYK JPEG, as if it were Adobe's
     if icc:
         try:
             rgb = ImageCms.profileToProfile(

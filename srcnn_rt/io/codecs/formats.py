@@ -1,4 +1,4 @@
-"""The coded formats: what each holds, and which module knows its structure."""
+"""The table of the formats that are decoded and encoded whole."""
 
 from __future__ import annotations
 
@@ -9,85 +9,91 @@ from ..metadata.header import Declared, Found
 from . import avif, bmp, jpeg, jxl, png, webp
 
 
-def _no_bound(data: bytes) -> int:
-    """Nothing is known of how small a file of this header can be."""
-    return 0
-
-
-def _single(data: bytes) -> bool:
-    """The format holds one image."""
-    return False
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """What one coded format holds.
+    """A format, its limits, and the functions that parse its structure.
 
     Attributes
     ----------
-    name : as it is called
-    suffixes : lower case, the usual one first
-    depths : bytes a sample that are written without loss
-    alpha : whether it holds transparency
-    max_side, max_pixels : what the format or the libraries that read it allow
-    lossy : whether a quality means anything
-    texts, density, exif : whether it has a place of its own for texts, for pixels an inch, for EXIF and XMP
-    truncated, animated, declared, least_bytes, read : of a file's bytes
+    name : str
+        Name in messages.
+    suffixes : tuple of str
+        In lower case, the usual one first.
+    recognised : callable
+        Return whether the first 32 bytes of a file announce the format.
+    truncated, animated : callable
+        Return whether a file is cut short, or has more than one frame.
+    declared : callable
+        Return size and sample type from the header.
+    read : callable
+        Return the metadata.
+    min_bytes : callable
+        Return the smallest possible size in bytes of a file with the same header, 0 if it is unknown.
+    depths : tuple of int
+        Bytes per sample that are stored losslessly.
+    alpha : bool
+        Whether it supports transparency.
+    lossy : bool
+        Whether it takes a quality.
+    texts, density, exif : bool
+        Whether it has its own fields for texts, for the print resolution, and for EXIF and XMP.
+    max_side, max_pixels : int
+        Limits of the format, or of the libraries that most programs read it with.
     """
 
     name: str
     suffixes: tuple[str, ...]
-    depths: tuple[int, ...]
-    alpha: bool
-    max_side: int
-    max_pixels: int
-    lossy: bool
-    texts: bool
-    density: bool
-    exif: bool
+    recognised: Callable[[bytes], bool]
     truncated: Callable[[bytes], bool]
     declared: Callable[[bytes], Declared]
     read: Callable[[bytes], Found]
-    animated: Callable[[bytes], bool] = _single
-    min_bytes: Callable[[bytes], int] = _no_bound
+    animated: Callable[[bytes], bool] = lambda data: False
+    min_bytes: Callable[[bytes], int] = lambda data: 0
+    depths: tuple[int, ...] = (1,)
+    alpha: bool = True
+    lossy: bool = True
+    texts: bool = False
+    density: bool = False
+    exif: bool = True
+    max_side: int
+    max_pixels: int = 2**62
 
 
-# 2^31 - 1 by the format, but libpng, which reads nearly all of them, takes a million.
 PNG = Format(
-    "PNG", (".png",), (1, 2), True, 1_000_000, 2**62, False, True, True, True,
-    png.truncated, png.declared, png.read, png.animated, png.min_bytes,
+    name="PNG", suffixes=(".png",), recognised=lambda head: head.startswith(png.SIGNATURE),
+    truncated=png.truncated, declared=png.declared, read=png.read, animated=png.animated,
+    min_bytes=png.min_bytes, depths=(1, 2), lossy=False, texts=True, density=True,
+    max_side=1_000_000,  # of libpng; the format allows 2^31 - 1
 )  # fmt: skip
 JPEG = Format(
-    "JPEG", (".jpg", ".jpeg"), (1,), False, 65_535, 2**62, True, False, True, True,
-    jpeg.truncated, jpeg.declared, jpeg.read, min_bytes=jpeg.min_bytes,
+    name="JPEG", suffixes=(".jpg", ".jpeg"), recognised=lambda head: head.startswith(jpeg.SIGNATURE),
+    truncated=jpeg.truncated, declared=jpeg.declared, read=jpeg.read, min_bytes=jpeg.min_bytes,
+    alpha=False, density=True, max_side=65_535,
 )  # fmt: skip
 WEBP = Format(
-    "WebP", (".webp",), (1,), True, 16_383, 2**62, True, False, False, True,
-    webp.truncated, webp.declared, webp.read, webp.animated,
+    name="WebP", suffixes=(".webp",), recognised=lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
+    truncated=webp.truncated, declared=webp.declared, read=webp.read, animated=webp.animated,
+    max_side=16_383,
 )  # fmt: skip
 BMP = Format(
-    "BMP", (".bmp",), (1,), False, 2**31 - 1, 2**62, False, False, True, False,
-    bmp.truncated, bmp.declared, bmp.read, min_bytes=bmp.min_bytes,
+    name="BMP", suffixes=(".bmp",), recognised=lambda head: head.startswith(bmp.SIGNATURE),
+    truncated=bmp.truncated, declared=bmp.declared, read=bmp.read, min_bytes=bmp.min_bytes,
+    alpha=False, lossy=False, density=True, exif=False, max_side=2**31 - 1,
 )  # fmt: skip
-# 65,536 by the format, but libavif, which reads nearly all of them, takes these.
 AVIF = Format(
-    "AVIF", (".avif",), (1,), True, 32_768, 2**28, True, False, False, True,
-    avif.truncated, avif.declared, avif.read, avif.animated,
+    name="AVIF", suffixes=(".avif",), recognised=avif.recognised,
+    truncated=avif.truncated, declared=avif.declared, read=avif.read, animated=avif.animated,
+    max_side=32_768, max_pixels=2**28,  # of libavif; the format allows 65,536
 )  # fmt: skip
 JXL = Format(
-    "JPEG XL", (".jxl",), (1, 2), True, 2**30, 2**40, True, False, False, True,
-    jxl.truncated, jxl.declared, jxl.read, jxl.animated,
+    name="JPEG XL", suffixes=(".jxl",), recognised=lambda head: head.startswith((jxl.BARE, jxl.CONTAINER)),
+    truncated=jxl.truncated, declared=jxl.declared, read=jxl.read, animated=jxl.animated,
+    depths=(1, 2), max_side=2**30, max_pixels=2**40,
 )  # fmt: skip
-FORMATS = {suffix: f for f in (PNG, JPEG, WEBP, BMP, AVIF, JXL) for suffix in f.suffixes}
+_FORMATS = (PNG, JPEG, WEBP, BMP, AVIF, JXL)
+FORMATS = {suffix: format_ for format_ in _FORMATS for suffix in format_.suffixes}
 
 
 def recognise(head: bytes) -> Format | None:
-    """Return the coded format that a file's first 32 bytes announce, whatever its name is."""
-    for format_, signature in ((PNG, png.SIGNATURE), (JPEG, jpeg.SIGNATURE), (BMP, bmp.SIGNATURE)):
-        if head.startswith(signature):
-            return format_
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return WEBP
-    if head.startswith((jxl.BARE, jxl.CONTAINER)):
-        return JXL
-    return AVIF if avif.recognised(head) else None
+    """Return the format that the first 32 bytes of a file announce, None if it is not in the table."""
+    return next((format_ for format_ in _FORMATS if format_.recognised(head)), None)

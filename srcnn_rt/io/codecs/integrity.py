@@ -1,4 +1,4 @@
-"""Can the file be what its header says? Asked before a byte is decoded or much memory taken."""
+"""Checks of a file's header against its size and the limits, before anything is decoded."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from ...errors import ImageError
 from ..metadata.header import DamagedError, Declared
 from .formats import Format
 
-MAX_PIXELS = 2**30  # of an image that is decoded whole into memory
-_HEAD = 2**20  # bytes in which a header nearly always stands
+MAX_PIXELS = 2**30  # default limit of images that are decoded whole
+_HEAD = 2**20  # bytes that nearly always contain the header
 
 
 def declared(source: bytes | Path, format_: Format) -> Declared:
-    """Return what the header says; nothing is decoded.
+    """Return the size and sample type from the header.
 
     Parameters
     ----------
-    source : a file's bytes, or the file, of which as little as possible is read
-    format_ : as recognised
+    source : bytes or Path
+        Content of a file, or the file, of which as little as possible is read.
+    format_ : Format
+        Its format.
 
     Raises
     ------
     ImageError
-        If the header is damaged (naming the file, if it is one).
+        If the header is damaged.
     """
     if isinstance(source, bytes):
         try:
@@ -35,7 +37,7 @@ def declared(source: bytes | Path, format_: Format) -> Declared:
         try:
             return format_.declared(head)
         except DamagedError:
-            head += file.read()  # color profiles and thumbnails may stand before it
+            head += file.read()  # profiles and thumbnails may precede it
     try:
         return format_.declared(head)
     except DamagedError as error:
@@ -45,16 +47,22 @@ def declared(source: bytes | Path, format_: Format) -> Declared:
 def check_declared(
     path: Path, format_: Format, said: Declared, size: int, minimum: int, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """Refuse a file that is larger than allowed, or cannot hold what it says.
+    """Refuse an image that is too large, and a file that is too small for the size it declares.
 
     Parameters
     ----------
-    path : for the message
-    format_ : as recognised
-    said : by the header
-    size : bytes of the file
-    least : fewest bytes that a file of this header has, 0 if nothing is known
-    max_pixels : that are decoded into memory
+    path : Path
+        Name of the file in messages.
+    format_ : Format
+        Its format.
+    said : Declared
+        Its header.
+    size : int
+        Its size in bytes.
+    minimum : int
+        Smallest size in bytes of a file with this header, 0 if unknown.
+    max_pixels : int
+        Limit of pixels.
 
     Raises
     ------
@@ -64,8 +72,8 @@ def check_declared(
     w, h = said.width, said.height
     if w * h > max_pixels:
         raise ImageError(
-            f"{path}: declares {w} x {h} = {w * h} pixels, and a {format_.name} is decoded whole:"
-            f" at most {max_pixels} pixels are read, --max-pixels {w * h} allows it"
+            f"{path}: declares {w} x {h} = {w * h} pixels; a {format_.name} is decoded whole, with at most"
+            f" {max_pixels} pixels; use --max-pixels {w * h} to allow it"
         )
     if max(w, h) > format_.max_side or w * h > format_.max_pixels:
         raise ImageError(

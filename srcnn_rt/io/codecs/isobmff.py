@@ -1,4 +1,4 @@
-"""Boxes of the ISO base media format: AVIF is a meta box and its items, JPEG XL a row of boxes."""
+"""Boxes of the ISO base media file format, of which AVIF and JPEG XL files consist."""
 
 from __future__ import annotations
 
@@ -6,27 +6,37 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..metadata.header import MAX_BLOCK, DamagedError
+from ..metadata.header import MAX_BLOCK, DamagedError, without_prefix
 
 _MAX_ITEMS = 4096
 
 
-def walk(data: bytes, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the type of each whole box in a range and where its content begins and ends."""
+def walk(data: bytes, start: int, stop: int, *, cut: bool = False) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the type of each whole box in a range, and the start and end of its content.
+
+    With `cut`, also yield a last box that ends after the range.
+    """
     at = start
     while at + 8 <= stop:
         size, head = int.from_bytes(data[at : at + 4], "big"), 8
         if size == 1:
             size, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
         end = stop if size == 0 else at + size
-        if end < at + head or end > stop:
+        if end < at + head or (end > stop and not cut):
             return
         yield data[at + 4 : at + 8], at + head, end
         at = end
 
 
+def box(kind: bytes, *contents: bytes) -> bytes:
+    """Return a box with a 32-bit size, or a 64-bit size if it is larger."""
+    size = 8 + sum(map(len, contents))
+    head = struct.pack(">I4s", size, kind) if size < 2**32 else struct.pack(">I4sQ", 1, kind, size + 8)
+    return b"".join([head, *contents])
+
+
 def whole(data: bytes) -> bool:
-    """Return whether the last box ends where the file does."""
+    """Return whether the last box ends at the end of the file."""
     end = 0
     for _, _, stop in walk(data, 0, len(data)):
         end = stop
@@ -35,15 +45,20 @@ def whole(data: bytes) -> bool:
 
 @dataclass(slots=True)
 class Items:
-    """The image items of a meta box.
+    """Items of a meta box.
 
     Attributes
     ----------
-    primary : the number of the image itself
-    kinds : type by item: b"av01", b"grid", b"Exif", or the media type of b"mime" items
-    places : (offset, length) pieces by item, in the file
-    properties : (type, start, stop) of each property box, by item
-    refers : (reference type, from, to)
+    primary : int
+        Number of the item that is the image.
+    kinds : dict of int to bytes
+        Type by item: b"av01", b"grid", b"Exif", or the media type of b"mime" items.
+    places : dict of int to list of (int, int)
+        Offset and length in the file of the parts of each item.
+    properties : dict of int to list of (bytes, int, int)
+        Type, start and end of the property boxes of each item.
+    refers : list of (bytes, int, int)
+        References: type, from item, to item.
     """
 
     primary: int = 0
@@ -53,7 +68,7 @@ class Items:
     refers: list[tuple[bytes, int, int]] = field(default_factory=list)
 
     def content(self, data: bytes, item: int) -> bytes:
-        """Return an item's bytes; empty if any of them are not there."""
+        """Return the content of an item; empty if it is incomplete or too large."""
         pieces = self.places.get(item, [])
         if sum(length for _, length in pieces) > MAX_BLOCK:
             return b""
@@ -63,7 +78,7 @@ class Items:
 
 
 class _Reader:
-    """Big-endian numbers one after the other; what lies behind the end is `DamagedError`."""
+    """Reads big-endian numbers in sequence; raises `DamagedError` at the end."""
 
     def __init__(self, data: bytes, at: int, stop: int) -> None:
         self.data, self.at, self.stop = data, at, stop
@@ -81,13 +96,18 @@ class _Reader:
         return text
 
 
+def exif(content: bytes) -> bytes | None:
+    """Return the EXIF block in an Exif box or item, whose first four bytes are its offset."""
+    return without_prefix(content[4 + int.from_bytes(content[:4], "big") :])
+
+
 def items(data: bytes) -> Items:
-    """Read the file's meta box.
+    """Parse the meta box of a file.
 
     Raises
     ------
     DamagedError
-        If there is none, or it contradicts itself.
+        If there is none, or it is damaged.
     """
     meta = next((box for box in walk(data, 0, len(data)) if box[0] == b"meta"), None)
     if meta is None:
@@ -169,7 +189,7 @@ def _properties(data: bytes, start: int, stop: int, found: Items) -> None:
 
 
 def unpack(layout: str, data: bytes, start: int, stop: int) -> tuple[int, ...]:
-    """Return the numbers at the beginning of a box.
+    """Unpack the numbers at the beginning of a box.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""JPEG's segments: what they say, and how they are put into a file."""
+"""JPEG: parsing the segments, and inserting metadata."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _MAX = 65_533  # bytes of a segment's content
 MAX_EXIF = _MAX - 6
-# In compressed data 0xFF is followed by 0x00 or a restart marker; any other byte (0xFF is
-# padding) begins the next segment.
+# In compressed data 0xFF is followed by 0x00, a restart marker or 0xFF as padding; any other byte begins the
+# next segment.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker of each whole segment before the samples and where its content lies."""
+    """Yield the marker of each whole segment before the samples, and the start and end of its content."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
@@ -37,10 +37,9 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def truncated(data: bytes) -> bool:
-    """Walk segments and scans; they must reach the end marker of the image itself.
+    """Return whether segments and scans end before the end marker of the image.
 
-    Looking for the last two bytes would not do: thumbnails in EXIF have end markers
-    too, and cameras append data.
+    The last two bytes of the file do not tell: thumbnails have end markers too, and cameras append data.
     """
     at = 2
     while at + 4 <= len(data):
@@ -69,35 +68,35 @@ def _frame(data: bytes) -> tuple[int, bytes]:
             if len(content) < 6 or len(content) < 6 + 3 * content[5]:
                 break
             return marker, content
-    raise DamagedError("no whole frame header")
+    raise DamagedError("no complete frame header")
 
 
 def declared(data: bytes) -> Declared:
-    """Return what the frame header says; four components count as the RGB they become."""
+    """Return the size and sample type from the frame header; CMYK counts as the RGB it is converted to."""
     _, content = _frame(data)
     bits, height, width, components = struct.unpack(">BHHB", content[:6])
     if not (width and height):
         raise DamagedError(f"declares {width} x {height} pixels")
     if components not in (1, 3, 4):
-        raise DamagedError(f"declares {components} components; 1, 3 or 4 are read")
+        raise DamagedError(f"declares {components} components; 1, 3 or 4 are supported")
     return Declared(width, height, min(components, 3), 2 if bits > 8 else 1)
 
 
 def depth(data: bytes) -> int:
-    """Return the bits of a sample."""
+    """Return the bits per sample."""
     return _frame(data)[1][0]
 
 
 def components(data: bytes) -> int:
-    """Return 1 (gray), 3 (color) or 4 (ink)."""
+    """Return the number of components: 1 (gray), 3 (color) or 4 (CMYK)."""
     return _frame(data)[1][5]
 
 
 def min_bytes(data: bytes) -> int:
-    """Return the fewest bytes that a file of this header has.
+    """Return the smallest size in bytes of a file with this header.
 
-    A Huffman code has at least one bit, and each block of 64 samples a code in its first scan.
-    Arithmetic coding has no such bound.
+    Each block of 64 samples has at least one Huffman code, of at least one bit. Arithmetic coding has no such
+    bound.
     """
     marker, content = _frame(data)
     _, height, width, count = struct.unpack(">BHHB", content[:6])
@@ -105,7 +104,7 @@ def min_bytes(data: bytes) -> int:
 
 
 def read(data: bytes) -> Found:
-    """Return the metadata; a segment that is damaged is passed over."""
+    """Return the metadata; damaged segments are ignored."""
     found = Found()
     profile: dict[int, bytes] = {}
     parts = 0
@@ -135,7 +134,7 @@ def read(data: bytes) -> Found:
 
 
 def insert(coded: bytes, metadata: Metadata) -> bytes:
-    """Return a coded image with its metadata: JFIF first, then EXIF, XMP, profile, comments."""
+    """Return an encoded image with JFIF, EXIF, XMP, profile and comments, in this order."""
     parts = [_segment(_APP0, b"JFIF\0\1\2" + _density(metadata.dpi) + b"\0\0")]
     if metadata.exif and _fits(_EXIF + metadata.exif, "EXIF"):
         parts.append(_segment(_APP1, _EXIF + metadata.exif))
@@ -150,7 +149,7 @@ def insert(coded: bytes, metadata: Metadata) -> bytes:
     comment = metadata.texts.get("Comment", "").encode()
     parts += [_segment(_COM, comment[k : k + _MAX]) for k in range(0, len(comment), _MAX)]
     view, rest = memoryview(coded), 2
-    for marker, _, stop in segments(coded):  # the coder's own JFIF goes, what it needs stays
+    for marker, _, stop in segments(coded):  # replaces the encoder's JFIF segment
         if marker != _APP0:
             break
         rest = stop
@@ -158,7 +157,7 @@ def insert(coded: bytes, metadata: Metadata) -> bytes:
 
 
 def _density(dpi: tuple[float, float] | None) -> bytes:
-    """Return unit, x and y; pixels a centimetre where pixels an inch do not fit 16 bits."""
+    """Return unit, x and y: pixels per inch, or per centimetre if these do not fit into 16 bits."""
     if dpi:
         for unit, inch in ((1, 1.0), (2, 2.54)):
             x, y = (round(v / inch) for v in dpi)
@@ -174,7 +173,7 @@ def _segment(marker: int, content: bytes) -> bytes:
 def _fits(content: bytes, name: str) -> bool:
     if len(content) > _MAX:
         warnings.warn(
-            f"a JPEG segment holds 65533 bytes, so {len(content)} bytes of {name} are left out",
+            f"a JPEG segment holds {_MAX} bytes, so {len(content)} bytes of {name} are left out",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,9 +1,9 @@
-"""Samples decoded and encoded, format by format: the only place that calls their libraries.
+"""Decoding and encoding of samples by libraries.
 
-imagecodecs for all of them, because it has no limit on the number of pixels, keeps gray with
-alpha and 16 bits, and loads a library only when its format comes. Besides: Pillow reads BMP (of
-which it knows more kinds) and CMYK, and writes WebP, to the last pixel that the format allows;
-OpenCV writes AVIF, because it writes its metadata.
+imagecodecs decodes and encodes most formats: it has no limit on the number of pixels, supports gray with
+alpha and 16 bits, and loads each library when it is first used. The exceptions: Pillow decodes BMP (more
+variants) and CMYK, and encodes WebP (up to its largest size). OpenCV encodes AVIF (with metadata). opencodecs
+encodes JPEG XL with a color profile.
 """
 
 from __future__ import annotations
@@ -15,32 +15,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._system.cpu import available_threads
 from ...image.info import Metadata
 from ..metadata.header import DamagedError
-from . import avif, bmp, cmyk, jpeg, libjxl, png, webp
+from . import avif, bmp, cmyk, jpeg, jxl, png, webp
 from .formats import AVIF, BMP, JPEG, JXL, PNG, WEBP, Format
 
-JPEG_QUALITY = 95  # with full-resolution chroma: the next editor should see no blocks
-_JXL_EFFORT = 3  # at 5 ten times slower for 1% of the size
-_WEBP_METHOD = 4  # at 6 four times slower for no size at all
-_PNG_FAST = {"level": 1, "strategy": 3, "filter": 16}  # run lengths of differences, OpenCV's choice
+JPEG_QUALITY = 95  # with full-resolution chroma, so that editing the result again shows no blocks
+_JXL_EFFORT = 3  # 5 saves 1% of the size and takes ten times as long
+_WEBP_METHOD = 4  # 6 saves nothing and takes four times as long
+_PNG_FAST = {"level": 1, "strategy": 3, "filter": 16}  # run-length encoding of differences, as in OpenCV
 
 
 def decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[Any], bytes | None]:
-    """Decode a whole file: (H, W, C), gray or RGB order, alpha last, and the profile of the result.
+    """Decode a file.
+
+    Parameters
+    ----------
+    data : bytes
+        Its content.
+    format_ : Format
+        Its format.
+    icc : bytes, optional
+        Its profile.
+
+    Returns
+    -------
+    ndarray, shape (H, W, C)
+        Gray or RGB, alpha last.
+    bytes or None
+        Profile of the result.
 
     Raises
     ------
     DamagedError
-        In one line, if the library refuses.
+        If the library cannot decode it, with a message of one line.
     """
     try:
         array, icc = _decode(data, format_, icc)
-    except DamagedError:
+    except (DamagedError, MemoryError):
         raise
-    except MemoryError:
-        raise
-    except Exception as error:  # each library has its own kinds, not all of them documented
+    except Exception as error:  # each library has its own exceptions, some undocumented
         raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
     return np.atleast_3d(array), icc
 
@@ -57,15 +72,17 @@ def _decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[An
     if format_ is WEBP:
         return imagecodecs.webp_decode(data, hasalpha=webp.declared(data).channels == 4), icc
     if format_ is AVIF:
-        return _full_range(imagecodecs.avif_decode(data, numthreads=libjxl.threads()), avif.bits(data)), icc
+        return _full_range(
+            imagecodecs.avif_decode(data, numthreads=available_threads()), avif.bits(data)
+        ), icc
     if format_ is JXL:
-        array = imagecodecs.jpegxl_decode(data, numthreads=libjxl.threads())
+        array = imagecodecs.jpegxl_decode(data, numthreads=available_threads())
         if array.dtype.kind == "f":
             return array, icc
-        return _full_range(array, libjxl.basic_info(data).bits), icc
+        return _full_range(array, jxl.header(data).bits), icc
     from PIL.BmpImagePlugin import BmpImageFile
 
-    # Not Image.open, which has a limit of its own on the number of pixels.
+    # Image.open has its own limit on the number of pixels.
     with BmpImageFile(io.BytesIO(data)) as image:
         mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
         return np.asarray(image if mode == image.mode else image.convert(mode)), icc
@@ -74,27 +91,30 @@ def _decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[An
 def encode(
     array: NDArray[Any], format_: Format, metadata: Metadata, quality: int | None, top: float | None = None
 ) -> bytes:
-    """Encode an (H, W, C) image, 1 to 4 channels, with `metadata` as they are.
+    """Encode an image.
 
     Parameters
     ----------
-    array : uint8, or uint16 where the format holds it (AVIF: its upper 12 bits); C contiguous
-    format_ : to write
-    metadata : already those of this image
-    quality : 1 to 100; None for lossless, or ``JPEG_QUALITY``
-    top : the largest value that samples may have, None for that of their type. PNG and JPEG XL say so;
-        AVIF's 12 bits begin below it
+    array : ndarray, shape (H, W, C)
+        uint8, or uint16 where the format supports it (AVIF stores 12 bits); C is 1 to 4.
+    format_ : Format
+        Format to write.
+    metadata : Metadata
+        Metadata of this image, already scaled.
+    quality : int, optional
+        1 to 100. None means lossless, or `JPEG_QUALITY` for JPEG.
+    top : float, optional
+        Largest value of the samples if that is not the largest of their type. PNG and JPEG XL store it; AVIF
+        maps it to 12 bits.
 
     Raises
     ------
     DamagedError
-        In one line, if the library refuses.
+        If the library cannot encode it, with a message of one line.
     """
     try:
         return _ENCODERS[format_.name](array, metadata, quality, top)
-    except DamagedError:
-        raise
-    except MemoryError:
+    except (DamagedError, MemoryError):
         raise
     except Exception as error:
         raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
@@ -118,7 +138,7 @@ def _webp(array: NDArray[Any], metadata: Metadata, quality: int | None, top: flo
     from PIL import Image
 
     out = io.BytesIO()
-    # In the lossless mode, quality is effort, and exact keeps the color of what is transparent.
+    # In lossless mode, quality is the effort. exact keeps the color of transparent pixels.
     Image.fromarray(_colored(array)).save(
         out, "WEBP", lossless=quality is None, quality=quality or 0, method=_WEBP_METHOD, exact=True
     )
@@ -150,21 +170,38 @@ def _avif(array: NDArray[Any], metadata: Metadata, quality: int | None, top: flo
         ".avif", np.ascontiguousarray(color[..., order]), list(given), list(given.values()), options
     )
     if not done:
-        raise DamagedError("OpenCV does not write it")
-    cicp = metadata.raster.get("color", {}).get("cICP")
+        raise DamagedError("OpenCV cannot encode it")
+    cicp = metadata.color.get("cICP")
     return avif.with_color(coded.tobytes(), cicp) if cicp and not metadata.icc else coded.tobytes()
 
 
 def _jxl(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
-    named: dict[bytes, bytes] = {}
-    if metadata.exif:
-        named[b"Exif"] = bytes(4) + metadata.exif
-    if metadata.xmp:
-        named[b"xml "] = metadata.xmp
     bits = 8 * array.dtype.itemsize if top is None else int(top).bit_length()
-    return libjxl.encode(
-        np.ascontiguousarray(array), metadata.icc, named, _distance(quality), _JXL_EFFORT, bits
-    )
+    distance = _distance(quality)
+    if metadata.icc:  # imagecodecs cannot embed a profile, and opencodecs cannot declare fewer bits
+        from opencodecs.jxl import encode
+
+        coded = encode(
+            _full_range(_flat(array), bits),
+            lossless=distance == 0,
+            distance=distance,
+            effort=_JXL_EFFORT,
+            numthreads=available_threads(),
+            icc_profile=metadata.icc,
+        )
+    else:
+        import imagecodecs
+
+        coded = imagecodecs.jpegxl_encode(
+            _flat(array),
+            lossless=distance == 0,
+            distance=distance,
+            effort=_JXL_EFFORT,
+            numthreads=available_threads(),
+            bitspersample=bits,
+            usecontainer=False,
+        )
+    return jxl.insert(bytes(coded), metadata)
 
 
 _ENCODERS: Mapping[str, Callable[[NDArray[Any], Metadata, int | None, float | None], bytes]] = {
@@ -173,7 +210,7 @@ _ENCODERS: Mapping[str, Callable[[NDArray[Any], Metadata, int | None, float | No
 
 
 def _distance(quality: int | None) -> float:
-    """Return libjxl's distance for a quality on JPEG's scale (JxlEncoderDistanceFromQuality)."""
+    """Return the distance of libjxl for a JPEG-like quality (JxlEncoderDistanceFromQuality)."""
     if quality is None or quality >= 100:
         return 0.0
     if quality >= 30:
@@ -182,7 +219,7 @@ def _distance(quality: int | None) -> float:
 
 
 def _full_range(array: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Spread samples of `bits` bits over all of uint8 or uint16."""
+    """Scale samples of `bits` bits to the full range of uint8 or uint16."""
     if bits in (8, 16):
         return array
     top, full = 2**bits - 1, 255 if bits < 8 else 65535
@@ -191,11 +228,11 @@ def _full_range(array: NDArray[Any], bits: int) -> NDArray[Any]:
 
 
 def _flat(array: NDArray[Any]) -> NDArray[Any]:
-    """Return (H, W) for one channel, which is how libraries know gray."""
+    """Return a contiguous array without the axis of a single channel, as libraries expect gray."""
     return np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def _colored(array: NDArray[Any]) -> NDArray[Any]:
-    """Return gray (and alpha) as RGB (and alpha), for formats that have no gray."""
+    """Return gray as RGB, for formats without gray; alpha is kept."""
     order = {1: [0, 0, 0], 2: [0, 0, 0, 1]}.get(array.shape[2])
     return np.ascontiguousarray(array if order is None else array[..., order])

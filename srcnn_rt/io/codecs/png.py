@@ -1,4 +1,4 @@
-"""PNG's chunks: what they say, and how they are put into a file."""
+"""PNG: parsing the chunks, and inserting metadata."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from ..metadata.header import (
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-_COLOR = {"gAMA": 4, "cHRM": 32, "sRGB": 1, "cICP": 4}  # and their sizes
+_COLOR = {"gAMA": 4, "cHRM": 32, "sRGB": 1, "cICP": 4}  # color chunks and their sizes
 _BITS = "sBIT"
-_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # by a decoder of samples
+_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # to decode the samples
 _XMP = "XML:com.adobe.xmp"
-_RAW = "Raw profile type "  # ImageMagick's way, from before eXIf: hexadecimal in a text
-_INCH = 0.0254  # m
+_RAW = "Raw profile type "  # ImageMagick stores EXIF as hexadecimal text, which is older than eXIf
+_INCH = 0.0254  # metres
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the type of each whole chunk and where its content begins and ends."""
+    """Yield the type of each whole chunk, and the start and end of its content."""
     at = 8
     while at + 12 <= len(data):
         size = int.from_bytes(data[at : at + 4], "big")
@@ -45,12 +45,12 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def truncated(data: bytes) -> bool:
-    """The last chunk must be a whole IEND."""
+    """Return whether there is no whole IEND chunk."""
     return not any(kind == b"IEND" for kind, _, _ in chunks(data))
 
 
 def animated(data: bytes) -> bool:
-    """An animation control chunk stands before the image's data."""
+    """Return whether an animation control chunk precedes the image data."""
     for kind, _, _ in chunks(data):
         if kind in (b"acTL", b"IDAT"):
             return kind == b"acTL"
@@ -58,9 +58,9 @@ def animated(data: bytes) -> bool:
 
 
 def declared(data: bytes) -> Declared:
-    """Return what IHDR says; a palette counts as RGB, or RGBA if a transparency chunk follows."""
+    """Return the size and sample type from IHDR; a palette counts as RGB, with transparency as RGBA."""
     if len(data) < 33 or data[12:16] != b"IHDR":
-        raise DamagedError("no IHDR where it should be")
+        raise DamagedError("no IHDR chunk at its beginning")
     width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     if not (0 < width < 2**31 and 0 < height < 2**31):
         raise DamagedError(f"declares {width} x {height} pixels")
@@ -76,14 +76,14 @@ def declared(data: bytes) -> Declared:
 
 
 def min_bytes(data: bytes) -> int:
-    """Return the fewest bytes that a file of this header has: deflate shrinks at most 1032 to 1."""
+    """Return the smallest size in bytes of a file with this header: deflate compresses at most 1032 : 1."""
     width, height, depth, color = struct.unpack(">IIBB", data[16:26])
     bits = depth * (1 if color == 3 else _CHANNELS[color])
     return int(height * (width * bits / 8) / 1032)
 
 
 def samples_only(data: bytes) -> bytes:
-    """Return the file without what is beside the samples, which may be damaged without harm."""
+    """Return the file without its metadata chunks, because the decoder would refuse damaged ones."""
     kinds = {kind for kind, _, _ in chunks(data)}
     if kinds <= set(_NEEDED):
         return data
@@ -93,7 +93,7 @@ def samples_only(data: bytes) -> bytes:
 
 
 def read(data: bytes) -> Found:
-    """Return the metadata; a chunk that is damaged is passed over."""
+    """Return the metadata; damaged chunks are ignored."""
     found, budget = Found(), MAX_TEXTS
     for kind, start, stop in chunks(data):
         if kind in (b"IDAT", b"IEND"):
@@ -128,16 +128,18 @@ def read(data: bytes) -> Found:
 
 
 def top(bits: bytes, samples: NDArray[Any]) -> float | None:
-    """Return the largest value that samples can have where a file's sBIT chunk tells it, else None.
+    """Return the largest possible value of unscaled samples with fewer bits than their type, else None.
 
-    PNG wants samples of fewer bits spread over the whole depth, and sBIT to tell how many there were (PNG
-    3, 11.3.2.6 and 12.4). Microscopes and cameras write them as they are, with the same chunk. They are,
-    if none of them is larger than its bits allow and some could not be made by spreading.
+    The PNG specification (third edition, 11.3.2.6 and 12.4) requires such samples to be scaled to the full
+    depth, with their original bits in sBIT. Microscopes and cameras write the same chunk but do not scale.
+    Samples count as unscaled if all of them fit into the bits of sBIT and some cannot result from scaling.
 
     Parameters
     ----------
-    bits : the chunk's content, one number a channel
-    samples : (H, W, C) uint8 or uint16
+    bits : bytes
+        Content of sBIT, one number per channel.
+    samples : ndarray of uint8 or uint16, shape (H, W, C)
+        The image.
     """
     found = top_of_bits(bits[0], samples.dtype) if bits and len(set(bits)) == 1 else None
     if found is None or len(bits) != samples.shape[2] or samples.max() > found:
@@ -152,17 +154,22 @@ def top(bits: bytes, samples: NDArray[Any]) -> float | None:
 
 
 def insert(coded: bytes, metadata: Metadata, dtype: np.dtype[Any], top: float | None = None) -> bytes:
-    """Return a coded image with its metadata: everything before the samples.
+    """Return an encoded image with chunks of metadata before the samples.
 
     Parameters
     ----------
-    coded : a file of no chunks but the image's
-    dtype : of its samples
-    top : the largest value that they may have, None for that of their type
+    coded : bytes
+        File without metadata.
+    metadata : Metadata
+        What to insert.
+    dtype : dtype
+        Type of the samples.
+    top : float, optional
+        Largest value of the samples if that is not the largest of their type; written to sBIT.
     """
     parts: list[bytes] = []
-    color = metadata.raster.get("color", {})
-    for name in _COLOR:  # an embedded profile overrules sRGB, and both must not stand together
+    color = metadata.color
+    for name in _COLOR:  # a profile takes precedence over sRGB, and PNG forbids both together
         if name in color and not (name == "sRGB" and metadata.icc):
             parts.append(_chunk(name.encode(), color[name]))
     channels = _CHANNELS[coded[25]]
@@ -197,7 +204,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _inflate(data: bytes, limit: int) -> bytes | None:
-    """Return what deflate holds; None if it is damaged or more than `limit` bytes."""
+    """Decompress zlib data; None if it is damaged or larger than `limit` bytes."""
     try:
         inflater = zlib.decompressobj()
         out = inflater.decompress(data, limit)
@@ -207,7 +214,7 @@ def _inflate(data: bytes, limit: int) -> bytes | None:
 
 
 def _text(kind: bytes, content: bytes, limit: int) -> tuple[str, bytes | None]:
-    """Return the keyword and the bytes of a text chunk, None for a text that cannot be had."""
+    """Return the keyword and text of a text chunk; the text is None if it is damaged or too long."""
     name, zero, rest = content.partition(b"\0")
     key = name.decode("latin-1")
     if not zero or not 1 <= len(name) <= 79:
@@ -215,16 +222,16 @@ def _text(kind: bytes, content: bytes, limit: int) -> tuple[str, bytes | None]:
     if kind == b"zTXt":
         return key, _inflate(rest[1:], limit)
     if kind == b"iTXt":
-        pressed = rest[:1] == b"\1"
+        compressed = rest[:1] == b"\1"
         texts = rest[2:].split(b"\0", 2)  # language, translated keyword, text
         if len(texts) < 3:
             return key, None
-        return key, _inflate(texts[2], limit) if pressed else texts[2]
+        return key, _inflate(texts[2], limit) if compressed else texts[2]
     return key, rest
 
 
 def _raw_profile(found: Found, name: str, text: bytes | None) -> None:
-    """Take EXIF, XMP or a profile from ImageMagick's hexadecimal text: name, size, digits."""
+    """Store EXIF, XMP or a profile from ImageMagick's hexadecimal text, which has name, size and digits."""
     words = (text or b"").split()
     try:
         content = bytes.fromhex(b"".join(words[2:]).decode("ascii"))

@@ -1,4 +1,4 @@
-"""WebP's RIFF chunks: what they say, and how they are put into a file."""
+"""WebP: parsing the RIFF chunks, and inserting metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02  # flags of
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the type of each whole chunk and where its content begins and ends."""
+    """Yield the type of each whole chunk, and the start and end of its content."""
     at = 12
     while at + 8 <= len(data):
         size = int.from_bytes(data[at + 4 : at + 8], "little")
@@ -22,20 +22,20 @@ def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def truncated(data: bytes) -> bool:
-    """A RIFF header gives the size of the rest."""
+    """Return whether the file is shorter than its RIFF header says."""
     return len(data) < 8 + int.from_bytes(data[4:8], "little")
 
 
 def animated(data: bytes) -> bool:
-    """The extended header has a bit for it."""
+    """Return whether the extended header has the animation flag."""
     return data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & _ANIMATION)
 
 
 def declared(data: bytes) -> Declared:
-    """Return what the first chunk's header says."""
+    """Return the size and sample type from the header of the first chunk."""
     kind, head = data[12:16], data[20:30]
     if len(head) < 10:
-        raise DamagedError("no whole header")
+        raise DamagedError("its header is cut short")
     if kind == b"VP8X":
         size = [int.from_bytes(head[k : k + 3], "little") + 1 for k in (4, 7)]
         return Declared(size[0], size[1], 4 if head[0] & _ALPHA else 3, 1)
@@ -64,7 +64,7 @@ def read(data: bytes) -> Found:
 
 
 def insert(coded: bytes, metadata: Metadata) -> bytes:
-    """Return a coded image with its metadata, in WebP's extended form if there is any."""
+    """Return an encoded image with its metadata, which need the extended file format."""
     before = [(b"ICCP", metadata.icc, _ICC)]
     after = [(b"EXIF", metadata.exif, _EXIF), (b"XMP ", metadata.xmp, _XMP)]
     if not any(content for _, content, _ in before + after):

@@ -1,12 +1,10 @@
-"""PNG, JPEG, WebP, BMP, AVIF and JPEG XL: the whole image is in memory."""
+"""Reading and writing PNG, JPEG, WebP, BMP, AVIF and JPEG XL, which are in memory as a whole."""
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from email.utils import parsedate
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +32,20 @@ __all__ = [
 ]
 
 CODED_SUFFIXES = tuple(FORMATS)
-_SRGB = b"\1\x0d"  # primaries and transfer in a cICP chunk
-_EXIF_DATE = re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d")
-_ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d:\d\d:\d\d)")
+_SRGB = b"\1\x0d"  # primaries and transfer of sRGB in a cICP chunk
 
 
 def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> ArraySource:
-    """Decode a whole image: RGB order, upright, palettes expanded, ink as sRGB.
+    """Decode an image: upright, in RGB order, with palettes expanded and CMYK converted to sRGB.
 
     Parameters
     ----------
-    path : the file
-    format_ : as recognised by its first bytes
-    max_pixels : refuse more, before anything is decoded
+    path : Path
+        The file.
+    format_ : Format
+        Its format.
+    max_pixels : int
+        Refuse larger images, before they are decoded.
 
     Raises
     ------
@@ -55,7 +54,7 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
     """
     size = path.stat().st_size
     try:
-        # Of a file that is too large for memory only the beginning is read.
+        # Only the beginning is read, because the file may be larger than memory.
         said = declared(path, format_)
     except ImageError:
         if format_.truncated(path.read_bytes()):
@@ -67,7 +66,7 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
         raise ImageError(f"{path}: truncated {format_.name}, {len(data)} bytes")
     check_declared(path, format_, said, len(data), format_.min_bytes(data), max_pixels)
     if format_.animated(data):
-        raise ImageError(f"{path}: an animated {format_.name}; only images of one frame are read")
+        raise ImageError(f"{path}: an animated {format_.name}; only images of one frame are supported")
     found = format_.read(data)
     try:
         array, icc = libraries.decode(data, format_, found.icc)
@@ -85,23 +84,27 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
         xmp=xmp.upright(found.xmp, turned),
         dpi=dpi or exif.dpi(upright),
         texts={**exif.texts(upright), **found.texts},
-        raster={"color": found.color} if found.color and icc == found.icc else {},
+        color=found.color if icc == found.icc else {},
     )
     shape = image.shape[0], image.shape[1]
-    # The others' samples are spread over their type by `samples.decode`, as their formats mean them.
+    # In other formats, samples of fewer bits are scaled to the full range by `libraries.decode`.
     top = png.top(found.color.get("sBIT", b""), image) if format_ is PNG else None
     return ArraySource(image, ImageInfo(shape, Layout.of(image.shape[2]), image.dtype, metadata, top=top))
 
 
 def check_coded(path: Path, format_: Format, info: ImageInfo, quality: int | None = None) -> None:
-    """Refuse, before any work, a result that the format cannot hold.
+    """Refuse, before any work, a result that the format cannot hold, and warn of metadata that it loses.
 
     Parameters
     ----------
-    path : the final name
-    format_ : that its suffix asks for
-    info : of the result
-    quality : 1 to 100, None for the format's default
+    path : Path
+        Name of the result.
+    format_ : Format
+        Its format.
+    info : ImageInfo
+        Its description.
+    quality : int, optional
+        1 to 100; None for the default of the format.
 
     Raises
     ------
@@ -128,9 +131,9 @@ def check_coded(path: Path, format_: Format, info: ImageInfo, quality: int | Non
         raise OutputError(f"{path}: {name} sides are at most {format_.max_side} pixels, got {w} x {h}")
     if h * w > format_.max_pixels:
         raise OutputError(f"{path}: {name} images have at most {format_.max_pixels} pixels, got {w} x {h}")
-    if format_ is BMP and h * (w + 4) * layout.channels > bmp.MAX_SIDE:
+    if format_ is BMP and h * (w + 4) * layout.channels > bmp.MAX_BYTES:
         raise OutputError(
-            f"{path}: BMP files have at most {bmp.MAX_SIDE} bytes, too few for {w} x {h} pixels"
+            f"{path}: BMP files have at most {bmp.MAX_BYTES} bytes, too few for {w} x {h} pixels"
         )
     if quality is not None and not format_.lossy:
         raise OutputError(f"{path}: {name} is lossless and takes no quality, got {quality}")
@@ -147,40 +150,51 @@ def encode(
     quality: int | None,
     path: Path,
 ) -> bytes:
-    """Encode a whole image with what its metadata become at the new scale.
+    """Encode an image, with the metadata of its source updated for the new resolution.
 
     Parameters
     ----------
-    array : (H, W, C), of ``info.dtype``; any array, also one that lies in a file
-    format_ : to write
-    info : of `array`; its metadata are those of the image before
-    scale : pixels of `array` a pixel of the image before
-    quality : 1 to 100; None for lossless, and 95 for JPEG
-    path : for messages
+    array : ndarray, shape (H, W, C)
+        Samples of ``info.dtype``, with any strides; may be memory-mapped.
+    format_ : Format
+        Format to write.
+    info : ImageInfo
+        Description of `array`, with the metadata of the source.
+    scale : int
+        Scale factor.
+    quality : int, optional
+        1 to 100. None means 95 for JPEG, and lossless for the others.
+    path : Path
+        Name of the result in messages.
 
     Raises
     ------
     OutputError
-        If the library refuses.
+        If the library cannot encode it.
     """
     h, w = info.shape
     metadata = outgoing(info.metadata, format_, scale, (w, h), info.layout.color)
     try:
         return libraries.encode(array, format_, metadata, quality, info.top)
     except DamagedError as error:
-        raise OutputError(f"{path}: {format_.name} does not encode: {error}") from error
+        raise OutputError(f"{path}: cannot be encoded as {format_.name}: {error}") from error
 
 
 def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, int], color: str) -> Metadata:
-    """Return the metadata of the image `scale` times larger, as `format_` holds them.
+    """Return the metadata of a result in the form that its format can hold.
 
     Parameters
     ----------
-    metadata : of the image before
-    format_ : to write; what it has no place for goes into EXIF
-    scale : how many times larger
-    size : (width, height) of the result
-    color : "gray" or "rgb"
+    metadata : Metadata
+        Metadata of the source.
+    format_ : Format
+        Format to write. Texts and the print resolution go into EXIF if it has no fields for them.
+    scale : int
+        Scale factor.
+    size : tuple of (int, int)
+        Width and height of the result.
+    color : {"gray", "rgb"}
+        Colors of the result.
     """
     x, y = metadata.dpi or (0.0, 0.0)
     dpi = (x * scale, y * scale) if x > 0 and y > 0 else None
@@ -188,22 +202,22 @@ def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, i
     texts = dict(metadata.texts)
     if format_.exif and not format_.texts:
         tagged, comment = _for_exif(texts, exif.texts(block))
-        if format_.density:  # JPEG has comments of its own too
+        if format_.density:  # this is JPEG, which also has comments
             more = exif.completed(block, tagged)
-            if more is not None and len(more) > jpeg.MAX_EXIF:  # a segment would not hold it
+            if more is not None and len(more) > jpeg.MAX_EXIF:  # too long for a segment
                 comment = "\n".join(f"{key}: {text}" for key, text in texts.items())
             else:
                 block = more
             texts = {"Comment": comment} if comment else {}
         else:
             block = exif.completed(block, tagged, dpi, comment)
-    # In formats without gray the samples are RGB, and a profile of gray would be one of nothing.
+    # WebP has no gray, so a gray profile does not describe its samples.
     stored = "rgb" if format_.name == "WebP" else color
     icc = metadata.icc
     if icc is not None and icc[16:20] != (b"GRAY" if stored == "gray" else b"RGB "):
         warnings.warn(
             f"{format_.name} holds this image as {stored}, which its color profile"
-            f" ({icc[16:20].decode('latin-1').strip()}) does not describe; it is left out",
+            f" ({icc[16:20].decode('latin-1').strip()}) does not describe; the profile is left out",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -214,14 +228,14 @@ def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, i
 
 
 def _for_exif(texts: Mapping[str, str], said: Mapping[str, str]) -> tuple[dict[str, str], str]:
-    """Split texts into those that EXIF has tags for, and one comment that holds the others.
+    """Split texts into those with an EXIF tag, and one comment of all others.
 
-    The tags in which `said` says something else already count as taken.
+    Texts that contradict `said`, the texts of the EXIF block, go into the comment too.
     """
     tagged: dict[str, str] = {}
     rest: list[str] = []
     for key, text in texts.items():
-        value = _exif_date(text) if key == "Creation Time" else text
+        value = exif.date(text) if key == "Creation Time" else text
         if key == "Comment":
             rest.insert(0, text)
         elif key in exif.TEXT_TAGS and value and said.get(key, value) == value:
@@ -231,25 +245,15 @@ def _for_exif(texts: Mapping[str, str], said: Mapping[str, str]) -> tuple[dict[s
     return tagged, "\n".join(rest)
 
 
-def _exif_date(text: str) -> str | None:
-    """Return a date as EXIF writes it, from that, ISO 8601 or RFC 1123 (which PNG recommends)."""
-    if _EXIF_DATE.fullmatch(text):
-        return text
-    if found := _ISO_DATE.match(text):
-        return f"{found[1]}:{found[2]}:{found[3]} {found[4]}"
-    date = parsedate(text)
-    return "{:04}:{:02}:{:02} {:02}:{:02}:{:02}".format(*date[:6]) if date else None
-
-
 def _warn_of_losses(path: Path, format_: Format, metadata: Metadata) -> None:
-    """Say what the format has no place for."""
+    """Warn of metadata that the format cannot hold."""
     lost = []
-    if metadata.raster.get("crs"):
+    if metadata.georeference.crs:
         lost.append("the georeference")
     if not format_.exif:
         lost += [name for name, item in (("EXIF", metadata.exif), ("XMP", metadata.xmp)) if item]
         lost += ["texts"] if metadata.texts else []
-    color = metadata.raster.get("color", {})
+    color = metadata.color
     if format_ is not PNG and not metadata.icc:
         if color.get("cICP", _SRGB)[:2] != _SRGB:
             lost += ["its color primaries and transfer (cICP)"] if format_ is not AVIF else []
@@ -260,7 +264,7 @@ def _warn_of_losses(path: Path, format_: Format, metadata: Metadata) -> None:
 
 
 def _near_srgb(color: Mapping[str, bytes]) -> bool:
-    """Return whether primaries and gamma are sRGB's, which is what they are without a word."""
+    """Return whether primaries and gamma are those of sRGB, which is assumed without them."""
     if "sRGB" in color or "cHRM" not in color:
         return True
     srgb = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)

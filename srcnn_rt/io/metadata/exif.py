@@ -1,18 +1,19 @@
-"""EXIF read and patched in place: what is not understood stays byte for byte.
+"""Reads EXIF blocks and updates them in place; everything else stays byte for byte.
 
-An EXIF block is a TIFF header, a folder (IFD0) and folders it points to. Only IFD0 and the Exif
-folder are looked at, each once, so that no chain of pointers can loop; every offset is held
-against the block's end before it is followed. Values are patched where they lie. What is added
-goes to the end, under a copy of its folder: offsets are absolute, so nothing that was there
-moves, and a MakerNote, whose offsets nobody knows, stays whole.
+An EXIF block is a TIFF header and directories (IFDs). Only IFD0 and the Exif IFD are parsed, each once, so
+pointers cannot form a loop, and every offset is checked against the end of the block. Values are changed
+where they are. New values are appended, with a copy of their directory. So nothing moves, and the
+undocumented offsets in a MakerNote stay valid.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -23,10 +24,10 @@ from .header import decode_text
 Order = Literal["little", "big"]
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 0x0112, 0x011A, 0x011B, 0x0128
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002), (0x0101, 0xA003)
-_EXIF_FOLDER, _USER_COMMENT = 0x8769, 0x9286
-# Pixels a unit: on paper, and on the sensor.
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+# Pixels per unit, on paper and on the sensor.
 _DENSITIES = ((X_RESOLUTION, Y_RESOLUTION), (0xA20E, 0xA20F))
-# Tags of IFD0 that are texts, by the keyword that PNG has for them.
+# Tags of texts in IFD0, by the PNG keyword of the same meaning.
 TEXT_TAGS = {
     "Title": 0x010D,
     "Description": 0x010E,
@@ -38,33 +39,35 @@ TEXT_TAGS = {
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 129: 1}
 _BYTES, _ASCII, _SHORT, _LONG, _RATIONAL, _UNDEFINED, _UTF8 = 1, 2, 3, 4, 5, 7, 129
 _TOP = 2**32 - 1
+_EXIF_DATE = re.compile(r"\d{4}:\d\d:\d\d \d\d:\d\d:\d\d")
+_ISO_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)[T ](\d\d:\d\d:\d\d)")
 _ENCODINGS = {b"ASCII\0\0\0": "utf-8", b"\0" * 8: "utf-8", b"UNICODE\0": "utf-16"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One item: where it stands, and where its value lies (inside the block, checked)."""
+    """An entry of a directory: its offset, and the offset of its value, which is inside the block."""
 
     tag: int
-    kind: int
+    type_: int
     count: int
     at: int
     value: int
 
 
 class _Block:
-    """A mutable copy of an EXIF block and its byte order; empty folders if it is none."""
+    """A mutable copy of an EXIF block; its directories are empty if it is damaged."""
 
     def __init__(self, exif: bytes | None) -> None:
         self.data = bytearray(exif or b"")
         orders: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
         self.order: Order = orders.get(bytes(self.data[:4]), "little")
-        self.legal = bytes(self.data[:4]) in orders and len(self.data) >= 8
-        self.first = self.folder(self.number(4, 4)) if self.legal else []
+        self.valid = bytes(self.data[:4]) in orders and len(self.data) >= 8
+        self.first = self.directory(self.number(4, 4)) if self.valid else []
         self.second: list[_Entry] = []
-        pointer = self.find(_EXIF_FOLDER, self.first)
-        if pointer is not None and pointer.kind in (_LONG, 13):
-            self.second = self.folder(self.number(pointer.value, 4))
+        pointer = self.find(_EXIF_IFD, self.first)
+        if pointer is not None and pointer.type_ in (_LONG, 13):
+            self.second = self.directory(self.number(pointer.value, 4))
 
     def number(self, at: int, size: int) -> int:
         return int.from_bytes(self.data[at : at + size], self.order)
@@ -72,8 +75,8 @@ class _Block:
     def put(self, at: int, size: int, value: int) -> None:
         self.data[at : at + size] = value.to_bytes(size, self.order)
 
-    def folder(self, at: int) -> list[_Entry]:
-        """Return the entries of the folder at `at` whose values lie inside the block."""
+    def directory(self, at: int) -> list[_Entry]:
+        """Return the entries of the directory at `at` whose values are inside the block."""
         found: list[_Entry] = []
         if not 8 <= at <= len(self.data) - 2:
             return found
@@ -81,11 +84,11 @@ class _Block:
             entry = at + 2 + 12 * k
             if entry + 12 > len(self.data):
                 break
-            kind, count = self.number(entry + 2, 2), self.number(entry + 4, 4)
-            size = _SIZES.get(kind, 4) * count
+            type_, count = self.number(entry + 2, 2), self.number(entry + 4, 4)
+            size = _SIZES.get(type_, 4) * count
             value = entry + 8 if size <= 4 else self.number(entry + 8, 4)
-            if 8 <= value <= len(self.data) - size:  # behind the header, which patches must not reach
-                found.append(_Entry(self.number(entry, 2), kind, count, entry, value))
+            if 8 <= value <= len(self.data) - size:  # never in the header, which must not be overwritten
+                found.append(_Entry(self.number(entry, 2), type_, count, entry, value))
         return found
 
     @staticmethod
@@ -93,21 +96,21 @@ class _Block:
         return next((e for e in entries if e.tag == tag), None)
 
     def integer(self, entry: _Entry | None) -> int | None:
-        if entry is None or entry.count != 1 or entry.kind not in (_SHORT, _LONG):
+        if entry is None or entry.count != 1 or entry.type_ not in (_SHORT, _LONG):
             return None
-        return self.number(entry.value, _SIZES[entry.kind])
+        return self.number(entry.value, _SIZES[entry.type_])
 
     def set_integer(self, entry: _Entry, value: int) -> None:
-        """Store a whole number; a SHORT becomes a LONG where that is needed (both lie in the entry)."""
-        if entry.count != 1 or entry.kind not in (_SHORT, _LONG) or value > _TOP:
+        """Change an integer; a SHORT becomes a LONG if necessary (both fit into the entry)."""
+        if entry.count != 1 or entry.type_ not in (_SHORT, _LONG) or value > _TOP:
             return
-        kind = _LONG if value > 0xFFFF else entry.kind
-        self.put(entry.at + 2, 2, kind)
+        type_ = _LONG if value > 0xFFFF else entry.type_
+        self.put(entry.at + 2, 2, type_)
         self.data[entry.at + 8 : entry.at + 12] = bytes(4)
-        self.put(entry.at + 8, _SIZES[kind], value)
+        self.put(entry.at + 8, _SIZES[type_], value)
 
     def rational(self, entry: _Entry | None) -> Fraction | None:
-        if entry is None or entry.count != 1 or entry.kind != _RATIONAL:
+        if entry is None or entry.count != 1 or entry.type_ != _RATIONAL:
             return None
         above, below = self.number(entry.value, 4), self.number(entry.value + 4, 4)
         return Fraction(above, below) if above and below else None
@@ -116,14 +119,14 @@ class _Block:
         self.data[entry.value : entry.value + 8] = _rational(value, self.order)
 
     def text(self, entry: _Entry | None) -> str:
-        if entry is None or entry.kind not in (_ASCII, _UTF8):
+        if entry is None or entry.type_ not in (_ASCII, _UTF8):
             return ""
         return decode_text(bytes(self.data[entry.value : entry.value + entry.count])).strip()
 
     def comment(self) -> str:
-        """Return the user's comment, which names its encoding in its first 8 bytes."""
+        """Return the UserComment, whose first 8 bytes are its encoding."""
         entry = self.find(_USER_COMMENT, self.second)
-        if entry is None or entry.kind not in (_UNDEFINED, _ASCII, _BYTES) or entry.count <= 8:
+        if entry is None or entry.type_ not in (_UNDEFINED, _ASCII, _BYTES) or entry.count <= 8:
             return ""
         data = bytes(self.data[entry.value : entry.value + entry.count])
         encoding = _ENCODINGS.get(data[:8])
@@ -133,17 +136,23 @@ class _Block:
         return decode_text(data[8:]).strip() if encoding else ""
 
     def swap(self, a: _Entry | None, b: _Entry | None) -> None:
-        """Exchange two values: what was the width is the height."""
+        """Exchange two integers, such as width and height."""
         first, second = self.integer(a), self.integer(b)
         if a and b and first is not None and second is not None:
             self.set_integer(a, second)
             self.set_integer(b, first)
 
     def append(self, old: int, added: Mapping[int, tuple[int, int, bytes]], after: int) -> int:
-        """Write a copy of a folder with new items behind everything, and return where it stands.
+        """Append a copy of a directory with additional entries, and return its offset.
 
-        `old` is where the folder stands, 0 for none; `added` has (kind, count, value) by tag;
-        `after` is the offset of the next folder.
+        Parameters
+        ----------
+        old : int
+            Offset of the directory, 0 for an empty one.
+        added : mapping of int to (int, int, bytes)
+            Type, count and value by tag.
+        after : int
+            Offset of the next directory.
         """
         items: list[tuple[int, bytes]] = []
         for k in range(self.number(old, 2) if old else 0):
@@ -151,11 +160,11 @@ class _Block:
             tag = int.from_bytes(raw[:2], self.order)
             if len(raw) == 12 and tag not in added:
                 items.append((tag, raw[2:]))
-        for tag, (kind, count, value) in added.items():
-            head = kind.to_bytes(2, self.order) + count.to_bytes(4, self.order)
+        for tag, (type_, count, value) in added.items():
+            head = type_.to_bytes(2, self.order) + count.to_bytes(4, self.order)
             place = value.ljust(4, b"\0")
             if len(value) > 4:
-                self.data += bytes(len(self.data) % 2)  # values begin on words
+                self.data += bytes(len(self.data) % 2)  # values have even offsets
                 place = len(self.data).to_bytes(4, self.order)
                 self.data += value
             items.append((tag, head + place))
@@ -167,33 +176,33 @@ class _Block:
         self.data += after.to_bytes(4, self.order)
         return at
 
-    def next_folder(self, pointer: int) -> int:
-        """Return the place of the pointer behind the folder that the pointer at `pointer` leads to."""
+    def next_directory(self, pointer: int) -> int:
+        """Return the offset of the pointer that follows the directory to which `pointer` points."""
         at = self.number(pointer, 4)
         return at + 2 + 12 * self.number(at, 2)
 
 
 def orientation(exif: bytes | None) -> int:
-    """Return the orientation 1 … 8 of an EXIF block; 1, as displayed, if it has no legal one."""
+    """Return the orientation of an EXIF block, 1 to 8; 1 (upright) if it has no valid one."""
     block = _Block(exif)
     value = block.integer(block.find(ORIENTATION, block.first))
     return value if value is not None and 1 <= value <= 8 else 1
 
 
 def upright(exif: bytes | None, turned: int = 1) -> bytes | None:
-    """Return the same block for an image that has been turned as orientation `turned` asked.
+    """Return the block of an image to which the orientation `turned` (1 to 8) has been applied.
 
-    Orientation says 1. Sizes and densities of x and y are exchanged where the turn did; the
-    thumbnail, which nobody turned, is no longer pointed to.
+    The orientation becomes 1. Sizes and resolutions in x and y are exchanged if the sides were. The pointer
+    to the thumbnail is removed, because the thumbnail is not turned.
     """
     block = _Block(exif)
-    if exif is None or not block.legal:
+    if exif is None or not block.valid:
         return exif
     for entry in block.first:
         if entry.tag == ORIENTATION and block.integer(entry) not in (None, 1):
             block.set_integer(entry, 1)
     if turned != 1:
-        link = block.next_folder(4)
+        link = block.next_directory(4)
         if link + 4 <= len(block.data):
             block.put(link, 4, 0)
     if turned >= 5:
@@ -210,11 +219,11 @@ def upright(exif: bytes | None, turned: int = 1) -> bytes | None:
 
 
 def scaled(exif: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None:
-    """Return the block of an image `scale` times larger, now `size` (width, height) pixels."""
+    """Return the block of an image that was enlarged `scale` times to `size` (width, height)."""
     block = _Block(exif)
-    if exif is None or not block.legal:
+    if exif is None or not block.valid:
         return exif
-    values = {}  # by place: x and y may share one
+    values = {}  # by offset, because x and y may share a value
     for entry in (*block.first, *block.second):
         if entry.tag in _WIDTHS:
             block.set_integer(entry, size[0])
@@ -230,18 +239,18 @@ def scaled(exif: bytes | None, scale: int, size: tuple[int, int]) -> bytes | Non
 
 
 def dpi(exif: bytes | None) -> tuple[float, float] | None:
-    """Return (x, y) pixels an inch, if the block says both."""
+    """Return pixels per inch in x and y, None if the block has not both."""
     block = _Block(exif)
     x, y = (block.rational(block.find(tag, block.first)) for tag in (X_RESOLUTION, Y_RESOLUTION))
     unit = block.integer(block.find(RESOLUTION_UNIT, block.first))
-    if x is None or y is None or unit == 1:  # 1: no unit, only the aspect
+    if x is None or y is None or unit == 1:  # unit 1: only the aspect ratio
         return None
     inch = 2.54 if unit == 3 else 1.0
     return float(x) * inch, float(y) * inch
 
 
 def texts(exif: bytes | None) -> dict[str, str]:
-    """Return what people wrote, by PNG's keywords."""
+    """Return the texts by PNG keyword."""
     block = _Block(exif)
     found = {key: block.text(block.find(tag, block.first)) for key, tag in TEXT_TAGS.items()}
     found["Comment"] = block.comment()
@@ -254,10 +263,25 @@ def completed(
     density: tuple[float, float] | None = None,
     comment: str | None = None,
 ) -> bytes | None:
-    """Return the block with what it lacks: texts by PNG's keywords, a comment, the print resolution.
+    """Return the block with additional texts, comment and print resolution.
 
-    Nothing that it says already is changed; to a comment, another one is added. None stays None if
-    there is nothing to say.
+    Existing values are kept, and `comment` is appended to an existing comment.
+
+    Parameters
+    ----------
+    exif : bytes, optional
+        EXIF block; None for a new one.
+    written : mapping of str to str
+        Texts by PNG keyword.
+    density : tuple of (float, float), optional
+        Pixels per inch in x and y.
+    comment : str, optional
+        UserComment.
+
+    Returns
+    -------
+    bytes or None
+        None if `exif` is None and there is nothing to add.
     """
     block = _Block(exif)
     have = texts(exif)
@@ -277,22 +301,38 @@ def completed(
         said = _encoded_comment(f"{before}\n{comment}" if before else comment, block.order)
     if not added and said is None:
         return exif
-    if not block.legal:
+    if not block.valid:
         block.data = bytearray(b"II*\0" + bytes(4))
         block.order, block.first, block.second = "little", [], []
     if said is not None:
-        pointer = block.find(_EXIF_FOLDER, block.first)
+        pointer = block.find(_EXIF_IFD, block.first)
         old = block.number(pointer.value, 4) if pointer and block.second else 0
         place = block.append(old, {_USER_COMMENT: (_UNDEFINED, len(said), said)}, 0)
-        added[_EXIF_FOLDER] = (_LONG, 1, place.to_bytes(4, block.order))
-    old, link = (block.number(4, 4), block.next_folder(4)) if block.first else (0, len(block.data))
+        added[_EXIF_IFD] = (_LONG, 1, place.to_bytes(4, block.order))
+    old, link = (block.number(4, 4), block.next_directory(4)) if block.first else (0, len(block.data))
     after = block.number(link, 4) if link + 4 <= len(block.data) else 0
     block.put(4, 4, block.append(old, added, after))
     return bytes(block.data)
 
 
+def date(text: str) -> str | None:
+    """Convert a date of EXIF, ISO 8601 or RFC 1123 (which PNG recommends) to that of EXIF and TIFF.
+
+    Returns
+    -------
+    str or None
+        ``"YYYY:MM:DD HH:MM:SS"``, None for any other text.
+    """
+    if _EXIF_DATE.fullmatch(text):
+        return text
+    if found := _ISO_DATE.match(text):
+        return "{}:{}:{} {}".format(*found.groups())
+    parsed = parsedate(text)
+    return "{:04}:{:02}:{:02} {:02}:{:02}:{:02}".format(*parsed[:6]) if parsed else None
+
+
 def turn(image: NDArray[Any], value: int) -> NDArray[Any]:
-    """Return a view of an (H, W, C) image turned and flipped as orientation `value` asks."""
+    """Return a view of an (H, W, C) image with the orientation `value` (1 to 8) applied."""
     if value >= 5:
         image = image.swapaxes(0, 1)
     if value in (3, 4, 7, 8):
@@ -303,7 +343,7 @@ def turn(image: NDArray[Any], value: int) -> NDArray[Any]:
 
 
 def _rational(value: Fraction, order: Order) -> bytes:
-    """Return the nearest fraction of two 32-bit numbers."""
+    """Return the nearest fraction of two unsigned 32-bit integers."""
     if max(value.numerator, value.denominator) > _TOP:
         near = value.limit_denominator(max(1, min(_TOP, math.floor(_TOP / max(value, Fraction(1))))))
         value = near if near.numerator <= _TOP else Fraction(_TOP)

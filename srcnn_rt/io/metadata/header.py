@@ -1,28 +1,30 @@
-"""What a coded file says of itself, before and beside its samples."""
+"""Header and metadata of an encoded file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MAX_TEXT = 2**20  # bytes of one text, after inflating
-MAX_TEXTS = 2**22  # of all texts of a file together
-MAX_BLOCK = 2**24  # bytes of a profile, an EXIF or an XMP block, after inflating
+MAX_TEXT = 2**20  # bytes of a decompressed text
+MAX_TEXTS = 2**22  # bytes of all texts of a file
+MAX_BLOCK = 2**24  # bytes of a decompressed profile, EXIF block or XMP packet
 
 
 class DamagedError(Exception):
-    """A header that cannot be; readers turn it into an `ImageError` that names the file."""
+    """A damaged file; readers convert it to an `ImageError` with the name of the file."""
 
 
 class Declared(NamedTuple):
-    """What a header says, nothing decoded.
+    """Size and sample type that a header declares.
 
     Attributes
     ----------
-    width, height : stored pixels, before any orientation is applied
-    channels : of the decoded image: a palette counts as what it expands to
-    sample_bytes : 1, 2 or 4, of the decoded image
+    width, height : int
+        Pixels as decoded, before an EXIF orientation is applied.
+    channels : int
+        Channels of the decoded image; a palette counts as the colors it is expanded to.
+    sample_bytes : int
+        1, 2 or 4 bytes per sample of the decoded image.
     """
 
     width: int
@@ -33,15 +35,20 @@ class Declared(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """The metadata of one file, as it stands there.
+    """Metadata of a file, unchanged.
 
     Attributes
     ----------
-    icc, exif, xmp : raw bytes; EXIF begins with its TIFF header
-    dpi : (x, y) pixels an inch, as the container (not EXIF) says
-    texts : by PNG's keywords, as the container says
-    orientation : 1 … 8 where the container has its own, which then overrules EXIF's
-    color : PNG's color chunks by name, ``sBIT`` among them; ``cICP`` also stands for AVIF's nclx
+    icc, exif, xmp : bytes, optional
+        Raw profile, EXIF block (from its TIFF header on) and XMP packet.
+    dpi : tuple of (float, float), optional
+        Pixels per inch in x and y, by the container, not by EXIF.
+    texts : dict of str to str
+        Texts of the container by PNG keyword.
+    orientation : int, optional
+        Orientation of the container, 1 to 8, which takes precedence over EXIF's.
+    color : dict of str to bytes
+        PNG color chunks by name, among them sBIT. cICP also stands for AVIF's nclx values.
     """
 
     icc: bytes | None = None
@@ -53,18 +60,15 @@ class Found:
     color: dict[str, bytes] = field(default_factory=dict)
 
 
-Walker = Callable[[bytes], Found]
-
-
 def without_prefix(exif: bytes) -> bytes | None:
-    """Return an EXIF block from its TIFF header on, or None if it has none."""
+    """Return an EXIF block without the prefix ``Exif``, None if it has no TIFF header."""
     if exif.startswith(b"Exif\0"):
         exif = exif[6:]
     return exif if exif[:4] in (b"II*\0", b"MM\0*") else None
 
 
 def decode_text(data: bytes) -> str:
-    """Return a text as UTF-8 if it is, else as Latin-1, up to its first zero byte."""
+    """Decode a text up to its first zero byte, as UTF-8 or else as Latin-1."""
     data = data.split(b"\0", 1)[0]
     try:
         return data.decode()

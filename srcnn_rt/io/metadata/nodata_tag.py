@@ -1,4 +1,4 @@
-"""What a nodata value says, which files hold as a text and people type."""
+"""Nodata values as text, in files and on the command line."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ import numpy as np
 from ...errors import ArgumentError
 from ...image.info import Nodata
 
-_MAX_CHARACTERS = 400  # of a text that is a number: the largest float64 without an exponent has 309
-_MIN_DIGITS = 6  # of a text that may be a rounded one: what C's %g writes
+_MAX_CHARACTERS = 400  # of a number; the largest float64 has 309 digits without an exponent
+_MIN_DIGITS = 6  # of a number that may be rounded; C's %g writes six
 
 
 def parse(text: str) -> Nodata:
-    """Return what somebody typed: a number, whole ones exactly, or ``"none"``.
+    """Parse a number or ``"none"``; integers are exact.
 
     Raises
     ------
     ArgumentError
+        If it is neither.
     """
     for kind in (int, float):
         try:
@@ -34,11 +35,19 @@ def parse(text: str) -> Nodata:
 
 
 def digits_within(text: str, dtype: np.dtype[Any]) -> float:
-    """Return how far floats may be from a nodata value that was written so, and are it all the same.
+    """Return the largest difference from a nodata value at which float samples are nodata too.
 
-    As GDAL compares float32 (``ARE_REAL_EQUAL``: four of its steps). A text with an exponent also stands
-    for all that is rounded to its digits: programs write the lowest float32 as -3.402823e+38, with six or
-    seven of the nine digits that it needs. Other texts, and those of fewer digits, mean just what they say.
+    float32 samples may differ by four units in the last place, as in GDAL (``ARE_REAL_EQUAL``). A number with
+    an exponent also stands for all numbers that round to its digits, because programs write the lowest
+    float32 as -3.402823e+38, with fewer digits than it needs. Other numbers, and those with fewer than six
+    digits, are exact.
+
+    Parameters
+    ----------
+    text : str
+        Nodata value of a file.
+    dtype : dtype
+        Type of its samples.
     """
     try:
         number = Decimal(text[:_MAX_CHARACTERS].strip(" \0"))
@@ -55,18 +64,30 @@ def digits_within(text: str, dtype: np.dtype[Any]) -> float:
 
 
 def check(path: Path, value: Nodata, found: float | None, dtype: np.dtype[Any]) -> None:
-    """Refuse a value that was asked for and that no sample can have: `found` is what became of it.
+    """Refuse a nodata value that samples cannot have.
+
+    Parameters
+    ----------
+    path : Path
+        Name of the file in messages.
+    value : float, "none" or None
+        The value given explicitly.
+    found : float, optional
+        Result of `held`.
+    dtype : dtype
+        Type of the samples.
 
     Raises
     ------
     ArgumentError
+        If `value` is a number and `found` is None.
     """
     if found is None and value not in (None, "none"):
         raise ArgumentError(f"{path}: nodata must be a value that its samples can have, {dtype}, got {value}")
 
 
 def held(value: float, dtype: np.dtype[Any]) -> float | None:
-    """Return a value as samples of a type hold it; None if they cannot."""
+    """Return a value as a sample of a type, None if the type cannot hold it."""
     if dtype.kind == "f":
         return float(value)
     info = np.iinfo(dtype)

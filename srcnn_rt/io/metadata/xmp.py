@@ -1,4 +1,4 @@
-"""XMP says some things about the samples too; they are replaced in its text, the rest stays."""
+"""Updates sizes, resolution and orientation in XMP packets; everything else stays byte for byte."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DENSITIES = (b"tiff:XResolution", b"tiff:YResolution")
 
 
 def upright(xmp: bytes | None, turned: int) -> bytes | None:
-    """Return the same packet for an image that has been turned as orientation `turned` asked."""
+    """Return the packet of an image to which the orientation `turned` (1 to 8) has been applied."""
     if xmp is None or turned == 1:
         return xmp
     xmp = _item(b"tiff:Orientation", rb"[2-8]").sub(rb"\g<1>1\g<3>", xmp)
@@ -26,7 +26,7 @@ def upright(xmp: bytes | None, turned: int) -> bytes | None:
 
 
 def scaled(xmp: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None:
-    """Return the packet of an image `scale` times larger, now `size` (width, height) pixels."""
+    """Return the packet of an image that was enlarged `scale` times to `size` (width, height)."""
     if xmp is None:
         return None
     for name, axis in _SIZES.items():
@@ -37,7 +37,7 @@ def scaled(xmp: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None
 
 
 def _item(name: bytes, value: bytes) -> re.Pattern[bytes]:
-    """Match a property as an attribute or as an element, value between the first and last group."""
+    """Return a pattern of a property, as attribute or element, with its value in the second group."""
     return re.compile(
         rb"((?<![\w:])" + name + rb"(?:\s{0,9}=\s{0,9}[\"']|>)\s{0,9})(" + value + rb")(\s{0,9}[\"'<])"
     )

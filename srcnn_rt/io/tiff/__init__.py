@@ -1,1 +1,1 @@
-"""TIFF: read by GDAL window by window, written tile by tile."""
+"""TIFF, BigTIFF, GeoTIFF and Cloud-Optimised GeoTIFF."""

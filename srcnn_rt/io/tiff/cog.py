@@ -1,7 +1,7 @@
-"""A finished TIFF made a Cloud-Optimised GeoTIFF, with all that its directory says.
+"""Converts a finished TIFF to a Cloud-Optimised GeoTIFF with all its metadata.
 
-GDAL orders tiles and makes the overviews, but drops EXIF, IPTC, private domains and all fields that it does
-not know. They are put back into the head, for which GDAL is made to leave room.
+GDAL arranges the tiles and builds the overviews, but drops EXIF, IPTC, private domains and unknown fields.
+They are restored in the head of the file, where GDAL is made to leave room for them.
 """
 
 from __future__ import annotations
@@ -10,37 +10,49 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rasterio.enums import Resampling
 from rasterio.shutil import copy
 
 from ..._system.safe_files import workspace
 from ...errors import OutputError
-from . import ifd as tiff_head
-from .ifd import TILE_OFFSETS, Directory
-from .reader import open_quietly
+from .directory import SUBFILE_TYPE
+from .gdal import open_quietly
+from .ifd import TILE_COUNTS, TILE_OFFSETS, Directory, Field, Reader, encode
+from .photometric import COLOR_MAP, EXTRA_SAMPLES, PHOTOMETRIC
 
 BLOCK = 512
 _PADDING = "SRCNN_RT_PADDING"
-# How samples are stored: GDAL's word counts.
-_STRUCTURE = (254, 256, 257, 258, 259, 277, 284, 317, 322, 323, TILE_OFFSETS, tiff_head.TILE_COUNTS, 339)
-# What samples are: the source's word counts, for overviews too.
-_COLOUR = (262, 320, 332, 333, 334, 336, 338)
-# GDAL notes before the first directory how tiles are ordered, and before each tile its size.
+# How samples are stored: GDAL's fields are kept.
+_STRUCTURE = (SUBFILE_TYPE, 256, 257, 258, 259, 277, 284, 317, 322, 323, TILE_OFFSETS, TILE_COUNTS, 339)
+# What samples mean: the fields of the finished TIFF are kept, for overviews too.
+_COLOR = (PHOTOMETRIC, COLOR_MAP, 332, 333, 334, 336, EXTRA_SAMPLES)
+# GDAL describes the order of the tiles before the first directory, and stores 4 bytes before each tile.
 _NOTE, _LEADER = b"GDAL_STRUCTURAL_METADATA_SIZE=", 4
 
 
 def make(path: Path, compress: str, resampling: Resampling) -> Path:
-    """Copy a finished TIFF into a Cloud-Optimised GeoTIFF with overviews; return where it is.
+    """Copy a finished TIFF to a Cloud-Optimised GeoTIFF with overviews; return its path.
+
+    Parameters
+    ----------
+    path : Path
+        The finished TIFF.
+    compress : str
+        A key of `COMPRESSIONS`.
+    resampling : Resampling
+        How overviews are computed.
 
     Raises
     ------
-    OutputError, OSError, RasterioError
+    OutputError
+        If the metadata do not fit.
+    OSError, RasterioError
+        If a file cannot be written.
     """
     with path.open("rb") as file:
-        ours = tiff_head.Reader(file).page().without(TILE_OFFSETS, tiff_head.TILE_COUNTS)
-    room = len(tiff_head.lay_out([ours], big=True)[0])
-    with open_quietly(f"GTIFF_RAW:{path}", mode="r+", driver="GTiff") as file:
+        finished = Reader(file).page().without(TILE_OFFSETS, TILE_COUNTS)
+    room = len(encode([finished], big=True)[0])
+    with open_quietly(f"GTIFF_RAW:{path}", mode="r+") as file:
         file.update_tags(**{_PADDING: "x" * room})
     made = workspace(path) / "cog.tif"
     options: dict[str, Any] = {"compress": compress.upper(), "blocksize": BLOCK, "bigtiff": "IF_SAFER"}
@@ -49,27 +61,30 @@ def make(path: Path, compress: str, resampling: Resampling) -> Path:
     if compress != "none":
         options["predictor"] = "YES"
     copy(f"GTIFF_RAW:{path}", made, driver="COG", overview_resampling=resampling.name.upper(), **options)
-    _complete(made, ours)
+    _restore(made, finished)
     return made
 
 
-def _complete(path: Path, ours: Directory) -> None:
-    """Put a directory's fields into the head of a finished file, whose tiles stay where they are."""
+def _restore(path: Path, finished: Directory) -> None:
+    """Write the fields of the finished TIFF into the head of a COG without moving its tiles."""
     with path.open("r+b") as file:
-        reader = tiff_head.Reader(file)
+        reader = Reader(file)
         directories = reader.chain()
-        starts = [int(n) for d in directories for n in _offsets(d) if n]
+        fields = [d.get(TILE_OFFSETS) for d in directories]
+        starts = [n for field in fields if field for n in field.numbers() if n]
         start = min(starts, default=path.stat().st_size) - _LEADER
         file.seek(0)
         head = file.read(start)
         note = head.find(_NOTE, 0, 64)
-        first = reader.first
-        colour = [f for f in ours.fields if f.tag in _COLOUR]
-        whole = [_with_colour(d, colour) for d in directories]
+        color = [f for f in finished.fields if f.tag in _COLOR]
         stored = [f for f in directories[0].fields if f.tag in _STRUCTURE]
-        whole[0] = ours.without(*_STRUCTURE).with_fields(stored)
-        data, _ = tiff_head.lay_out(
-            whole, big=head[2:3] == b"+", after_header=head[note:first] if note >= 0 else b""
+        data, _ = encode(
+            [
+                finished.without(*_STRUCTURE).with_fields(stored),
+                *(_with_color(directory, color) for directory in directories[1:]),
+            ],
+            big=head[2:3] == b"+",
+            after_header=head[note : reader.first] if note >= 0 else b"",
         )
         if len(data) > start:
             raise OutputError(f"{path}: cannot be written: its head needs {len(data)} bytes of {start}")
@@ -79,13 +94,7 @@ def _complete(path: Path, ours: Directory) -> None:
         os.fsync(file.fileno())
 
 
-def _with_colour(directory: Directory, colour: list[tiff_head.Field]) -> Directory:
-    mask = directory.get(254)
-    if mask is not None and mask.numbers() and mask.numbers()[0] & 4:
+def _with_color(directory: Directory, color: list[Field]) -> Directory:
+    if directory.number(SUBFILE_TYPE, 0) & 4:  # a mask
         return directory
-    return directory.without(*_COLOUR).with_fields(colour)
-
-
-def _offsets(directory: Directory) -> Any:
-    field = directory.get(TILE_OFFSETS)
-    return np.array(field.numbers() if field else ())
+    return directory.without(*_COLOR).with_fields(color)

@@ -1,4 +1,4 @@
-"""Names and attributes of classes, which GDAL keeps beside a TIFF: ``NAME.tif.aux.xml``."""
+"""GDAL's auxiliary metadata (PAM) file ``NAME.tif.aux.xml``: names and attributes of classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
-from ..._system.safe_files import open_own, remove_own
+from ..._system.safe_files import atomic_write
 
 SUFFIX = ".aux.xml"
 _MAX_BYTES = 16 * 2**20
@@ -15,18 +15,17 @@ _PIXEL_COUNT = "1"  # GDAL's GFU_PixelCount
 
 
 def scaled(source: Path, scale: int) -> bytes | None:
-    """Return what a source's file says of its classes, for an image `scale` times larger; None if nothing.
+    """Return the class names and attributes of a source for an enlarged image; None if it has none.
 
-    All else in it is in the TIFF itself, or is not true of another image.
+    Everything else in the file is stored in the TIFF itself or does not apply to the result.
     """
     path = source.with_name(source.name + SUFFIX)
     try:
         if not 0 < path.stat().st_size <= _MAX_BYTES:
             return None
         data = path.read_bytes()
-        if b"<!" in data.replace(b"<!--", b"").replace(
-            b"<![CDATA[", b""
-        ):  # entities, which GDAL writes none of
+        # Refuse entity declarations, which can expand without bound and which GDAL never writes.
+        if b"<!" in data.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
             return None
         root = Xml.fromstring(data)
     except (OSError, Xml.ParseError, ValueError, LookupError):
@@ -35,37 +34,26 @@ def scaled(source: Path, scale: int) -> bytes | None:
     for band in root.iter("PAMRasterBand"):
         kept = [item for item in band if item.tag in _KEPT]
         for table in kept:
-            _count_pixels(table, scale)
+            _scale_pixel_counts(table, scale)
         if kept:
             Xml.SubElement(made, "PAMRasterBand", band.attrib).extend(kept)
     return Xml.tostring(made, "utf-8") if len(made) else None
 
 
 def write(target: Path, data: bytes) -> None:
-    """Put it beside a result, whole or not at all.
+    """Write the auxiliary file of a result atomically.
 
     Raises
     ------
-    OSError, OutputError
+    OutputError
+        If it cannot be written.
     """
-    import os
-
-    path = target.with_name(target.name + SUFFIX)
-    partial = path.with_name(path.name + ".partial")
-    with open(open_own(partial), "wb") as file:  # noqa: PTH123 (a descriptor)
-        file.truncate()
+    with atomic_write(target.with_name(target.name + SUFFIX)) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        partial.replace(path)
-    except OSError:
-        remove_own(partial)
-        raise
 
 
-def _count_pixels(table: Xml.Element, scale: int) -> None:
-    """Multiply the counts of pixels of every class, of which there are more now."""
+def _scale_pixel_counts(table: Xml.Element, scale: int) -> None:
+    """Multiply the number of pixels of each class by the growth of the area."""
     uses = [field.findtext("Usage", "") for field in table.iter("FieldDefn")]
     for row in table.iter("Row"):
         for use, value in zip(uses, row.iter("F"), strict=False):

@@ -1,52 +1,39 @@
-"""What a TIFF says beside its pixels, made true for an image `scale` times larger."""
+"""Georeference of an enlarged image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.transform import Affine
 
-_RESOLUTION = ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION")
 
-
-def transform(t: Affine, scale: int) -> Affine:
-    """Return the geotransform of the same corner and smaller pixels."""
+def scaled_transform(transform: Affine, scale: int) -> Affine:
+    """Return the transform with the same origin and pixels `scale` times smaller."""
+    t = transform
     return Affine(t.a / scale, t.b / scale, t.c, t.d / scale, t.e / scale, t.f)
 
 
-def gcps(points: Sequence[GroundControlPoint], scale: int) -> list[GroundControlPoint]:
-    """Return ground control points at the same places of the ground; (0, 0) is the image's corner."""
+def scaled_gcps(points: Sequence[GroundControlPoint], scale: int) -> list[GroundControlPoint]:
+    """Return ground control points at the same ground positions; (0, 0) is the corner of the image."""
     return [
         GroundControlPoint(row=p.row * scale, col=p.col * scale, x=p.x, y=p.y, z=p.z, id=p.id, info=p.info)
         for p in points
     ]
 
 
-def rpcs(model: RPC, scale: int) -> RPC:
-    """Return the rational camera model of the larger image.
+def scaled_rpcs(model: RPC, scale: int) -> RPC:
+    """Return the rational polynomial camera model of the enlarged image.
 
-    Its lines and samples count from the centre of the first pixel, so a place p becomes
-    s·p + (s − 1)/2.
+    Lines and samples of an RPC count from the centre of the first pixel, so position p becomes
+    scale * p + (scale - 1) / 2.
     """
     shift = (scale - 1) / 2
-    numbers = model.to_dict() | {
+    values = model.to_dict() | {
         "line_off": model.line_off * scale + shift,
         "samp_off": model.samp_off * scale + shift,
         "line_scale": model.line_scale * scale,
         "samp_scale": model.samp_scale * scale,
     }
-    return RPC(**numbers)
-
-
-def tags(items: Mapping[str, str], scale: int) -> dict[str, str]:
-    """Return TIFF's tags by GDAL's names: the print size stays, so there are more pixels an inch."""
-    out = dict(items)
-    for key in _RESOLUTION:
-        if key in out:
-            try:
-                out[key] = repr(float(out[key]) * scale)
-            except ValueError:  # GDAL would write 0
-                del out[key]
-    return out
+    return RPC(**values)

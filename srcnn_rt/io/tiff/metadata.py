@@ -1,20 +1,22 @@
-"""What a TIFF's page says beside its pixels, as an image's metadata."""
+"""Reads the metadata of a TIFF page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
-from ...image.info import Metadata, Reading
+from ...image.info import Georeference, Metadata, Reading
 from ..metadata import exif, xmp
 from ..metadata.header import decode_text
-from . import ifd as tiff_head
 from . import imagej, photoshop
-from .ifd import Directory
-from .photometric import PALETTE, PHOTOMETRIC, Kind
+from .ifd import ASCII, EXIF_DIRECTORY, GPS_DIRECTORY, SHORT, Directory, Field, encode
+from .photometric import PALETTE, PHOTOMETRIC, Interpretation
 
-# What TIFF's own fields are called among an image's texts, by GDAL's names for them.
+# PNG keywords of TIFF's text fields, by GDAL's names.
 TEXTS = {
     "TIFFTAG_DOCUMENTNAME": "Title",
     "TIFFTAG_ARTIST": "Author",
@@ -32,9 +34,9 @@ _TEXT_FIELDS = {
     "TIFFTAG_HOSTCOMPUTER": 316,
     "TIFFTAG_COPYRIGHT": 33432,
 }
-# PNG's keywords that TIFF has no field for; GDAL keeps them as items of its own.
+# PNG keywords without a TIFF field. GDAL stores them in its own metadata.
 OTHER_TEXTS = ("Comment", "Disclaimer", "Warning", "Source", "Creation Time")
-# Structure, statistics and the range of the source are not those of the result.
+# Structure, statistics and value range are those of the source only.
 _DERIVED_TAGS = (
     "STATISTICS_", "AREA_OR_POINT_", "OVERVIEWS", "LAYOUT", "TIFFTAG_MINSAMPLE", "TIFFTAG_MAXSAMPLE",
 )  # fmt: skip
@@ -42,143 +44,218 @@ _DERIVED_DOMAINS = (
     "IMAGE_STRUCTURE", "COLOR_PROFILE", "RPC", "DERIVED_SUBDATASETS", "SUBDATASETS", "EXIF", "GEOLOCATION",
 )  # fmt: skip
 _ORIENTATION, _XMP, _ICC, _NODATA = 274, 700, 34675, 42113
-# Carried as they are: maker and model, the place on the sheet, the page's name and number, white point and
-# primaries, IPTC, Windows' rating and texts. Other private fields may tell the size of a pixel, which
-# would not be true any more.
-_CARRIED = (271, 272, 285, 286, 287, 297, 318, 319, 18246, 18249, 33723, *range(40091, 40096))
-# Beside the EXIF directory: what a camera or scanner says of itself.
+# Copied unchanged: maker and model, position on the sheet, page name and number, white point and primaries,
+# IPTC, Windows' rating and texts. Other private fields may state the pixel size, which changes.
+_COPIED = (271, 272, 285, 286, 287, 297, 318, 319, 18246, 18249, 33723, *range(40091, 40096))
+# Fields of a camera or scanner that belong to the EXIF directory.
 _CAMERA = (270, 271, 272, 305, 306, 315, 33432)
+_RESOLUTIONS = ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION")
 
 
-def orientation(file: Any, head: Directory) -> int:
-    """Return how a page is to be turned: 1, not at all, if it is placed on the ground."""
-    value = _stated_orientation(head)
-    return value if 1 <= value <= 8 and not placed(file) else 1
+@dataclass(frozen=True, slots=True)
+class TiffMetadata:
+    """Metadata that only TIFF can store, not yet updated for the result.
 
-
-def read(
-    file: Any, head: Directory, kind: Kind, reading: Reading, turned: int, pages: int, overviews: bool
-) -> Metadata:
-    """Collect a page's metadata, for the upright image, not yet scaled.
-
-    Parameters
+    Attributes
     ----------
-    file : the page, open in rasterio
-    head : its directory
-    reading : what its samples are taken for
-    turned : as `orientation` says
-    pages : of the whole file
-    overviews : whether the page has any
+    descriptions : sequence of (str or None)
+        Names of the bands.
+    scales, offsets : sequence of float
+        Linear conversion of samples to physical values, by band.
+    units : sequence of (str or None)
+        Units of the physical values, by band.
+    colorinterp : tuple of ColorInterp or None
+        GDAL's color interpretation of the bands; None for the usual one of the layout.
+    signed : slice, optional
+        Channels to convert back to two's complement.
+    tags : mapping of str to str
+        GDAL's metadata items of the page, TIFF's text fields among them.
+    domains : mapping of str to mapping
+        Metadata items in other domains, by domain.
+    band_tags : sequence of mapping
+        Metadata items by band.
+    statistics : bool
+        Whether the page has statistics.
+    planar : bool
+        Whether each channel is stored separately.
+    fields : tuple of Field
+        Fields to copy unchanged.
+    stack_fields : tuple of Field
+        Fields to copy if the result has all pages of the source.
+    photoshop : bytes
+        Photoshop's image resources.
+    pages : int
+        Number of pages in the source.
+    axes_changed : bool
+        Whether the result has other axes than the source, such as RGB from a palette.
     """
-    items = file.tags()
-    for name, tag in _TEXT_FIELDS.items():
-        field = head.get(tag)
-        if name not in items and field and field.type == tiff_head.ASCII:  # rasterio drops what is not UTF-8
-            items[name] = decode_text(field.data)
-    tags = _kept(items)
-    if turned >= 5:
-        tags = _swapped(tags)
-    icc, packet, block = head.get(_ICC), head.get(_XMP), head.get(photoshop.FIELD)
-    same_bands = kind.palette is None
-    carried = [field for tag in (*_CARRIED, *kind.fields) if (field := head.get(tag))]
-    if _stated_orientation(head) in range(2, 9) and turned == 1:
-        carried.append(tiff_head.numbers(_ORIENTATION, tiff_head.SHORT, _stated_orientation(head)))
-    if kind.colormap is not None:
-        carried += [kind.colormap, tiff_head.numbers(PHOTOMETRIC, tiff_head.SHORT, PALETTE)]
-    if kind.values_kept and not kind.signed and reading.nodata is None:
-        # As it was written: GDAL's own digits would be others. It may be a value that no sample can have.
-        carried += [field for field in [head.get(_NODATA)] if field]
-    planar = file.interleaving is not None and file.interleaving.name == "band" and file.count > 1
-    raster = {
-        "crs": file.crs,
-        "transform": None if file.transform == Affine.identity() else file.transform,
-        "gcps": file.gcps if file.gcps[0] else None,
-        "rpcs": file.rpcs,
-        "descriptions": _descriptions(file) if same_bands else (),
-        "scales": file.scales if kind.values_kept else (),
-        "offsets": file.offsets if kind.values_kept else (),
-        "units": file.units if kind.values_kept else (),
-        "colorinterp": kind.roles,
-        "signed": kind.signed,
-        "tags": tags,
-        "domains": {d: file.tags(ns=d) for d in file.tag_namespaces() if _is_private(d)},
-        "band_tags": [_kept(file.tags(k)) for k in file.indexes] if same_bands else [],
-        "statistics": any("STATISTICS_MEAN" in file.tags(k) for k in file.indexes),
-        "overviews": overviews,
-        "planar": planar,
-        "fields": tuple(carried),
-        "stack_fields": imagej.fields(head),
-        "photoshop": photoshop.scaled(block.data, 1, turned=turned >= 5) if block else b"",
-        "pages": pages,
-        # Whether programs that count axes would count others now.
-        "rearranged": turned >= 5 or not same_bands or (planar and kind.layout.color in ("gray", "rgb")),
-    }
-    return Metadata(
-        icc=icc.data if icc else None,
-        exif=exif.upright(_exif(head), turned),
-        xmp=xmp.upright(packet.data.rstrip(b"\0"), turned) if packet else None,
-        dpi=_dpi(tags),
-        texts={name: tags[tag] for tag, name in TEXTS.items() if tag in tags}
-        | {name: tags[name] for name in OTHER_TEXTS if name in tags},
-        raster=raster,
+
+    descriptions: Sequence[str | None] = ()
+    scales: Sequence[float] = ()
+    offsets: Sequence[float] = ()
+    units: Sequence[str | None] = ()
+    colorinterp: tuple[ColorInterp, ...] | None = None
+    signed: slice | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    domains: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    band_tags: Sequence[Mapping[str, str]] = ()
+    statistics: bool = False
+    planar: bool = False
+    fields: tuple[Field, ...] = ()
+    stack_fields: tuple[Field, ...] = ()
+    photoshop: bytes = b""
+    pages: int = 1
+    axes_changed: bool = False
+
+    @classmethod
+    def of(cls, metadata: Metadata) -> TiffMetadata:
+        """Return what a TIFF left in an image's metadata, empty for other formats."""
+        return metadata.private if isinstance(metadata.private, cls) else cls()
+
+    def complete(self, pages: int) -> bool:
+        """Return whether a result of `pages` pages has all pages of the source, with the same axes."""
+        return pages == self.pages and not self.axes_changed
+
+
+def applied_orientation(file: Any, ifd: Directory) -> int:
+    """Return the orientation to apply to a page, 1 to 8; georeferenced pages are never turned."""
+    value = ifd.number(_ORIENTATION, 1)
+    return value if 1 <= value <= 8 and not georeference(file) else 1
+
+
+def georeference(file: Any) -> Georeference:
+    """Return the georeference of an open page."""
+    return Georeference(
+        crs=file.crs,
+        transform=None if file.transform == Affine.identity() else file.transform,
+        gcps=file.gcps if file.gcps[0] else None,
+        rpcs=file.rpcs,
     )
 
 
-def _stated_orientation(head: Directory) -> int:
-    field = head.get(_ORIENTATION)
-    return field.numbers()[0] if field and field.numbers() else 1
+def read(
+    file: Any,
+    ifd: Directory,
+    interpretation: Interpretation,
+    reading: Reading,
+    *,
+    orientation: int,
+    pages: int,
+    overviews: bool,
+) -> Metadata:
+    """Collect the metadata of a page: those of the upright image, at the source's resolution.
+
+    Parameters
+    ----------
+    file : rasterio.DatasetReader
+        The page.
+    ifd : Directory
+        Its directory.
+    interpretation : Interpretation
+        How its samples are decoded.
+    reading : Reading
+        Overrides of the interpretation.
+    orientation : int
+        As returned by `applied_orientation`.
+    pages : int
+        Number of pages in the file.
+    overviews : bool
+        Whether the page has overviews.
+    """
+    transposed = orientation >= 5
+    items = file.tags()
+    for name, tag in _TEXT_FIELDS.items():
+        entry = ifd.get(tag)
+        if name not in items and entry and entry.type == ASCII:  # rasterio skips texts that are not UTF-8
+            items[name] = decode_text(entry.data)
+    tags = _without_derived(items)
+    if transposed:
+        x, y = _RESOLUTIONS
+        tags |= {a: tags[b] for a, b in ((x, y), (y, x)) if b in tags}
+    same_bands, values_kept = interpretation.palette is None, interpretation.values_kept
+    copied = [entry for tag in (*_COPIED, *interpretation.fields) if (entry := ifd.get(tag))]
+    stated = ifd.number(_ORIENTATION, 1)
+    if 2 <= stated <= 8 and orientation == 1:
+        copied.append(Field.of(_ORIENTATION, SHORT, stated))
+    if interpretation.colormap is not None:
+        copied += [interpretation.colormap, Field.of(PHOTOMETRIC, SHORT, PALETTE)]
+    nodata = ifd.get(_NODATA)
+    if nodata and values_kept and not interpretation.signed and reading.nodata is None:
+        # GDAL would write other digits. The value may also be one that no sample can have.
+        copied.append(nodata)
+    planar = file.interleaving is not None and file.interleaving.name == "band" and file.count > 1
+    icc, packet, resources = ifd.get(_ICC), ifd.get(_XMP), ifd.get(photoshop.FIELD)
+    return Metadata(
+        icc=icc.data if icc else None,
+        exif=exif.upright(_exif(ifd), orientation),
+        xmp=xmp.upright(packet.data.rstrip(b"\0"), orientation) if packet else None,
+        dpi=_dpi(tags),
+        texts={name: tags[tag] for tag, name in TEXTS.items() if tag in tags}
+        | {name: tags[name] for name in OTHER_TEXTS if name in tags},
+        georeference=georeference(file),
+        overviews=overviews,
+        colormap=interpretation.colormap is not None,
+        private=TiffMetadata(
+            descriptions=_descriptions(file) if same_bands else (),
+            scales=file.scales if values_kept else (),
+            offsets=file.offsets if values_kept else (),
+            units=file.units if values_kept else (),
+            colorinterp=interpretation.roles,
+            signed=interpretation.signed,
+            tags=tags,
+            domains={d: file.tags(ns=d) for d in file.tag_namespaces() if _is_private(d)},
+            band_tags=[_without_derived(file.tags(k)) for k in file.indexes] if same_bands else (),
+            statistics=any("STATISTICS_MEAN" in file.tags(k) for k in file.indexes),
+            planar=planar,
+            fields=tuple(copied),
+            stack_fields=imagej.fields(ifd),
+            photoshop=photoshop.scaled(resources.data, 1, transposed=transposed) if resources else b"",
+            pages=pages,
+            axes_changed=transposed
+            or not same_bands
+            or (planar and interpretation.layout.color in ("gray", "rgb")),
+        ),
+    )
 
 
-def placed(file: Any) -> bool:
-    """Return whether a page has a place on the ground."""
-    return bool(file.crs or file.gcps[0] or file.rpcs or file.transform != Affine.identity())
-
-
-def nodata_text(head: Directory) -> str:
-    """Return GDAL's text of a nodata value, empty if there is none."""
-    field = head.get(_NODATA)
-    return decode_text(field.data) if field and field.type == tiff_head.ASCII else ""
+def nodata_text(ifd: Directory) -> str:
+    """Return the text of GDAL's nodata value, empty if there is none."""
+    entry = ifd.get(_NODATA)
+    return decode_text(entry.data) if entry and entry.type == ASCII else ""
 
 
 def _descriptions(file: Any) -> tuple[str | None, ...]:
     try:
         return tuple(file.descriptions)
-    except UnicodeDecodeError:  # rasterio reads nothing else
+    except UnicodeDecodeError:  # rasterio only decodes UTF-8
         return (None,) * int(file.count)
 
 
 def _dpi(tags: dict[str, str]) -> tuple[float, float] | None:
-    """Return pixels an inch; the resolution's unit is 2 for inches, 3 for centimetres."""
+    """Return pixels per inch; resolution unit 2 is the inch, 3 the centimetre."""
     unit = tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1]
     try:
-        x, y = (float(tags[f"TIFFTAG_{axis}RESOLUTION"]) for axis in "XY")
+        x, y = (float(tags[name]) for name in _RESOLUTIONS)
     except (KeyError, ValueError):
         return None
     factor = {"2": 1.0, "3": 2.54}.get(unit)
     return (x * factor, y * factor) if factor and x > 0 and y > 0 else None
 
 
-def _swapped(tags: dict[str, str]) -> dict[str, str]:
-    """Exchange the resolutions of the two axes."""
-    x, y = "TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION"
-    return tags | {a: tags[b] for a, b in ((x, y), (y, x)) if b in tags}
-
-
-def _exif(head: Directory) -> bytes | None:
-    """Return EXIF's and GPS's directories as a block of their own, as JPEG and PNG hold them."""
+def _exif(ifd: Directory) -> bytes | None:
+    """Return the EXIF and GPS directories as a block of their own, as JPEG and PNG store them."""
     below = tuple(
-        (tag, d) for tag, d in head.below
-        if tag in (tiff_head.EXIF_DIRECTORY, tiff_head.GPS_DIRECTORY) and d.fields
-    )  # fmt: skip
+        (tag, d) for tag, d in ifd.subdirectories if tag in (EXIF_DIRECTORY, GPS_DIRECTORY) and d.fields
+    )
     if not below:
         return None
-    camera = tuple(f for f in head.fields if f.tag in _CAMERA)
-    return tiff_head.lay_out([Directory(camera, below)], big=False)[0]
+    camera = tuple(f for f in ifd.fields if f.tag in _CAMERA)
+    return encode([Directory(camera, below)], big=False)[0]
 
 
 def _is_private(domain: str) -> bool:
     return not domain.startswith("xml:") and domain not in _DERIVED_DOMAINS
 
 
-def _kept(tags: dict[str, str]) -> dict[str, str]:
+def _without_derived(tags: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in tags.items() if not k.startswith(_DERIVED_TAGS)}

@@ -1,4 +1,4 @@
-"""What the samples of a TIFF's page mean, and what they become: upright values of whole bytes."""
+"""Photometric interpretation of a TIFF page: what its samples mean and how they are decoded."""
 
 from __future__ import annotations
 
@@ -14,35 +14,49 @@ from ...errors import ArgumentError, ImageError
 from ...image.info import SAMPLE_TYPES, Layout, Reading, top_of_bits, top_of_value
 from .ifd import SHORT, Directory, Field
 
-PHOTOMETRIC, COLOR_MAP, EXTRA = 262, 320, 338
+PHOTOMETRIC, COLOR_MAP, EXTRA_SAMPLES = 262, 320, 338
 PALETTE = 3
-_MAX_VALUE, _S_MAX_VALUE, _SAMPLE_FORMAT, _SIGNED = 281, 341, 339, 2
+_MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE, _SAMPLE_FORMAT, _SIGNED = 281, 341, 339, 2
+_PREMULTIPLIED, _STRAIGHT = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _SEPARATED, _CIELAB, _ICCLAB, _ITULAB = 0, 1, 5, 8, 9, 10
-# Colours that neither GDAL's RGB nor ours are: kept as the channels they are.
-_OTHER_COLOURS = (_SEPARATED, _CIELAB, _ICCLAB, _ITULAB)
-# What such channels are called: photometric, inks, their names and number, the range of dots, and what
-# channels beyond them are.
-_INK_FIELDS = (PHOTOMETRIC, 332, 333, 334, 336, EXTRA)
+# Color spaces other than gray and RGB. Their channels are kept as bands.
+_OTHER_COLORS = (_SEPARATED, _CIELAB, _ICCLAB, _ITULAB)
+# Fields that name such channels: photometric, ink set, ink names, number of inks, dot range, extra samples.
+_INK_FIELDS = (PHOTOMETRIC, 332, 333, 334, 336, EXTRA_SAMPLES)
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """How stored samples become those that the network sees.
+class Interpretation:
+    """How stored samples are decoded into those that the network gets.
 
     Attributes
     ----------
-    layout, dtype : of the result
-    roles : of the channels by GDAL's names, None where they are the layout's usual ones
-    bits : of a stored sample
-    palette : (2**n, C) colours by stored value
-    table : (2**n,) values of gray by stored value, of 1 to 7 bits
-    white : the value of gray that stands for 0, from which it counts down; None if it counts up
-    short_signed : whether fewer bits than the type's hold a sign
-    top : the largest value that is declared, where that is less than the type's
-    premultiplied : whether colour was multiplied by alpha
-    signed : channels whose integers have a sign that their type does not say: a* and b* of CIELab
-    fields : tags of the source that say what is kept as it is
-    colormap : colours of classes by their numbers, as a field of the result; None if they have none
+    layout : Layout
+        Meaning of the decoded channels.
+    dtype : numpy.dtype
+        Type of the decoded samples.
+    roles : tuple of ColorInterp or None
+        GDAL's color interpretation of the channels; None for the usual one of `layout`.
+    bits : int
+        Bits per stored sample.
+    palette : ndarray, shape (2**n, C), optional
+        Colors by stored value.
+    table : ndarray, shape (256,), optional
+        Gray values by stored value, for 1 to 7 bits.
+    white : int, optional
+        Stored value of black where white is zero.
+    short_signed : bool
+        Whether the samples are signed and have fewer bits than their type.
+    top : float, optional
+        Declared maximum where it is smaller than that of the type.
+    premultiplied : bool
+        Whether the stored colors are multiplied by alpha.
+    signed : slice, optional
+        Channels that are signed although their type is unsigned: a* and b* of CIELab.
+    fields : tuple of int
+        Tags of the source that remain valid for the result.
+    colormap : Field, optional
+        Colors of category numbers, as a field of the result.
     """
 
     layout: Layout
@@ -61,31 +75,31 @@ class Kind:
 
     @property
     def values_kept(self) -> bool:
-        """Whether a sample's value is the stored one."""
+        """Whether decoded samples have the stored values."""
         return self.palette is None and self.table is None and self.white is None
 
-    def expand(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """Return (h, w, C) samples of the result from those stored; never changes them."""
+    def decode(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Return decoded (h, w, C) samples without changing the stored ones."""
         if self.palette is not None:
             return np.asarray(self.palette[samples[:, :, 0]])
         if self.short_signed:
-            samples = extend_signs(samples, self.bits)
-        if self.dtype == np.float16:  # GDAL gives float32
+            samples = _extend_signs(samples, self.bits)
+        if self.dtype == np.float16:  # GDAL returns float32
             samples = samples.astype(np.float16)
         if self.table is not None or self.white is not None:
             gray = self._gray(samples[:, :, :1] if self.layout.alpha else samples)
             samples = np.concatenate([gray, samples[:, :, 1:]], axis=2) if self.layout.alpha else gray
         if self.premultiplied:
-            samples = straight(samples, self.top)
+            samples = unpremultiply(samples, self.top)
         if self.signed is not None:
             samples = samples.copy()
-            turn_signs(samples, self.signed)
+            flip_sign_bit(samples, self.signed)
         return samples
 
     def nodata(self, value: float | None) -> float | None:
-        """Return what a nodata value is among the result's samples; None if no sample can be it."""
+        """Return the decoded nodata value; None if no sample can have it."""
         if value is None or self.palette is not None or self.signed is not None:
-            return None  # a palette's is transparent
+            return None  # in a palette the nodata value is a transparent color
         if self.dtype.kind == "f":
             return float(value)
         minimum = -(2 ** (self.bits - 1)) if self.dtype.kind == "i" else 0
@@ -99,141 +113,162 @@ class Kind:
         return stored if self.white is None else self.white - np.minimum(stored, self.white)
 
 
-def needs_raw(head: Directory) -> bool:
-    """Return whether GDAL would make RGB of the page's colours, and must not."""
-    return _photometric(head) in _OTHER_COLOURS
+def needs_raw(ifd: Directory) -> bool:
+    """Return whether the page must be opened as GTIFF_RAW, lest GDAL convert its colors to RGB."""
+    return _photometric(ifd) in _OTHER_COLORS
 
 
-def kind_of(
+def interpret(
     path: Path,
     file: Any,
-    head: Directory,
+    ifd: Directory,
     reading: Reading,
     *,
-    placed: bool,
-    significant: int | None = None,
-) -> Kind:
-    """Tell what a page's samples are.
+    georeferenced: bool,
+    significant_bits: int | None = None,
+) -> Interpretation:
+    """Determine how to decode the samples of a page.
 
-    The directory is asked rather than GDAL for what decides about white and black: GDAL gives some such
-    images a palette, and others none.
+    Which value is white is taken from the directory: GDAL reports some white-is-zero images as palettes.
 
     Parameters
     ----------
-    file : the page, open in rasterio
-    head : its directory
-    reading : what its samples are taken for
-    placed : whether it has a place on the ground
-    significant : bits of a sample, as the file's description says
+    path : Path
+        For error messages.
+    file : rasterio.DatasetReader
+        The page.
+    ifd : Directory
+        Its directory.
+    reading : Reading
+        Overrides of the interpretation.
+    georeferenced : bool
+        Whether the page has a georeference.
+    significant_bits : int, optional
+        Significant bits per sample by the image description.
 
     Raises
     ------
-    ImageError, ArgumentError
+    ImageError
+        If the page has no samples, samples of an unsupported type, or a palette and a georeference.
+    ArgumentError
+        If `reading` asks for classes and the samples are floats.
     """
     if file.count == 0 or file.width < 1 or file.height < 1:
         raise ImageError(f"{path}: an image needs samples, got {file.width} x {file.height} x {file.count}")
     if len(set(file.dtypes)) > 1 or file.dtypes[0] not in SAMPLE_TYPES:
-        kinds = ", ".join(sorted(set(file.dtypes)))
-        raise ImageError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {kinds}")
+        found = ", ".join(sorted(set(file.dtypes)))
+        raise ImageError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {found}")
     dtype = np.dtype(file.dtypes[0])
     bits = int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", dtype.itemsize * 8))
     if dtype.kind == "f":
         dtype = np.dtype(np.float16) if bits == 16 else dtype
         bits = dtype.itemsize * 8
-    formats = head.get(_SAMPLE_FORMAT)
-    # GDAL does not tell such numbers from unsigned ones.
-    short_signed = bool(
-        dtype.kind == "u" and bits < 8 * dtype.itemsize and formats and formats.numbers()[:1] == (_SIGNED,)
+    # GDAL reports signed samples of fewer bits than their type as unsigned.
+    short_signed = (
+        dtype.kind == "u" and bits < 8 * dtype.itemsize and ifd.number(_SAMPLE_FORMAT, 0) == _SIGNED
     )
     if short_signed:
         dtype = np.dtype(f"int{8 * dtype.itemsize}")
-    photometric, extra = _photometric(head), head.get(EXTRA)
     roles: tuple[ColorInterp, ...] = file.colorinterp
+    photometric, extra = _photometric(ifd), ifd.get(EXTRA_SAMPLES)
+    last_extra = extra.numbers()[-1:] if extra else ()
     drawn = photometric == PALETTE or (photometric == _BLACK_IS_ZERO and bits == 8)
     indexed = file.count == 1 and roles[0] is ColorInterp.palette and dtype.kind == "u" and drawn
     if reading.classes:
-        return _classes(path, file, head, dtype, bits, indexed)
-    if photometric in _OTHER_COLOURS:
+        return _interpret_classes(path, file, ifd, dtype, bits, indexed)
+    if photometric in _OTHER_COLORS:
         signed = slice(1, 3) if photometric == _CIELAB and dtype.kind == "u" else None
-        # Inks are not divided by an alpha that was multiplied into them: that one is a band like the others.
-        alpha = file.count > 1 and extra is not None and extra.numbers()[-1:] == (2,)
-        layout = reading.meaning(Layout("bands", file.count, alpha))
-        top = None if signed else _top(head, dtype, bits, significant)
-        return Kind(
-            layout, dtype, None, bits, short_signed=short_signed, top=top, signed=signed, fields=_INK_FIELDS
+        # Inks are not divided by a premultiplied alpha, which then is a band like the others.
+        layout = reading.meaning(Layout("bands", file.count, file.count > 1 and last_extra == (_STRAIGHT,)))
+        return Interpretation(
+            layout,
+            dtype,
+            None,
+            bits,
+            short_signed=short_signed,
+            top=None if signed else _declared_top(ifd, dtype, bits, significant_bits),
+            signed=signed,
+            fields=_INK_FIELDS,
         )
     if indexed and dtype.itemsize <= 2:
-        if placed:
+        if georeferenced:
             raise ImageError(
-                f"{path}: a palette with a place on the ground is of classes, which must not be blended; "
-                "--classes enlarges them as they are (a drawn map has to be made RGB first)"
+                f"{path}: a georeferenced image with a palette holds classes, which cannot be blended; "
+                "use --classes to enlarge them by copying, or convert a drawn map to RGB first"
             )
         nodata = file.nodata if reading.nodata is None else reading.nodata
         palette = _palette(file, 2 ** (8 * dtype.itemsize), nodata)
-        return Kind(Layout.of(palette.shape[1]), palette.dtype, None, bits, palette=palette)
+        return Interpretation(Layout.of(palette.shape[1]), palette.dtype, None, bits, palette=palette)
     layout = reading.meaning(_layout(roles))
-    if roles[0] is ColorInterp.palette:  # GDAL's way to say that white is zero
-        roles = (ColorInterp.gray, *roles[1:])
-    # Bands are a sensor's numbers, so white-is-zero only says how they are shown.
+    # Bands are measurements: there white-is-zero only says how to display them.
     inverted = photometric == _WHITE_IS_ZERO and layout.color == "gray" and dtype.kind == "u"
-    table = _table(bits, inverted) if dtype.kind == "u" and bits < 8 else None
+    table = _gray_table(bits, inverted) if dtype.kind == "u" and bits < 8 else None
     white = 2**bits - 1 if inverted and table is None else None
-    top = _top(head, dtype, bits, significant) if white is None else top_of_bits(bits, dtype)
-    premultiplied = bool(layout.alpha and extra and extra.numbers()[-1:] == (1,))
-    return Kind(
+    top = _declared_top(ifd, dtype, bits, significant_bits) if white is None else top_of_bits(bits, dtype)
+    premultiplied = bool(layout.alpha and last_extra == (_PREMULTIPLIED,))
+    fields = (PHOTOMETRIC,) if photometric == _WHITE_IS_ZERO and not inverted else ()
+    if layout.color == "bands" and photometric in (0, 1, 2) and not premultiplied:
+        fields = (*fields, EXTRA_SAMPLES)
+    return Interpretation(
         layout,
         dtype,
-        None if inverted else roles,
+        None if inverted else _without_palette(roles),
         bits,
         table=table,
         white=white,
         short_signed=short_signed,
         top=top if table is None else None,
         premultiplied=premultiplied,
-        fields=_kept_fields(photometric, layout, inverted, premultiplied),
+        fields=fields,
     )
 
 
-def _classes(path: Path, file: Any, head: Directory, dtype: np.dtype[Any], bits: int, indexed: bool) -> Kind:
-    """Tell how numbers of classes are kept: as they are, with their colours."""
+def _interpret_classes(
+    path: Path, file: Any, ifd: Directory, dtype: np.dtype[Any], bits: int, indexed: bool
+) -> Interpretation:
+    """Return the interpretation that keeps category numbers and their colors."""
     if dtype.kind not in "iu":
         raise ArgumentError(f"{path}: classes are whole numbers, got {dtype}")
-    photometric, roles = _photometric(head), tuple(file.colorinterp)
-    colormap = _colormap(file, head, bits, dtype) if indexed else None
-    if roles[0] is ColorInterp.palette:  # the field of colours says so, where there is one
-        roles = (ColorInterp.gray, *roles[1:])
-    return Kind(
+    return Interpretation(
         Layout("classes", file.count),
         dtype,
-        None if indexed else roles,
+        None if indexed else _without_palette(file.colorinterp),
         bits,
-        fields=(PHOTOMETRIC, EXTRA) if photometric == _WHITE_IS_ZERO else (EXTRA,),
-        colormap=colormap,
+        fields=(PHOTOMETRIC, EXTRA_SAMPLES) if _photometric(ifd) == _WHITE_IS_ZERO else (EXTRA_SAMPLES,),
+        colormap=_colormap(file, ifd, bits, dtype) if indexed else None,
     )
 
 
-def _colormap(file: Any, head: Directory, bits: int, dtype: np.dtype[Any]) -> Field:
-    """Return a table of colours for all numbers of a type: as it stands, the rest black."""
+def _without_palette(roles: tuple[ColorInterp, ...]) -> tuple[ColorInterp, ...]:
+    """Replace a palette, which GDAL also reports for white-is-zero, by gray."""
+    return (ColorInterp.gray, *roles[1:]) if roles[0] is ColorInterp.palette else roles
+
+
+def _colormap(file: Any, ifd: Directory, bits: int, dtype: np.dtype[Any]) -> Field:
+    """Return a color map for all values of a type; undefined entries are black."""
     size = 2 ** (8 * dtype.itemsize)
     table = np.zeros((3, size), "<u2")
-    field = head.get(COLOR_MAP)
+    field = ifd.get(COLOR_MAP)
     if field is not None and field.type == SHORT and field.count == 3 * 2**bits:
         table[:, : 2**bits] = np.frombuffer(field.data, "<u2").reshape(3, -1)
-    else:  # beside the file
+    else:  # the colors are in the auxiliary file
         for index, color in file.colormap(1).items():
             if index < size:
                 table[:, index] = np.array(color[:3], "<u2") * 257
     return Field(COLOR_MAP, SHORT, table.tobytes())
 
 
-def straight(samples: NDArray[Any], top: float | None = None) -> NDArray[Any]:
-    """Divide colour by the alpha that was multiplied into it.
+def unpremultiply(samples: NDArray[Any], top: float | None = None) -> NDArray[Any]:
+    """Return samples with the colors divided by alpha, the last channel.
 
     Parameters
     ----------
-    top : the alpha of what is opaque; None for the largest of the type, or 1 of floats
+    samples : ndarray, shape (h, w, C)
+        Premultiplied colors and alpha.
+    top : float, optional
+        Alpha of opaque pixels. By default the maximum of an integer type, 1 for floats.
     """
-    # A float32 does not hold every integer of 32 bits.
+    # A float32 cannot hold every 32-bit integer.
     wide = np.dtype(np.float32 if samples.dtype.itemsize < 4 or samples.dtype == np.float32 else np.float64)
     floats = samples.dtype.kind == "f"
     maximum = wide.type(top or (1 if floats else np.iinfo(samples.dtype).max))
@@ -241,7 +276,7 @@ def straight(samples: NDArray[Any], top: float | None = None) -> NDArray[Any]:
     color = np.divide(color * maximum, alpha, out=np.zeros_like(color), where=alpha > 0)
     out = samples.copy()
     if floats:
-        with np.errstate(over="ignore"):  # of float16, what is beyond it is infinite
+        with np.errstate(over="ignore"):  # values above the range of float16 become infinite
             out[:, :, :-1] = color
     else:
         minimum = wide.type(np.iinfo(samples.dtype).min)
@@ -249,66 +284,57 @@ def straight(samples: NDArray[Any], top: float | None = None) -> NDArray[Any]:
     return out
 
 
-def extend_signs(samples: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Return integers whose lowest `bits` bits are two's complement as the signed type of their size."""
+def _extend_signs(samples: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Return unsigned samples with a two's complement in their lowest `bits` bits as signed integers."""
     room = samples.dtype.itemsize * 8 - bits
     return (samples << room).view(f"i{samples.dtype.itemsize}") >> room
 
 
-def turn_signs(samples: NDArray[Any], channels: slice) -> None:
-    """Turn two's complement into an offset of half the range, or back, in place.
+def flip_sign_bit(samples: NDArray[Any], channels: slice) -> None:
+    """Convert channels from two's complement to offset binary or back, in place.
 
-    -1 is beside 0 then, as interpolation needs it.
+    In offset binary -1 is next to 0, which makes interpolation possible.
     """
     samples[:, :, channels] ^= samples.dtype.type(1 << (samples.dtype.itemsize * 8 - 1))
 
 
-def _kept_fields(
-    photometric: int | None, layout: Layout, inverted: bool, premultiplied: bool
-) -> tuple[int, ...]:
-    kept = (PHOTOMETRIC,) if photometric == _WHITE_IS_ZERO and not inverted else ()
-    extra = layout.color == "bands" and photometric in (0, 1, 2) and not premultiplied
-    return (*kept, EXTRA) if extra else kept
-
-
-def _photometric(head: Directory) -> int | None:
-    field = head.get(PHOTOMETRIC)
-    return field.numbers()[0] if field and field.numbers() else None
+def _photometric(ifd: Directory) -> int | None:
+    value = ifd.number(PHOTOMETRIC, -1)
+    return None if value < 0 else value
 
 
 def _palette(file: Any, size: int, nodata: Any) -> NDArray[np.uint8]:
-    """Return a palette's colours as gray, RGB or RGBA, whichever holds them all."""
+    """Return the colors of a palette as gray, RGB or RGBA, whichever is the smallest that holds them."""
     table = np.zeros((size, 4), np.uint8)
-    table[:, 3] = 255  # entries the file does not define are opaque black
+    table[:, 3] = 255  # undefined entries are opaque black
     for index, color in file.colormap(1).items():
         table[index] = color
     if isinstance(nodata, int | float) and 0 <= nodata < size and nodata == int(nodata):
         table[int(nodata), 3] = 0
     opaque = bool((table[:, 3] == 255).all())
-    grays = bool((table[:, 0] == table[:, 1]).all() and (table[:, 1] == table[:, 2]).all())
-    return np.asarray(table[:, : 1 if opaque and grays else 3 if opaque else 4])
+    gray = bool((table[:, :1] == table[:, 1:3]).all())
+    return np.asarray(table[:, : 1 if opaque and gray else 3 if opaque else 4])
 
 
-def _table(bits: int, inverted: bool) -> NDArray[np.uint8]:
-    """Return what fewer than 8 bits mean when they are spread over 8.
+def _gray_table(bits: int, inverted: bool) -> NDArray[np.uint8]:
+    """Return the 8-bit gray of each stored value of fewer than 8 bits.
 
-    9 to 15 bits, and 17 to 31, stay the numbers they are: they are a sensor's.
+    Samples of 9 to 15 and 17 to 31 bits are not stretched, because they usually are measurements.
     """
     maximum = 2**bits - 1
     values = np.minimum(np.arange(256), maximum)
     return np.asarray(np.rint((maximum - values if inverted else values) * (255 / maximum)), np.uint8)
 
 
-def _top(head: Directory, dtype: np.dtype[Any], bits: int, significant: int | None) -> float | None:
-    """Return the largest value that a page declares for its samples, None if that is the type's.
-
-    It is said by the bits that are stored, by those of them that are significant, or as a value.
-    """
+def _declared_top(
+    ifd: Directory, dtype: np.dtype[Any], bits: int, significant_bits: int | None
+) -> float | None:
+    """Return the smallest declared maximum: by stored bits, by significant bits or as a value; else None."""
     found = [top_of_bits(bits, dtype)]
-    if significant is not None:
-        found.append(top_of_bits(significant, dtype))
-    for tag in (_MAX_VALUE, _S_MAX_VALUE):
-        field = head.get(tag)
+    if significant_bits is not None:
+        found.append(top_of_bits(significant_bits, dtype))
+    for tag in (_MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE):
+        field = ifd.get(tag)
         values = set(field.numbers()) if field else set()
         if len(values) == 1:
             found.append(top_of_value(values.pop(), dtype))
@@ -316,11 +342,9 @@ def _top(head: Directory, dtype: np.dtype[Any], bits: int, significant: int | No
 
 
 def _layout(roles: tuple[ColorInterp, ...]) -> Layout:
-    """Read bands as gray, RGB or with alpha only where the file says so."""
+    """Return the layout of channels: gray, RGB or alpha only where the file says so."""
     alpha = roles[-1] is ColorInterp.alpha and len(roles) > 1
     color = roles[:-1] if alpha else roles
     if color == (ColorInterp.red, ColorInterp.green, ColorInterp.blue):
         return Layout("rgb", len(roles), alpha)
-    if len(color) == 1:
-        return Layout("gray", len(roles), alpha)
-    return Layout("bands", len(roles), alpha)
+    return Layout("gray" if len(color) == 1 else "bands", len(roles), alpha)

@@ -1,156 +1,149 @@
-"""TIFF by GDAL: read window by window, so memory does not grow with size."""
+"""Reads TIFF pages window by window, so that memory use does not grow with the image."""
 
 from __future__ import annotations
 
 import functools
 import math
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio._err import CPLE_BaseError  # some of GDAL's errors come as they are
 from rasterio.enums import MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from ...errors import ArgumentError, ImageError
-from ...image.info import AS_SAID, SAMPLE_TYPES, ImageInfo, Reading
+from ...image.info import AS_SAID, SAMPLE_TYPES, ImageInfo, Metadata, Reading
 from ...tiling.geometry import Span
 from ..metadata import exif, nodata_tag
 from ..metadata.header import decode_text
 from ..protocols import Closing
 from . import descriptions
-from . import ifd as tiff_head
-from . import metadata as tiff_meta
-from . import photometric as tiff_kinds
-from .ifd import Directory, Page
-from .orientation import Kept, stored
+from . import metadata as page_metadata
+from .gdal import open_quietly, reading
+from .ifd import Directory, Page, Reader
+from .orientation import decode_page, stored_window
+from .photometric import interpret, needs_raw
 
-_quiet_lock = threading.Lock()
 MAX_BANDS = 4096
 MAX_BLOCK_BYTES = 256 * 2**20
+_WIDTH, _HEIGHT, _BITS, _DESCRIPTION, _BANDS = 256, 257, 258, 270, 277
 
 
 def pages(path: Path) -> int:
-    """Return how many pages a TIFF has; overviews and masks are none.
+    """Return the number of pages of a TIFF, not counting overviews and masks.
 
     Raises
     ------
     ImageError
-        Also if more images follow the last page, which no directory leads to.
+        If the file cannot be read, or holds images that no directory points to.
     """
-    found = _pages(path)[0]
-    head = _directory(path, found[0].offset)
-    text, sizes = head.get(270), [head.get(tag) for tag in (256, 257, 277)]
-    samples = math.prod(field.numbers()[0] if field and field.numbers() else 1 for field in sizes)
-    behind = descriptions.stack_size(decode_text(text.data), samples) if text else 1
-    if len(found) < behind and len(found) == 1:
+    outline = _outline(path)
+    if len(outline.pages) == 1 and outline.stack_size > 1:
         raise ImageError(
-            f"{path}: {behind} images behind one directory, which only what wrote them can read;"
-            " have it save a BigTIFF or OME-TIFF, or name page 1"
+            f"{path}: {outline.stack_size} images behind one directory, which only the program that wrote "
+            "them can read; save them as BigTIFF or OME-TIFF, or use --page 1"
         )
-    return len(found)
+    return len(outline.pages)
 
 
 class RasterSource(Closing):
-    """One page of a TIFF, of samples of ``SAMPLE_TYPES``.
+    """One page of a TIFF as a `Source`, upright unless it is georeferenced.
 
-    Turned upright as its orientation says, unless it is georeferenced; palettes, fewer than 8 bits
-    and white-is-zero expanded; alpha no longer multiplied into the colour.
+    Palettes, samples of fewer than 8 bits and white-is-zero are decoded, and premultiplied alpha is divided
+    out of the colors.
 
     Parameters
     ----------
-    page : from 1
-    meant : what its samples are taken for; classes are given as the numbers that they are
+    path : Path
+        The file.
+    page : int
+        Page number from 1.
+    overrides : Reading
+        How to interpret the samples; classes keep their stored numbers.
 
     Raises
     ------
     ImageError
-        If the file is damaged or of another kind.
+        If the file is damaged or its samples are not supported.
     ArgumentError
-        If it is not what `meant` says.
+        If the page does not exist or `overrides` does not suit its samples.
     """
 
     in_memory = False
 
-    def __init__(self, path: Path, page: int = 1, meant: Reading = AS_SAID) -> None:
+    def __init__(self, path: Path, page: int = 1, overrides: Reading = AS_SAID) -> None:
         self._path = path
-        found, alone = _pages(path)
-        if not 1 <= page <= len(found):
-            raise ArgumentError(f"{path}: has {len(found)} pages, so there is no page {page}")
-        here = found[page - 1]
-        head = _directory(path, here.offset)
-        _check_samples(path, head)
-        raw = "GTIFF_RAW:" if tiff_kinds.needs_raw(head) else ""
+        outline = _outline(path)
+        if not 1 <= page <= len(outline.pages):
+            raise ArgumentError(f"{path}: has {len(outline.pages)} pages, so there is no page {page}")
+        here = outline.pages[page - 1]
+        with reading(path), path.open("rb") as file:
+            ifd = Reader(file).directory(here.offset)
+        _check_samples(path, ifd)
+        raw = "GTIFF_RAW:" if needs_raw(ifd) else ""
+        name = f"{raw}{path}" if outline.by_name else f"{raw}GTIFF_DIR:off:{here.offset}:{path}"
         with reading(path):
-            name = f"{raw}{path}" if alone else f"{raw}GTIFF_DIR:off:{here.offset}:{path}"
-            self._file = open_quietly(name if raw or not alone else path, driver="GTiff")
+            self._file = open_quietly(name if raw or not outline.by_name else path)
         self._mask: Any = None
         try:
             with reading(path):
                 _check_block(path, self._file)
-                self._kind = tiff_kinds.kind_of(
+                self._interpretation = interpret(
                     path,
                     self._file,
-                    head,
-                    meant,
-                    placed=tiff_meta.placed(self._file),
-                    significant=_significant(path),
+                    ifd,
+                    overrides,
+                    georeferenced=bool(page_metadata.georeference(self._file)),
+                    significant_bits=outline.significant_bits,
                 )
-                if not alone and here.mask is not None:  # of a page of many, GDAL does not look for it
-                    self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}", driver="GTiff")
-                self._turned = tiff_meta.orientation(self._file, head)
-                overviews = here.overviews or bool(self._file.overviews(1))
-                metadata = tiff_meta.read(
-                    self._file, head, self._kind, meant, self._turned, len(found), overviews
+                if here.mask is not None and not outline.by_name:  # GDAL looks for masks only by name
+                    self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}")
+                self._orientation = page_metadata.applied_orientation(self._file, ifd)
+                metadata = page_metadata.read(
+                    self._file,
+                    ifd,
+                    self._interpretation,
+                    overrides,
+                    orientation=self._orientation,
+                    pages=len(outline.pages),
+                    overviews=here.overviews or bool(self._file.overviews(1)),
                 )
-                self.info = self._describe(metadata, head, meant)
+                self.info = self._describe(metadata, ifd, overrides)
         except BaseException:
             self.close()
             raise
-        f = self._file
-        striped = bool(f.block_shapes[0][1] >= f.width)
-        self.by_rows = striped and self._turned < 3
-        self._keep = striped and self._turned >= 3
-        self._kept: Kept | None = None
-        self._kept_mask: Kept | None = None
+        striped = bool(self._file.block_shapes[0][1] >= self._file.width)
+        self.by_rows = striped and self._orientation < 3
+        self._decode_once = striped and self._orientation >= 3
+        self._decoded: dict[bool, NDArray[Any]] = {}  # the mask by True, the samples by False
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
-        rows, columns = stored(y, x, self.info.shape, self._turned)
-        if self._keep:
-            f = self._file
-            if self._kept is None:
-                shape, dtype = (f.height, f.width, f.count), np.dtype(f.dtypes[0])
-                self._kept = Kept(self._path, shape, dtype, lambda r: self._decode(r, Span(0, f.width)))
-            samples = self._kept.samples[rows.start : rows.stop, columns.start : columns.stop]
-        else:
-            samples = self._decode(rows, columns)
-        return np.asarray(exif.turn(self._kind.expand(samples), self._turned))
+        samples = self._interpretation.decode(self._stored(y, x, mask=False))
+        return np.asarray(exif.turn(samples, self._orientation))
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
-        rows, columns = stored(y, x, self.info.shape, self._turned)
-        if self._keep:
-            if self._kept_mask is None:
-                shape, width = (self._file.height, self._file.width, 1), Span(0, self._file.width)
-                self._kept_mask = Kept(
-                    self._path, shape, np.dtype(np.uint8), lambda r: self._decode_mask(r, width)
-                )
-            mask = self._kept_mask.samples[rows.start : rows.stop, columns.start : columns.stop]
-        else:
-            mask = self._decode_mask(rows, columns)
-        return np.asarray(exif.turn(mask != 0, self._turned)[:, :, 0])
+        mask = self._stored(y, x, mask=True) != 0
+        return np.asarray(exif.turn(mask, self._orientation)[:, :, 0])
 
     def close(self) -> None:
         self._file.close()
         if self._mask is not None:
             self._mask.close()
-        self._kept = self._kept_mask = None
+        self._decoded = {}
+
+    def _stored(self, y: Span, x: Span, *, mask: bool) -> NDArray[Any]:
+        """Return stored samples, or the mask, of a window of the upright image."""
+        rows, columns = stored_window(y, x, self.info.shape, self._orientation)
+        decode, file = self._decode_mask if mask else self._decode, self._file
+        if not self._decode_once:
+            return decode(rows, columns)
+        if mask not in self._decoded:
+            shape = (file.height, file.width, 1 if mask else file.count)
+            dtype = np.dtype(np.uint8 if mask else file.dtypes[0])
+            whole = Span(0, file.width)
+            self._decoded[mask] = decode_page(self._path, shape, dtype, lambda rows: decode(rows, whole))
+        return self._decoded[mask][rows.start : rows.stop, columns.start : columns.stop]
 
     def _decode(self, rows: Span, columns: Span) -> NDArray[Any]:
         with reading(self._path):
@@ -165,119 +158,85 @@ class RasterSource(Closing):
                 mask = self._mask.read(1, window=window)
         return np.asarray(mask)[:, :, np.newaxis]
 
-    def _describe(self, metadata: Any, head: Directory, meant: Reading) -> ImageInfo:
-        f, kind = self._file, self._kind
-        shape = (f.width, f.height) if self._turned >= 5 else (f.height, f.width)
-        flags = f.mask_flag_enums[0]
-        masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-        if self._mask is not None:
-            if self._mask.shape != f.shape:
-                raise ImageError(
-                    f"{self._path}: damaged TIFF: a page of {f.width} x {f.height} has a mask of"
-                    f" {self._mask.width} x {self._mask.height}"
-                )
-            masked = True
-        value, text = f.nodata, tiff_meta.nodata_text(head)
-        if meant.nodata is not None:
-            value = None if meant.nodata == "none" else meant.nodata
+    def _describe(self, metadata: Metadata, ifd: Directory, overrides: Reading) -> ImageInfo:
+        file, found = self._file, self._interpretation
+        shape = (file.width, file.height) if self._orientation >= 5 else (file.height, file.width)
+        flags = file.mask_flag_enums[0]
+        masked = self._mask is not None or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)
+        if self._mask is not None and self._mask.shape != file.shape:
+            raise ImageError(
+                f"{self._path}: damaged TIFF: a page of {file.width} x {file.height} has a mask of"
+                f" {self._mask.width} x {self._mask.height}"
+            )
+        value, text = file.nodata, page_metadata.nodata_text(ifd)
+        if overrides.nodata is not None:
+            value = None if overrides.nodata == "none" else overrides.nodata
             text = repr(value)
-        found = kind.nodata(value)
-        if kind.palette is None:  # of which the value is a colour that is transparent
-            nodata_tag.check(self._path, meant.nodata, found, kind.dtype)
-        within = nodata_tag.digits_within(text, kind.dtype)
-        return ImageInfo(shape, kind.layout, kind.dtype, metadata, found, masked, within, kind.top)
+        nodata = found.nodata(value)
+        if found.palette is None:  # in a palette the nodata value becomes transparent
+            nodata_tag.check(self._path, overrides.nodata, nodata, found.dtype)
+        within = nodata_tag.digits_within(text, found.dtype)
+        return ImageInfo(shape, found.layout, found.dtype, metadata, nodata, masked, within, found.top)
 
 
-def open_quietly(path: Path | str, **options: Any) -> Any:
-    """Open without the warning that a plain image has no georeference.
-
-    Filters are the process's own, so they are changed under a lock and put back.
-    """
-    with _quiet_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(path, **options)
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn GDAL's errors into `ImageError`, naming the file."""
-    try:
-        yield
-    except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
-        words = reason(error)
-        rule = "cannot be read" if "missing codec" in words else "damaged TIFF"
-        raise ImageError(f"{path}: {rule}: {words}") from error
-
-
-def _check_samples(path: Path, head: Directory) -> None:
-    """Refuse what GDAL would take minutes over, or read without any bits."""
-    # A damaged directory may say them twice.
-    bands, bits = ([n for f in head.fields if f.tag == tag for n in f.numbers()] for tag in (277, 258))
+def _check_samples(path: Path, ifd: Directory) -> None:
+    """Refuse pages that GDAL would need minutes for, or would read although their samples have no bits."""
+    # A damaged directory may have these fields twice.
+    bands, bits = ([n for f in ifd.fields if f.tag == tag for n in f.numbers()] for tag in (_BANDS, _BITS))
     if max(bands, default=1) > MAX_BANDS:
-        raise ImageError(f"{path}: at most {MAX_BANDS} samples a pixel are read, got {max(bands)}")
+        raise ImageError(f"{path}: pixels may have at most {MAX_BANDS} samples, got {max(bands)}")
     if 0 in bits:
-        raise ImageError(f"{path}: damaged TIFF: 0 bits a sample")
+        raise ImageError(f"{path}: damaged TIFF: 0 bits per sample")
 
 
 def _check_block(path: Path, file: Any) -> None:
-    """Refuse tiles and strips so large that one alone would take the memory.
+    """Refuse tiles and strips that do not fit in memory.
 
-    A single strip is no such thing where GDAL decodes it row by row.
+    A single large strip passes if GDAL decodes it row by row: then its block is one row.
     """
     if file.dtypes[0] not in SAMPLE_TYPES:
-        return  # `kinds` refuses it with the reason, and NumPy need not know the type
+        return  # `interpret` refuses it; NumPy may not know the type
     (h, w), planar = file.block_shapes[0], file.interleaving is not None and file.interleaving.name == "band"
     size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
     if size > MAX_BLOCK_BYTES:
         raise ImageError(
-            f"{path}: tiles and strips are decoded whole, and {w} x {h} pixels of {size / 1e6:.0f} MB are "
-            f"more than the {MAX_BLOCK_BYTES / 1e6:.0f} MB allowed; have it rewritten with smaller ones"
+            f"{path}: tiles and strips are decoded whole and may have at most "
+            f"{MAX_BLOCK_BYTES / 1e6:.0f} MB, got {size / 1e6:.0f} MB for {w} x {h} pixels; "
+            "rewrite the file with smaller ones"
         )
-
-
-def reason(error: BaseException) -> str:
-    """Return GDAL's own words, which rasterio keeps as the cause."""
-    cause = error.__cause__
-    return str(getattr(cause, "errmsg", None) or cause or error)
 
 
 def _window(rows: Span, columns: Span) -> Window:
     return Window(columns.start, rows.start, columns.size, rows.size)
 
 
-def _pages(path: Path) -> tuple[list[Page], bool]:
-    """Return a file's pages, and whether there is one only, which GDAL opens by the file's name."""
-    try:
+class _Outline(NamedTuple):
+    """What is read of a file once for all its pages; `by_name`: GDAL can open the only page by file name."""
+
+    pages: list[Page]
+    by_name: bool
+    stack_size: int
+    significant_bits: int | None
+
+
+def _outline(path: Path) -> _Outline:
+    with reading(path):
         stat = path.stat()
-        return _pages_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+        return _outline_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)  # every page of a stack is opened on its own
-def _pages_of(path: Path, *identity: int) -> tuple[list[Page], bool]:
+def _outline_of(path: Path, *identity: int) -> _Outline:
     with path.open("rb") as file:
-        reader = tiff_head.Reader(file)
-        found = reader.pages()
-        return found, len(found) == 1 and found[0].offset == reader.first
-
-
-def _significant(path: Path) -> int | None:
-    """Return how many bits of a sample the description of a file's first page says to be significant."""
-    try:
-        stat = path.stat()
-        return _significant_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-@functools.lru_cache(maxsize=8)
-def _significant_of(path: Path, *identity: int) -> int | None:
-    with path.open("rb") as file:
-        field = tiff_head.Reader(file).page().get(270)
-    return descriptions.significant_bits(decode_text(field.data)) if field else None
-
-
-def _directory(path: Path, offset: int) -> Directory:
-    with path.open("rb") as file:
-        return tiff_head.Reader(file).directory(offset)[0]
+        reader = Reader(file)
+        pages = reader.pages()
+        first = reader.directory(pages[0].offset)
+    entry = first.get(_DESCRIPTION)
+    text = decode_text(entry.data) if entry else ""
+    samples = math.prod(first.number(tag, 1) for tag in (_WIDTH, _HEIGHT, _BANDS))
+    return _Outline(
+        pages,
+        len(pages) == 1 and pages[0].offset == reader.first,
+        descriptions.stack_size(text, samples),
+        descriptions.significant_bits(text),
+    )

@@ -1,1 +1,1 @@
-"""Zarr and OME-Zarr: folders of chunks, with axes and pyramids."""
+"""Zarr arrays and OME-Zarr images in folders of chunks."""

@@ -1,10 +1,9 @@
-"""Zarr arrays and groups in folders, opened with care: metadata come from anywhere.
+"""Opens Zarr arrays and groups from untrusted folders.
 
-What a Zarr says of itself is read and checked here before the package zarr sees it. A codec may be a
-program (``pickle`` is one), so only those that only move and pack bytes are let through; sizes decide
-what is allocated, so they are bounded; a name in metadata, or a link, must not lead out of the folder.
-What a chunk unpacks to is the codec's own affair: a hostile chunk of a plausible array can still hold
-more than it should.
+The metadata are read and checked here before the package zarr sees them. Some codecs run arbitrary code
+(``pickle``), so only codecs that transform and compress bytes are allowed. Sizes determine what is allocated,
+so they are bounded. Names in metadata and links must not lead out of the folder. The size of a decompressed
+chunk is not checked: a hostile chunk of a plausible array can expand to more than the chunk size.
 """
 
 from __future__ import annotations
@@ -27,18 +26,20 @@ from ...image.info import SAMPLE_TYPES
 MAX_JSON_BYTES = 16 * 2**20
 MAX_SIDE = 2**24
 MAX_BANDS = 1024
-MAX_PLACES = 2**20  # along t or z
+MAX_PLANES = 2**20  # along t or z
 MAX_CHUNK_BYTES = 2**28
-# Windows of so many pixels a side must not touch more chunks than this: each costs a task.
+# A window of WINDOW x WINDOW pixels may touch at most MAX_TOUCHED chunks, because each chunk is a task.
 WINDOW = 512
 MAX_TOUCHED = 2**16
 MAX_SHARD_CHUNKS = 2**20
 _SHARDING = "sharding_indexed"
-# A file of a chunk holds what the codec made of it, which is never much more; shards have an index.
+# A compressed chunk is never much larger than the raw one. Files of shards are read in parts.
 MAX_FILE_BYTES = 2 * MAX_CHUNK_BYTES
 _V2_TYPES = {order + np.dtype(name).str[1:] for order in "<>|" for name in SAMPLE_TYPES}
-_BYTES = ("blosc", "bz2", "crc32", "crc32c", "adler32", "fletcher32", "gzip", "lz4", "lzma", "zlib", "zstd")
-_V2_CODECS = {*_BYTES, "delta", "shuffle"}
+_BYTE_CODECS = (
+    "blosc", "bz2", "crc32", "crc32c", "adler32", "fletcher32", "gzip", "lz4", "lzma", "zlib", "zstd",
+)  # fmt: skip
+_V2_CODECS = {*_BYTE_CODECS, "delta", "shuffle"}
 _V3_CODECS = {
     *("blosc", "bytes", "crc32c", "endian", "gzip", "transpose", "zstd"),
     *(f"numcodecs.{name}" for name in _V2_CODECS),
@@ -47,14 +48,18 @@ _V3_CODECS = {
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What stands in a folder's metadata.
+    """Metadata of an array or group.
 
     Attributes
     ----------
-    kind : of the folder
-    format : 2 or 3, the version of Zarr
-    document : ``zarr.json``, or ``.zarray`` of an array in format 2
-    attributes : what people added
+    kind : {"array", "group"}
+        What the folder holds.
+    format : {2, 3}
+        Version of the Zarr format.
+    document : dict
+        ``zarr.json``; in format 2 ``.zarray`` or ``.zgroup``.
+    attributes : dict
+        User attributes.
     """
 
     kind: Literal["array", "group"]
@@ -64,12 +69,12 @@ class Node:
 
 
 def package() -> ModuleType:
-    """Import zarr.
+    """Return the package zarr.
 
     Raises
     ------
     RuntimeMissingError
-        With the line that installs it.
+        If it is missing or too old; the message has the command that installs it.
     """
     try:
         import zarr
@@ -77,24 +82,28 @@ def package() -> ModuleType:
         why = str(error)
     else:
         version = tuple(int(n) for n in re.findall(r"\d+", zarr.__version__)[:3])
-        if version >= (3, 1, 3):  # before, a killed process left half a chunk under its final name
+        if version >= (3, 1, 3):  # older versions do not write chunks atomically
             return zarr
         why = f"needs version 3.1.3, got {zarr.__version__}"
     raise RuntimeMissingError(f'Zarr cannot be read or written ({why}); type: pip install "srcnn-rt[zarr]"')
 
 
 def read_node(folder: Path, root: Path) -> Node:
-    """Read what a folder says of itself.
+    """Read the metadata of a folder.
 
     Parameters
     ----------
-    folder : of the array or group
-    root : what no file may lie outside of
+    folder : Path
+        Folder of the array or group.
+    root : Path
+        Folder that must contain all files.
 
     Raises
     ------
-    SourceMissingError, ImageError
-        Naming the file and the rule.
+    SourceMissingError
+        If there is no such folder.
+    ImageError
+        If it is not a Zarr or its metadata are invalid.
     """
     if not folder.exists():
         raise SourceMissingError(f"{folder}: no such folder")
@@ -117,7 +126,7 @@ def read_node(folder: Path, root: Path) -> Node:
 
 
 def level_folder(root: Path, name: str) -> Path:
-    """Return the folder that a path in metadata names, which must be within `root`."""
+    """Return the folder of a path in metadata, which must be inside `root`."""
     parts = name.split("/")
     if any(p in ("", ".", "..") or "\\" in p or ":" in p or "\0" in p for p in parts):
         raise ImageError(f"{root}: a path in metadata must be names below the folder, got {name!r:.80}")
@@ -128,11 +137,14 @@ def level_folder(root: Path, name: str) -> Path:
 
 
 def open_array(folder: Path, root: Path, node: Node) -> Any:
-    """Open an array for reading, of which `check` has been asked.
+    """Open an array for reading after `check`.
 
     Raises
     ------
-    ImageError, RuntimeMissingError
+    ImageError
+        If zarr cannot open it.
+    RuntimeMissingError
+        If zarr is not installed.
     """
     zarr = package()
     try:
@@ -142,21 +154,26 @@ def open_array(folder: Path, root: Path, node: Node) -> Any:
         return zarr.open_array(store, path="" if inside == "." else inside, mode="r", zarr_format=node.format)
     except ImageError:
         raise
-    except Exception as error:  # the package raises whatever its parts do
+    except Exception as error:  # zarr has no common base class of errors
         raise ImageError(f"{folder}: zarr cannot open it: {error or type(error).__name__}") from error
 
 
 def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]:
-    """Refuse an array of another type, with unsafe codecs, or of absurd sizes; return its shape.
+    """Check the type, codecs and sizes of an array; return its shape.
 
     Parameters
     ----------
-    letters : of the axes, where they are known: only then tiny chunks are seen to be
+    node : Node
+        Metadata of the array.
+    where : str
+        Name of the array in error messages.
+    letters : str, optional
+        Letters of the axes. If they are given, chunks that are too small are refused too.
 
     Raises
     ------
     ImageError
-        Naming the rule.
+        If the array is refused.
     """
     doc = node.document
     dtype = doc.get("dtype" if node.format == 2 else "data_type")
@@ -164,7 +181,7 @@ def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]
         raise ImageError(f"{where}: samples must be {', '.join(SAMPLE_TYPES)}, got {dtype!r:.80}")
     itemsize = int(dtype[-1]) if node.format == 2 else np.dtype(dtype).itemsize
     shape = _sizes(doc.get("shape"), where, "shape")
-    limits = {"c": MAX_BANDS, "t": MAX_PLACES, "z": MAX_PLACES}
+    limits = {"c": MAX_BANDS, "t": MAX_PLANES, "z": MAX_PLANES}
     for letter, n in zip(letters or "y" * len(shape), shape, strict=False):
         if n > limits.get(letter, MAX_SIDE):
             raise ImageError(f"{where}: {letter} must be at most {limits.get(letter, MAX_SIDE)}, got {shape}")
@@ -188,7 +205,7 @@ def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]
 
 
 def _chunks(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-    """Return the chunk that is read at once, and the shard that holds several; checks the codecs."""
+    """Check the codecs; return the size of a chunk, and of a shard (a file of several chunks) or None."""
     doc = node.document
     if node.format == 2:
         filters = doc.get("filters") or []
@@ -217,7 +234,7 @@ def _check_codecs(names: list[Any], known: set[str], where: str) -> None:
 
 
 def _name(entry: Any) -> Any:
-    """Return the name in one of format 3's ``{"name": ..., "configuration": ...}``."""
+    """Return the name of ``{"name": ..., "configuration": ...}`` (format 3)."""
     return entry.get("name") if isinstance(entry, dict) else entry
 
 
@@ -245,14 +262,14 @@ def _within(path: Path, root: Path) -> bool:
 def _load(path: Path, root: Path) -> dict[str, Any] | None:
     """Return a JSON object from a file, or None if there is no file."""
     try:
-        about = path.stat()
+        status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(about.st_mode) or not _within(path, root):
+    if not stat.S_ISREG(status.st_mode) or not _within(path, root):
         raise ImageError(f"{path}: must be a plain file in {root}")
-    if about.st_size > MAX_JSON_BYTES:
+    if status.st_size > MAX_JSON_BYTES:
         raise ImageError(f"{path}: metadata must have at most {MAX_JSON_BYTES >> 20} MiB")
     try:
         found = json.loads(path.read_bytes())
@@ -267,9 +284,9 @@ def _load(path: Path, root: Path) -> dict[str, Any] | None:
 
 @cache
 def _guarded_store() -> Any:
-    """Return a LocalStore that reads plain files within its folder only.
+    """Return a LocalStore class that only reads plain files inside its folder.
 
-    A chunk that is a link to a device never ends, and one to a pipe never begins.
+    Reading a chunk that is a link to a device would never end.
     """
     package()
     from zarr.storage import LocalStore
@@ -278,14 +295,14 @@ def _guarded_store() -> Any:
         def _check_key(self, key: str, part: Any) -> None:
             path = self.root / key
             try:
-                about = path.stat()
+                status = path.stat()
             except OSError:
-                return  # the store's own affair
-            if not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+                return  # the store reports it
+            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
                 raise ImageError(f"{path}: must be a plain file")
             if not path.resolve().is_relative_to(self.root):
                 raise ImageError(f"{path}: leads out of {self.root}")
-            if part is None and about.st_size > MAX_FILE_BYTES:
+            if part is None and status.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{path}: a chunk's file must have at most {MAX_FILE_BYTES >> 20} MiB")
 
         async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:

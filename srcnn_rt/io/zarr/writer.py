@@ -1,19 +1,18 @@
-"""Zarr folders as images: plain arrays, and OME-Zarr images with their pyramids.
+"""Writes Zarr arrays and OME-Zarr images with their pyramids.
 
-Read are arrays and OME-Zarr 0.4 (Zarr format 2) and 0.5 (format 3), of which level 0 of the first
-multiscale image; written are arrays of format 3 and OME-Zarr 0.5. Every (t, z) is a plane, an image of
-its own; channels are a plane's. ::
+Readable are arrays, and level 0 of the first multiscale image of OME-Zarr 0.4 (Zarr format 2) and 0.5
+(format 3). Written are arrays of format 3 and OME-Zarr 0.5. Each (t, z) index is a plane, which is processed
+as an image; channels belong to a plane. ::
 
     image = open_zarr(source)
     writer = create(partial, image, scale)
     for k in range(image.planes):
-        job.process(image.plane(k), writer.page(k), ...)
-    writer.finish()                       # builds the pyramid; rename `partial` after it
+        process(image.plane(k), writer.page(k), ...)
+    writer.finish()                       # builds the pyramid
 
-What is not carried over: labels and tables beside the image (a label is a number, not a brightness),
-other multiscale images of the same group, collections (plates, bioformats2raw), of which one image is
-opened at a time. Attributes of a plain array are copied as they are: a georeference among them is not
-rescaled.
+Not carried over are labels and tables (a label is a category, not a brightness) and other multiscale images
+of the group. Collections (plates, bioformats2raw) are refused; their images can be opened one at a time.
+Attributes of a plain array are copied unchanged: a georeference in them is not scaled.
 """
 
 from __future__ import annotations
@@ -35,39 +34,39 @@ from ...image.info import ImageInfo
 from ...tiling.geometry import Span
 from ..array_like import SlicedSink
 from ..protocols import Record
-from . import ngff
-from . import store as zarrstore
+from . import ngff, store
 from .pyramid import build, flush, level_sizes
-from .reader import XARRAY, ZarrImage, open_plane, open_zarr, pages, place_of
+from .reader import XARRAY, ZarrImage, place_of
 
-__all__ = ["ZarrImage", "ZarrWriter", "create", "open_plane", "open_zarr", "pages", "reopen"]
-
-CHUNK = 512  # widest chunk that is written, HR pixels
-CHUNK_BYTES = 8 * 2**20  # of one chunk with all its channels
+CHUNK = 512  # largest side of a chunk in HR pixels
+CHUNK_BYTES = 8 * 2**20  # of a chunk with all its channels
 
 
 class ZarrWriter:
-    """An enlarged image being written, a `Target`; `create` and `reopen` make it.
+    """An enlarged image that is being written, as a `Target`; returned by `create` and `reopen`.
 
     Attributes
     ----------
-    planes : as of the image it was made for
-    info : of every plane, HR
+    planes : int
+        Number of planes.
+    info : ImageInfo
+        Description of each enlarged plane.
     """
+
+    append_only = False
 
     def __init__(self, path: Path, zarr: Any, plan: _Plan) -> None:
         self.planes, self.info = plan.planes, plan.info
         self._path, self._plan = path, plan
         root = zarr.open(str(path), mode="r+", zarr_format=3)
         self._levels = [root] if plan.image is None else [root[str(k)] for k in range(len(plan.shapes))]
-        # What was written since the last `sync`.
-        self._places: list[tuple[PlaneSink, Span, Span]] = []
+        self._unsynced: list[tuple[PlaneSink, Span, Span]] = []
 
     def page(self, index: int) -> PlaneSink:
-        """Return the sink of a plane, from 0. Planes may be written in any order, one at a time."""
+        """Return the sink of a plane, counted from 0. Planes may be written in any order, one at a time."""
         plan = self._plan
         return PlaneSink(
-            self._places,
+            self._unsynced,
             self._levels[0],
             plan.info,
             plan.scale,
@@ -77,23 +76,24 @@ class ZarrWriter:
         )
 
     def rewind(self) -> None:
-        """Do nothing: chunks that were written beyond what was restored are written again."""
+        """Do nothing: chunks that were not restored are written again."""
 
     def sync(self) -> None:
-        """Return when every chunk that was written is on the disk.
+        """Flush every chunk that was written or restored to the disk.
 
         Raises
         ------
         OutputError
+            If a file cannot be flushed.
         """
-        places = self._places[:]
-        files = {path for sink, y, x in places for path in sink.files(y, x)}
+        written = self._unsynced[:]
+        files = {path for sink, y, x in written for path in sink.files(y, x)}
         with _writing(self._path):
             flush(self._path, files)
-        del self._places[: len(places)]
+        del self._unsynced[: len(written)]
 
     def finish(self) -> Path:
-        """Build the smaller levels from the first, and flush all files to the disk; return the folder.
+        """Build the smaller levels and flush all files to the disk; return the folder.
 
         Raises
         ------
@@ -107,39 +107,42 @@ class ZarrWriter:
         return self._path
 
     def abort(self) -> None:
-        """Let go. The folder stays: it is the caller's to delete, or to go on with by `reopen`."""
+        """Do nothing: the caller deletes the folder, or resumes by `reopen`."""
 
 
 class PlaneSink(SlicedSink):
-    """One plane of a folder that grows.
+    """One plane of a `ZarrWriter`.
 
-    Each chunk is one file, which appears whole or not at all (zarr writes it under another name and
-    renames it), and is written once. So the end of the process loses none that is written.
+    Each chunk is a file that is written once and atomically: zarr writes it under another name and renames
+    it. So no written chunk is lost if the process ends.
     """
 
-    def __init__(self, places: list[tuple[PlaneSink, Span, Span]], *args: Any, **options: Any) -> None:
+    def __init__(self, unsynced: list[tuple[PlaneSink, Span, Span]], *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._places = places
+        self._unsynced = unsynced
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         super().write(y, x, block, mask)
-        self._places.append((self, y, x))
+        self._unsynced.append((self, y, x))
         return {"crc": _crc(self._axes.stored(block))}
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
-        """As `Sink.restore`; with `check` the samples are read and compared."""
+        """Restore a chunk as in `Sink.restore`; with `check` its samples are read and compared."""
         if not check:
             return True
         try:
             found = np.asarray(self._array[self._axes.key(y, x)])
         except MemoryError:
             raise
-        except Exception:  # half a file, for which every codec has an error of its own
+        except Exception:  # a truncated file; each codec raises its own error
             return False
-        return bool(_crc(found) == record["crc"])
+        if _crc(found) != record["crc"]:
+            return False
+        self._unsynced.append((self, y, x))  # the next `sync` must cover it too
+        return True
 
     def files(self, y: Span, x: Span) -> Iterator[Path]:
-        """Yield the files of the chunks in a place, of which those of nothing but the fill value are not."""
+        """Yield the files of the chunks in a window. Chunks of only the fill value have none."""
         array: Any = self._array
         folder = Path(array.store.root) / array.path
         ranges = []
@@ -153,7 +156,7 @@ class PlaneSink(SlicedSink):
 
 
 class _Plan:
-    """What is written for an image: shapes, chunks and metadata of every level."""
+    """Shapes, chunks and metadata of all levels of the result."""
 
     def __init__(self, like: ZarrImage | ImageInfo, scale: int, classes: bool) -> None:
         self.scale, self.classes = scale, classes
@@ -170,30 +173,30 @@ class _Plan:
         else:
             lr, self.image, self.axes, sizes = like.info, like.image, like.axes, like.shape
             self.fill = like.fill_value
-            self.attributes, self.names = _kept(like.attributes, like.image), like.names
+            self.attributes, self.names = _copied(like.attributes, like.image), like.names
         self.info = lr.scaled(scale)
         if self.image is not None:
             self.names = [str(axis["name"]) for axis in self.image.axes]
         self.others = {a: n for a, n in zip(self.axes, sizes, strict=True) if a not in "yxc"}
         self.planes = math.prod(self.others.values())
-        planes_of = [self.info.shape] if self.image is None else level_sizes(self.info.shape)
-        self.shapes = [_with(self.axes, sizes, size) for size in planes_of]
+        levels = [self.info.shape] if self.image is None else level_sizes(self.info.shape)
+        self.shapes = [_with(self.axes, sizes, size) for size in levels]
         side = _chunk_side(scale, lr.layout.channels * lr.dtype.itemsize)
-        # A chunk is of one plane, and of one channel, but where channels lie beside each other.
+        # A chunk holds one plane, and one channel unless channels are interleaved.
         minimum = [
             n if a == "c" and self.axes.endswith("c") else 1 for a, n in zip(self.axes, sizes, strict=True)
         ]
-        self.chunks = [_with(self.axes, minimum, (min(side, h), min(side, w))) for h, w in planes_of]
+        self.chunks = [_with(self.axes, minimum, (min(side, h), min(side, w))) for h, w in levels]
 
-    def make(self, zarr: Any, store: Any) -> None:
-        """Write the metadata of the group and of every array into an empty store."""
+    def write_metadata(self, zarr: Any, target: Any) -> None:
+        """Write the metadata of the group and all arrays into an empty store."""
         attributes = dict(self.attributes)
         if self.image is not None:
             attributes["ome"] = ngff.describe(self.image, self.scale, len(self.shapes))
-            zarr.create_group(store, zarr_format=3, attributes=attributes)
+            zarr.create_group(target, zarr_format=3, attributes=attributes)
         for k, (shape, chunks) in enumerate(zip(self.shapes, self.chunks, strict=True)):
             zarr.create_array(
-                store,
+                target,
                 name=None if self.image is None else str(k),
                 shape=shape,
                 chunks=chunks,
@@ -210,51 +213,55 @@ def create(path: str | Path, like: ZarrImage | ImageInfo, scale: int, *, classes
 
     Parameters
     ----------
-    path : of a new or empty folder, by any name
-    like : the LR image. An OME-Zarr image gives one of 0.5, a plain array a plain array, and another
-        image's info an OME-Zarr image without units.
-    scale : HR pixels an LR pixel
-    classes : whether samples are numbers of classes, which smaller levels must not blend
+    path : str or Path
+        A new or empty folder.
+    like : ZarrImage or ImageInfo
+        The LR image. The result of an OME-Zarr image is OME-Zarr 0.5, that of a plain array is a plain array,
+        and that of any other image is an OME-Zarr image without units.
+    scale : int
+        Scale factor.
+    classes : bool
+        Whether samples are category numbers, which are not averaged in smaller levels.
 
     Raises
     ------
     OutputError
-        If the folder is not empty, or cannot be written, or the image has a mask beside its samples.
+        If the folder is not empty or cannot be written, or if the image has a separate mask.
     RuntimeMissingError
         If the package zarr is not installed.
     """
-    path, zarr, plan = Path(path), zarrstore.package(), _Plan(like, scale, classes)
+    path, zarr, plan = Path(path), store.package(), _Plan(like, scale, classes)
     if plan.info.masked:
-        raise OutputError(f"{path}: Zarr has no place for the image's mask")
+        raise OutputError(f"{path}: Zarr cannot store the mask of the image; write a TIFF instead")
     with _writing(path):
         path.mkdir(exist_ok=True)
         if any(path.iterdir()):
-            raise OutputError(f"{path}: exists already and is not empty")
-        plan.make(zarr, zarr.storage.LocalStore(path))
+            raise OutputError(f"{path}: already exists and is not empty")
+        plan.write_metadata(zarr, zarr.storage.LocalStore(path))
         return ZarrWriter(path, zarr, plan)
 
 
 def reopen(path: str | Path, like: ZarrImage | ImageInfo, scale: int, *, classes: bool = False) -> ZarrWriter:
-    """Go on with what `create` began in the same way, after a crash; `finish` completes it.
+    """Resume an interrupted run that `create` began with the same arguments.
 
-    Which chunks are complete the caller knows (`PlaneSink.restore`); writing one again does no harm. What a
-    killed process left of a chunk that it was writing is deleted.
+    The caller restores finished chunks by `PlaneSink.restore`; it is safe to write them again. Temporary
+    files of the interrupted run are deleted.
 
     Raises
     ------
     OutputError
-        If the folder is not what `create` makes of the same arguments.
+        If the metadata in the folder differ from those that `create` writes.
     """
-    path, zarr, plan = Path(path), zarrstore.package(), _Plan(like, scale, classes)
+    path, zarr, plan = Path(path), store.package(), _Plan(like, scale, classes)
     expected: dict[str, Any] = {}
-    plan.make(zarr, zarr.storage.MemoryStore(expected))
+    plan.write_metadata(zarr, zarr.storage.MemoryStore(expected))
     for name, data in expected.items():
         try:
             same = _canonical((path / name).read_bytes()) == _canonical(data.to_bytes())
         except (OSError, ValueError):
             same = False
         if not same:
-            raise OutputError(f"{path}: cannot be gone on with: {name} is missing or another run's")
+            raise OutputError(f"{path}: cannot be resumed: {name} is missing or differs from this job's")
     with _writing(path):
         for leftover in path.rglob("*.partial"):
             leftover.unlink(missing_ok=True)
@@ -267,7 +274,7 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (SrcnnError, MemoryError):
         raise
-    except Exception as error:  # zarr raises whatever its parts do
+    except Exception as error:  # zarr has no common base class of errors
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{path}: cannot be written: {reason}") from error
 
@@ -280,20 +287,20 @@ def _canonical(document: bytes) -> str:
     return json.dumps(json.loads(document), sort_keys=True)
 
 
-def _kept(attributes: Mapping[str, Any], image: ngff.Image | None) -> dict[str, Any]:
-    """Return the attributes that are still true of the enlarged image and not written anew."""
+def _copied(attributes: Mapping[str, Any], image: ngff.Image | None) -> dict[str, Any]:
+    """Return the attributes that remain valid and are not generated."""
     derived = {XARRAY} if image is None else {"ome", "multiscales", "omero", "labels", "image-label"}
     return {key: value for key, value in attributes.items() if key not in derived}
 
 
 def _with(axes: str, sizes: Any, plane: tuple[int, int]) -> tuple[int, ...]:
-    """Return `sizes` with those of y and x replaced."""
+    """Return `sizes` with the sizes of y and x replaced."""
     new = {"y": plane[0], "x": plane[1]}
     return tuple(new.get(a, n) for a, n in zip(axes, sizes, strict=True))
 
 
 def _chunk_side(scale: int, sample_bytes: int) -> int:
-    """Return the side of a chunk in HR pixels: a power of two in LR pixels, as TIFF's blocks are."""
+    """Return the side of a chunk in HR pixels: a power of two in LR pixels, as for tiles of TIFFs."""
     side = CHUNK
     while side > 8 and (side * scale > CHUNK or (side * scale) ** 2 * sample_bytes > CHUNK_BYTES):
         side //= 2

@@ -1,31 +1,22 @@
-"""What an ONNX graph says of itself: scale, margins, period, kind.
+"""Analysis of an ONNX graph: scale, margins, period, kind and valid sizes.
 
-``analysis`` draws the conclusions from ``trace``, which runs the graph on shapes alone with
-the operators of ``ops`` on the states of ``tensors``; ``fold`` computes what depends on shapes
-alone, and ``reach`` holds the exact intervals. ``guard`` comes before all of them: what is
-refused of a stranger's file before anything is computed from it. ``equivariance`` tells which models
-need no range of values.
+- `validation` refuses untrusted models before anything is computed from them.
+- `trace` runs the graph on shapes alone, with the operators of `ops` on the states of `tensors`.
+- `shape_folding` computes values that depend on shapes alone.
+- `receptive_field` holds the exact input interval of an output interval.
+- `facts` derives the results from these.
+- `equivariance` recognises models that work in every range of values.
 """
 
 from .equivariance import is_equivariant
-from .external_data import inline
-from .facts import AxisFacts, GraphFacts, analyse, unbounded
-from .interface import Shaping, adapt, needs_shaping
+from .external_data import inline_external_data
+from .facts import AxisFacts, GraphFacts, analyse, untiled_facts
+from .interface import InterfaceOptions, adapt, needs_adapting
 from .trace import Interface
 from .untiled import check_sizes
-from .validation import check
+from .validation import validate
 
 __all__ = [
-    "AxisFacts",
-    "GraphFacts",
-    "Interface",
-    "Shaping",
-    "adapt",
-    "analyse",
-    "check",
-    "check_sizes",
-    "inline",
-    "is_equivariant",
-    "needs_shaping",
-    "unbounded",
-]
+    "AxisFacts", "GraphFacts", "Interface", "InterfaceOptions", "adapt", "analyse", "check_sizes",
+    "inline_external_data", "is_equivariant", "needs_adapting", "untiled_facts", "validate",
+]  # fmt: skip

@@ -1,24 +1,26 @@
 """Whether a graph is equivariant to gain and offset: ``f(a·x + b) = a·f(x) + b`` for all a > 0 and b.
 
-Every tensor that is computed from the image is followed as ``t(a·x + b) = a·t(x) + b·g``, with one number
-g a channel: its gain to an offset. Convolutions without biases keep that form, with the sums of their
-kernels as gains; ReLU and its kin only where g is 0, so that an offset does not reach them. The output must
-have g = 1. Whatever is not known here is taken not to be equivariant.
+Every tensor t computed from the image is followed as ``t(a·x + b) = a·t(x) + b·g``, with one g per channel:
+its gain to an offset. Convolutions without biases keep that form, with the sums of their kernels as gains.
+ReLU and similar activations keep it only where g is 0, because an offset does not affect them there. The
+output must have g = 1. A graph with any other operator is taken not to be equivariant.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..onnx_helpers import STANDARD_DOMAINS, attribute, constant_tensors
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Gains = NDArray[np.float64]
 
-# Of what is summed, float32 weights leave so much where their sum is meant to be 0 or 1.
+# Relative to what is summed: the rounding of float32 weights whose sum is meant to be 0 or 1.
 _TOLERANCE = 1e-6
 _SAME = ("Identity", "Dropout")
 _HOMOGENEOUS = ("LeakyRelu", "PRelu", "Relu")
@@ -34,7 +36,7 @@ def is_equivariant(model: ModelProto) -> bool:
     for node in model.graph.node:
         if not any(name in gains for name in node.input) or node.op_type in ("Shape", "Size"):
             continue
-        found = None if node.domain not in ("", "ai.onnx") else _through(node, gains, constants)
+        found = None if node.domain not in STANDARD_DOMAINS else _through(node, gains, constants)
         if found is None:
             return False
         gains[node.output[0]] = found
@@ -43,15 +45,10 @@ def is_equivariant(model: ModelProto) -> bool:
 
 
 class _Constants:
-    """The constants of a graph, read when asked for."""
+    """Constants of a graph, converted when they are needed."""
 
     def __init__(self, model: ModelProto) -> None:
-        self._tensors = {t.name: t for t in model.graph.initializer}
-        for node in model.graph.node:
-            if node.op_type == "Constant":
-                for attribute in node.attribute:
-                    if attribute.name == "value":
-                        self._tensors[node.output[0]] = attribute.t
+        self._tensors = constant_tensors(model)
 
     def array(self, name: str) -> NDArray[np.float64] | None:
         from onnx import numpy_helper
@@ -61,14 +58,14 @@ class _Constants:
 
 
 def _through(node: NodeProto, gains: dict[str, Gains], constants: _Constants) -> Gains | None:
-    """Return the gains of a node's output, None where the form is lost or not known."""
+    """Return the gains of a node's output, None if it does not keep the form or is not known."""
     op, first = node.op_type, gains.get(node.input[0])
     if op in ("Add", "Sub", "Concat"):
         sides = [gains[name] for name in node.input if name in gains]
         if len(sides) < len(node.input):
             return None
         if op == "Concat":
-            return np.concatenate(sides) if _attribute(node, "axis", 1) == 1 else None
+            return np.concatenate(sides) if attribute(node, "axis", 1) == 1 else None
         left, right = sides
         return _snapped(left - right if op == "Sub" else left + right, np.abs(left) + np.abs(right))
     if op in ("Mul", "Div"):
@@ -82,29 +79,32 @@ def _through(node: NodeProto, gains: dict[str, Gains], constants: _Constants) ->
     if op in _SAME:
         return first
     if op == "Slice":
-        return first if _cuts_only_space(node, constants) else None
+        return first if _crops_only_space(node, constants) else None
     if op == "DepthToSpace":
-        places = _attribute(node, "blocksize", 1) ** 2
-        columns = _attribute(node, "mode", b"DCR") == b"CRD"
+        places = attribute(node, "blocksize", 1) ** 2
+        columns = attribute(node, "mode", b"DCR") == b"CRD"
         grid = first.reshape(-1, places) if columns else first.reshape(places, -1).T
         mean = grid.mean(axis=1)
         return mean if np.allclose(grid, mean[:, None], rtol=0, atol=10 * _TOLERANCE) else None
     if op == "SpaceToDepth":
-        return np.tile(first, _attribute(node, "blocksize", 1) ** 2)
+        return np.tile(first, attribute(node, "blocksize", 1) ** 2)
     return None
 
 
 def _convolved(node: NodeProto, first: Gains, constants: _Constants) -> Gains | None:
     weight = constants.array(node.input[1])
-    bias = constants.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-    if weight is None or (len(node.input) > 2 and node.input[2] and (bias is None or bias.any())):
+    if weight is None:
         return None
-    padded = any(_attribute(node, "pads", ())) or _attribute(node, "auto_pad", b"NOTSET") not in (
+    if len(node.input) > 2 and node.input[2]:
+        bias = constants.array(node.input[2])
+        if bias is None or bias.any():
+            return None
+    padded = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", b"NOTSET") not in (
         b"NOTSET", b"VALID",
     )  # fmt: skip
     if padded and first.any():  # zeros beside an offset are an edge
         return None
-    group = _attribute(node, "group", 1)
+    group = attribute(node, "group", 1)
     inner = first.reshape(group, -1)
     taps = weight.reshape(group, len(weight) // group, inner.shape[1], -1)
     sums = np.einsum("goit,gi->go", taps, inner).reshape(-1)
@@ -113,32 +113,22 @@ def _convolved(node: NodeProto, first: Gains, constants: _Constants) -> Gains | 
 
 
 def _scaled(node: NodeProto, gains: dict[str, Gains], constants: _Constants) -> Gains | None:
-    """Follow a product with a constant, or division by one."""
-    first = gains.get(node.input[0])
-    place = 1 if first is not None else 0
+    """Return the gains of a product with a constant, or of division by one."""
+    place = 1 if node.input[0] in gains else 0
     factor = constants.array(node.input[place])
     if factor is None or factor.shape[-2:] not in ((), (1,), (1, 1)) or (node.op_type == "Div" and not place):
         return None
-    gain = first if first is not None else gains[node.input[1]]
-    flat = factor.reshape(-1)
+    gain, flat = gains[node.input[1 - place]], factor.reshape(-1)
     if flat.size not in (1, gain.size):
         return None
     return np.asarray(gain / flat if node.op_type == "Div" else gain * flat)
 
 
-def _cuts_only_space(node: NodeProto, constants: _Constants) -> bool:
-    if len(node.input) < 4:
-        return False
-    axes = constants.array(node.input[3])
+def _crops_only_space(node: NodeProto, constants: _Constants) -> bool:
+    axes = constants.array(node.input[3]) if len(node.input) > 3 else None
     return axes is not None and {int(a) % 4 for a in axes.reshape(-1)} <= {2, 3}
 
 
 def _snapped(sums: Gains, sizes: Gains) -> Gains:
-    """Return sums in which what rounding left of 0 is 0."""
+    """Return sums with 0 in place of rounding errors."""
     return np.where(np.abs(sums) <= _TOLERANCE * sizes, 0.0, sums)
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    from onnx import helper
-
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

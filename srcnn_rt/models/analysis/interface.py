@@ -1,36 +1,42 @@
-"""Models of other shapes than one image (N, C, H, W) in and one out, made such by nodes around them.
+"""Adaptation of models that do not have one image (N, C, H, W) in and one out, by nodes around them.
 
-Further inputs become constants, other outputs are left out, channels-last images are turned, and B, G, R is
-put in order. What comes out is analysed and tiled as any model's file.
+Further inputs become constants, other outputs are dropped, channels-last images are transposed, and B, G, R
+is reordered. The result is analysed and tiled like any model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import ArgumentError
+from ..onnx_helpers import MIN_IR_WITHOUT_WEIGHT_INPUTS, dimensions, inputs_without_weights, unused_name
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
 ChannelOrder = Literal["rgb", "bgr"]
 ORDERS = ("rgb", "bgr")
-_MAX_LAST = 4  # channels of an image whose last axis they are
+_MAX_LAST = 4  # channels of an image in channels-last order
 
 
 @dataclass(frozen=True, slots=True)
-class Shaping:
-    """What somebody says of a model's inputs and outputs.
+class InterfaceOptions:
+    """Options of the user on a model's inputs and outputs.
 
     Attributes
     ----------
-    inputs : the value of every input that is no image
-    output : the only output that is kept
-    order : of the channels that the model takes and gives; here they are R, G, B
+    inputs : tuple of (str, float)
+        Name and value of every input that is not an image.
+    output : str or None
+        The only output to keep.
+    order : {"rgb", "bgr"}
+        Order of the channels that the model takes and returns. Images here are R, G, B.
     """
 
     inputs: tuple[tuple[str, float], ...] = ()
@@ -39,45 +45,47 @@ class Shaping:
 
     @classmethod
     def of(cls, inputs: Mapping[str, float] | None, output: str | None, order: str) -> Self:
-        """Check what was said.
+        """Check options given by a caller.
 
         Raises
         ------
         ArgumentError
+            If the order is neither of `ORDERS`.
         """
         if order not in ORDERS:
             raise ArgumentError(f"channel_order must be one of {', '.join(ORDERS)}, got {order!r}")
         return cls(tuple(sorted((inputs or {}).items())), output, order)  # type: ignore[arg-type]
 
 
-def needs_shaping(model: ModelProto, shaping: Shaping) -> bool:
+def needs_adapting(model: ModelProto, interface_options: InterfaceOptions) -> bool:
     """Return whether `adapt` would change a model."""
-    weights = {t.name for t in model.graph.initializer}
-    return shaping != Shaping() or any(
-        _is_channels_last(v) for v in model.graph.input if v.name not in weights
+    return interface_options != InterfaceOptions() or any(
+        _is_channels_last(v) for v in inputs_without_weights(model.graph)
     )
 
 
-def adapt(model: ModelProto, shaping: Shaping) -> ModelProto:
-    """Return a model with one image (N, C, H, W) in and one out, as far as that is said or clear.
+def adapt(model: ModelProto, interface_options: InterfaceOptions) -> ModelProto:
+    """Give a model one image (N, C, H, W) in and one out, as far as that is unambiguous.
 
     Parameters
     ----------
-    model : changed, and returned
+    model : ModelProto
+        Changed in place, and returned.
+    interface_options : InterfaceOptions
+        Options of the user.
 
     Raises
     ------
     ArgumentError
-        If there is no such input or output, or an input's shape is not known.
+        If there is no such input or output, or an input does not take its value.
     """
     graph = model.graph
-    weights = {t.name for t in graph.initializer}
-    free = {v.name: v for v in graph.input if v.name not in weights}
-    for name, number in shaping.inputs:
+    free = {v.name: v for v in inputs_without_weights(graph)}
+    for name, number in interface_options.inputs:
         if name not in free:
             raise ArgumentError(f"the model has no input {name!r}, only {_names(free)}")
         _fix(model, free[name], number)
-    output = shaping.output
+    output = interface_options.output
     if output is not None:
         kept = [v for v in graph.output if v.name == output]
         if not kept:
@@ -85,12 +93,12 @@ def adapt(model: ModelProto, shaping: Shaping) -> ModelProto:
             raise ArgumentError(f"the model has no output {output!r}, only {known}")
         del graph.output[:]
         graph.output.extend(kept)
-    if len(graph.input) - len(weights & {v.name for v in graph.input}) == len(graph.output) == 1:
-        source = next(v for v in graph.input if v.name not in weights)
-        if _is_channels_last(source):
-            _turn(model, source, graph.output[0])
-        if shaping.order == "bgr":
-            _reorder(model, source, graph.output[0])
+    images = inputs_without_weights(graph)
+    if len(images) == len(graph.output) == 1:
+        if _is_channels_last(images[0]):
+            _transpose(model, images[0], graph.output[0])
+        if interface_options.order == "bgr":
+            _reorder(model, images[0], graph.output[0])
     return model
 
 
@@ -98,68 +106,64 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(repr(n) for n in names) or "none"
 
 
-def _dims(value: ValueInfoProto) -> list[int | None]:
-    return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
-
-
 def _fix(model: ModelProto, value: ValueInfoProto, number: float) -> None:
-    """Turn an input into a constant; axes of free size become 1."""
-    from onnx import helper, numpy_helper
+    """Turn an input into a constant. Axes of free size become 1."""
+    from onnx import helper
 
     kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    shape = [n or 1 for n in _dims(value)]
-    array = np.full(shape, number).astype(kind)
+    array = np.full([n or 1 for n in dimensions(value)], number).astype(kind)
     if kind.kind in "iu" and array.size and float(array.flat[0]) != float(number):
         raise ArgumentError(f"input {value.name!r} takes {kind}, got {number:g}")
-    model.graph.initializer.append(numpy_helper.from_array(array, value.name))
+    _add_weight(model, value.name, array)
     model.graph.input.remove(value)
-    model.ir_version = max(model.ir_version, 4)  # before it, weights had to be inputs
+
+
+def _add_weight(model: ModelProto, name: str, array: NDArray[Any]) -> None:
+    from onnx import numpy_helper
+
+    model.graph.initializer.append(numpy_helper.from_array(array, name))
+    model.ir_version = max(model.ir_version, MIN_IR_WITHOUT_WEIGHT_INPUTS)
 
 
 def _is_channels_last(value: ValueInfoProto) -> bool:
-    """Return whether an image is (N, H, W, C): the last axis alone is of a few channels."""
-    dims = _dims(value)
-    if len(dims) != 4 or dims[3] is None or dims[3] > _MAX_LAST:
+    """Return whether an image is (N, H, W, C): only its last axis has a few channels."""
+    sizes = dimensions(value)
+    if len(sizes) != 4 or sizes[3] is None or sizes[3] > _MAX_LAST:
         return False
-    return dims[1] is None or dims[1] > _MAX_LAST
+    return sizes[1] is None or sizes[1] > _MAX_LAST
 
 
-def _turn(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto) -> None:
-    """Take and give (N, C, H, W) in place of (N, H, W, C)."""
+def _transpose(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto) -> None:
+    """Take and return (N, C, H, W) in place of (N, H, W, C)."""
     from onnx import helper
 
-    n, h, w, c = source.type.tensor_type.shape.dim
-    last, first = [0, 2, 3, 1], [0, 3, 1, 2]
-    before = helper.make_node("Transpose", [source.name], [_fresh(model, "turned")], perm=last)
+    before = helper.make_node("Transpose", [source.name], [_fresh(model, "turned")], perm=[0, 2, 3, 1])
     made = _fresh(model, "channels_last")
-    after = helper.make_node("Transpose", [made], [target.name], perm=first)
-    _between(model, source, target, before, after, made)
-    order = [type(d).FromString(d.SerializeToString()) for d in (n, c, h, w)]
-    del source.type.tensor_type.shape.dim[:]
-    source.type.tensor_type.shape.dim.extend(order)
-    if len(target.type.tensor_type.shape.dim) == 4:
-        n, h, w, c = target.type.tensor_type.shape.dim
-        order = [type(d).FromString(d.SerializeToString()) for d in (n, c, h, w)]
-        del target.type.tensor_type.shape.dim[:]
-        target.type.tensor_type.shape.dim.extend(order)
+    after = helper.make_node("Transpose", [made], [target.name], perm=[0, 3, 1, 2])
+    _wrap(model, source, target, before, after, made)
+    for value in (source, target):
+        shape = value.type.tensor_type.shape
+        if len(shape.dim) == 4:
+            n, h, w, c = (deepcopy(d) for d in shape.dim)
+            del shape.dim[:]
+            shape.dim.extend([n, c, h, w])
 
 
 def _reorder(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto) -> None:
-    """Take and give R, G, B in place of B, G, R."""
-    from onnx import helper, numpy_helper
+    """Take and return R, G, B in place of B, G, R."""
+    from onnx import helper
 
-    if _dims(source)[1] != 3:
-        raise ArgumentError("channels in another order go with models of three channels")
+    if dimensions(source)[1] != 3:
+        raise ArgumentError("channel_order bgr needs a model of three channels")
     index = _fresh(model, "bgr")
-    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 1, 0]), index))
-    model.ir_version = max(model.ir_version, 4)
+    _add_weight(model, index, np.array([2, 1, 0]))
     before = helper.make_node("Gather", [source.name, index], [_fresh(model, "ordered")], axis=1)
     made = _fresh(model, "in_its_order")
     after = helper.make_node("Gather", [made, index], [target.name], axis=1)
-    _between(model, source, target, before, after, made)
+    _wrap(model, source, target, before, after, made)
 
 
-def _between(
+def _wrap(
     model: ModelProto,
     source: ValueInfoProto,
     target: ValueInfoProto,
@@ -167,7 +171,7 @@ def _between(
     after: NodeProto,
     made: str,
 ) -> None:
-    """Put a node behind the input and one before the output, whose maker's tensor is called `made` then."""
+    """Insert a node behind the input and one before the output, whose old tensor is renamed to `made`."""
     for node in model.graph.node:
         for names, old, new in (
             (node.input, source.name, before.output[0]), (node.input, target.name, made),
@@ -186,7 +190,4 @@ def _fresh(model: ModelProto, name: str) -> str:
     graph = model.graph
     taken = {n for node in graph.node for n in (*node.input, *node.output)}
     taken |= {v.name for v in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
-    found, k = name, 1
-    while found in taken:
-        found, k = f"{name}.{k}", k + 1
-    return found
+    return unused_name(name, taken)

@@ -1,4 +1,4 @@
-"""The states of a tensor in a trace, and a node as its operator sees it."""
+"""State of a tensor in a trace, and a node as its operator sees it."""
 
 from __future__ import annotations
 
@@ -11,28 +11,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelError
-from .receptive_field import Link
+from ..onnx_helpers import attribute
+from .receptive_field import IDENTITY, Link
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-
-FAR = 2**31 - 1  # an end of a slice that means "to the end"
-STANDARD = ("", "ai.onnx")
-IMAGE = ("ncyx", "ccyx")  # roles of (N, C, H, W); of a single image N is an axis like any other
+IMAGE = ("ncyx", "ccyx")  # roles of (N, C, H, W); the N axis of a single image counts as channels
 UNTILED = "so the model cannot be tiled; --no-tiling (tile=None) runs it on whole images"
-_MAX_NUMBERS = 64  # in a list of axes or sizes: no tensor has as many axes
+_MAX_VALUES = 64  # in a list of axes or sizes: no tensor has as many axes
 
 
-Factor = tuple[str, int]  # one of n, c, y and x, and how many of it
+Factor = tuple[str, int]
+"""Role (n, c, y or x) and size of one factor of an axis."""
+
+Axis = tuple[Factor, ...]
+"""Factors of one axis, outermost first."""
+
+
+def axis_size(axis: Axis) -> int:
+    """Return the number of samples along an axis."""
+    return math.prod(n for _, n in axis)
+
+
+def has_space(axis: Axis) -> bool:
+    """Return whether an axis holds rows or columns."""
+    return any(role in "yx" for role, _ in axis)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
     """A value that does not depend on the image's samples.
 
-    `sized` says whether it depends on the image's height or width: of the whole value, or an array that
-    says it of each of its numbers, as of a shape's.
+    Attributes
+    ----------
+    value : ndarray
+        The value.
+    sized : bool or ndarray of bool
+        Whether it depends on the image's height or width: one answer for the whole value, or one per
+        element, as for the elements of a shape.
     """
 
     value: NDArray[Any]
@@ -40,89 +57,107 @@ class Known:
 
     @property
     def by_size(self) -> bool:
-        """Whether any number of it depends on the image's size."""
+        """Whether any element depends on the image's size."""
         return bool(np.any(self.sized))
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A tensor of samples: ``roles`` says what each axis is, of n, c, y, x and m.
+    """A tensor whose samples depend on the image.
 
-    y and x occur once each, n where there are several images; c is everything else, sub-pixels too.
-    An axis m holds several of these, as windows of an image that are told apart by one number do; `joined`
-    lists them for its number, outermost first.
+    Attributes
+    ----------
+    shape : tuple of int
+        Its shape.
+    roles : str
+        One letter per axis: n (images), c (channels and everything else, sub-pixels too), y (rows),
+        x (columns) or m (several of these). y and x occur once each.
+    joined : tuple of (int, Axis)
+        Index and factors of every axis m. For example, one axis may hold all windows of an image.
     """
 
     shape: tuple[int, ...]
     roles: str
-    joined: tuple[tuple[int, tuple[Factor, ...]], ...] = ()
+    joined: tuple[tuple[int, Axis], ...] = ()
 
     @classmethod
-    def of(cls, axes: Sequence[tuple[Factor, ...]]) -> Self:
+    def of(cls, axes: Sequence[Axis]) -> Self:
         """Return the flow whose axes hold these factors."""
         roles = "".join(a[0][0] if len(a) == 1 else "m" for a in axes)
         joined = tuple((k, a) for k, a in enumerate(axes) if len(a) > 1)
-        return cls(tuple(math.prod(n for _, n in a) for a in axes), roles, joined)
+        return cls(tuple(map(axis_size, axes)), roles, joined)
 
-    def factors(self, axis: int) -> tuple[Factor, ...]:
-        """Return what an axis holds, outermost first."""
-        for k, found in self.joined:
-            if k == axis:
-                return found
-        return ((self.roles[axis], self.shape[axis]),)
+    def factors(self, axis: int) -> Axis:
+        """Return the factors of an axis, outermost first."""
+        return next((a for k, a in self.joined if k == axis), ((self.roles[axis], self.shape[axis]),))
 
     @property
-    def axes(self) -> list[tuple[Factor, ...]]:
+    def axes(self) -> list[Axis]:
         """The factors of every axis."""
         return [self.factors(k) for k in range(len(self.shape))]
 
     def is_spatial(self, axis: int) -> bool:
         """Return whether an axis holds rows or columns."""
-        return any(role in "yx" for role, _ in self.factors(axis))
+        return has_space(self.factors(axis))
 
     @property
     def spatial(self) -> tuple[int, int]:
         """Sizes of the y and the x axis."""
-        if not self.joined:  # as nearly always; asked for very often
+        if not self.joined:  # the usual case, and this property is read very often
             return self.shape[self.roles.index("y")], self.shape[self.roles.index("x")]
         sizes = dict(f for axis in self.axes for f in axis if f[0] in "yx")
         return sizes["y"], sizes["x"]
 
 
-# Of each output: its state, its links on y and x, and multiply-accumulates.
-Results = Sequence[tuple[Flow, Link, Link, int]]
+Result = tuple[Flow, Link, Link, int]
+"""State of an output, its links on y and x, and the multiply-accumulates that it costs."""
+
+Results = Sequence[Result]
+"""One `Result` per output of a node."""
+
+
+def unmoved(flow: Flow) -> Results:
+    """Return the result of an operator that moves no sample along rows or columns."""
+    return [(flow, IDENTITY, IDENTITY, 0)]
 
 
 class Call:
-    """A node with the states of its inputs, as an operator sees it."""
+    """A node with the states of its inputs, as an operator sees it.
+
+    Parameters
+    ----------
+    node : NodeProto
+        The node.
+    states : dict of str to Known or Flow
+        States of the tensors computed before it.
+
+    Raises
+    ------
+    ModelError
+        If an input is not among `states`.
+    """
 
     def __init__(self, node: NodeProto, states: dict[str, Known | Flow]) -> None:
         self.node = node
         self.op = node.op_type
         self.inputs: list[Known | Flow | None] = []
-        self._attributes: dict[str, Any] | None = None
         for name in node.input:
             if name and name not in states:
                 raise self.refusal(f"input {name!r} has no source")
             self.inputs.append(states[name] if name else None)
 
     def refusal(self, reason: str) -> ModelError:
-        """Return the error that names this node and its op."""
+        """Return an error that names this node and its operator."""
         name = self.node.name or next(iter(self.node.output), "")
         return ModelError(f"node {name!r} ({self.op}): {reason}")
 
     def attribute(self, name: str, default: Any = None) -> Any:
-        if self._attributes is None:  # looked at many times over
-            from onnx import helper
-
-            self._attributes = {}
-            for a in self.node.attribute:
-                self._attributes.setdefault(a.name, helper.get_attribute_value(a))
-        return self._attributes.get(name, default)
+        """Return an attribute's value, or `default` if the node does not have it."""
+        return attribute(self.node, name, default)
 
     @property
     def flow(self) -> Flow:
-        """The first input, which must be a flow, and the only one."""
+        """The first input, which must be the only one that depends on the image."""
         first = self.inputs[0]
         if not isinstance(first, Flow) or any(isinstance(i, Flow) for i in self.inputs[1:]):
             raise self.refusal("its weights or sizes are computed from the image")
@@ -130,7 +165,7 @@ class Call:
 
     @property
     def image(self) -> Flow:
-        """The same, which must be (N, C, H, W)."""
+        """`flow`, which must be (N, C, H, W)."""
         flow = self.flow
         if flow.roles not in IMAGE:
             raise self.refusal(f"works on (N, C, H, W), got axes {flow.roles!r}")
@@ -138,14 +173,14 @@ class Call:
 
     @property
     def images(self) -> Flow:
-        """The same, or windows cut out of an image: (windows, C, H, W), whose H and W are sub-pixels."""
+        """`image`, or windows cut out of an image: (windows, C, H, W), whose H and W are sub-pixels."""
         flow = self.flow
         if flow.roles[2:] == "cc" and len(flow.roles) == 4 and flow.is_spatial(0) and not flow.is_spatial(1):
             return flow
         return self.image
 
     def known(self, k: int) -> Known | None:
-        """Return input k if it is there; it must not depend on the image."""
+        """Return input k, or None if it is absent; it must not depend on the image."""
         if k >= len(self.inputs) or self.inputs[k] is None:
             return None
         state = self.inputs[k]
@@ -154,21 +189,28 @@ class Call:
         return state
 
     def value(self, k: int) -> NDArray[Any]:
-        """Return the value of input k, which must be there."""
+        """Return the value of input k, which must be present."""
         state = self.known(k)
         if state is None:
             raise self.refusal(f"input {k} is missing")
         return state.value
 
     def axis(self, axis: int, rank: int) -> int:
-        """Return an axis counted from the first; it must be one of `rank`."""
+        """Return the index of an axis, which may be negative, of a tensor of `rank` axes."""
         if not -rank <= axis < rank:
-            raise self.refusal(f"axis {axis} is none of {rank}")
+            raise self.refusal(f"axis {axis} is out of range for {rank} axes")
         return axis % rank
 
     def numbers(self, k: int) -> list[Any]:
-        """Return input k, axes or sizes or the like, as a list."""
+        """Return input k, such as axes or sizes, as a list."""
         value = self.value(k)
-        if value.size > _MAX_NUMBERS:
-            raise self.refusal(f"input {k} may hold at most {_MAX_NUMBERS} numbers, got {value.size}")
+        if value.size > _MAX_VALUES:
+            raise self.refusal(f"input {k} may hold at most {_MAX_VALUES} values, got {value.size}")
         return list(value.reshape(-1).tolist())
+
+    def attribute_or_input(self, name: str, k: int) -> list[Any] | None:
+        """Return a list that old operator sets have as an attribute and newer ones as input k."""
+        values = self.attribute(name)
+        if values is None and self.known(k) is not None:
+            values = self.numbers(k)
+        return None if values is None else list(values)

@@ -1,103 +1,93 @@
-"""What is refused of a model before anything is computed from it.
+"""Validation of a model before anything is computed from it.
 
-A model file comes from strangers. ONNX Runtime and the analysis trust what a graph declares: a tensor
-may name another file to be read in its place, sizes may be those of the whole memory, a function
-may call itself. All of that is looked for here, in the parsed message alone, without
-opening or allocating anything.
+A model file may come from a stranger. ONNX Runtime and the analysis trust the declarations of a graph: a
+tensor may name another file to be read, sizes may exceed the memory, a function may call itself. All of that
+is checked here in the parsed message alone, without opening or allocating anything.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import ModelError
+from ..onnx_helpers import STANDARD_DOMAINS, subgraphs
 
 if TYPE_CHECKING:
-    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-MAX_NODES = 50_000  # with the bodies and with functions written out; the largest seen have about 5,000
-MAX_DEPTH = 8  # of bodies in bodies
-# TensorProto.DataType: (field that holds the numbers when raw_data does not, bits of one in raw_data)
+MAX_NODES = 50_000  # with subgraphs and inlined functions; real models have up to about 5,000
+MAX_DEPTH = 8  # of nested subgraphs
+# TensorProto.DataType: (field that holds the values if raw_data does not, bits of a value in raw_data)
 _TYPES = {
-    1: ("float_data", 32),
-    2: ("int32_data", 8),
-    3: ("int32_data", 8),
-    4: ("int32_data", 16),
-    5: ("int32_data", 16),
-    6: ("int32_data", 32),
-    7: ("int64_data", 64),
-    9: ("int32_data", 8),
-    10: ("int32_data", 16),
-    11: ("double_data", 64),
-    12: ("uint64_data", 32),
-    13: ("uint64_data", 64),
-    16: ("int32_data", 16),
-    17: ("int32_data", 8),
-    18: ("int32_data", 8),
-    19: ("int32_data", 8),
-    20: ("int32_data", 8),
-    21: ("int32_data", 4),
-    22: ("int32_data", 4),
-}
-_LARGEST = 2**40  # of a declared size: products of a few stay far from overflow
+    1: ("float_data", 32), 6: ("int32_data", 32), 7: ("int64_data", 64), 11: ("double_data", 64),
+    12: ("uint64_data", 32), 13: ("uint64_data", 64),
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20), ("int32_data", 8)),
+    **dict.fromkeys((4, 5, 10, 16), ("int32_data", 16)),
+    **dict.fromkeys((21, 22), ("int32_data", 4)),
+}  # fmt: skip
+_MAX_DIMENSION = 2**40  # products of a few declared sizes stay far from overflow
 _FLOATS = (1, 10, 11, 16)
-_STANDARD = ("", "ai.onnx")
 
 
-def check(model: ModelProto, data: bytes) -> None:
-    """Refuse a model that asks for more than its own bytes hold, or that breaks ONNX's own rules.
+def validate(model: ModelProto, data: bytes) -> None:
+    """Refuse a model that asks for more than its own bytes hold, or that breaks ONNX's rules.
 
     Parameters
     ----------
-    model : as parsed from `data`
+    model : ModelProto
+        The model, parsed from `data`.
+    data : bytes
+        Its file.
 
     Raises
     ------
     ModelError
-        If a tensor is kept in another file, holds no or too many numbers for its shape, or a weight
-        is not finite; if there are too many nodes, too deep; if a function calls itself; or with the words
-        of ``onnx.checker`` if it is not valid ONNX.
+        If a tensor is kept in another file, or holds too few or too many values for its shape; if a weight
+        is not finite; if there are too many nodes or too deeply nested subgraphs; if a function calls
+        itself; or with the message of ``onnx.checker`` if it is not valid ONNX.
     """
     _check_names(model)
     _check_shapes(model.graph)
-    _check_functions(model)
+    for function in model.functions:
+        if function.domain in STANDARD_DOMAINS:
+            raise ModelError(f"a function may not take the place of ONNX's own {function.name!r}")
+        for _ in _node_tensors(function.node):  # raises if subgraphs are nested too deep
+            pass
     graphs = [model.graph]
     for info in model.training_info:
         graphs += [info.initialization, info.algorithm]
-    nodes = 0
     for graph in graphs:
         for tensor, inside in _tensors(graph):
             _check_tensor(tensor, inside)
-        nodes += _count(graph.node, 0)
     for function in model.functions:
-        for tensor, inside in _of_nodes(function.node):
+        for tensor, inside in _node_tensors(function.node):
             _check_tensor(tensor, inside)
-    nodes += _written_out(model)
+    nodes = sum(_count(graph.node) for graph in graphs) + _inlined_nodes(model)
     if nodes > MAX_NODES:
         raise ModelError(f"a graph may hold at most {MAX_NODES} nodes, got {nodes}")
     _check_valid(data)
 
 
 def _check_shapes(graph: GraphProto) -> None:
-    """Refuse declared sizes below -1, which stands for a free one with some exporters."""
+    """Refuse impossible sizes. Some exporters write -1 for a free one."""
     for value in (*graph.input, *graph.output, *graph.value_info):
         dims = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        if any(n < -1 for n in dims) or any(n > _LARGEST for n in dims):
+        if any(not -1 <= n <= _MAX_DIMENSION for n in dims):
             raise ModelError(f"{value.name!r} has an impossible shape: {' x '.join(map(str, dims))}")
 
 
 def _check_names(model: ModelProto) -> None:
-    """Refuse names that are not UTF-8: protobuf gives them as bytes, where all else is text."""
+    """Refuse names that are not UTF-8: protobuf returns them as bytes, where all others are str."""
     graph = model.graph
     texts = [text for p in model.metadata_props for text in (p.key, p.value)]
     texts += [t.name for t in graph.initializer] + [v.name for v in (*graph.input, *graph.output)]
     texts += [d.dim_param for v in (*graph.input, *graph.output) for d in v.type.tensor_type.shape.dim]
     texts += [text for f in model.functions for text in (f.name, f.domain, f.overload)]
-    for node in _calls(graph.node):
+    for node in _nested(graph.node):
         texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
         texts += [a.name for a in node.attribute]
     for text in texts:
@@ -106,7 +96,7 @@ def _check_names(model: ModelProto) -> None:
 
 
 def _check_valid(data: bytes) -> None:
-    """Let ONNX's own checker see the bytes: names used before they are made, attributes of wrong types ..."""
+    """Run ONNX's own checker, which finds names used before they are made, attributes of wrong types, etc."""
     from onnx import checker
 
     try:
@@ -114,7 +104,7 @@ def _check_valid(data: bytes) -> None:
     except checker.ValidationError as error:
         first = str(error).strip().split("\n")[0]
         raise ModelError(f"not valid ONNX: {first}") from error
-    except Exception as error:  # what its C++ throws has other types
+    except Exception as error:  # its C++ exceptions have other types
         raise ModelError(f"not valid ONNX: {error}") from error
 
 
@@ -144,7 +134,7 @@ def _check_tensor(tensor: TensorProto, inside: str) -> None:
 
 
 def _finite(tensor: TensorProto, size: int) -> bool:
-    """Return whether all numbers are finite; a single one may be infinite, as a bound of Clip is."""
+    """Return whether all values are finite. A single value may be infinite, as a bound of Clip is."""
     from onnx import numpy_helper
 
     try:
@@ -156,71 +146,50 @@ def _finite(tensor: TensorProto, size: int) -> bool:
 
 
 def _tensors(graph: GraphProto, depth: int = 0) -> Iterator[tuple[TensorProto, str]]:
-    """Yield every tensor of a graph and what it is in, in bodies too."""
+    """Yield every tensor of a graph and a name for the place it is in, subgraphs included."""
     if depth > MAX_DEPTH:
-        raise ModelError(f"bodies may be nested at most {MAX_DEPTH} deep")
+        raise ModelError(f"subgraphs may be nested at most {MAX_DEPTH} deep")
     for tensor in graph.initializer:
         yield tensor, "a weight"
     if graph.sparse_initializer:
         raise ModelError(
             f"weight {graph.sparse_initializer[0].values.name!r} is sparse; save the model with dense weights"
         )
-    yield from _of_nodes(graph.node, depth)
+    yield from _node_tensors(graph.node, depth)
 
 
-def _of_nodes(nodes: Any, depth: int = 0) -> Iterator[tuple[TensorProto, str]]:
+def _node_tensors(nodes: Iterable[NodeProto], depth: int = 0) -> Iterator[tuple[TensorProto, str]]:
     for node in nodes:
+        inside = f"of node {node.name or (node.output[0] if node.output else node.op_type)}"
         for attribute in node.attribute:
-            inside = f"of node {node.name or (node.output[0] if node.output else node.op_type)}"
             if attribute.HasField("t"):
                 yield attribute.t, inside
             for tensor in attribute.tensors:
                 yield tensor, inside
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
                 raise ModelError(f"a weight {inside!r} is sparse; save the model with dense weights")
-            for body in _bodies(attribute):
-                yield from _tensors(body, depth + 1)
+        for body in subgraphs(node):
+            yield from _tensors(body, depth + 1)
 
 
-def _bodies(attribute: AttributeProto) -> Iterator[GraphProto]:
-    if attribute.HasField("g"):
-        yield attribute.g
-    yield from attribute.graphs
-
-
-def _count(nodes: Any, depth: int) -> int:
-    """Return how many nodes there are, in bodies too."""
-    found = len(nodes)
-    for node in nodes:
-        for attribute in node.attribute:
-            for body in _bodies(attribute):
-                found += _count(body.node, depth + 1)
-    return found
-
-
-def _calls(nodes: Any) -> Iterator[NodeProto]:
+def _nested(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield nodes and those of their subgraphs."""
     for node in nodes:
         yield node
-        for attribute in node.attribute:
-            for body in _bodies(attribute):
-                yield from _calls(body.node)
+        for body in subgraphs(node):
+            yield from _nested(body.node)
+
+
+def _count(nodes: Iterable[NodeProto]) -> int:
+    return sum(1 for _ in _nested(nodes))
 
 
 def _key(domain: str, name: str, overload: str) -> tuple[str, str, str]:
-    return ("" if domain in _STANDARD else domain, name, overload)
+    return ("" if domain in STANDARD_DOMAINS else domain, name, overload)
 
 
-def _check_functions(model: ModelProto) -> None:
-    """Refuse functions that stand for ONNX's own operators, and bodies nested too deep in them."""
-    for function in model.functions:
-        if function.domain in _STANDARD:
-            raise ModelError(f"a function may not take the place of ONNX's own {function.name!r}")
-        for _ in _of_nodes(function.node):  # raises where bodies are too deep
-            pass
-
-
-def _written_out(model: ModelProto) -> int:
-    """Return how many nodes the graph's calls of functions come to, each written out where it is called.
+def _inlined_nodes(model: ModelProto) -> int:
+    """Return the number of nodes that the graph's function calls have when every call is inlined.
 
     Raises
     ------
@@ -230,38 +199,31 @@ def _written_out(model: ModelProto) -> int:
     functions: dict[tuple[str, str, str], FunctionProto] = {
         _key(f.domain, f.name, f.overload): f for f in model.functions
     }
-    if not functions:
-        return 0
     sizes: dict[tuple[str, str, str], int] = {}
     calls = {
-        key: [c for n in _calls(f.node) if (c := _key(n.domain, n.op_type, n.overload)) in functions]
+        key: [c for n in _nested(f.node) if (c := _key(n.domain, n.op_type, n.overload)) in functions]
         for key, f in functions.items()
     }
-    # Without recursion of our own: a chain of thousands of functions is no reason to fail.
+    # Depth first without recursion, so that a chain of thousands of functions does not exhaust the stack.
     for start in functions:
-        stack, open_ = [(start, iter(calls[start]))], {start}
+        if start in sizes:
+            continue
+        stack, active = [(start, iter(calls[start]))], {start}
         while stack:
             key, rest = stack[-1]
-            if key in sizes:
-                open_.discard(key)
+            called = next((c for c in rest if c in active or c not in sizes), None)
+            if called is None:
+                sizes[key] = _count(functions[key].node) + sum(sizes[c] for c in calls[key])
+                active.discard(key)
                 stack.pop()
-                continue
-            for called in rest:
-                if called in open_:
-                    raise ModelError(f"function {called[1]!r} calls itself")
-                if called not in sizes:
-                    open_.add(called)
-                    stack.append((called, iter(calls[called])))
-                    break
+            elif called in active:
+                raise ModelError(f"function {called[1]!r} calls itself")
             else:
-                own = sum(1 for _ in _calls(functions[key].node))
-                sizes[key] = own + sum(sizes[c] for c in calls[key])
-                open_.discard(key)
-                stack.pop()
-    total = 0
-    for node in _calls(model.graph.node):
-        total += sizes.get(_key(node.domain, node.op_type, node.overload), 0)
-    return total
+                active.add(called)
+                stack.append((called, iter(calls[called])))
+    if not sizes:
+        return 0
+    return sum(sizes.get(_key(n.domain, n.op_type, n.overload), 0) for n in _nested(model.graph.node))
 
 
 def _type_name(kind: int) -> str:

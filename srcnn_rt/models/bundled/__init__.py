@@ -1,4 +1,4 @@
-"""The bundled models: one ``.onnx`` file and one model card (``.md``) each."""
+"""Bundled models: one ``.onnx`` file and one model card (``.md``) each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ SUFFIX = ".onnx"
 
 
 def bundled() -> dict[str, Traversable]:
-    """Return name → file of every bundled model, sorted by name."""
+    """Return the file of every bundled model by name, sorted by name."""
     found = {f.name.removesuffix(SUFFIX): f for f in files(__name__).iterdir() if f.name.endswith(SUFFIX)}
     return dict(sorted(found.items()))
+
+
+def list_models() -> list[str]:
+    """Return the names of the bundled models, sorted."""
+    return list(bundled())

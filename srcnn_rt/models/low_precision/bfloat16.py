@@ -1,13 +1,13 @@
-"""A graph made ready for arithmetic in bfloat16, so that it loses next to nothing.
+"""A graph prepared for arithmetic in bfloat16, so that it loses almost no PSNR.
 
-bfloat16 keeps eight bits of a number. Of a network that is added to bicubic (`rewrite.residual`) only the
-detail is rounded, and so loses less than 0.01 dB; one that carries the image itself would lose ten times as
-much, which is measured when a session is made, and refused. Three things are done about the rest:
+bfloat16 keeps eight bits of a value. A network that is added to bicubic (`optimize.remove_bicubic`) rounds only
+the detail, and loses less than 0.01 dB. One that carries the image itself would lose ten times as much. That is
+measured when a session is created, and refused. Three measures keep the loss small:
 
-- *The image* is fed as two channels, what eight bits hold of a sample and what they leave. Their sum has
-  sixteen bits, so that metres and counts are no worse off than the codes of 8-bit files.
-- *The first layer's weights* are rounded together (`rounding.round_together`): filters that sum to zero still
-  do, and do not see how far from zero an image lies.
+- *The image* is fed as two channels: the first eight bits of a sample, and the rest. Their sum has sixteen bits,
+  so that elevations in metres and counts lose no more than the codes of 8-bit files.
+- *The first layer's weights* are rounded together (`rounding.round_together`), so that filters that sum to zero
+  still do, and the mean of the image has no effect on them.
 - *An enlargement* inside is folded into the layer behind it, so that the enlarged image is never rounded.
 """
 
@@ -27,31 +27,33 @@ from .rounding import round_together
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-LIMIT_DB = 0.02  # what fast may lose at most
-_HIGH = np.uint32(0xFFFF0000)  # the bits of a float32 that bfloat16 has
+LIMIT_DB = 0.02  # PSNR that precision fast may lose
+_HIGH_BITS = np.uint32(0xFFFF0000)  # bits of a float32 that bfloat16 keeps
 
 
 @dataclass(frozen=True, slots=True)
-class Reduced:
-    """A graph for reduced precision.
+class Bfloat16Model:
+    """A graph for bfloat16.
 
     Attributes
     ----------
-    model : takes (N, 2·C, h, w), as `halve` fills it, where `halved`; else (N, C, h, w)
-    halved : whether the image is fed as two channels for each of its own
+    model : ModelProto
+        It takes (N, 2·C, h, w), as `split_high_low` fills it, if `split_input`; else (N, C, h, w).
+    split_input : bool
+        Whether each channel of the image is fed as two.
     """
 
     model: ModelProto
-    halved: bool
+    split_input: bool
 
 
-def for_bfloat16(model: ModelProto) -> Reduced:
-    """Prepare a rewritten model, which is not changed; the function stays the same but for rounding."""
+def for_bfloat16(model: ModelProto) -> Bfloat16Model:
+    """Prepare an optimised model, which is not changed. The function stays the same except for rounding."""
     edit = Edit(shuffle_enlargement(model))
     (source,) = edit.inputs
     readers = [(node, Conv.of(edit, node)) for node in _readers(edit, source)]
     if any(conv is None or conv.group != 1 for _, conv in readers):
-        return Reduced(edit.model(), False)
+        return Bfloat16Model(edit.model(), False)
     for node, conv in readers:
         assert conv is not None
         weight = round_together(conv.weight)
@@ -60,19 +62,19 @@ def for_bfloat16(model: ModelProto) -> Reduced:
     made = edit.model()
     channels = made.graph.input[0].type.tensor_type.shape.dim[1]
     channels.dim_value *= 2
-    return Reduced(made, True)
+    return Bfloat16Model(made, True)
 
 
-def halve(windows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Fill (N, 2·C, h, w) with the first eight bits of (N, C, h, w) samples, and what they leave."""
+def split_high_low(windows: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Fill `out` (N, 2·C, h, w) with the first eight bits of samples (N, C, h, w), and the rest."""
     count = windows.shape[1]
     high = out[:, :count]
-    np.bitwise_and(windows.view(np.uint32), _HIGH, out=high.view(np.uint32))
+    np.bitwise_and(windows.view(np.uint32), _HIGH_BITS, out=high.view(np.uint32))
     np.subtract(windows, high, out=out[:, count:])
 
 
 def _readers(edit: Edit, source: str) -> Iterator[NodeProto]:
-    """Yield the nodes that read the image, whole or cut."""
+    """Yield the nodes that read the image, directly or through a Slice."""
     for user in list(edit.users(source)):
         if user.op_type == "Slice":
             yield from _readers(edit, user.output[0])

@@ -1,46 +1,46 @@
-"""Which nodes of a graph compute in float16, and the graph with Casts around them."""
+"""Selection of the nodes of a graph that compute in float16, and the graph with Casts around them."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..optimize.graph_edit import Edit, float32_names, is_op
+from ..onnx_helpers import is_op
+from ..optimize.graph_edit import MOVING_OPS, Edit, float32_names
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-# They follow what they read: a Cast of their own would cost more than they do.
-_FOLLOW = (
-    "Abs", "Add", "AveragePool", "Clip", "Concat", "DepthToSpace", "Div", "Elu", "Identity", "LeakyRelu",
-    "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Relu", "Reshape", "Selu", "Sigmoid", "Slice",
-    "SpaceToDepth", "Split", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
+# Operators that are converted if their inputs are float16, because a Cast would cost more than they do.
+_FOLLOWERS = (
+    *MOVING_OPS, "Abs", "Add", "AveragePool", "Clip", "Div", "Elu", "LeakyRelu", "Max", "MaxPool", "Min", "Mul",
+    "Neg", "PRelu", "Pad", "Relu", "Selu", "Sigmoid", "Sub", "Tanh",
 )  # fmt: skip
-_MOVE = (
-    "Concat", "DepthToSpace", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
-    "Unsqueeze",
-)  # fmt: skip
-_ENDS = ("Clip", "Max", "Min")  # constants beyond float16 mean no limit, and infinity does too
-_OLDEST = 7  # before it arithmetic broadcasts by attributes, and PRelu
+_LIMITS = ("Clip", "Max", "Min")  # a constant beyond float16 becomes infinity, which is no limit either
+_OLDEST = 7  # operator set before which arithmetic and PRelu broadcast by attributes
 
 
-class Halves:
+class Float16Partition:
     """The part of a float32 graph that can compute in float16.
 
-    Layers do whose weights are constants that float16 can hold; what only moves or maps samples does where
-    all it reads comes from them, or where nothing else reads what it moves. So an image that is added to
-    a network's result is added in float32.
+    It holds layers whose weights are constants within float16's range. A node that only moves or maps samples is
+    included if all its inputs are in float16, or if it moves samples that only included nodes read. So an image
+    that is added to a network's result is added in float32.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
 
     Attributes
     ----------
-    nodes : those nodes
-    tensors : what is float16 in them and no constant, by the names of `model`
+    nodes : list of NodeProto
+        The nodes of this part.
+    tensors : list of str
+        Names of the tensors in it that are not constants.
     """
 
     def __init__(self, model: ModelProto) -> None:
@@ -58,12 +58,12 @@ class Halves:
         for node in edit.nodes:
             data = [n for n in self._data(node) if edit.array(n) is None]
             layer = is_op(node, *_LAYERS) and len(data) == 1
-            follows = is_op(node, *_FOLLOW) and bool(data) and made.issuperset(data)
+            follows = is_op(node, *_FOLLOWERS) and bool(data) and made.issuperset(data)
             if (layer or follows) and self._fits(node):
                 chosen.add(id(node))
                 made.update(node.output)
-        for node in reversed(edit.nodes):  # one Cast before an image is cut up, not one a piece
-            if is_op(node, *_MOVE) and not edit.outputs.intersection(node.output) and self._fits(node):
+        for node in reversed(edit.nodes):  # one Cast before an image is split, not one per part
+            if is_op(node, *MOVING_OPS) and not edit.outputs.intersection(node.output) and self._fits(node):
                 users = [user for name in node.output for user in edit.users(name)]
                 if users and chosen.issuperset(map(id, users)):
                     chosen.add(id(node))
@@ -72,7 +72,7 @@ class Halves:
         self.tensors = [n for n in dict.fromkeys(names) if edit.array(n) is None]
 
     def convert(self) -> ModelProto:
-        """Return the graph with these nodes in float16."""
+        """Return the graph with the nodes of this part in float16."""
         from onnx import TensorProto
 
         edit, chosen = self._edit, {id(n) for n in self.nodes}
@@ -82,8 +82,7 @@ class Halves:
             if id(node) not in chosen:
                 made.append(node)
                 continue
-            twin = type(node)()
-            twin.CopyFrom(node)
+            twin = deepcopy(node)
             for name in dict.fromkeys(self._data(node)):
                 if name not in halves:
                     array = edit.array(name)
@@ -109,9 +108,9 @@ class Halves:
         return [name for name in node.input if name in self._floats]
 
     def _fits(self, node: NodeProto) -> bool:
-        """Return whether float16 holds a node's constants, and all that it makes is float32 now."""
+        """Return whether float16 holds a node's constants and all its outputs are float32."""
         if not all(name in self._floats for name in node.output):
             return False
         arrays = [a for name in self._data(node) if (a := self._edit.array(name)) is not None]
         maximum = np.finfo(np.float16).max
-        return is_op(node, *_ENDS) or all(np.abs(a).max(initial=0) <= maximum for a in arrays)
+        return is_op(node, *_LIMITS) or all(np.abs(a).max(initial=0) <= maximum for a in arrays)

@@ -1,9 +1,9 @@
-"""A float16 graph as a CPU can run it, rounding as it says.
+"""A float16 graph in float32, with the same rounding, to measure its loss on a CPU.
 
-ONNX Runtime's CPU provider has no layers in float16. It casts what goes in and what comes out, and then
-leaves out Casts to float16 and back that stand beside each other, even with all optimisations off. So a graph
-of float16 would be measured with weights of float16 and nothing else rounded. Casts that stand in the file
-between operators in float32 stay, and rounding once after a float32 sum is what tensor cores do.
+ONNX Runtime's CPU provider has no float16 layers. It casts their inputs and outputs, and then removes adjacent
+Casts to float16 and back, even without optimisations. So a float16 graph would be measured with rounded weights
+and nothing else rounded. Casts in the file between float32 operators stay, and one rounding after a float32 sum
+is what tensor cores do.
 """
 
 from __future__ import annotations
@@ -12,24 +12,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..optimize.graph_edit import Edit, attribute, inferred
+from ..onnx_helpers import attribute
+from ..optimize.graph_edit import MOVING_OPS, Edit, inferred
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-# Their results are samples that are rounded already.
-_MOVES = (
-    "Concat", "DepthToSpace", "Identity", "MaxPool", "Relu", "Reshape", "Slice", "SpaceToDepth", "Split",
-    "Squeeze", "Transpose", "Unsqueeze",
-)  # fmt: skip
+# Their results need no rounding, because their inputs are rounded already.
+_UNROUNDED = (*MOVING_OPS, "MaxPool", "Relu")
 
 
 def simulated(model: ModelProto) -> ModelProto:
-    """Return the graph in float32, with each result rounded to float16 that is float16 in `model`.
+    """Return a float32 graph that rounds each result to float16 that is float16 in `model`.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
     """
     from onnx import TensorProto
 
@@ -52,14 +51,13 @@ def simulated(model: ModelProto) -> ModelProto:
         if node.op_type == "Cast" and node.input[0] in halves and attribute(node, "to") == TensorProto.FLOAT:
             made.append(edit.node("Identity", node.input, f"{node.name}.same", node.output[0]))
             continue
-        rounded = [name for name in node.output if name in halves and node.op_type not in _MOVES]
-        casting = node.op_type == "Cast"
+        rounded = [name for name in node.output if name in halves and node.op_type not in _UNROUNDED]
         made.append(node)
         for k, name in enumerate(node.output):
             if name not in rounded:
                 continue
             node.output[k] = at = edit.fresh(f"{name}.sums")
-            if not casting:
+            if node.op_type != "Cast":
                 made.append(edit.node("Cast", [at], f"{name}.round", to=TensorProto.FLOAT16))
                 at = made[-1].output[0]
             made.append(edit.node("Cast", [at], f"{name}.back", name, to=TensorProto.FLOAT))

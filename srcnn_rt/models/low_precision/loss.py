@@ -1,7 +1,7 @@
-"""What a graph in fewer bits loses, measured on drawn images when a session is made.
+"""PSNR that a graph loses in lower precision, measured on synthetic images when a session is created.
 
-Errors of rounding are noise on a result that is itself off the truth, so what they cost is a
-matter of the model's own PSNR: `loss_db`.
+Rounding errors are noise on a result that has an error itself, so their cost depends on the model's own PSNR
+(`loss_db`).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 _SIDE = 96  # LR pixels
 _IMAGES = 2
-# What a model reaches on Set5 where its file does not say: a high one, for then less noise is allowed.
-_PSNR = 38.0
+# PSNR of a model without metadata: a high one, for which less noise is allowed.
+_DEFAULT_PSNR = 38.0
 
 
 def loss_db(rms: float, psnr: float) -> float:
-    """Return the PSNR lost by an image of `psnr` dB when noise of `rms` (of full scale) is added."""
+    """Return the PSNR in dB that an image of `psnr` dB loses by noise of an RMS `rms` (full scale is 1)."""
     return 10 * math.log10(1 + rms * rms / 10 ** (-psnr / 10))
 
 
-def drawn(side: int, seed: int) -> NDArray[np.float32]:
-    """Return a (side, side) image of 8-bit codes in [0, 1] with the statistics of photographs.
+def synthetic_image(side: int, seed: int) -> NDArray[np.float32]:
+    """Return a (side, side) image in [0, 1] with the statistics of photographs, rounded to 8-bit codes.
 
-    Noise whose spectrum falls with frequency, and discs with sharp edges on it.
+    It is noise whose spectrum falls with frequency, with sharp-edged discs on it.
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:side, 0:side]
@@ -51,45 +51,67 @@ def drawn(side: int, seed: int) -> NDArray[np.float32]:
 
 
 def trial_shapes(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return (N, C, h, w) of the window that is tried, and of its result."""
+    """Return the shapes (N, C, h, w) of the test window and of its result."""
     spec = program.spec
     s, p = spec.scale, spec.period
-    lead = 0 if spec.padded else 2 * spec.margin
-    h, w = (axis.fixed or -(-_SIDE // p) * p + lead for axis in (spec.facts.y, spec.facts.x))
-    lot = (spec.batch or 1, spec.channels)
-    return (*lot, h, w), (*lot, s * (h - lead), s * (w - lead))
+    margins = 0 if spec.padded else 2 * spec.margin
+    h, w = (axis.fixed or -(-_SIDE // p) * p + margins for axis in (spec.facts.y, spec.facts.x))
+    n, c = spec.batch or 1, spec.channels
+    return (n, c, h, w), (n, c, s * (h - margins), s * (w - margins))
 
 
-def errors(program: Program, run: Run, exact: Run) -> NDArray[np.float32]:
-    """Return what `run` makes less what `exact` makes of drawn images: (images, N, C, H, W)."""
+def output_errors(program: Program, run: Run, exact: Run) -> NDArray[np.float32]:
+    """Return the difference of two runs of a model on synthetic images.
+
+    Parameters
+    ----------
+    program : Program
+        The model.
+    run, exact : callable
+        The graph in lower precision, and in float32.
+
+    Returns
+    -------
+    ndarray, shape (images, N, C, H, W)
+        Results of `run` minus those of `exact`.
+    """
     shape, _ = trial_shapes(program)
     gain, offset = (
         np.array(v, np.float32)[:, None, None] for v in (program.spec.range.gain, program.spec.range.offset)
     )
     found = []
     for seed in range(_IMAGES):
-        lr = drawn(max(shape[2:]), seed)[: shape[2], : shape[3]]
+        lr = synthetic_image(max(shape[2:]), seed)[: shape[2], : shape[3]]
         image = np.ascontiguousarray(np.broadcast_to(gain * lr + offset, shape))
         found.append(run(image) - exact(image))
     return np.stack(found)
 
 
-def lost(spec: ModelSpec, error: NDArray[np.float32]) -> float:
-    """Return the PSNR that errors of results cost a model, dB; not a number where they are not."""
+def psnr_loss(spec: ModelSpec, error: NDArray[np.float32]) -> float:
+    """Return the PSNR in dB that a model loses by errors of its results; NaN or infinity if they are."""
     gain = np.array(spec.range.gain, np.float32)[:, None, None]
     rms = float(np.sqrt(np.mean((error / gain) ** 2)))
     psnr = spec.training.get("psnr", {})
     known = [v for k, v in psnr.items() if "set5" in k.lower()] if isinstance(psnr, dict) else []
-    return loss_db(rms, float(known[0]) if known else _PSNR)
+    return loss_db(rms, float(known[0]) if known else _DEFAULT_PSNR)
 
 
-def require(spec: ModelSpec, loss: float, limit: float, kind: str) -> None:
-    """Refuse what loses too much.
+def check_loss(spec: ModelSpec, loss: float, limit: float, kind: str) -> None:
+    """Refuse a precision that loses too much.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    loss, limit : float
+        PSNR in dB that it loses, and that it may lose.
+    kind : str
+        Name of the precision.
 
     Raises
     ------
     ProviderError
-        With the number, if `loss` is above `limit`, or none at all because values overflowed.
+        If `loss` is above `limit`, or NaN because values overflowed.
     """
     if not loss <= limit:
         raise ProviderError(

@@ -1,4 +1,4 @@
-"""Rounding to fewer bits, one number at a time and a filter at a time."""
+"""Rounding to fewer bits, of single values and of whole filters."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Rounding = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
-_PLACES = 8  # taps, the smallest, among which is shared what is left of a sum
-_ALIKE = 0.95  # correlation of neighbouring samples, as image coding takes it
+_ADJUSTED_TAPS = 8  # smallest taps of a filter, which absorb the error of its sum
+_CORRELATION = 0.95  # of neighbouring samples, the usual value in image coding
 
 
 def to_bfloat16(values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -28,23 +28,35 @@ def to_float16(values: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16) -> NDArray[np.float64]:
-    """Round (out, in, kh, kw) with the least change to what an image excites.
+    """Round kernels with the least change to their response to an image.
 
-    Minimises eᵀ R e of the errors e of a filter, greedily in the order of taps, for the correlation
-    R of samples that are `_ALIKE` to their neighbours; channels are taken as independent. Zeros, with
-    which rewrites fill kernels up, stay.
+    For the errors e of a filter it minimises eᵀ R e, greedily in the order of taps. R is the covariance of
+    samples with a correlation of `_CORRELATION` between neighbours, and channels are taken as independent.
+    Zeros stay, because rewrites pad kernels with them.
+
+    Parameters
+    ----------
+    weight : ndarray, shape (out, in, kh, kw)
+        Kernels.
+    rounding : callable
+        Rounding of single values.
+
+    Returns
+    -------
+    ndarray, shape (out, in, kh, kw)
+        Rounded kernels.
     """
     out, inner, kh, kw = weight.shape
-    rows, cols = (_ALIKE ** np.abs(np.subtract.outer(np.arange(k), np.arange(k))) for k in (kh, kw))
-    alike = np.kron(rows, cols) + 1e-4 * np.eye(kh * kw)
-    # Row i of the upper Cholesky factor of the inverse says how an error at tap i is best
-    # shared among the taps after it.
-    share = np.linalg.cholesky(np.linalg.inv(alike)).T
+    rows, cols = (_CORRELATION ** np.abs(np.subtract.outer(np.arange(k), np.arange(k))) for k in (kh, kw))
+    covariance = np.kron(rows, cols) + 1e-4 * np.eye(kh * kw)
+    # Row i of the upper Cholesky factor of the inverse is the best distribution of an error at tap i over the
+    # taps after it.
+    share = np.linalg.cholesky(np.linalg.inv(covariance)).T
     left = weight.reshape(out * inner, kh * kw).copy()
     zero, made = left == 0, np.zeros_like(left)
     for k in range(kh * kw):
         rounded = rounding(left[:, k])
-        rounded = np.where(np.isfinite(rounded), rounded, left[:, k])  # what is too large stays
+        rounded = np.where(np.isfinite(rounded), rounded, left[:, k])  # values that overflow stay
         made[:, k] = np.where(zero[:, k], 0, rounded)
         error = (left[:, k] - made[:, k]) / share[k, k]
         left[:, k:] -= error[:, None] * share[k, k:]
@@ -53,15 +65,15 @@ def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16
 
 
 def _keep_sums(exact: NDArray[np.float64], made: NDArray[np.float64], rounding: Rounding) -> None:
-    """Give the sum of each row of `made` back to it, as far as its smallest numbers can take it, in place.
+    """Restore the sum of each row of `made`, in place, as far as its smallest values can absorb the error.
 
-    A filter that sums to zero must not see how far from zero an image lies.
+    A filter that sums to zero must not respond to the mean of an image.
     """
     size = np.where(exact == 0, np.inf, np.abs(exact))
-    order = np.argsort(size, axis=1)[:, : min(_PLACES, size.shape[1])][:, ::-1]
+    order = np.argsort(size, axis=1)[:, : min(_ADJUSTED_TAPS, size.shape[1])][:, ::-1]
     each = np.arange(len(made))
-    for k in range(order.shape[1]):  # the smallest last: it rounds finest
+    for k in range(order.shape[1]):  # the smallest last, because its rounding is finest
         at = order[:, k]
         wanted = made[each, at] + exact.sum(axis=1) - made.sum(axis=1)
-        there = np.isfinite(size[each, at]) & np.isfinite(wanted)
-        made[each, at] = np.where(there, rounding(wanted), made[each, at])
+        usable = np.isfinite(size[each, at]) & np.isfinite(wanted)
+        made[each, at] = np.where(usable, rounding(wanted), made[each, at])

@@ -1,9 +1,8 @@
-"""Exact rewrites: the same function of the image in fewer or cheaper operations.
+"""Exact graph rewrites: the same function of the image in fewer or cheaper operations.
 
-Each pass is a pure function ModelProto → ModelProto. Weights are combined in float64 and
-rounded to float32 once, so models of small integers come out bit for bit the same
-(`tests/test_rewrite_*.py`), and trained ones within the rounding that any other order of
-the same sums has. A pass leaves alone what it does not know.
+Each pass is a pure function ModelProto → ModelProto, and leaves alone the nodes that it does not know. Weights
+are combined in float64 and rounded to float32 once. So models of small integers give the same bits
+(`tests/models/optimize`), and trained ones differ by the rounding of another order of the same sums.
 """
 
 from __future__ import annotations
@@ -25,54 +24,66 @@ def passes() -> tuple[Pass, ...]:
     from .widen_narrow import widen_narrow
 
     return (
-        fuse_linear.drop_identities,
-        fuse_linear.fold_batch_norm,
-        fuse_linear.fold_scale_offset,
-        fuse_linear.merge_linear,
-        resize_to_subpixel,
-        fold_enlargement,
-        widen_narrow,
-    )
+        fuse_linear.drop_identities, fuse_linear.fold_batch_norm, fuse_linear.fold_scale_offset,
+        fuse_linear.merge_linear, resize_to_subpixel, fold_enlargement, widen_narrow,
+    )  # fmt: skip
 
 
 def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
-    """Return the network that a model adds to bicubic, see `residual`."""
+    """Return the network that a model adds to bicubic, see `remove_bicubic.without_bicubic`."""
     from . import remove_bicubic
 
     return remove_bicubic.without_bicubic(model, scale)
 
 
 def optimise(model: ModelProto) -> ModelProto:
-    """Apply all rewrites; `model` itself is not changed.
+    """Apply all rewrites.
 
-    `dead.drop_dead_filters` is not among them: it holds for images within the model's range only,
-    and float32 images are not clipped.
+    `dead_filters.drop_dead_filters` is not among them. It is exact only for images within the model's range
+    of values, and float32 images are not clipped.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Not changed.
+
+    Returns
+    -------
+    ModelProto
+        The optimised model.
     """
     for rewrite in passes():
         model = rewrite(model)
     return model
 
 
-def variants(model: ModelProto, *, half: bool = True) -> dict[str, ModelProto]:
-    """Return graphs of a file's model that may suit a GPU, by name, that of least `tensor_work` first.
+def variants(model: ModelProto, *, float16: bool = True) -> dict[str, ModelProto]:
+    """Return graphs of a model that may be fast on a GPU, by name, in the order of their estimated cost.
 
-    All are the same function of the image. Which is fastest on a GPU is for a measurement to say
-    (the first stands where there is none); periods differ, so facts are to be derived from each. Only
-    those that differ are there, of: ``file`` (folds alone), ``narrow`` (the last layer in blocks),
-    ``phases`` (`optimise`), ``folded`` (all phases of the first layer at once), ``blocks``, and each of them
-    with ``+unrolled`` rows and ``+filled`` channels.
+    All are the same function of the image. The fastest is found by measuring them; without a measurement
+    the first is used. Their periods differ, so facts must be derived from each. The names are ``file``
+    (linear folds only), ``narrow`` (`widen_narrow`), ``phases`` (all of `optimise`), ``folded`` (all phases
+    of the first layer in one convolution), ``blocks`` (`block_layers`), and each of them with ``+unrolled``
+    rows and ``+filled`` channels. Equal graphs are returned once.
 
     Parameters
     ----------
-    model : as in the file; never changed
-    half : whether it is to be computed in float16 on tensor cores, not in float32
+    model : ModelProto
+        The model of a file. Not changed.
+    float16 : bool
+        Estimate the cost in float16 on tensor cores, else in float32.
+
+    Returns
+    -------
+    dict of str to ModelProto
+        ``file`` alone if the model cannot be analysed.
 
     Notes
     -----
-    A model that cannot be analysed, and so not weighed, has ``file`` alone; a graph that cannot is left out:
-    some folded ones read rows of zeros beyond the image, for results that are cut off.
+    A graph that cannot be analysed is left out. Some folded ones read rows of zeros beyond the image, for
+    results that are cropped.
     """
-    from .pad_channels import fill_channels
+    from .pad_channels import pad_to_lanes
     from .space_to_depth import block_layers
     from .subpixel_phases import fold_enlargement, shuffle_enlargement
     from .unroll_rows import unroll_rows
@@ -89,18 +100,18 @@ def variants(model: ModelProto, *, half: bool = True) -> dict[str, ModelProto]:
         "folded": widen_narrow(shuffle_enlargement(plain)),
         "blocks": block_layers(plain),
     }
-    for name, rewrite in (("unrolled", unroll_rows), ("filled", fill_channels)):
+    for name, rewrite in (("unrolled", unroll_rows), ("filled", pad_to_lanes)):
         found |= {f"{base}+{name}": rewrite(made) for base, made in found.items()}
     different: dict[bytes, str] = {}
     for name, made in found.items():
         nodes = b"".join(node.SerializeToString(deterministic=True) for node in made.graph.node)
         different.setdefault(nodes, name)
-    costs = {name: cost for name in different.values() if (cost := _cost(found[name], half)) is not None}
+    costs = {name: cost for name in different.values() if (cost := _cost(found[name], float16)) is not None}
     return {name: found[name] for name in sorted(costs, key=lambda name: costs[name]) or ["file"]}
 
 
-def _cost(model: ModelProto, half: bool) -> float | None:
-    """Return what a graph costs on a GPU, None if it cannot be tiled."""
+def _cost(model: ModelProto, float16: bool) -> float | None:
+    """Return the estimated cost of a graph on a GPU, None if it cannot be tiled."""
     from ...errors import ModelError
     from ..analysis import analyse
     from .tensor_core_cost import tensor_work
@@ -108,6 +119,6 @@ def _cost(model: ModelProto, half: bool) -> float | None:
     try:
         analyse(model)
         work = tensor_work(model)
-        return work.cost if half else work.cost_float32
+        return work.cost if float16 else work.cost_float32
     except ModelError:
         return None

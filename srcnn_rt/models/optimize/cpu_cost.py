@@ -1,8 +1,7 @@
-"""What convolutions cost: the multiply-accumulates a CPU executes, not only the useful ones.
+"""Cost of convolutions on a CPU: the multiply-accumulates that are executed, not only the useful ones.
 
-Vector units compute `LANES` output channels at once (AVX-512 holds 16 float32; OpenVINO, oneDNN
-and ONNX Runtime block channels by it), so a convolution to one channel executes sixteen times
-what it needs.
+Vector units compute `LANES` output channels at once (AVX-512 holds 16 float32; OpenVINO, oneDNN and ONNX
+Runtime block channels by it). So a convolution to one channel executes sixteen times what it needs.
 """
 
 from __future__ import annotations
@@ -12,25 +11,28 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..analysis.tensors import Flow
-from ..analysis.trace import Interface, Trace, computed, constants
-from .graph_edit import attribute
+from ..analysis.trace import trace_at
+from ..onnx_helpers import attribute
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 LANES = 16
-SIDE = 5040  # LR samples of the trace: divisible by all usual periods, margins are nothing to it
+SIDE = 5040  # LR samples of the trace: divisible by all usual periods, and margins hardly matter
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Multiply-accumulates an output pixel.
+    """Multiply-accumulates per output pixel.
 
     Attributes
     ----------
-    useful : what the graph asks for
-    executed : with the output channels of every convolution filled up to `LANES`
-    layers : executed ones by the name of a convolution's output
+    useful : float
+        Those that the graph asks for.
+    executed : float
+        The same with the output channels of every convolution rounded up to `LANES`.
+    layers : dict of str to float
+        Executed ones by the name of a convolution's output.
     """
 
     useful: float
@@ -39,26 +41,29 @@ class Work:
 
 
 def executed(out: int, inner: int, kernel: tuple[int, int], step: tuple[int, int] = (1, 1)) -> float:
-    """Return the executed multiply-accumulates a position of a grid that is `step` times finer.
+    """Return the executed multiply-accumulates of a convolution per position of a grid.
 
     Parameters
     ----------
-    out, inner : channels of the output, and of the input that each of them reads
-    step : positions of that grid between two outputs, (y, x)
+    out, inner : int
+        Channels of the output, and of the input that each of them reads.
+    kernel : tuple of int
+        (kh, kw).
+    step : tuple of int
+        Positions of the grid between two outputs, (y, x).
     """
     return math.ceil(out / LANES) * LANES * inner * math.prod(kernel) / math.prod(step)
 
 
 def work(model: ModelProto) -> Work:
-    """Count a model's multiply-accumulates an output pixel.
+    """Count a model's multiply-accumulates per output pixel.
 
     Raises
     ------
     ModelError
         If the graph cannot be traced.
     """
-    face = Interface.of(model)
-    trace = Trace(model, face, computed(model, constants(model)), face.height or SIDE, face.width or SIDE)
+    trace = trace_at(model, SIDE)
     pixels = math.prod(trace.output.spatial)
     layers, extra = {}, 0.0
     for node in model.graph.node:

@@ -1,38 +1,41 @@
-"""Convolutions that take in what stands before and after them.
+"""Folding of linear operators into the convolutions before and after them.
 
-Each fold rewrites one place and starts again, so that chains fold too. A tensor keeps its name
-where its samples stay the same.
+Each fold rewrites one place and starts again, so that chains fold too. A tensor whose samples stay the same
+keeps its name.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph_edit import MAX_NUMBERS, MAX_WORK, Conv, Edit, attribute, channels, is_op
+from ..onnx_helpers import attribute, is_op
+from .graph_edit import MAX_WEIGHT_SIZE, MAX_WORK, Conv, Edit, channels
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Floats = NDArray[np.float64]
 
-_OLDEST = 7  # before it Add and Mul broadcast by attributes, and BatchNormalization trains unless told
+_OLDEST = 7  # operator set before which Add and Mul broadcast by attributes, and BatchNormalization trains
 _ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 
 
 def fold_batch_norm(model: ModelProto) -> ModelProto:
     """Fold inference-mode BatchNormalization into the Conv or ConvTranspose before it.
 
-    Its parameters must be constants and it must be the convolution's only user.
+    Its parameters must be constants, and it must be the only reader of the convolution.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
     """
     return _repeat(model, _batch_norm)
 
@@ -40,47 +43,50 @@ def fold_batch_norm(model: ModelProto) -> ModelProto:
 def fold_scale_offset(model: ModelProto) -> ModelProto:
     """Fold Mul, Add, Sub and Div by a constant into a Conv or ConvTranspose next to them.
 
-    The constant is a single number or one a channel. After a convolution whose only user it is,
-    anything folds. Before convolutions, all its users, a factor always folds, an offset only if
-    none pads: what a padded Conv reads outside is 0, not the offset.
+    The constant must be a scalar or one value per channel. After a convolution of which it is the only
+    reader, the operator always folds. If all its readers are convolutions, a factor always folds, and an
+    offset folds if none of them pads, because a padded Conv reads 0 outside, not the offset.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
     """
     shapes = channels(model)
     return _repeat(model, lambda edit: _after(edit) or _before(edit, shapes))
 
 
 def drop_identities(model: ModelProto) -> ModelProto:
-    """Take away Identity, and Dropout as it is in inference.
+    """Remove Identity, and Dropout in inference mode.
 
-    One between the graph's input, or another of its outputs, and its output stays.
+    A node that connects the graph's input, or another output, with an output stays.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
     """
     return _repeat(model, _identity)
 
 
 def merge_linear(model: ModelProto) -> ModelProto:
-    """Make one Conv of two with nothing between them, where that is exact and less work.
+    """Merge two adjacent Convs into one where that is exact and less work.
 
-    The second must not pad, for what it would read outside the first's output is no
-    convolution of the image; or the first is 1x1 without bias, stride and padding, whose
-    output is 0 where its input is. Work is multiply-accumulates an input pixel; of groups a
-    dense convolution is made, which seldom is less.
+    The second must not pad, because the padding of the first's output is not a convolution of the image; or
+    the first must be 1x1 without bias, stride and padding, so that its output is 0 where its input is. Work
+    is counted in multiply-accumulates per input pixel. Grouped convolutions become dense ones, which seldom
+    saves work.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
     """
     return _repeat(model, _merge)
 
 
 def _repeat(model: ModelProto, step: Callable[[Edit], bool]) -> ModelProto:
-    """Rewrite one place after the other until `step` finds none."""
+    """Rewrite one place at a time until `step` finds none."""
     edit = Edit(model)
     while step(edit):
         pass
@@ -88,18 +94,15 @@ def _repeat(model: ModelProto, step: Callable[[Edit], bool]) -> ModelProto:
 
 
 def _pairs(edit: Edit, *ops: str) -> Iterator[tuple[NodeProto, NodeProto]]:
-    """Yield convolutions that one node alone reads, with that node if it is one of `ops`."""
+    """Yield convolutions with a single reader that is one of `ops`, and that reader."""
     for node in edit.nodes:
         user = edit.only_user(node.output[0]) if is_op(node, "Conv", "ConvTranspose") else None
         if user is not None and is_op(user, *ops):
             yield node, user
 
 
-# Weights and bias of a convolution, whatever its padding.
-
-
 def _filters(edit: Edit, node: NodeProto | None) -> tuple[Floats, Floats] | None:
-    """Return weight and bias of a Conv or ConvTranspose in float32, over rows and columns."""
+    """Return weight and bias of a 2-D Conv or ConvTranspose in float32, whatever its padding."""
     if node is None or not is_op(node, "Conv", "ConvTranspose"):
         return None
     arrays = [edit.array(name) for name in node.input[1:] if name]
@@ -115,11 +118,8 @@ def _filters(edit: Edit, node: NodeProto | None) -> tuple[Floats, Floats] | None
 def _refilled(
     edit: Edit, node: NodeProto, weight: Floats, bias: Floats, source: str, output: str
 ) -> NodeProto:
-    """Return the same convolution of other weights, between other tensors."""
-    from onnx import NodeProto
-
-    new = NodeProto()
-    new.CopyFrom(node)
+    """Return the same convolution with other weights, between other tensors."""
+    new = deepcopy(node)
     name = node.name or node.output[0]
     new.name = edit.fresh(name)
     del new.input[:]
@@ -130,43 +130,25 @@ def _refilled(
     return new
 
 
-def _by_output(node: NodeProto, weight: Floats, scale: Floats) -> Floats:
-    """Return the weight times a number for every output channel."""
-    if is_op(node, "Conv"):
+def _scaled(node: NodeProto, weight: Floats, scale: Floats, *, outputs: bool) -> Floats:
+    """Return a weight multiplied by one value per output channel, or per input channel."""
+    if (
+        is_op(node, "Conv") is outputs
+    ):  # Conv: (out, in / group, kh, kw), ConvTranspose: (in, out / group, kh, kw)
         return weight * scale[:, None, None, None]
-    group = attribute(node, "group", 1)  # ConvTranspose: (in, out / group, kh, kw)
+    group = attribute(node, "group", 1)
     grouped = weight.reshape(group, -1, *weight.shape[1:]) * scale.reshape(group, 1, -1, 1, 1)
     return np.asarray(grouped.reshape(weight.shape))
 
 
-def _by_input(node: NodeProto, weight: Floats, scale: Floats) -> Floats:
-    """Return the weight times a number for every input channel."""
-    if is_op(node, "ConvTranspose"):
-        return weight * scale[:, None, None, None]
-    group = attribute(node, "group", 1)  # Conv: (out, in / group, kh, kw)
-    grouped = weight.reshape(group, -1, *weight.shape[1:]) * scale.reshape(group, 1, -1, 1, 1)
-    return np.asarray(grouped.reshape(weight.shape))
-
-
-def _then(edit: Edit, conv: NodeProto, scale: Floats, offset: Floats, last: NodeProto) -> bool:
-    """Let `conv` do what `last`, its only user, does: scale·x + offset."""
+def _fold_after(edit: Edit, conv: NodeProto, scale: Floats, offset: Floats, last: NodeProto) -> bool:
+    """Fold `last`, the only reader of `conv`, which computes scale·x + offset, into it."""
     found = _filters(edit, conv)
     if found is None:
         return False
-    weight, bias = found
-    new = _refilled(
-        edit,
-        conv,
-        _by_output(conv, weight, scale),
-        bias * scale + offset,
-        conv.input[0],
-        last.output[0],
-    )
-    edit.replace([conv, last], [new])
+    weight, bias = _scaled(conv, found[0], scale, outputs=True), found[1] * scale + offset
+    edit.replace([conv, last], [_refilled(edit, conv, weight, bias, conv.input[0], last.output[0])])
     return True
-
-
-# The folds, one place each.
 
 
 def _batch_norm(edit: Edit) -> bool:
@@ -182,13 +164,13 @@ def _batch_norm(edit: Edit) -> bool:
         if not np.all(spread > 0):
             continue
         scale = gamma / np.sqrt(spread)
-        if _then(edit, conv, scale, beta - mean * scale, last):
+        if _fold_after(edit, conv, scale, beta - mean * scale, last):
             return True
     return False
 
 
 def affine_of(edit: Edit, node: NodeProto, source: str, count: int) -> tuple[Floats, Floats] | None:
-    """Return (scale, offset), (C,) each, of a node that makes scale·source + offset of C channels."""
+    """Return (scale, offset), shape (C,) each, of a node that computes scale·source + offset on C channels."""
     if not is_op(node, *_ARITHMETIC) or edit.opset < _OLDEST:
         return None
     if list(node.input).count(source) != 1:
@@ -216,7 +198,7 @@ def _after(edit: Edit) -> bool:
     for conv, last in _pairs(edit, *_ARITHMETIC):
         found = _filters(edit, conv)
         affine = affine_of(edit, last, conv.output[0], len(found[1])) if found is not None else None
-        if affine is not None and _then(edit, conv, *affine, last):
+        if affine is not None and _fold_after(edit, conv, *affine, last):
             return True
     return False
 
@@ -227,13 +209,13 @@ def _before(edit: Edit, shapes: dict[str, int]) -> bool:
             continue
         for source in node.input:
             affine = affine_of(edit, node, source, shapes.get(source, 0)) if source in shapes else None
-            if affine is not None and _first(edit, node, source, *affine):
+            if affine is not None and _fold_before(edit, node, source, *affine):
                 return True
     return False
 
 
-def _first(edit: Edit, node: NodeProto, source: str, scale: Floats, offset: Floats) -> bool:
-    """Let the users of `node`, if all are convolutions, do what it does: scale·source + offset."""
+def _fold_before(edit: Edit, node: NodeProto, source: str, scale: Floats, offset: Floats) -> bool:
+    """Fold `node`, which computes scale·source + offset, into its readers if all are convolutions."""
     made = []
     for user in edit.users(node.output[0]):
         found = _filters(edit, user)
@@ -244,9 +226,9 @@ def _first(edit: Edit, node: NodeProto, source: str, scale: Floats, offset: Floa
             conv = Conv.of(edit, user)
             if conv is None or any(conv.pads):
                 return False
-            # A constant image of these channels through the filters.
-            bias = bias + _by_input(user, weight, offset).sum(axis=(1, 2, 3))
-        made.append((user, _by_input(user, weight, scale), bias))
+            # The response of the filters to a constant image.
+            bias = bias + _scaled(user, weight, offset, outputs=False).sum(axis=(1, 2, 3))
+        made.append((user, _scaled(user, weight, scale, outputs=False), bias))
     if not made:
         return False
     for user, weight, bias in made:
@@ -268,7 +250,7 @@ def _identity(edit: Edit) -> bool:
         source, name = node.input[0], node.output[0]
         maker = edit.maker(source)
         bodies = [u for n in (source, name) for u in edit.users(n) if n not in u.input]
-        if bodies:  # of an If or a Loop, which cannot be renamed here
+        if bodies:  # `Edit` does not rename tensors in the subgraphs of an If or a Loop
             continue
         if name not in edit.outputs:
             edit.rename(name, source)
@@ -288,10 +270,12 @@ def _merge(edit: Edit) -> bool:
         if first is None or second is None:
             continue
         maximum = max(first.dense_size, second.dense_size)
-        if maximum > MAX_NUMBERS or second.dense_size * first.dense_size // len(first.weight) > MAX_WORK:
+        if maximum > MAX_WEIGHT_SIZE or second.dense_size * first.dense_size // len(first.weight) > MAX_WORK:
             continue
-        sparing = first.kernel == (1, 1) and first.stride == (1, 1) and not any((*first.pads, *first.bias))
-        if any(second.pads) and not sparing:
+        keeps_zeros = (
+            first.kernel == (1, 1) and first.stride == (1, 1) and not any((*first.pads, *first.bias))
+        )
+        if any(second.pads) and not keeps_zeros:
             continue
         size, stride = _extent(first, second)[1], math.prod(first.stride) * math.prod(second.stride)
         made = len(second.weight) * first.weight.shape[1] * first.group * math.prod(size) / stride
@@ -303,10 +287,10 @@ def _merge(edit: Edit) -> bool:
 
 
 def _extent(first: Conv, second: Conv) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """Return how the taps of `second` of `first` lie on y and x, and the kernel's size.
+    """Return the positions of the taps of `second` after `first` on y and x, and the size of the kernel.
 
-    Tap b of the second reads the output of the first b·d₂ on, which begins b·d₂·s₁ on in the
-    input, and there tap a lies a·d₁ on. An axis has (common step, that of a, that of b in it).
+    Tap b of the second reads the output of the first at b·d₂, which starts at b·d₂·s₁ in the input, where
+    tap a is at a·d₁. Each axis has (common step, the steps of a and b in units of it).
     """
     steps, size = [], []
     for k in (0, 1):
@@ -319,7 +303,7 @@ def _extent(first: Conv, second: Conv) -> tuple[list[tuple[int, int, int]], list
 
 
 def _composed(first: Conv, second: Conv) -> Conv:
-    """Return the convolution that is `second` of `first`, which must have no padding between them."""
+    """Return the convolution equal to `first` and then `second`, with no padding between them."""
     ((dy, ay, by), (dx, ax, bx)), size = _extent(first, second)
     inner, outer = first.dense, second.dense
     weight = np.zeros((len(outer), inner.shape[1], *size))

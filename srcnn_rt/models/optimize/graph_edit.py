@@ -1,53 +1,64 @@
-"""A graph that is being rewritten: a copy with its weights as arrays and its edges at hand."""
+"""A graph that is being rewritten: a copy with its weights as arrays and an index of its edges."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..onnx_helpers import (
+    MIN_IR_WITHOUT_WEIGHT_INPUTS,
+    attribute,
+    constant_tensors,
+    inputs_without_weights,
+    is_op,
+    opset_version,
+    subgraphs,
+    unused_name,
+)
+
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-DEFAULT_DOMAINS = ("", "ai.onnx")
-_MANY = 64
-# Layers beyond these are left alone: numbers in a weight that is made, and products to make it.
-MAX_NUMBERS = 2**24
+_MAX_SORTED_USERS = 64  # users of a tensor that are kept in the order of the graph
+# Larger layers are not rewritten: values in a new weight, and products to compute it.
+MAX_WEIGHT_SIZE = 2**24
 MAX_WORK = 2**32
+# Operators that only move samples.
+MOVING_OPS = (
+    "Concat", "DepthToSpace", "Identity", "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Transpose",
+    "Unsqueeze",
+)  # fmt: skip
 
 
 class Edit:
-    """A working copy of a model; `model` returns the result and leaves the original as it was.
+    """A working copy of a model.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
 
     Attributes
     ----------
-    nodes : in topological order; may be replaced
+    nodes : list of NodeProto
+        In topological order; may be replaced.
     """
 
     def __init__(self, model: ModelProto) -> None:
-        from onnx import ModelProto, TensorProto, numpy_helper
+        from onnx import TensorProto, numpy_helper
 
-        self._model = ModelProto()
-        self._model.CopyFrom(model)
-        graph = self._model.graph
-        self.nodes: list[NodeProto] = list(graph.node)
+        self._model = deepcopy(model)
+        self.nodes: list[NodeProto] = list(self._model.graph.node)
         self._arrays: dict[str, NDArray[Any]] = {
-            t.name: numpy_helper.to_array(t)
-            for t in graph.initializer
+            name: numpy_helper.to_array(t)
+            for name, t in constant_tensors(self._model).items()
             if t.data_location != TensorProto.EXTERNAL
         }
-        for node in self.nodes:
-            if node.op_type == "Constant":
-                for attribute in node.attribute:
-                    if attribute.name == "value":
-                        self._arrays[node.output[0]] = numpy_helper.to_array(attribute.t)
         self._added: dict[str, NDArray[Any]] = {}
         self._names = {n for node in self.nodes for n in (*_reads(node), *node.output, node.name)}
         self._names |= set(self._arrays)
@@ -55,11 +66,8 @@ class Edit:
 
     @property
     def opset(self) -> int:
-        """Version of the default operator set, 0 if the model does not say."""
-        return max(
-            (o.version for o in self._model.opset_import if o.domain in DEFAULT_DOMAINS),
-            default=0,
-        )
+        """Version of ONNX's own operator set, 0 if the model does not declare one."""
+        return opset_version(self._model)
 
     @property
     def outputs(self) -> frozenset[str]:
@@ -68,12 +76,11 @@ class Edit:
 
     @property
     def inputs(self) -> frozenset[str]:
-        """Names of the graph's inputs that are no weights."""
-        weights = {t.name for t in self._model.graph.initializer}
-        return frozenset(v.name for v in self._model.graph.input) - weights
+        """Names of the graph's inputs that are not weights."""
+        return frozenset(v.name for v in inputs_without_weights(self._model.graph))
 
     def array(self, name: str) -> NDArray[Any] | None:
-        """Return a constant's value, or None if `name` is computed from the image or absent."""
+        """Return the value of a constant, or None if `name` is not a constant."""
         return self._arrays.get(name) if name else None
 
     def maker(self, name: str) -> NodeProto | None:
@@ -81,29 +88,27 @@ class Edit:
         return self._makers.get(name)
 
     def users(self, name: str) -> list[NodeProto]:
-        """Return the nodes that read `name`, in order."""
+        """Return the nodes that read `name`, in the order of the graph."""
         return self._users.get(name, [])
 
     def only_user(self, name: str) -> NodeProto | None:
-        """Return the one node that reads `name`; None if others do, or it is an output."""
+        """Return the only node that reads `name`; None if there are others or `name` is an output."""
         users = self.users(name)
         return users[0] if len(users) == 1 and name not in self.outputs else None
 
     def fresh(self, name: str) -> str:
-        """Return `name`, or `name` with a number where it is taken, and take it."""
-        found, k = name, 1
-        while found in self._names:
-            found, k = f"{name}.{k}", k + 1
+        """Reserve and return `name`, with a number appended if it is taken."""
+        found = unused_name(name, self._names)
         self._names.add(found)
         return found
 
     def weight(self, name: str, value: NDArray[Any]) -> str:
         """Add an initialiser under a fresh name, and return the name.
 
-        float64 becomes float32: sums are made in float64 and rounded once.
+        float64 becomes float32, so that weights computed in float64 are rounded once.
         """
         kind = np.float32 if value.dtype == np.float64 else value.dtype
-        with np.errstate(over="ignore"):  # `program` leaves a model alone whose weights overflow
+        with np.errstate(over="ignore"):  # `prepare` discards a rewrite whose weights overflow
             array = np.asarray(value, kind, order="C")  # ascontiguousarray would give a scalar an axis
         found = self.fresh(name)
         self._arrays[found] = self._added[found] = array
@@ -112,23 +117,23 @@ class Edit:
     def node(
         self, op: str, inputs: Iterable[str], name: str, output: str | None = None, **attributes: Any
     ) -> NodeProto:
-        """Make a node under a fresh name, not yet among `nodes`; its output is fresh unless given."""
+        """Return a node with a fresh name, and a fresh output unless given; it is not added to `nodes`."""
         from onnx import helper
 
         name = self.fresh(name)
         return helper.make_node(op, list(inputs), [output or self.fresh(f"{name}.out")], name, **attributes)
 
     def replace(self, old: Iterable[NodeProto], new: Iterable[NodeProto]) -> None:
-        """Put `new` where the last of `old` stood and take `old` away."""
+        """Replace the nodes `old` by `new`, at the place of the last of `old`."""
         old, new = list(old), list(new)
         gone = {id(n) for n in old}
         at = max(k for k, n in enumerate(self.nodes) if id(n) in gone)
         before = [n for n in self.nodes[:at] if id(n) not in gone]
         self.nodes = [*before, *new, *(n for n in self.nodes[at:] if id(n) not in gone)]
-        self._note(old, new)
+        self._update_index(old, new)
 
     def rename(self, old: str, new: str) -> None:
-        """Let the readers of `old` read `new`."""
+        """Make the readers of `old` read `new`."""
         users = self._users.pop(old, [])
         for node in users:
             for k, name in enumerate(node.input):
@@ -137,16 +142,15 @@ class Edit:
         self._users[new] = self._in_order([*self._users.get(new, []), *users])
 
     def rename_output(self, node: NodeProto, old: str, new: str) -> None:
-        """Let a node call its output `new`; its readers are left alone."""
+        """Rename a node's output; its readers are not changed."""
         node.output[list(node.output).index(old)] = new
         self._index()
 
     def model(self) -> ModelProto:
-        """Return the model as edited, without what nothing reads any more."""
-        from onnx import ModelProto, numpy_helper
+        """Return the edited model, without unused nodes and weights."""
+        from onnx import numpy_helper
 
-        out = ModelProto()
-        out.CopyFrom(self._model)
+        out = deepcopy(self._model)
         graph = out.graph
         needed, kept = set(self.outputs), []
         for node in reversed(self.nodes):
@@ -156,15 +160,15 @@ class Edit:
         del graph.node[:]
         graph.node.extend(reversed(kept))
         initialisers = [t for t in graph.initializer if t.name in needed]
-        dropped = {t.name for t in graph.initializer} - {t.name for t in initialisers}
+        dropped = {t.name for t in graph.initializer if t.name not in needed}
         del graph.initializer[:]
         graph.initializer.extend(initialisers)
         graph.initializer.extend(
             numpy_helper.from_array(a, name) for name, a in self._added.items() if name in needed
         )
-        if self._added:  # before version 4 weights must be among the inputs
-            out.ir_version = max(out.ir_version, 4)
-        # Old files list weights among the inputs; shapes inside the graph are no longer true.
+        if self._added:
+            out.ir_version = max(out.ir_version, MIN_IR_WITHOUT_WEIGHT_INPUTS)
+        # Old files list weights among the inputs. Shapes inside the graph are no longer true.
         inputs = [v for v in graph.input if v.name not in dropped]
         del graph.input[:]
         graph.input.extend(inputs)
@@ -179,8 +183,8 @@ class Edit:
                 if name:
                     self._users.setdefault(name, []).append(node)
 
-    def _note(self, old: list[NodeProto], new: list[NodeProto]) -> None:
-        """Bring the index up to date: made anew after each of a thousand folds it would take a minute."""
+    def _update_index(self, old: list[NodeProto], new: list[NodeProto]) -> None:
+        """Update the index after `replace`: to rebuild it for each of a thousand folds would take a minute."""
         gone = {id(n) for n in old}
         for node in old:
             for name in node.output:
@@ -195,48 +199,31 @@ class Edit:
                     self._users[name] = self._in_order([*self._users.get(name, []), node])
 
     def _in_order(self, users: list[NodeProto]) -> list[NodeProto]:
-        """Return nodes, each once, in the order in which they stand."""
+        """Return nodes without duplicates, in the order of the graph."""
         if len(users) < 2:
             return users
-        if len(users) > _MANY:  # of a weight that layers share, whose order says nothing
+        if len(users) > _MAX_SORTED_USERS:  # of a weight that layers share, whose order does not matter
             return list({id(n): n for n in users}.values())
         wanted = {id(n) for n in users}
         return [n for n in self.nodes if id(n) in wanted]
 
 
 def _reads(node: NodeProto) -> Iterator[str]:
-    """Yield what a node reads, in the bodies of an If, Loop or Scan too."""
+    """Yield the tensors that a node reads, in its subgraphs too."""
     yield from node.input
-    for a in node.attribute:
-        for body in (*a.graphs, *((a.g,) if a.HasField("g") else ())):
-            for inner in body.node:
-                yield from (*_reads(inner), *inner.output)
-            yield from (v.name for v in body.output)
-
-
-def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """Return an attribute's value, or `default` where the node does not have it."""
-    from onnx import helper
-
-    for a in node.attribute:
-        if a.name == name:
-            return helper.get_attribute_value(a)
-    return default
-
-
-def is_op(node: NodeProto | None, *ops: str) -> bool:
-    """Return whether a node is one of the default operator set's `ops`."""
-    return node is not None and node.op_type in ops and node.domain in DEFAULT_DOMAINS
+    for body in subgraphs(node):
+        for inner in body.node:
+            yield from (*_reads(inner), *inner.output)
+        yield from (v.name for v in body.output)
 
 
 def inferred(model: ModelProto) -> GraphProto:
-    """Return a model's graph with the types and shapes of what is inside it, as far as ONNX finds them."""
-    from onnx import ModelProto, shape_inference
+    """Return a model's graph with the types and shapes of its tensors, as far as ONNX infers them."""
+    from onnx import shape_inference
 
-    # Some exporters write -1 where a size is free, and shapes inside that are not true: ONNX computes
-    # with both, and ends the process in a Slice of a negative shape.
-    clean = ModelProto()
-    clean.CopyFrom(model)
+    # Some exporters write -1 for a free size, and wrong shapes inside the graph. ONNX computes with both, and
+    # aborts the process in a Slice of a negative shape.
+    clean = deepcopy(model)
     del clean.graph.value_info[:]
     for value in (*clean.graph.input, *clean.graph.output):
         for dim in value.type.tensor_type.shape.dim:
@@ -246,7 +233,7 @@ def inferred(model: ModelProto) -> GraphProto:
 
 
 def float32_names(model: ModelProto) -> set[str]:
-    """Return the names of all float32 tensors of a model, constants among them."""
+    """Return the names of all float32 tensors of a model, constants included."""
     from onnx import TensorProto
 
     graph = inferred(model)
@@ -256,7 +243,7 @@ def float32_names(model: ModelProto) -> set[str]:
 
 
 def channels(model: ModelProto) -> dict[str, int]:
-    """Return how many channels each float32 tensor (N, C, H, W) of a model has, where that is known."""
+    """Return the number of channels of each float32 tensor (N, C, H, W) of a model, where it is known."""
     from onnx import TensorProto
 
     graph = inferred(model)
@@ -275,10 +262,18 @@ class Conv:
 
     Attributes
     ----------
-    weight : (out, in / group, kh, kw) float64
-    bias : (out,) float64, zeros where the node has none
-    stride, dilation : (y, x)
-    pads : (top, left, bottom, right), zeros for an unpadded one
+    node : NodeProto
+        The Conv.
+    weight : ndarray of float64, shape (out, in / group, kh, kw)
+        Its kernels.
+    bias : ndarray of float64, shape (out,)
+        Zeros if the node has none.
+    stride, dilation : tuple of int
+        (y, x).
+    pads : tuple of int
+        (top, left, bottom, right), zeros if it is unpadded.
+    group : int
+        Number of groups.
     """
 
     node: NodeProto
@@ -291,50 +286,45 @@ class Conv:
 
     @classmethod
     def of(cls, edit: Edit, node: NodeProto | None) -> Conv | None:
-        """Read a node; None if it is no such convolution, or pads by rule instead of by number."""
-        if node is None or node.op_type != "Conv" or node.domain not in DEFAULT_DOMAINS:
+        """Return a node's convolution; None if it is not such a node, or pads by ``auto_pad`` SAME_*."""
+        if node is None or not is_op(node, "Conv"):
             return None
-        weight = edit.array(node.input[1])
-        bias = edit.array(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        if weight is None or weight.ndim != 4 or weight.dtype != np.float32:
+        has_bias = len(node.input) > 2 and bool(node.input[2])
+        weight, bias = edit.array(node.input[1]), edit.array(node.input[2]) if has_bias else None
+        if weight is None or weight.ndim != 4 or weight.dtype != np.float32 or (has_bias and bias is None):
             return None
-        if len(node.input) > 2 and node.input[2] and bias is None:
+        auto = attribute(node, "auto_pad", b"NOTSET")
+        if auto not in (b"NOTSET", b"VALID"):
             return None
-        pads = attribute(node, "pads", [0, 0, 0, 0])
-        if attribute(node, "auto_pad", b"NOTSET") == b"VALID":
-            pads = [0, 0, 0, 0]
-        elif attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
-            return None
-        y, x = attribute(node, "strides", [1, 1])
-        dy, dx = attribute(node, "dilations", [1, 1])
+        pads = [0, 0, 0, 0] if auto == b"VALID" else attribute(node, "pads", [0, 0, 0, 0])
         return cls(
             node,
             weight.astype(np.float64),
             np.zeros(len(weight)) if bias is None else bias.astype(np.float64),
-            (y, x),
-            (dy, dx),
+            tuple(attribute(node, "strides", [1, 1])),
+            tuple(attribute(node, "dilations", [1, 1])),
             tuple(pads),
             attribute(node, "group", 1),
         )
 
     @property
     def plain(self) -> bool:
-        """Whether it is unpadded, dense, and of one group and stride 1."""
+        """Whether it has no padding, dilation, stride or groups."""
         return not any(self.pads) and self.stride == (1, 1) and self.dilation == (1, 1) and self.group == 1
 
     @property
     def kernel(self) -> tuple[int, int]:
-        """(kh, kw)."""
+        """Size of the kernels, (kh, kw)."""
         return self.weight.shape[2], self.weight.shape[3]
 
     @property
     def dense_size(self) -> int:
-        """Numbers in `dense`, which are many more than in `weight` where there are many groups."""
+        """Size of `dense`, which is much larger than `weight` if there are many groups."""
         return self.weight.size * self.group
 
     @property
     def dense(self) -> NDArray[np.float64]:
-        """The weight (out, in, kh, kw) of the same convolution in one group."""
+        """Weight (out, in, kh, kw) of the same convolution with one group."""
         out, width, *kernel = self.weight.shape
         dense = np.zeros((out, width * self.group, *kernel))
         for g in range(self.group):
@@ -353,7 +343,7 @@ class Conv:
         stride: tuple[int, int] | None = None,
         pads: tuple[int, int, int, int] | None = None,
     ) -> NodeProto:
-        """Return a new node like this one, with what is given in place of its own."""
+        """Return a new node like this one, with the given values replaced."""
         weight = self.weight if weight is None else weight
         bias = self.bias if bias is None else bias
         name = self.node.name or self.node.output[0]

@@ -1,42 +1,25 @@
-"""Operators that look at one pixel only."""
+"""Nodes that map each pixel on its own, and chains of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .graph_edit import DEFAULT_DOMAINS, Conv, Edit
+from ..onnx_helpers import STANDARD_DOMAINS
+from .graph_edit import Conv, Edit
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-_UNARY = {
-    "Abs",
-    "Cast",
-    "Clip",
-    "Elu",
-    "Exp",
-    "Gelu",
-    "HardSigmoid",
-    "HardSwish",
-    "Identity",
-    "LeakyRelu",
-    "Mish",
-    "Neg",
-    "Relu",
-    "Selu",
-    "Sigmoid",
-    "Softplus",
-    "Softsign",
-    "Sqrt",
-    "Tanh",
-    "ThresholdedRelu",
-}
-_WITH_CONSTANT = {"Add", "Div", "Max", "Min", "Mul", "PRelu", "Sub"}
+_UNARY = frozenset((
+    "Abs", "Cast", "Clip", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish",
+    "Neg", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+))  # fmt: skip
+_WITH_CONSTANT = frozenset(("Add", "Div", "Max", "Min", "Mul", "PRelu", "Sub"))
 
 
 def is_pointwise(edit: Edit, node: NodeProto, source: str) -> bool:
-    """Return whether a node maps each pixel of `source` on its own, the same everywhere."""
-    if node.domain not in DEFAULT_DOMAINS or len(node.output) != 1:
+    """Return whether a node maps each pixel of `source` on its own, in the same way everywhere."""
+    if node.domain not in STANDARD_DOMAINS or len(node.output) != 1:
         return False
     others = [n for n in node.input if n and n != source]
     arrays = [edit.array(n) for n in others]
@@ -58,3 +41,19 @@ def only_pointwise_to_output(edit: Edit, name: str) -> bool:
             return False
         name = user.output[0]
     return True
+
+
+def chain_to_last_layer(edit: Edit, name: str) -> tuple[list[NodeProto], Conv] | None:
+    """Return the pointwise nodes behind a tensor and the plain convolution that they lead to.
+
+    The result is None if there is no such convolution, or if it does not make the graph's output pixel by
+    pixel.
+    """
+    between = []
+    while (user := edit.only_user(name)) is not None and is_pointwise(edit, user, name):
+        between.append(user)
+        name = user.output[0]
+    last = Conv.of(edit, user)
+    if last is None or not last.plain or not only_pointwise_to_output(edit, last.node.output[0]):
+        return None
+    return between, last

@@ -1,8 +1,8 @@
-"""A network that is added to the bicubic image, without the bicubic.
+"""The network of a model that is added to the bicubic image, without the bicubic.
 
-``hr = network(lr) + bicubic(lr)``, cut to one size, is how this package's models are written. What is run is
-the network alone, by which all other rewrites know a chain of layers; the tiler enlarges the image itself,
-in float32 whatever the network computes in, and adds.
+``hr = network(lr) + bicubic(lr)``, cropped to one size, is the form of this package's own models. Only the
+network runs, which the other rewrites recognise as a chain of layers. The tiler enlarges the image itself, in
+float32 whatever the type of the network, and adds.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...image import bicubic
-from .graph_edit import Conv, Edit, attribute, channels
-from .subpixel_phases import cut_of
+from ..onnx_helpers import attribute
+from .graph_edit import Conv, Edit, channels
+from .subpixel_phases import crop_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,8 +25,15 @@ _TOLERANCE = 1e-7  # of the weights of bicubic
 def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
     """Return the network that a model adds to MATLAB's bicubic, None if it is not such a model.
 
-    At scale 1 the image itself is what is added to. What is cut off it is not looked at: the network's
-    output has the place of the image that has its size, or the sum could not be made.
+    At scale 1 the network is added to the image itself. The widths of crops need not be checked: the sum
+    exists only if the output of the network has the size of the cropped image.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Not changed.
+    scale : int
+        Scale factor.
     """
     edit = Edit(model)
     if len(edit.outputs) != 1 or len(edit.inputs) != 1:
@@ -41,7 +49,7 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
         if made is None or edit.only_user(inner) is None or not _is_bicubic(edit, image, scale):
             continue
         if counts.get(inner) is None or counts[inner] != counts.get(image):
-            continue  # one channel, say, that is added to three
+            continue  # e.g. one channel that is added to three
         edit.replace([total], [])
         edit.rename_output(made, inner, target)
         return edit.model()
@@ -49,11 +57,11 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
 
 
 def _is_bicubic(edit: Edit, name: str, scale: int) -> bool:
-    """Return whether a tensor is the image enlarged by bicubic, less borders of one width."""
+    """Return whether a tensor is the image enlarged by bicubic and cropped by the same width on all sides."""
     node = edit.maker(name)
     while node is not None and node.op_type == "Slice":
-        cut = cut_of(edit, node)
-        if cut is None or len(set(cut)) > 1:
+        crop = crop_of(edit, node)
+        if crop is None or len(set(crop)) > 1:
             return False
         name = node.input[0]
         node = edit.maker(name)

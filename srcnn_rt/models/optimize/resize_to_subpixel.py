@@ -1,6 +1,6 @@
-"""Enlargement by interpolation as a convolution and a pixel shuffle.
+"""Enlargement by interpolation, written as a convolution and a pixel shuffle.
 
-What `bicubic` writes into this package's own models, for the Resize of others.
+`image.bicubic` writes the same nodes into this package's own models. Here they replace the Resize of others.
 """
 
 from __future__ import annotations
@@ -12,65 +12,76 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph_edit import DEFAULT_DOMAINS, Edit, attribute, channels
+from ..onnx_helpers import attribute, is_op
+from .graph_edit import Edit, channels
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_OLDEST = 11  # before it Resize said neither where samples lie nor which cubic it means
-_MAX = 8
+_OLDEST = 11  # operator set from which Resize defines sample positions and the cubic kernel
+_MAX_SCALE = 8
 _RADIUS = 2  # LR pixels that a cubic phase reads on each side
 _HALF = Fraction(1, 2)
 
 
 def resize_to_subpixel(model: ModelProto) -> ModelProto:
-    """Write cubic and linear Resize by a whole number as Pad, a grouped Conv and DepthToSpace.
+    """Rewrite cubic and linear Resize by an integer as Pad, a grouped Conv and DepthToSpace.
 
-    Outside the image Resize reads its outermost samples, and so does what Pad repeats.
-    Taken are a constant `scales` of 2 to 8, the same on y and x, in float32, where the number
-    of channels is known. `antialias` changes nothing where an image grows.
+    Outside the image Resize reads its outermost samples, which Pad repeats. The scales must be constant,
+    2 to 8 and the same on y and x, the samples float32, and the number of channels known. `antialias` has
+    no effect on enlargement.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
 
     Notes
     -----
-    The taps are computed in exact rationals. ONNX Runtime's own are not: it takes positions in
-    float32, so where a third of a pixel is no float32 its weights wander with the distance from
-    the image's corner, about 2⁻²⁴ of it.
+    The taps are computed as exact fractions. ONNX Runtime computes positions in float32. Where they are not
+    exact, as at thirds of a pixel, its weights have an error of about 2⁻²⁴ of the distance from the image's
+    corner.
 
-    Scale, kind, and the margin of the enlargement itself stay. What reads single HR pixels of
-    it, as a convolution after it does, has a margin up to one LR pixel larger: to the analysis
-    all phases of a Conv read its whole kernel, where Resize is known phase by phase.
+    Scale, kind, and the margin of the enlargement itself stay. A convolution that reads the enlarged image
+    can get a margin that is up to one LR pixel larger: in the analysis all phases of a Conv read its whole
+    kernel, whereas the phases of Resize are known one by one.
     """
     edit = Edit(model)
     if edit.opset < _OLDEST:
         return edit.model()
     shapes = channels(model)
     for node in list(edit.nodes):
-        if node.op_type == "Resize" and node.domain in DEFAULT_DOMAINS:
-            scale, count = _factor(edit, node), shapes.get(node.input[0])
-            kernel = _kernel(node, scale) if scale is not None and count is not None else None
-            if scale is not None and count is not None and kernel is not None:
-                edit.replace([node], _nodes(edit, node, scale, count, *kernel))
+        scale = _factor(edit, node) if is_op(node, "Resize") else None
+        count = shapes.get(node.input[0]) if node.input else None
+        kernel = _kernel(node, scale) if scale is not None and count is not None else None
+        if scale is not None and count is not None and kernel is not None:
+            edit.replace([node], _nodes(edit, node, scale, count, *kernel))
     return edit.model()
 
 
 def taps(
     scale: int, mode: str, a: Fraction = Fraction(-3, 4), *, centred: bool = True
 ) -> tuple[NDArray[np.float64], int]:
-    """Return (scale, size) weights, and how many LR pixels before its own a phase reads.
-
-    Row p makes HR pixel ``scale·q + p`` from LR ``q - before …``, and no outermost column is
-    zero in all rows.
+    """Return the weights of an interpolation by an integer, one row per phase.
 
     Parameters
     ----------
-    scale : HR pixels an LR pixel
-    mode : "linear" or "cubic"
-    a : of Keys' kernel: -1/2 is MATLAB's, -3/4 OpenCV's and torch's
-    centred : HR pixel i lies at LR (i + 1/2) / scale - 1/2; else at i / scale
+    scale : int
+        Scale factor.
+    mode : {"linear", "cubic"}
+        The kernel.
+    a : Fraction
+        Parameter of Keys' cubic kernel: -1/2 in MATLAB, -3/4 in OpenCV and torch.
+    centred : bool
+        HR pixel i is at LR position (i + 1/2) / scale - 1/2, else at i / scale.
+
+    Returns
+    -------
+    rows : ndarray, shape (scale, size)
+        Row p gives HR pixel ``scale·q + p`` from LR pixels ``q - before …``. Outer columns that are zero in
+        all rows are left out.
+    before : int
+        LR pixels before its own that a phase reads.
     """
     shift = _HALF if centred else Fraction(0)
     places = range(-_RADIUS, _RADIUS + 1)
@@ -81,7 +92,7 @@ def taps(
 
 
 def _weight(x: Fraction, mode: str, a: Fraction) -> Fraction:
-    """Return a kernel at distance x: the hat, or Keys' (R. Keys, 1981)."""
+    """Return the linear kernel, or the cubic one (R. Keys, 1981), at distance x."""
     x = abs(x)
     if mode == "linear":
         return max(1 - x, Fraction(0))
@@ -91,7 +102,7 @@ def _weight(x: Fraction, mode: str, a: Fraction) -> Fraction:
 
 
 def _factor(edit: Edit, node: NodeProto) -> int | None:
-    """Return the factor on y and x, if it is one whole number, constant, and nothing else is resized."""
+    """Return the scale factor if it is a constant integer, the same on y and x, and 1 on other axes."""
     scales = edit.array(node.input[2]) if len(node.input) > 2 else None
     if scales is None or (len(node.input) > 3 and node.input[3]):
         return None
@@ -99,12 +110,12 @@ def _factor(edit: Edit, node: NodeProto) -> int | None:
     if scales.shape != (len(axes),):
         return None
     factors = dict.fromkeys(range(4), 1.0) | dict(zip(axes, scales.tolist(), strict=True))
-    scale = int(factors[2]) if factors[2] in range(2, _MAX + 1) else None
+    scale = int(factors[2]) if factors[2] in range(2, _MAX_SCALE + 1) else None
     return scale if scale is not None and list(factors.values()) == [1, 1, scale, scale] else None
 
 
 def _kernel(node: NodeProto, scale: int) -> tuple[NDArray[np.float64], int] | None:
-    """Return what `taps` does for the node's attributes, or None if they ask for something else."""
+    """Return the `taps` of a node's attributes, or None if they ask for another interpolation."""
     mode = attribute(node, "mode", b"nearest").decode()
     how = attribute(node, "coordinate_transformation_mode", b"half_pixel").decode()
     known = mode in ("linear", "cubic") and how in ("half_pixel", "pytorch_half_pixel", "asymmetric")
@@ -113,14 +124,14 @@ def _kernel(node: NodeProto, scale: int) -> tuple[NDArray[np.float64], int] | No
     a = attribute(node, "cubic_coeff_a", -0.75)
     if not math.isfinite(a):
         return None
-    # pytorch_half_pixel differs for outputs of one sample only, and these have `scale`.
+    # pytorch_half_pixel differs only for outputs of one sample, and these have at least `scale`.
     return taps(scale, mode, Fraction(a), centred=how != "asymmetric")
 
 
 def _nodes(
     edit: Edit, node: NodeProto, scale: int, count: int, rows: NDArray[np.float64], before: int
 ) -> list[NodeProto]:
-    """Return what stands for a Resize of `count` channels."""
+    """Return the nodes that replace a Resize of `count` channels."""
     name = node.name or node.output[0]
     size = rows.shape[1]
     after = size - 1 - before

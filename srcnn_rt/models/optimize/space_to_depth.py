@@ -1,15 +1,13 @@
-"""A network between two layers that look around, on blocks of pixels instead of pixels.
+"""Two layers with larger kernels and the pointwise layers between them, on blocks of pixels.
 
-SpaceToDepth makes of b x b samples of an image as many channels of one. The first layer then reads
-and makes blocks: each filter stands at all b² places of a block, its taps spread over the blocks it meets.
-Pointwise layers do not mind in which order pixels come: the b² places of a channel are given
-to them as if they were images of their own, which is another view of the same memory. The last layer
-reads blocks and makes blocks, and DepthToSpace makes pixels of them: ::
+SpaceToDepth turns b x b samples of an image into channels. The first layer then reads and makes blocks: each
+filter is repeated at all b² places of a block, with its taps spread over the blocks it meets. For pointwise
+layers the b² places of a channel become images of the batch, which is another view of the same memory. The
+last layer reads and makes blocks, and DepthToSpace turns them into pixels: ::
 
     lr ─ SpaceToDepth ─ conv 3x3, b² to 64·b² ─ relu ─ view ─ conv 1x1 ─ relu ─ view ─ conv 2x2 ─ DepthToSpace
 
-Many multiplications are by zero, but all lanes of a tensor core are full where an image fills one
-of eight.
+Many multiplications are by zero, but all lanes of a tensor core are used, where an image uses one of eight.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph_edit import MAX_NUMBERS, Conv, Edit
-from .pointwise import is_pointwise, only_pointwise_to_output
+from .graph_edit import MAX_WEIGHT_SIZE, Conv, Edit
+from .pointwise import chain_to_last_layer
 from .subpixel_phases import copy_of
 from .tensor_core_cost import executed
 from .widen_narrow import OLDEST, may_crop
@@ -31,19 +29,20 @@ if TYPE_CHECKING:
 
 BLOCKS = (2, 4, 8)
 _MAX_CHANNELS = 4
-_WORTH = 0.9  # of what both layers execute otherwise, at most
+_MAX_COST_RATIO = 0.9  # of the rewritten layers to both layers
 
 
 def block_layers(model: ModelProto) -> ModelProto:
     """Rewrite a layer of few channels, the pointwise ones behind it, and the one that makes the output.
 
-    Only in models that do not pad: what others add to images that are no whole blocks would have to be
-    zeros in every layer. Kernels must be whole blocks and one sample; so no layer reads more than it did and
-    margins stay. The analysis gives the model a period.
+    This applies to models that do not pad: padding an image to whole blocks would need zeros in every
+    layer. Kernels must be whole blocks and one sample, so that no layer reads more than before and margins
+    stay. The model gets a period.
 
     Parameters
     ----------
-    model : never changed
+    model : ModelProto
+        Not changed.
     """
     edit = Edit(model)
     if edit.opset < OLDEST or not may_crop(model):
@@ -59,7 +58,7 @@ def block_layers(model: ModelProto) -> ModelProto:
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """A layer that looks around, pointwise nodes behind it, and the next layer that does."""
+    """A layer, the pointwise nodes behind it, and the next layer with a larger kernel."""
 
     first: Conv
     between: list[NodeProto]
@@ -70,18 +69,12 @@ def _find(edit: Edit, node: NodeProto) -> _Chain | None:
     first = Conv.of(edit, node)
     if first is None or not first.plain or first.weight.shape[1] > _MAX_CHANNELS or first.kernel == (1, 1):
         return None
-    between, at = [], node.output[0]
-    while (user := edit.only_user(at)) is not None and is_pointwise(edit, user, at):
-        between.append(user)
-        at = user.output[0]
-    last = Conv.of(edit, user)
-    if last is None or not last.plain or not only_pointwise_to_output(edit, last.node.output[0]):
-        return None
-    return _Chain(first, between, last)
+    rest = chain_to_last_layer(edit, node.output[0])
+    return None if rest is None else _Chain(first, *rest)
 
 
 def best_block(first: Conv, last: Conv) -> int | None:
-    """Return the side of the block that executes least; None if none is allowed and worth it."""
+    """Return the side of the cheapest block; None if none is allowed and saves enough."""
 
     def cost(conv: Conv, b: int) -> float:
         out, inner, kh, kw = conv.weight.shape
@@ -89,17 +82,21 @@ def best_block(first: Conv, last: Conv) -> int | None:
         return executed(out * b * b, inner * b * b, taps) / (b * b)
 
     def allowed(conv: Conv, b: int) -> bool:
-        return all((k - 1) % b == 0 for k in conv.kernel) and conv.weight.size * b**4 <= MAX_NUMBERS
+        return all((k - 1) % b == 0 for k in conv.kernel) and conv.weight.size * b**4 <= MAX_WEIGHT_SIZE
 
     costs = {b: cost(first, b) + cost(last, b) for b in BLOCKS if allowed(first, b) and allowed(last, b)}
     best = min(costs, key=lambda b: costs[b], default=None)
-    return best if best is not None and costs[best] <= _WORTH * (cost(first, 1) + cost(last, 1)) else None
+    return (
+        best
+        if best is not None and costs[best] <= _MAX_COST_RATIO * (cost(first, 1) + cost(last, 1))
+        else None
+    )
 
 
 def blocked(weight: NDArray[np.float64], b: int) -> NDArray[np.float64]:
     """Return a kernel (out, in, kh, kw) for blocks: (b²·out, b²·in, (kh - 1) / b + 1, …).
 
-    Channels are places of a block first, as SpaceToDepth makes them and DepthToSpace's DCR reads them.
+    The place in the block is the outer factor of channels, as in SpaceToDepth and DepthToSpace's DCR mode.
     """
     out, inner, kh, kw = weight.shape
     th, tw = (kh - 1) // b + 1, (kw - 1) // b + 1
@@ -115,17 +112,13 @@ def _rewrite(edit: Edit, chain: _Chain, b: int) -> None:
     target = last.node.output[0]
     name = first.node.name or first.node.output[0]
     start = edit.node("SpaceToDepth", first.node.input[:1], f"{name}.blocks", blocksize=b)
-    new = [
-        start,
-        first.make(
-            edit,
-            source=start.output[0],
-            output=edit.fresh(f"{name}.blocked"),
-            weight=blocked(first.weight, b),
-            bias=np.tile(first.bias, places),
-        ),
-    ]
-    # An activation sees single samples; what has weights sees channels, which a view gives it.
+
+    def blocks(conv: Conv, source: str, name: str) -> NodeProto:
+        output, bias = edit.fresh(f"{name}.blocked"), np.tile(conv.bias, places)
+        return conv.make(edit, source=source, output=output, weight=blocked(conv.weight, b), bias=bias)
+
+    new = [start, blocks(first, start.output[0], name)]
+    # Activations without weights need no view. Nodes with weights per channel do.
     weighted = [any(edit.array(n) is not None for n in node.input) for node in chain.between]
     viewed = weighted.index(True) if any(weighted) else len(weighted)
     for k, node in enumerate(chain.between):
@@ -134,18 +127,12 @@ def _rewrite(edit: Edit, chain: _Chain, b: int) -> None:
         new.append(copy_of(edit, node, new[-1].output[0]))
     if any(weighted):
         new.append(_view(edit, new[-1].output[0], f"{name}.together", places * last.weight.shape[1]))
-    end = last.make(
-        edit,
-        source=new[-1].output[0],
-        output=edit.fresh(f"{target}.blocked"),
-        weight=blocked(last.weight, b),
-        bias=np.tile(last.bias, places),
-    )
+    end = blocks(last, new[-1].output[0], target)
     shuffle = edit.node("DepthToSpace", end.output, f"{name}.pixels", target, blocksize=b, mode="DCR")
     edit.replace([first.node, *chain.between, last.node], [*new, end, shuffle])
 
 
 def _view(edit: Edit, source: str, name: str, channels: int) -> NodeProto:
-    """Return the node that gives a tensor so many channels, and as many images as that makes."""
+    """Return a node that reshapes a tensor to `channels` channels, and to as many images as that gives."""
     shape = edit.weight(f"{name}.shape", np.array([-1, channels, 0, 0], np.int64))
     return edit.node("Reshape", [source, shape], name)

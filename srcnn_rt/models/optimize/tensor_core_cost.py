@@ -1,44 +1,49 @@
-"""What a graph costs on tensor cores, in float16: multiply-accumulates and memory.
+"""Cost of a graph on tensor cores in float16: multiply-accumulates and memory traffic.
 
-Tensor cores multiply small matrices (for float16 16 x 16 by 16 x 8, PTX's mma.m16n8k16), and NVIDIA's
-"Convolutional Layers User's Guide" wants input and output channels in multiples of 8: a layer of one
-channel is computed as one of eight, and is copied for it. A network this small is bound as much by what
-it moves, so both are counted, weighed as an A100's data sheet has them (312 TFLOPS in float16, sums
-in float32; 1,555 GB/s). That ranks graphs; it foretells no time, and no GPU has confirmed it.
+Tensor cores multiply small matrices (16 x 16 by 16 x 8 for float16, PTX's mma.m16n8k16), and NVIDIA's
+"Convolutional Layers User's Guide" asks for input and output channels in multiples of 8. A layer of one channel
+is computed as one of eight, and copied for it. Small networks are also bound by memory, so both are counted,
+and weighted by an A100's data sheet (312 TFLOPS in float16 with float32 sums; 1,555 GB/s). This ranks graphs.
+It does not predict times.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..analysis.tensors import Flow, Known
-from ..analysis.trace import Interface, Trace, computed, constants
+from ..analysis.trace import Trace, trace_at
+from ..onnx_helpers import attribute
 from .cpu_cost import SIDE
-from .graph_edit import attribute
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 LANES = 8
-BYTES = 2  # of a sample
-MACS_A_BYTE = 100  # 156e12 a second by 1.555e12 bytes
-MACS_A_BYTE_FLOAT32 = 6  # 9.75e12 a second without tensor cores
+BYTES = 2  # per sample
+MACS_PER_BYTE = 100  # 156e12 MAC/s over 1.555e12 byte/s
+MACS_PER_BYTE_FLOAT32 = 6  # 9.75e12 MAC/s without tensor cores
 _LAYERS = ("Conv", "ConvTranspose")
 _VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 
 
 @dataclass(frozen=True, slots=True)
 class TensorWork:
-    """What is computed and moved an output pixel.
+    """Work per output pixel.
 
     Attributes
     ----------
-    useful : multiply-accumulates that the graph asks for
-    executed : with channels filled up to `LANES`
-    moved : bytes of activations, read and written
-    layers : executed ones by the name of a convolution's output
+    useful : float
+        Multiply-accumulates that the graph asks for.
+    executed : float
+        The same with channels rounded up to `LANES`.
+    moved : float
+        Bytes of activations read and written.
+    layers : dict of str to float
+        Executed multiply-accumulates by the name of a convolution's output.
     """
 
     useful: float
@@ -48,56 +53,58 @@ class TensorWork:
 
     @property
     def cost(self) -> float:
-        """One number to rank graphs by, in multiply-accumulates."""
-        return self.executed + MACS_A_BYTE * self.moved
+        """Estimated cost in float16, in multiply-accumulates."""
+        return self.executed + MACS_PER_BYTE * self.moved
 
     @property
     def cost_float32(self) -> float:
-        """The same in float32 without TF32, which fills nothing up and moves twice the bytes."""
-        return self.useful + MACS_A_BYTE_FLOAT32 * 4 / BYTES * self.moved
+        """Estimated cost in float32 without TF32, which pads no channels and moves twice the bytes."""
+        return self.useful + MACS_PER_BYTE_FLOAT32 * 4 / BYTES * self.moved
 
 
-def filled(count: int) -> int:
-    """Return a number of channels filled up to `LANES`."""
+def padded_channels(count: int) -> int:
+    """Return a number of channels rounded up to a multiple of `LANES`."""
     return -(-count // LANES) * LANES
 
 
 def executed(out: int, inner: int, kernel: tuple[int, int], group: int = 1) -> int:
-    """Return the multiply-accumulates of a convolution at one position.
+    """Return the executed multiply-accumulates of a convolution at one position.
 
     Parameters
     ----------
-    out : channels of the output
-    inner : channels of the input that each of them reads
+    out, inner : int
+        Channels of the output, and of the input that each of them reads.
+    kernel : tuple of int
+        (kh, kw).
+    group : int
+        Number of groups.
     """
-    return filled(out // group) * filled(inner) * math.prod(kernel) * group
+    return padded_channels(out // group) * padded_channels(inner) * math.prod(kernel) * group
 
 
-def read_and_written(out: int, inner: int) -> int:
-    """Return the bytes that a convolution moves at one position, of as many inputs as outputs."""
-    return BYTES * (out + inner + copied(inner))
+def bytes_moved(out: int, inner: int) -> int:
+    """Return the bytes that a convolution with as many inputs as outputs moves at one position."""
+    return BYTES * (out + inner + copied_samples(inner))
 
 
-def copied(count: int) -> int:
-    """Return the samples at one position of an input of `count` channels that is copied to be filled up."""
-    return count + filled(count) if count % LANES else 0
+def copied_samples(count: int) -> int:
+    """Return the samples per position that are copied to round an input of `count` channels up."""
+    return count + padded_channels(count) if count % LANES else 0
 
 
 def tensor_work(model: ModelProto) -> TensorWork:
-    """Count a model's work an output pixel.
+    """Count a model's work per output pixel.
 
-    Activations that alone read a convolution are part of it, as runtimes fuse them.
+    A ReLU that is the only reader of a convolution costs nothing, because runtimes fuse the two.
 
     Raises
     ------
     ModelError
         If the graph cannot be traced.
     """
-    trace, pixels = _traced(model)
-    readers: dict[str, int] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name] = readers.get(name, 0) + 1
+    trace = trace_at(model, SIDE)
+    pixels = _output_pixels(trace)
+    readers = Counter(name for node in model.graph.node for name in node.input)
     layers: dict[str, float] = {}
     useful, moved = 0.0, 0
     for node in model.graph.node:
@@ -110,33 +117,32 @@ def tensor_work(model: ModelProto) -> TensorWork:
         samples = sum(math.prod(s.shape) for s in (*flows, *results))
         weight = trace.states[node.input[1]] if node.op_type in _LAYERS else None
         if isinstance(weight, Known):
-            group = attribute(node, "group", 1)
-            # Rows are what one position of `flow` has to do with: outputs, of a transposed one inputs.
+            # The weight's rows are the channels of its outputs, or of the inputs of a transposed convolution.
             rows, each, kh, kw = weight.value.shape
             flow = results[0] if node.op_type == "Conv" else flows[0]
             positions = math.prod(flow.shape) / rows
+            macs = executed(rows, each, (kh, kw), attribute(node, "group", 1))
             useful += weight.value.size * positions / pixels
-            layers[node.output[0]] = executed(rows, each, (kh, kw), group) * positions / pixels
+            layers[node.output[0]] = macs * positions / pixels
             count = flows[0].shape[1]
-            samples += copied(count) * math.prod(flows[0].shape) // count
+            samples += copied_samples(count) * math.prod(flows[0].shape) // count
         moved += samples
     return TensorWork(useful, sum(layers.values()), BYTES * moved / pixels, layers)
 
 
-def widest(model: ModelProto) -> float:
-    """Return how many samples an output pixel the largest activation of a model has.
+def largest_activation(model: ModelProto) -> float:
+    """Return the samples per output pixel of a model's largest activation.
 
     Raises
     ------
     ModelError
         If the graph cannot be traced.
     """
-    trace, pixels = _traced(model)
-    return max(math.prod(s.shape) for s in trace.states.values() if isinstance(s, Flow)) / pixels
+    trace = trace_at(model, SIDE)
+    return max(math.prod(s.shape) for s in trace.states.values() if isinstance(s, Flow)) / _output_pixels(
+        trace
+    )
 
 
-def _traced(model: ModelProto) -> tuple[Trace, int]:
-    """Return a run on shapes alone, and how many output pixels it has."""
-    face = Interface.of(model)
-    trace = Trace(model, face, computed(model, constants(model)), face.height or SIDE, face.width or SIDE)
-    return trace, math.prod(trace.output.spatial) * trace.output.shape[0]
+def _output_pixels(trace: Trace) -> int:
+    return math.prod(trace.output.spatial) * trace.output.shape[0]

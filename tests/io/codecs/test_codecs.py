@@ -167,6 +167,18 @@ def test_other_depths_of_jpeg_xl_and_jpeg(tmp_path: Path) -> None:
     assert np.abs(got / 65535 - smooth / 4095).mean() < 0.01
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_and_fewer_bits_beside_a_profile_in_jpeg_xl(tmp_path: Path, channels: int) -> None:
+    """Samples of fewer bits are spread over 16: no encoder takes both a bit depth and a profile."""
+    array = image(channels, np.uint16)
+    write(tmp_path / "a.jxl", array, metadata=Metadata(icc=SRGB))
+    assert (decoded(tmp_path / "a.jxl") == array).all()
+    few = ImageInfo((45, 60), Layout.of(channels), np.dtype(np.uint16), Metadata(icc=SRGB), top=4095)
+    coded_ = coded.encode(array >> 4, coded.FORMATS[".jxl"], few, 1, None, tmp_path / "a.jxl")
+    (tmp_path / "a.jxl").write_bytes(coded_)
+    assert (decoded(tmp_path / "a.jxl") == np.round((array >> 4) / 4095 * 65535)).all()
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("kind", ["gray", "gray-transparent", "palette", "palette-transparent"])
 def test_png_palettes_and_few_bits(tmp_path: Path, kind: str, bits: int) -> None:
@@ -441,13 +453,13 @@ def test_the_largest_that_is_allowed_is_written(tmp_path: Path, suffix: str) -> 
     if suffix in (".jpg", ".webp", ".png"):
         wider = np.zeros((1, side + 1, 1), np.uint8)
         image_info = info((1, side + 1), 1)
-        with pytest.raises(OutputError, match="does not encode"):
+        with pytest.raises(OutputError, match="cannot be encoded as"):
             coded.encode(wider, coded.FORMATS[suffix], image_info, 1, None, tmp_path / "b")
 
 
 def test_the_names() -> None:
     assert coded.CODED_SUFFIXES == (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
-    assert bmp.MAX_SIDE < 2**32
+    assert bmp.MAX_BYTES < 2**32
 
 
 @pytest.mark.parametrize("suffix", EVERY)
@@ -479,12 +491,21 @@ def test_premultiplied_and_further_channels_of_jpeg_xl_are_refused(tmp_path: Pat
     (tmp_path / "a.jxl").write_bytes(data)
     with pytest.raises(ImageError, match="damaged JPEG XL: has channels beside color and alpha"):
         read(tmp_path / "a.jxl")
+    # 3 x 2 pixels by libjxl, with premultiplied alpha.
+    rest = "0810100060004b12c58285240e60db4c66bc8018005435b6e9898780e82b"
+    (tmp_path / "a.jxl").write_bytes(bytes.fromhex("ff0a084030004a" + rest))
+    with pytest.raises(ImageError, match="damaged JPEG XL: its color is multiplied by its alpha"):
+        read(tmp_path / "a.jxl")
+    # The same with straight alpha, of the name "see through".
+    data = bytes.fromhex("ff0a0840308076aeac0c840e4deeadee0c8d04" + rest)
+    (tmp_path / "a.jxl").write_bytes(data)
+    assert (pixels(read(tmp_path / "a.jxl")) == imagecodecs.jpegxl_decode(data)).all()
 
 
 def test_animations_are_refused(tmp_path: Path) -> None:
     frames = [Image.fromarray(np.roll(RGB, 9 * k, axis=1)) for k in range(3)]
     frames[0].save(tmp_path / "a.avif", save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageError, match="an animated AVIF; only images of one frame are read"):
+    with pytest.raises(ImageError, match="an animated AVIF; only images of one frame are supported"):
         read(tmp_path / "a.avif")
     many = imagecodecs.jpegxl_encode(np.stack([RGB, RGB[::-1]]), lossless=True)
     (tmp_path / "a.jxl").write_bytes(many)

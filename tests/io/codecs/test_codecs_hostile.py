@@ -142,7 +142,7 @@ def test_max_pixels(tmp_path: Path, suffix: str, no_decoder: None) -> None:
     with pytest.raises(ImageError) as caught:
         read(tmp_path / f"a{suffix}", max_pixels=119)
     assert "declares 12 x 10 = 120 pixels" in str(caught.value)
-    assert "at most 119 pixels are read, --max-pixels 120 allows it" in str(caught.value)
+    assert "with at most 119 pixels; use --max-pixels 120 to allow it" in str(caught.value)
     with pytest.raises(AssertionError, match="decoded before"):
         read(tmp_path / f"a{suffix}", max_pixels=120)
 
@@ -401,7 +401,7 @@ def test_a_camera_block_changed_anywhere(places: list[tuple[int, int]]) -> None:
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=300))
 def test_any_bytes_as_structure(data: bytes) -> None:
-    """Walkers end, whatever they walk over."""
+    """Parsers end, whatever they parse."""
     for format_ in set(coded.FORMATS.values()):
         format_.truncated(data)
         format_.animated(data)

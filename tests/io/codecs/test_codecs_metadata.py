@@ -14,6 +14,8 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 from srcnn_rt.image.info import Metadata
+from srcnn_rt.io.codecs import integrity
+from srcnn_rt.io.codecs.formats import FORMATS
 from srcnn_rt.io.metadata import exif, xmp
 from tests.conftest import drawing
 from tests.helpers.coding import (  # fmt: skip
@@ -277,6 +279,19 @@ def test_a_jpeg_xl_that_turns_itself(tmp_path: Path, orientation: int) -> None:
     data = bytearray(jxl_file(RGB, exif_block(orientation)))
     plain = read_bytes(tmp_path, bytes(data))
     assert (plain == RGB).all()
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_the_orientation_in_a_jpeg_xl_header(tmp_path: Path, orientation: int) -> None:
+    """3 x 2 pixels by libjxl; a byte of the header holds the orientation."""
+    data = bytearray.fromhex(
+        "ff0a084003c4040804010080004b12c58285249241edfc9e4a4cb6e12e10068030c618674ce7751f47fb955d36"
+    )
+    data[4] = 2 * orientation - 1
+    expected = exif.turn((9 * np.arange(18, dtype=np.uint8)).reshape(2, 3, 3), orientation)
+    height, width, _ = expected.shape
+    assert integrity.declared(bytes(data), FORMATS[".jxl"]) == (width, height, 3, 1)
+    assert (read_bytes(tmp_path, bytes(data)) == expected).all()
 
 
 def read_bytes(folder: Path, data: bytes) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""GeoTIFFs: place, bands, statistics and overviews are true at the new scale; COGs are valid.
+"""GeoTIFFs: georeference, bands, statistics and overviews fit the new resolution, and COGs are valid.
 
-Read back by other programs: tifffile, Pillow, rasterio and GDAL's own tools where there are any.
+Other programs read them back: tifffile, Pillow, rasterio, and GDAL's tools if they are installed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def gdalinfo(path: Path) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-# Where it is on the ground
+# Georeference
 
 
 @both
@@ -60,7 +60,7 @@ def test_the_corner_stays_and_pixels_are_smaller(
             assert np.allclose(there, a.transform @ corner, rtol=0, atol=1e-6)
     info = gdalinfo(target)
     assert np.allclose(info["geoTransform"][1], transform.a / engine.scale)
-    if point and transform.is_rectilinear:  # the tie point itself: the centre of the first pixel
+    if point and transform.is_rectilinear:  # the tie point is the centre of the first pixel
         with tifffile.TiffFile(target) as file:
             tags = file.pages[0].geotiff_tags
             assert tags["GTRasterTypeGeoKey"].name == "IsPoint"
@@ -69,7 +69,7 @@ def test_the_corner_stays_and_pixels_are_smaller(
 
 
 def rpc() -> RPC:
-    """A camera over 60 x 45 pixels, nearly linear, with terms of all orders."""
+    """Return a camera model for 60 x 45 pixels, nearly linear, with terms of all orders."""
     rng = np.random.default_rng(0)
     small = [rng.normal(0, 1e-4, 20).tolist() for _ in range(4)]
     for k, at in enumerate((2, 0, 1, 0)):
@@ -85,7 +85,7 @@ def rpc() -> RPC:
 def test_a_camera_sees_the_same_ground_at_s_times_the_place(
     engine: Engine, tmp_path: Path, cog: bool
 ) -> None:
-    """GDAL's own transformer is the judge of where the first pixel's corner is."""
+    """GDAL's own transformer maps the corner of the first pixel to the same place."""
     source = write(tmp_path / "a.tif", GRAY)
     with rasterio.open(source, "r+") as file:
         file.rpcs = rpc()
@@ -99,7 +99,7 @@ def test_a_camera_sees_the_same_ground_at_s_times_the_place(
                 rows, columns = t.rowcol(*ground, zs=[0, 120, 300], op=lambda v: v)
                 places.append(np.array([rows, columns]))
         assert np.abs(places[1] - places[0] * engine.scale).max() < 1e-3
-        assert 5 < places[0][0].min() < 40  # inside the image, so that it says something
+        assert 5 < places[0][0].min() < 40  # inside the image, or the comparison would be meaningless
     if shutil.which("gdaltransform") is None:
         pytest.skip("gdaltransform is not installed")
     found = []
@@ -129,7 +129,7 @@ def test_ground_control_points(engine: Engine, tmp_path: Path, cog: bool) -> Non
 
 
 def test_files_beside_the_image(engine: Engine, tmp_path: Path) -> None:
-    """A world file, GDAL's notes and overviews beside the source are in the result itself."""
+    """A world file, a PAM file and external overviews of the source are stored in the result itself."""
     source = write(tmp_path / "a.tif", image_of(1, np.uint8, 300, 300))
     (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n105\n195\n")
     with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(source, "r+") as file:
@@ -203,7 +203,7 @@ def test_statistics_and_overviews_are_those_of_the_result(engine: Engine, tmp_pa
         assert file.overviews(1)[0] == 2
     assert (by_tifffile(target) == expected).all()
     plain = upscaled(engine, write(tmp_path / "plain.tif", image))
-    with rasterio.open(plain) as file:  # what it did not have, it does not get
+    with rasterio.open(plain) as file:  # nothing is added that the source lacks
         assert not _statistics(file, 1)
         assert not file.overviews(1)
 
@@ -212,7 +212,7 @@ def test_statistics_and_overviews_are_those_of_the_result(engine: Engine, tmp_pa
 
 
 def check_cog(path: Path) -> None:
-    """The rules of GDAL's validate_cloud_optimized_geotiff.py, with tifffile for eyes."""
+    """Check the rules of GDAL's validate_cloud_optimized_geotiff.py by tifffile."""
     with tifffile.TiffFile(path) as file:
         data = path.read_bytes()
         first = file.pages[0]
@@ -222,7 +222,7 @@ def check_cog(path: Path) -> None:
         assert note in (8, 16)
         assert b"LAYOUT=IFDS_BEFORE_DATA" in data[note : note + 400]
         size = int(data[note + 30 : note + 36])
-        assert first.offset <= note + 43 + size + 8  # the first directory follows at once
+        assert first.offset <= note + 43 + size + 8  # the first directory follows directly
         offsets = [p.offset for p in file.pages]
         assert offsets == sorted(offsets)
         images = [p for p in file.pages if not p.subfiletype & 4]
@@ -232,12 +232,12 @@ def check_cog(path: Path) -> None:
             assert len(images) > 1
             assert max(images[-1].shape[:2]) <= 512
         starts = [min(n for n in p.dataoffsets if n) for p in images]
-        assert starts == sorted(starts, reverse=True)  # overviews before what they are of
+        assert starts == sorted(starts, reverse=True)  # overviews precede the image
         assert max(offsets) < min(starts)
         for page in images:
             assert list(page.dataoffsets) == sorted(page.dataoffsets)
             for at, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-                assert int.from_bytes(data[at - 4 : at], "little") == count  # each says its size before it
+                assert int.from_bytes(data[at - 4 : at], "little") == count  # its size precedes each tile
 
 
 @pytest.mark.parametrize("compress", ["deflate", "zstd", "lzw", "none"])
@@ -272,10 +272,10 @@ def test_cogs_are_valid(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tif", "out.tif"]
 
 
-def test_a_cog_interrupted_in_its_last_step_is_gone_on_with(
+def test_a_cog_interrupted_in_its_last_step_is_resumed(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GDAL has rewritten the head by then, and room has been made in it."""
+    """At that point GDAL has rewritten the head and made room in it."""
     from srcnn_rt.io.tiff import cog
 
     image = image_of(3, np.uint8, 300, 310)

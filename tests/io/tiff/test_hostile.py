@@ -1,4 +1,4 @@
-"""Directories that lie: reading them ends, stays inside the file, and says in one line what is wrong."""
+"""Invalid directories: reading terminates, stays inside the file, and reports the error in one line."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from srcnn_rt import Engine, ImageError, OutputError
 from srcnn_rt.image.info import ImageInfo, Layout
-from srcnn_rt.io import Output, check_holds, open_source, page_count
-from srcnn_rt.io.tiff import descriptions, imagej, photoshop
-from srcnn_rt.io.tiff import ifd as tiff_head
+from srcnn_rt.io import check_holds, open_source, page_count
+from srcnn_rt.io.tiff import descriptions, ifd, imagej, photoshop
 from srcnn_rt.io.tiff.ifd import Directory, Field, Reader
+from srcnn_rt.options import OutputOptions
 from srcnn_rt.tiling.geometry import Span
 from tests.helpers.tiffs import by_tifffile, image_of, write
 
@@ -27,23 +27,23 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 
 
 class Watched(io.BytesIO):
-    """A file that counts what is asked of it and has no patience with endless reading."""
+    """A file that fails on endless or unbounded reads."""
 
     asked = 0
     got = 0
 
     def read(self, size: int = -1) -> bytes:  # type: ignore[override]
-        assert size >= 0, "everything at once"
+        assert size >= 0, "unbounded read"
         assert size <= 64 * 2**20 + 2**17
         self.asked += 1
-        assert self.asked < 20_000, "it does not end"
+        assert self.asked < 20_000, "endless reading"
         data = super().read(size)
         self.got += len(data)
         return data
 
 
 def read_all(data: bytes) -> list[Directory]:
-    """Read everything that there is; must never raise."""
+    """Read all directories; must never raise."""
     reader = Reader(Watched(data))
     assert all(p.offset >= 0 for p in reader.pages())
     found = reader.chain()
@@ -52,12 +52,12 @@ def read_all(data: bytes) -> list[Directory]:
         for field in directory.fields:
             field.numbers()
             assert len(field.data) <= 64 * 2**20
-            assert field.count * tiff_head._SIZES[field.type][0] == len(field.data)
+            assert field.count * ifd._SIZES[field.type][0] == len(field.data)
     return found
 
 
 def head(big: bool = False, order: str = "<", *fields: tuple[int, int, int, int], at: int = 0, link: int = 0):
-    """A header and one directory: (tag, type, count, value)."""
+    """Return a header and one directory with (tag, type, count, value) fields."""
     start = (b"II" if order == "<" else b"MM") + struct.pack(
         order + ("HHHQ" if big else "HI"), *((43, 8, 0, 16) if big else (42, 8))
     )
@@ -68,7 +68,7 @@ def head(big: bool = False, order: str = "<", *fields: tuple[int, int, int, int]
 
 
 def real_heads() -> list[bytes]:
-    """The beginnings of real files of every kind of head."""
+    """Return the heads of valid files of all kinds."""
     out = []
     for options in (
         {"bigtiff": True}, {"byteorder": ">"}, {"byteorder": ">", "bigtiff": True}, {"tile": (16, 16)},
@@ -89,7 +89,7 @@ def real_heads() -> list[bytes]:
         ),
     )
     for big in (False, True):
-        out.append(tiff_head.lay_out([below, below, below], big=big)[0])
+        out.append(ifd.encode([below, below, below], big=big)[0])
     return out
 
 
@@ -119,7 +119,7 @@ def test_mutated_heads(data: bytes, draw: st.DataObject) -> None:
 
 
 def test_real_heads_are_read_whole() -> None:
-    """Or the tests above would hold for a reader that finds nothing."""
+    """The tests above would also pass for a reader that finds nothing."""
     for data in REAL[:4]:
         assert len(Reader(io.BytesIO(data)).pages()) == 3
         with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -129,40 +129,40 @@ def test_real_heads_are_read_whole() -> None:
                 assert directory.get(270).data == b"x" * 30 + b"\0"
     for data in REAL[4:]:
         first = Reader(io.BytesIO(data)).page()
-        assert first.below[0][1].below[0][1].get(1).data == b"R98\0"
+        assert first.subdirectories[0][1].subdirectories[0][1].get(1).data == b"R98\0"
 
 
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_lies(big: bool, order: str) -> None:
+def test_invalid_fields(big: bool, order: str) -> None:
     top = 2**64 - 1 if big else 2**32 - 1
     own = 16 if big else 8
 
     def of(*fields: tuple[int, int, int, int], link: int = 0) -> list[Directory]:
         return read_all(head(big, order, *fields, link=link))
 
-    assert not of((270, 2, top, 8))[0].fields  # 2⁶⁴ characters
+    assert not of((270, 2, top, 8))[0].fields  # 2**64 characters
     assert not of((270, 12, top, 8))[0].fields
-    assert not of((270, 2, 100, top))[0].fields  # outside of the file
+    assert not of((270, 2, 100, top))[0].fields  # outside the file
     assert not of((270, 2, 100, top - 50))[0].fields
     assert not of((270, 99, 1, 1))[0].fields  # no such type
-    assert len(of((256, 4, 1, 7), link=own)) == 2  # a chain that bites its tail
-    assert len(of((256, 4, 1, 7), link=top)) == 3  # nothing is there
-    for tag in (34665, 34853, 40965):  # directories that hang on themselves
+    assert len(of((256, 4, 1, 7), link=own)) == 2  # a circular chain
+    assert len(of((256, 4, 1, 7), link=top)) == 3  # a link past the end
+    for tag in (34665, 34853, 40965):  # subdirectories that contain themselves
         found = of((tag, 4, 1, own if order == "<" or big is None else own << (32 if big else 0)))
         assert len(found) >= 1
     reader = Reader(io.BytesIO(head(big, order, (34665, 13, 1, own))))
     assert reader.page() is not None
     table = struct.pack(order + ("Q" if big else "H"), top if big else 65535)
     assert not read_all(head(big, order)[:own] + table)[0].fields
-    assert read_all(head(big, order, (256, 4, 1, 7))[:-1])  # ends in the middle
+    assert read_all(head(big, order, (256, 4, 1, 7))[:-1])  # truncated
     for cut in range(len(head(big, order, (256, 4, 1, 7)))):
         read_all(head(big, order, (256, 4, 1, 7))[:cut])
 
 
 @pytest.mark.parametrize("at", [2**63 - 1, 2**63, 2**64 - 1, 2**62])
 def test_places_that_no_file_can_have(tmp_path: Path, at: int) -> None:
-    """Of a file of the system's, which refuses to seek there, unlike bytes in memory."""
+    """Unlike a buffer in memory, a real file refuses to seek to such offsets."""
     path = tmp_path / "a.tif"
     path.write_bytes(head(True, "<", (256, 4, 1, 7), (270, 2, 100, at), link=at))
     with path.open("rb") as file:
@@ -182,11 +182,11 @@ def test_many_fields_of_the_same_bytes_take_bounded_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert directory.fields
-    assert peak < tiff_head._MAX_READ + 40 * 2**20
+    assert peak < ifd._MAX_READ + 40 * 2**20
 
 
 def test_a_long_chain_is_bounded_by_the_file() -> None:
-    """Every directory is looked at once, however they point at each other."""
+    """Every directory is read once, however they are linked."""
     out = bytearray(b"II*\0\x08\0\0\0")
     for k in range(1000):
         out += struct.pack("<HI", 0, 8 + 6 * ((k * 7 + 1) % 1000))
@@ -196,8 +196,8 @@ def test_a_long_chain_is_bounded_by_the_file() -> None:
 @given(st.binary(max_size=200), st.integers(1, 8))
 @settings(max_examples=200, deadline=None)
 def test_blocks_of_other_programs(data: bytes, scale: int) -> None:
-    photoshop.scaled(data, scale, turned=False)
-    photoshop.scaled(b"8BIM\x03\xed\0\0" + data, scale, turned=True)
+    photoshop.scaled(data, scale, transposed=False)
+    photoshop.scaled(b"8BIM\x03\xed\0\0" + data, scale, transposed=True)
     counts = Field(50838, 4, data[: len(data) // 4 * 4])
     for magic in (b"IJIJ", b"JIJI"):
         imagej.fields(Directory((counts, Field(50839, 1, magic + data))))
@@ -238,7 +238,7 @@ def test_descriptions_take_linear_time() -> None:
 
 
 def sources(folder: Path) -> list[Path]:
-    """Small files with all structures: masks, overviews, pages, metadata, tiles, strips."""
+    """Write small files with all structures: masks, overviews, pages, metadata, tiles, strips."""
     rgb = image_of(3)
     a = write(folder / "a.tif", rgb, photometric="RGB", tiled=True, blockxsize=16, blockysize=16,
               compress="deflate", crs="EPSG:32633", nodata=0)  # fmt: skip
@@ -259,7 +259,7 @@ def whole(path: Path) -> None:
             with open_source(path, page) as source:
                 h, w = source.info.shape
                 if h * w > 2**22:
-                    continue  # a size that lies; reading it part by part is as good
+                    continue  # a wrong size; reading it in parts is a test too
                 source.read(Span(0, h), Span(0, w))
                 if source.info.masked:
                     source.read_mask(Span(0, h), Span(0, w))
@@ -269,7 +269,7 @@ def whole(path: Path) -> None:
 
 
 def test_truncated_anywhere(tmp_path: Path) -> None:
-    """At every structure's boundary and between: read, or refused in one line."""
+    """Files cut at and between the boundaries of all structures are read, or refused in one line."""
     for source in sources(tmp_path):
         data = source.read_bytes()
         with tifffile.TiffFile(source) as file:
@@ -319,7 +319,7 @@ def test_a_truncated_source_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_metadata_that_is_damaged_does_not_stop_the_image(tmp_path: Path) -> None:
-    """An EXIF directory outside of the file, a profile that is cut: the image is what counts."""
+    """An EXIF directory outside the file or a truncated profile does not prevent reading the image."""
     image = image_of(3)
     tags = [(34665, "I", 1, 2**31, True), (34853, "I", 1, 8, True), (50838, "I", 2, (2**32 - 1, 5), True)]
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extratags=tags)
@@ -329,7 +329,7 @@ def test_metadata_that_is_damaged_does_not_stop_the_image(tmp_path: Path) -> Non
 
 
 def test_a_result_with_sides_that_gdal_does_not_count(tmp_path: Path) -> None:
-    """Found by fuzzing: a page of 2^30 rows enlarged."""
+    """A case found by fuzzing: a page of 2**30 rows is enlarged."""
     info = ImageInfo((2**31, 48), Layout.of(1), np.dtype(np.uint8))
     with pytest.raises(OutputError, match=r"b\.tif: TIFF sides are at most 2147483647 pixels, got 48 x 2147"):
-        check_holds(tmp_path / "b.tif", [info], Output())
+        check_holds(tmp_path / "b.tif", [info], OutputOptions())

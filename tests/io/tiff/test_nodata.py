@@ -1,7 +1,7 @@
-"""Nodata, masks, NaN and infinity, against the rule written down in NumPy.
+"""Nodata, masks, NaN and infinity, checked against the rule in NumPy.
 
-A sample farther than the margin from any that is no data is the plain result, bit for bit; one that is
-no data is itself, enlarged; no sample of data has the nodata value; and none of it depends on the tile.
+Samples farther than the margin from nodata equal the plain result bit for bit. Nodata is enlarged by copying.
+No valid sample gets the nodata value. The result does not depend on the tile.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from srcnn_rt import ArgumentError, Engine, OutputError
 from srcnn_rt.execution import normalization
 from srcnn_rt.execution.executor import process
-from srcnn_rt.execution.normalization import DataRange, Values
+from srcnn_rt.execution.normalization import DataRange, Normalization
 from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io import ArraySink, ArraySource
 from srcnn_rt.io.metadata.nodata_tag import digits_within
@@ -38,7 +38,7 @@ def engines() -> dict[tuple[int, int], Engine]:
 
 
 class Masked(ArraySource):
-    """An array with a mask beside it."""
+    """An array with a separate mask."""
 
     def __init__(self, array: np.ndarray, info: ImageInfo, mask: np.ndarray | None) -> None:
         super().__init__(array, info)
@@ -54,12 +54,12 @@ def run(
     layout: Layout,
     nodata: float | None,
     mask: np.ndarray | None,
-    mapped: Values | None = None,
+    mapped: Normalization | None = None,
 ) -> np.ndarray:
     """Upscale an array; with the offset and the unit of `mapped`, if it is given."""
     source = masked(image, layout, nodata, mask)
     sink = ArraySink(source.info.scaled(engine.scale))
-    sink.array[...] = 77  # what is not written is seen
+    sink.array[...] = 77  # reveals samples that are not written
     with pytest.MonkeyPatch.context() as patch:
         if mapped is not None:
             own = normalization.for_image(source, engine.spec, DataRange())
@@ -75,7 +75,7 @@ def masked(image: np.ndarray, layout: Layout, nodata: float | None, mask: np.nda
 
 
 def holes(image: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None) -> np.ndarray:
-    """Say by the rule which samples are no data; shares no code with the package."""
+    """Return which samples are nodata by the rule, without code of the package."""
     h, w, c = image.shape
     found = np.zeros((h, w, c), bool)
     colors = c - layout.alpha
@@ -96,7 +96,7 @@ def holes(image: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndar
 
 
 def near(found: np.ndarray, radius: int) -> np.ndarray:
-    """Say which pixels have one of these in a square of `reach` around them."""
+    """Return which pixels have one of these in a square of `radius` around them."""
     out = np.zeros_like(found)
     for y, x in zip(*np.nonzero(found), strict=True):
         out[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = True
@@ -104,13 +104,13 @@ def near(found: np.ndarray, radius: int) -> np.ndarray:
 
 
 def check(engine: Engine, image: np.ndarray, layout: Layout, nodata: float | None, mask: np.ndarray | None):
-    """Hold a result against the rule; return it."""
+    """Check a result against the rule; return it."""
     s = engine.scale
     got = run(engine, image, layout, nodata, mask)
     gone = holes(image, layout, nodata, mask)
-    calm = image.copy()  # another filling: what is far from the holes cannot depend on it
+    calm = image.copy()  # filled differently: pixels far from the holes must not depend on it
     calm[gone] = 3
-    # Bit for bit less the same offset, which is that of the samples that are data.
+    # Bit for bit with the same offset, which is that of the valid samples.
     mapped = normalization.for_image(masked(image, layout, nodata, mask), engine.spec, DataRange())
     plain = run(engine, calm, layout, None, None, mapped)
     margin = engine.margin * (2 if layout.alpha else 1)
@@ -155,7 +155,7 @@ def test_random_holes_follow_the_rule_whatever_the_tile(
     image = image_of(layout.channels, dtype, h, w, int(rng.integers(100)))
     share = data.draw(st.sampled_from([0.0, 0.01, 0.3, 0.97, 1.0]))
     places = rng.random((h, w)) < share
-    if data.draw(st.booleans()):  # a block of them, as at the edge of a scene
+    if data.draw(st.booleans()):  # a block, as at the edge of a scene
         places[: h // 2, : w // 2] = True
     kind = data.draw(st.sampled_from(["nodata", "mask", "both", "nan"]))
     nodata: float | None = None
@@ -183,7 +183,7 @@ def test_random_holes_follow_the_rule_whatever_the_tile(
 
 
 def test_the_network_itself_follows_the_rule(tmp_path: Path) -> None:
-    """With a trained model, whose margin is larger, and with exact integer weights, tile by tile."""
+    """With a trained model, which has a larger margin, and with exact integer weights, tile by tile."""
     image = image_of(3, np.float32, 60, 70)
     image[20:30, 40:45] = -9999
     image[5, 5, 1] = np.nan
@@ -203,7 +203,7 @@ def test_the_network_itself_follows_the_rule(tmp_path: Path) -> None:
 
 
 def test_no_halo_at_the_edge_of_nodata() -> None:
-    """Beside nodata the image goes on as it was: a constant stays constant up to the edge."""
+    """Next to nodata the image is continued: a constant stays constant up to the edge."""
     image = np.full((40, 40, 1), 100, np.uint8)
     image[:, 20:] = 0
     with Engine("srcnn-915-x2", "cpu", 16) as engine:
@@ -214,7 +214,7 @@ def test_no_halo_at_the_edge_of_nodata() -> None:
 
 
 def test_floats_beyond_what_a_network_can_bear_are_no_data() -> None:
-    """From 2^120 on, of either sign; what is below is data, and what is far from them is as without them."""
+    """Magnitudes from 2**120 on are nodata. Smaller ones are valid, and pixels far away do not change."""
     image = image_of(1, np.float32, 40, 50)
     lowest, maximum = np.finfo(np.float32).min, np.finfo(np.float32).max
     for k, value in enumerate((lowest, maximum, 2.0**120, -(2.0**120), 1e37)):
@@ -235,25 +235,25 @@ def test_floats_beyond_what_a_network_can_bear_are_no_data() -> None:
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int64, np.uint8, np.float16, np.float64])
 def test_the_rule_holds_for_samples_of_any_type(dtype: type) -> None:
-    """`validity` alone, of types that a source may give: what is no data, and the value beside it."""
-    from srcnn_rt.image import nodata as validity
+    """Nodata alone for all types of a source: the nodata value and the value next to it."""
+    from srcnn_rt.image import nodata as image_nodata
 
     kind = np.dtype(dtype)
     limits = np.iinfo(kind) if kind.kind in "iu" else np.finfo(kind)
     for value in (0, 7, limits.min, limits.max):
         if kind == np.int64 and value == limits.max:
-            continue  # GDAL's texts are doubles, and it is none
+            continue  # GDAL's texts are doubles, which cannot hold it
         part = np.full((6, 6, 2), 5, kind)
         part[2, 3, 0] = value
         info = ImageInfo((6, 6), Layout("bands", 2), kind, nodata=float(value))
-        found = validity.invalid(part, info)
+        found = image_nodata.invalid(part, info)
         assert found is not None
         assert np.argwhere(found).tolist() == [[2, 3, 0]]
-        filled = validity.fill(part, found, info, 2)
+        filled = image_nodata.fill(part, found, info, 2)
         assert filled.dtype == kind
         assert (filled == 5).all()
         out = np.full((6, 6, 2), value, kind)
-        validity.put_back(out, part, found, info, 1)
+        image_nodata.put_back(out, part, found, info, 1)
         assert out[2, 3, 0] == value
         out[2, 3, 0] = 5
         assert (out != kind.type(value)).all()
@@ -272,7 +272,7 @@ def test_the_rule_holds_for_samples_of_any_type(dtype: type) -> None:
         ("-3.4e+38", np.float64, 0),
         ("1e20", np.float64, 0),
         ("-1.79769313486231e+308", np.float64, 5e293),
-        ("-1.79769313486232e+308", np.float64, 0),  # rounded beyond the end, and no data in any case
+        ("-1.79769313486232e+308", np.float64, 0),  # rounded beyond the range, nodata in any case
         ("-9999", np.int16, 0),
         ("0", np.float32, 0),
         ("nan", np.float32, 0),
@@ -342,7 +342,7 @@ def test_nodata_values_are_found_and_written(
 def test_rgb_is_nodata_where_all_three_are(engine: Engine, tmp_path: Path) -> None:
     image = image_of(3, np.uint8)
     image[10:20, 10:20] = 0
-    image[30:35, 30:35, 0] = 0  # no red is a colour
+    image[30:35, 30:35, 0] = 0  # a color without red is valid
     source = write(tmp_path / "a.tif", image, photometric="RGB", nodata=0)
     got = by_tifffile(upscaled(engine, source))
     assert (got == check(engine, image, Layout("rgb", 3), 0.0, None)).all()
@@ -400,7 +400,7 @@ def test_masks(engine: Engine, tmp_path: Path, channels: int, where: str, cog: b
     with rasterio.open(target) as file:
         assert ((file.read_masks(1) > 0) == big).all()
     if not cog:
-        with tifffile.TiffFile(target) as file:  # one bit a pixel, beside the image
+        with tifffile.TiffFile(target) as file:  # 1 bit per pixel, in a separate directory
             assert [int(p.subfiletype) for p in file.pages] == [0, 4]
             assert (file.pages[1].asarray() == big).all()
 
@@ -444,7 +444,7 @@ def tagged(path: Path, image: np.ndarray, text: str) -> Path:
 def test_nodata_within_the_digits_of_its_text(
     engine: Engine, tmp_path: Path, text: str, value: np.float32
 ) -> None:
-    """Samples as the writer had them, a tag of fewer digits: the very samples and the tag are kept."""
+    """The tag has fewer digits than the samples: both samples and tag are kept unchanged."""
     if value > 0:
         text = {"-3.402823e+38": "1.234568e+30"}.get(text, "1.23456779e+30")
     image = image_of(1, np.float32)
@@ -456,11 +456,11 @@ def test_nodata_within_the_digits_of_its_text(
     big = gone[..., 0].repeat(2, 0).repeat(2, 1)
     assert np.array_equal(got[big], image.repeat(2, 0).repeat(2, 1)[big], equal_nan=True)
     assert np.abs(got[~big]).max() < 2
-    # Filled with the middle of the samples that are data, so that it stays the offset of all of them.
+    # Filled with the middle of the valid samples, so that the offset stays the same.
     data = np.sort(image[~gone])
     calm = engine.upscale(np.where(gone, data[data.size // 2], image))
     far = ~near(gone[..., 0], engine.margin).repeat(2, 0).repeat(2, 1)
-    assert np.allclose(got[far], calm[far], rtol=0, atol=3e-6)  # the middle is another
+    assert np.allclose(got[far], calm[far], rtol=0, atol=3e-6)  # the offset differs
     with tifffile.TiffFile(target) as file:
         assert file.pages[0].tags[42113].value == text
     with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(target) as b:
@@ -468,12 +468,12 @@ def test_nodata_within_the_digits_of_its_text(
 
 
 def test_float32_nodata_is_as_near_as_gdal_has_it(engine: Engine, tmp_path: Path) -> None:
-    """What GDAL masks in the source is no data, and it masks just that in the result."""
+    """GDAL masks the same area in the result as in the source."""
     rng = np.random.default_rng(0)
     value = np.float32(-9999.1)
     image = (-9999.1 + 0.05 * rng.standard_normal((45, 60, 1))).astype(np.float32)
     image[20:25, 20:40] = value
-    for k in range(-6, 7):  # floats beside each other
+    for k in range(-6, 7):  # neighbouring floats
         image[5, 10 + k] = value
         for _ in range(abs(k)):
             image[5, 10 + k] = np.nextafter(image[5, 10 + k], np.float32(np.sign(k) * np.inf))
@@ -543,30 +543,30 @@ def test_alpha_beside_nodata_is_upscaled_as_ever(engine: Engine) -> None:
 
 
 def test_the_tests_can_fail(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the filling, or with the reach one short, the rule is broken and seen to be."""
-    from srcnn_rt.image import nodata as validity
+    """Without filling, without restoring nodata, or with too large a radius, the checks fail."""
+    from srcnn_rt.image import nodata as image_nodata
 
     image = drawing(30, 30, 1).astype(np.float32)
     image[12:15, 12:15] = np.nan
     check(engine, image, Layout("gray", 1), None, None)
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
-        patch.setattr(validity, "fill", lambda part, *rest: part)
+        patch.setattr(image_nodata, "fill", lambda part, *rest: part)
         check(engine, image, Layout("gray", 1), None, None)
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
-        patch.setattr(validity, "put_back", lambda *rest: None)
+        patch.setattr(image_nodata, "put_back", lambda *rest: None)
         check(engine, image, Layout("gray", 1), None, None)
     with monkeypatch.context() as patch, pytest.raises(AssertionError):
-        patch.setattr(validity, "_step_aside", lambda *rest: None)
+        patch.setattr(image_nodata, "_avoid_nodata", lambda *rest: None)
         flat = np.full((20, 20, 1), 100, np.uint8)
         flat[3, 3] = 104
         check(engine, flat, Layout("gray", 1), 100.0 + 1, None)
-    narrow = validity.fill
+    narrow = image_nodata.fill
     wide = image.copy()
     wide[5:25, 5:25] = np.nan
     results = []
     with monkeypatch.context() as patch:
-        patch.setattr(validity, "fill", lambda p, i, info, radius: narrow(p, i, info, radius + 40))
-        for tile in (8, 512):  # looks farther than is read, so it depends on the tile
+        patch.setattr(image_nodata, "fill", lambda p, i, info, radius: narrow(p, i, info, radius + 40))
+        for tile in (8, 512):  # reaches farther than is read, so the result depends on the tile
             with Engine("bicubic-x2", "cpu", tile) as other:
                 results.append(run(other, wide, Layout("gray", 1), None, None))
     assert not np.array_equal(*results, equal_nan=True)

@@ -1,4 +1,4 @@
-"""TIFFs of every kind: what comes out is what the image means, larger. Read back by other libraries."""
+"""TIFFs of all kinds: the result is the decoded image, enlarged. Other libraries read it back."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from rasterio.enums import ColorInterp
 
 from srcnn_rt import ArgumentError, Engine, ImageError
 from srcnn_rt.io import open_source, page_count
-from srcnn_rt.io.tiff import orientation as turned
-from srcnn_rt.io.tiff import reader as raster
-from srcnn_rt.io.tiff import writer as tiff
+from srcnn_rt.io.tiff import reader, writer
 from srcnn_rt.tiling.geometry import Span
 from tests.helpers.tiffs import by_gdal, by_pillow, by_tifffile, image_of, reads_back, write
 
@@ -41,7 +39,7 @@ def doubled(
     top: int | None = None,
     **how: object,
 ) -> Path:
-    """Upscale a file; its result is that of the array which it means, up to `top`. Return where it is."""
+    """Upscale a file, check the result against that of its decoded array up to `top`, return its path."""
     target = source.with_name("out.tif")
     engine.upscale_file(source, target, overwrite=True, **how)
     made = engine.upscale(expected, bands=bands, alpha=alpha)
@@ -61,7 +59,7 @@ def test_every_compression_is_read_by_everybody(
     for extra in ({}, {"interleave": "band"}):
         source = write(tmp_path / "a.tif", image, **kinds, **extra)
         target = doubled(engine, source, image, compress=compress)
-        # Pillow has gray of 32 bits, and colour of 8 only.
+        # Pillow supports 32-bit gray, but only 8-bit color.
         able = channels == 1 or (dtype is np.uint8 and channels < 5)
         reads_back(target, engine.upscale(image), pillow=able)
         with tifffile.TiffFile(target) as file:
@@ -130,7 +128,7 @@ def test_a_cog_is_a_source(engine: Engine, tmp_path: Path) -> None:
         assert a.overviews(1)
         assert b.overviews(1)
         assert "LAYOUT" not in b.tags(ns="IMAGE_STRUCTURE")
-    with rasterio.open(target, overview_level=0) as small:  # they are of the result
+    with rasterio.open(target, overview_level=0) as small:  # overviews are computed from the result
         average = engine.upscale(image).reshape(600, 2, 700, 2, 3).mean((1, 3))
         assert np.abs(small.read().transpose(1, 2, 0) - average).max() <= 1
 
@@ -141,19 +139,19 @@ def test_results_that_may_be_large_are_bigtiff(
 ) -> None:
     image = image_of(3, dtype, 300, 290)
     source = write(tmp_path / "a.tif", image, photometric="RGB")
-    size = 1024 * 1024 * 3 * image.itemsize  # two tiles by two, of 512, hold 600 by 580 pixels
-    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", size - 1)
+    size = 1024 * 1024 * 3 * image.itemsize  # 2 x 2 tiles of 512 pixels for 600 x 580 pixels
+    monkeypatch.setattr(writer, "_MAX_CLASSIC_BYTES", size - 1)
     target = doubled(engine, source, image)
     assert target.read_bytes()[:4] == b"II+\0"
     reads_back(target, engine.upscale(image), pillow=dtype is np.uint8)
-    monkeypatch.setattr(tiff, "_CLASSIC_BYTES", size)
+    monkeypatch.setattr(writer, "_MAX_CLASSIC_BYTES", size)
     assert doubled(engine, source, image).read_bytes()[:4] == b"II*\0"
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("white", [0, 1])
 def test_fewer_than_eight_bits_fill_eight(engine: Engine, tmp_path: Path, bits: int, white: int) -> None:
-    """White stays white: the values are spread over 0 … 255, turned around once where white is zero."""
+    """White stays white: values are stretched to 0 … 255 and inverted once where white is zero."""
     stored = GRAY >> (8 - bits)
     color = ("MINISWHITE", "MINISBLACK")[white]
     source = write(tmp_path / "a.tif", stored, NBITS=bits, photometric=color)
@@ -177,9 +175,7 @@ def test_twelve_bits_stay_the_numbers_they_are(engine: Engine, tmp_path: Path) -
 
 @pytest.mark.parametrize("writer", ["tifffile", "gdal", "gdal with nodata"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_white_is_zero_is_turned_around_once(
-    engine: Engine, tmp_path: Path, dtype: type, writer: str
-) -> None:
+def test_white_is_zero_is_inverted_once(engine: Engine, tmp_path: Path, dtype: type, writer: str) -> None:
     stored = image_of(1, dtype)
     stored[stored == 3] = 4
     if writer == "tifffile":
@@ -192,11 +188,11 @@ def test_white_is_zero_is_turned_around_once(
     engine.upscale_file(tmp_path / "a.tif", target)
     expected = engine.upscale(maximum - stored)
     if "nodata" in writer:
-        expected[expected == maximum - 3] += 1  # no data may have that value
+        expected[expected == maximum - 3] += 1  # valid samples may not have the nodata value
         with rasterio.open(target) as file:
             assert file.nodata == maximum - 3
     assert (by_tifffile(target) == expected).all()
-    if writer == "tifffile" and dtype is np.uint8:  # as others see it, source and result
+    if writer == "tifffile" and dtype is np.uint8:  # as Pillow displays source and result
         seen = np.asarray(Image.open(tmp_path / "a.tif").convert("L"))
         assert (engine.upscale(seen) == np.asarray(Image.open(target))).all()
 
@@ -265,7 +261,7 @@ def test_premultiplied_alpha_is_divided_out(
     assert np.abs(seen.astype(float) - straight)[visible].max() <= allowed
     target = doubled(engine, tmp_path / "a.tif", seen)
     with tifffile.TiffFile(target) as file:
-        assert file.pages[0].extrasamples == (2,)  # not multiplied any more, and it says so
+        assert file.pages[0].extrasamples == (2,)  # no longer premultiplied, and declared so
 
 
 def test_four_bands_are_rgba_only_where_the_file_says_so(engine: Engine, tmp_path: Path) -> None:
@@ -277,8 +273,8 @@ def test_four_bands_are_rgba_only_where_the_file_says_so(engine: Engine, tmp_pat
         assert again.colorinterp[:3] == (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
-def colour_tiff(path: Path, kind: str, image: np.ndarray) -> np.ndarray:
-    """Write colours that are no RGB; return what is stored."""
+def color_tiff(path: Path, kind: str, image: np.ndarray) -> np.ndarray:
+    """Write a color space other than RGB; return the stored samples."""
     if kind == "cmyk jpeg":
         Image.fromarray(image, "CMYK").save(path, compression="jpeg", quality=95)
         return np.asarray(Image.open(path))
@@ -293,7 +289,7 @@ def colour_tiff(path: Path, kind: str, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("cog", [False, True])
 def test_other_colours_are_kept_as_they_are(engine: Engine, tmp_path: Path, kind: str, cog: bool) -> None:
     image = image_of({"cmyk": 4, "cmyk jpeg": 4, "cmyka": 5}.get(kind, 3), np.uint8, 300, 310)
-    stored = colour_tiff(tmp_path / "a.tif", kind, image)
+    stored = color_tiff(tmp_path / "a.tif", kind, image)
     alpha = kind == "cmyka"
     target = doubled(engine, tmp_path / "a.tif", stored, bands=True, alpha=alpha, cog=cog)
     made = engine.upscale(stored, bands=True, alpha=alpha)
@@ -307,7 +303,7 @@ def test_other_colours_are_kept_as_they_are(engine: Engine, tmp_path: Path, kind
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_signs_of_cielab_are_seen(engine: Engine, tmp_path: Path, dtype: type) -> None:
-    """a* and b* are signed: -1 is stored as 255, and lies beside 0."""
+    """a* and b* are signed: -1 is stored as 255 and is next to 0."""
     signed = {np.uint8: np.int8, np.uint16: np.int16}[dtype]
     y, x = np.mgrid[0:40, 0:50]
     chroma = np.rint(20 * np.sin(x / 9) + y / 9 - 2).astype(signed)
@@ -322,7 +318,9 @@ def test_the_signs_of_cielab_are_seen(engine: Engine, tmp_path: Path, dtype: typ
     got = by_tifffile(tmp_path / "b.tif")
     assert (got[..., 0] == expected[..., 0]).all()
     assert (got[..., 1:].view(signed) == expected[..., 1:] - half).all()
-    assert np.abs(got[..., 1:].view(signed).astype(int)).max() < 40  # a sign not seen makes 127s
+    assert (
+        np.abs(got[..., 1:].view(signed).astype(int)).max() < 40
+    )  # ignoring the sign yields values near 127
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert file.pages[0].photometric == tifffile.PHOTOMETRIC.CIELAB
 
@@ -333,9 +331,9 @@ def test_orientation_is_applied_once(
     engine: Engine, tmp_path: Path, orientation: int, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = {"tile": (16, 32)} if storage == "tiles" else {"rowsperstrip": 45 if "one" in storage else 4}
-    if storage == "spooled":  # more than is kept in memory, and more than is decoded at a time
-        monkeypatch.setattr(turned, "IN_MEMORY", 1000)
-        monkeypatch.setattr(turned, "_BAND_BYTES", 2000)
+    if storage == "spooled":  # larger than the limits of memory and of one band
+        monkeypatch.setattr("srcnn_rt.io.tiff.orientation.IN_MEMORY", 1000)
+        monkeypatch.setattr("srcnn_rt.io.tiff.orientation._BAND_BYTES", 2000)
     tag = [(274, "H", 1, orientation, True)]
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", extratags=tag, metadata=None, **how)
     upright = {
@@ -353,7 +351,7 @@ def test_orientation_is_applied_once(
 
 
 def test_a_georeferenced_image_is_not_turned(engine: Engine, tmp_path: Path) -> None:
-    """Its rows and columns are those of the transform; what it says of its orientation stays with it."""
+    """The transform refers to stored rows and columns. The orientation field is kept."""
     tag = [(274, "H", 1, 6, True)]
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", extratags=tag, metadata=None)
     (tmp_path / "a.tfw").write_text("10\n0\n0\n-10\n105\n195\n")
@@ -364,7 +362,7 @@ def test_a_georeferenced_image_is_not_turned(engine: Engine, tmp_path: Path) -> 
         assert file.pages[0].tags[274].value == 6
 
 
-def test_a_turned_image_is_decoded_once_whatever_is_read(tmp_path: Path) -> None:
+def test_a_rotated_image_is_decoded_once(tmp_path: Path) -> None:
     image = image_of(1, np.uint8, 400, 300)
     tag = [(274, "H", 1, 6, True)]
     tifffile.imwrite(tmp_path / "a.tif", image[..., 0], rowsperstrip=8, extratags=tag, compression="lzw")
@@ -390,14 +388,14 @@ def test_a_file_of_one_strip_is_decoded_forward_and_about_once(
         photometric="rgb" if channels == 3 else "minisblack",
     )  # fmt: skip
     asked: list[Span] = []
-    decode = raster.RasterSource._decode
+    decode = reader.RasterSource._decode
 
-    def spy(self: raster.RasterSource, rows: Span, columns: Span) -> np.ndarray:
+    def spy(self: reader.RasterSource, rows: Span, columns: Span) -> np.ndarray:
         asked.append(rows)
         assert columns == Span(0, 90)
         return decode(self, rows, columns)
 
-    monkeypatch.setattr(raster.RasterSource, "_decode", spy)
+    monkeypatch.setattr(reader.RasterSource, "_decode", spy)
     with Engine("bicubic-x2", "cpu", 64) as engine:
         doubled(engine, tmp_path / "a.tif", image)
     assert len(asked) > 3
@@ -411,7 +409,7 @@ def test_a_file_of_one_strip_is_decoded_forward_and_about_once(
 def test_one_large_strip_needs_neither_its_memory_nor_its_time_twice(
     tmp_path: Path, channels: int, compression: str | None
 ) -> None:
-    """6,000 x 6,000 in one strip: memory as for strips of 16 rows. GDAL_CACHEMAX is the command line's."""
+    """6,000 x 6,000 in one strip takes the memory of strips of 16 rows. The CLI sets GDAL_CACHEMAX."""
     import subprocess
     import sys
 
@@ -471,7 +469,7 @@ def test_pages_of_any_size_and_type(engine: Engine, tmp_path: Path) -> None:
             assert np.array_equal(by_pillow(tmp_path / "b.tif", k), expected)
         target = doubled(engine, tmp_path / "a.tif", page, page=k + 1)
         assert page_count(target) == 1
-        with rasterio.open(target) as file:  # what the page had, it has again
+        with rasterio.open(target) as file:  # the result has the structures of the source
             assert bool(file.overviews(1)) == (k < 2)
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
         assert [p.subfiletype for p in file.pages] == [2, 2, 2]
@@ -499,7 +497,7 @@ def test_pages_keep_their_masks(engine: Engine, tmp_path: Path) -> None:
         for at, mask in ((1, masks[0]), (4, masks[2])):
             assert (file.pages[at].asarray() == mask.repeat(2, 0).repeat(2, 1)).all()
     again = Engine("bicubic-x2", "cpu", 32)
-    for k in range(3):  # and they are read again
+    for k in range(3):  # the result can be read page by page
         with open_source(tmp_path / "b.tif", k + 1) as source:
             assert source.info.masked == (k != 1)
             if source.info.masked:
@@ -517,16 +515,16 @@ def test_a_thumbnail_in_front_is_no_image(engine: Engine, tmp_path: Path) -> Non
 
 
 def test_many_pages_are_opened_in_time(tmp_path: Path) -> None:
-    """Each page is found by its place, not by walking past all that are before it."""
+    """Each page is opened by its offset instead of walking the chain of directories."""
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for k in range(2000):
             file.write(np.full((4, 4), k % 256, np.uint8), metadata=None, contiguous=False)
     assert page_count(tmp_path / "a.tif") == 2000
-    raster._pages_of.cache_clear()
+    reader._outline_of.cache_clear()
     for page in (1, 1000, 2000):
         with open_source(tmp_path / "a.tif", page) as source:
             assert source.read(Span(0, 4), Span(0, 4))[0, 0, 0] == (page - 1) % 256
-    assert raster._pages_of.cache_info().misses == 1
+    assert reader._outline_of.cache_info().misses == 1
 
 
 @pytest.mark.parametrize(

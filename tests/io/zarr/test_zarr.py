@@ -1,4 +1,4 @@
-"""OME-Zarr and plain Zarr folders, read and written; ome-zarr-models reads the results back."""
+"""OME-Zarr and plain Zarr folders are read and written; ome-zarr-models reads the results back."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from ome_zarr_models.common.omero import Omero
 from srcnn_rt import Engine, ImageError, OutputError, RuntimeMissingError
 from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io.zarr import ngff, pyramid
-from srcnn_rt.io.zarr import writer as omezarr
-from srcnn_rt.io.zarr.writer import create, open_plane, open_zarr, pages, reopen
+from srcnn_rt.io.zarr import writer as zarr_writer
+from srcnn_rt.io.zarr.reader import open_plane, open_zarr, pages
+from srcnn_rt.io.zarr.writer import create, reopen
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import drawing
 from tests.helpers.reference import quantise
@@ -33,7 +34,7 @@ def engine(integer_model: Callable[..., Any]) -> Engine:
 
 
 def upscaled(engine: Engine, source: Any, target: Path, make: Any = create) -> dict[str, Any]:
-    """Run every plane from one folder to another; return the group's or array's attributes."""
+    """Upscale every plane of a folder into another; return the attributes of the group or array."""
     writer = make(target, source, engine.scale)
     for k in range(source.planes):
         with source.plane(k) as image:
@@ -104,7 +105,7 @@ def test_another_reader_accepts_the_metadata(engine: Engine, tmp_path: Path, ver
 
 
 def places(ome: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return (scale, translation) of every level as another reader takes them."""
+    """Return (scale, translation) of every level as read by another library."""
     found = []
     for level in ome["multiscales"][0]["datasets"]:
         steps = {step["type"]: np.array(step[step["type"]]) for step in level["coordinateTransformations"]}
@@ -115,7 +116,7 @@ def places(ome: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_landmark_stays_where_it_is(tmp_path: Path, scale: int) -> None:
     y, x = np.mgrid[0:300, 0:310]
-    # Wide enough for every level to hold it; off the centre of a pixel.
+    # Wide enough to be visible in every level, and not centred on a pixel.
     spot = np.exp(-((y - 123.3) ** 2 + (x - 187.9) ** 2) / (2 * 12.0**2)).astype(np.float32)
     path = ome_zarr(tmp_path / "a.zarr", spot, "yx", scale=(0.65, 0.5), translation=(10.0, -20.0))
     there = np.array([10 + 0.65 * 123.3, -20 + 0.5 * 187.9])
@@ -128,9 +129,9 @@ def test_a_landmark_stays_where_it_is(tmp_path: Path, scale: int) -> None:
         level = group[str(k)][...]
         index = np.indices(level.shape)
         centre = (index * level).sum((1, 2)) / level.sum()
-        # A shift of half an HR pixel, the usual mistake, is 0.06 at least.
+        # A shift of half an HR pixel, the usual mistake, would be at least 0.06.
         assert size * centre + place == pytest.approx(there, abs=0.01)
-    # The image covers the same area: its outer edge has not moved.
+    # The image covers the same area, so its outer edge has not moved.
     size, place = levels[0]
     assert place - size / 2 == pytest.approx([10 - 0.325, -20 - 0.25])
     assert place + size * (np.array(spot.shape) * scale - 0.5) == pytest.approx(
@@ -151,7 +152,7 @@ def test_transformations_of_all_levels_are_kept(engine: Engine, tmp_path: Path) 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_the_pyramid_is_means_of_means(tmp_path: Path, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(omezarr, "CHUNK", 64)
+    monkeypatch.setattr(zarr_writer, "CHUNK", 64)
     h, w = 307, 530
     data = quantise(drawing(h, w, 3), np.uint8).astype(dtype).transpose(2, 0, 1)
     source = open_zarr(ome_zarr(tmp_path / "a.zarr", data, "cyx"))
@@ -234,12 +235,12 @@ def test_axes_may_be_given_and_must_be_where_nothing_says_them(engine: Engine, t
     assert open_plane(path, axes="cyx", bands=False).info.layout == Layout("rgb", 3)
     assert open_zarr(path, axes="zyx").planes == 3
     for wrong in ("cy", "cyy", "ayx", "tcyx"):
-        with pytest.raises(ImageError, match="axes must be 3, y, x"):
+        with pytest.raises(ImageError, match="axes must be 3 letters: y, x"):
             open_zarr(path, axes=wrong)
     assert open_plane(plain_zarr(tmp_path / "b", image)).info.layout == Layout("rgb", 3)
     named = plain_zarr(tmp_path / "c", image, dimension_names=["Latitude", "lon", "band"])
     assert open_zarr(named).axes == "yxc"
-    with pytest.raises(ImageError, match="say that its axes are yx, not xy"):
+    with pytest.raises(ImageError, match="say that the axes are yx, not xy"):
         open_zarr(ome_zarr(tmp_path / "d", image[..., 0], "yx"), axes="xy")
     with pytest.raises(ImageError, match="plane must be from 0 to 0, got 1"):
         open_plane(path, 1, axes="cyx")
@@ -259,7 +260,7 @@ def test_another_image_becomes_an_ome_zarr(engine: Engine, tmp_path: Path) -> No
         assert (shown is None) == (text in ("gray", "5 bands"))
         if shown is not None:
             assert len(Omero.model_validate(shown).channels) == channels_
-        back = open_plane(target)  # the meaning of channels has come back
+        back = open_plane(target)  # the meaning of the channels is kept
         assert str(back.info.layout) == text
         assert (back.read(Span(0, 40), Span(0, 30)) == image).all()
 
@@ -305,13 +306,13 @@ def test_chunks_hold_whole_pixels_and_bounded_bytes(tmp_path: Path, scale: int, 
     assert block[0] == block[1]
     assert block[0] % scale == 0
     assert block[0] > 1  # chunks are written whole
-    assert block[0] ** 2 * count * 4 <= max(omezarr.CHUNK_BYTES, (8 * scale) ** 2 * 4000)
+    assert block[0] ** 2 * count * 4 <= max(zarr_writer.CHUNK_BYTES, (8 * scale) ** 2 * 4000)
     if count == 1:
         assert 256 <= block[0] <= 512
 
 
-def test_a_run_can_be_gone_on_with(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(omezarr, "CHUNK", 64)
+def test_a_run_can_be_resumed(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zarr_writer, "CHUNK", 64)
     data = np.stack([quantise(drawing(150, 140, 1, k)[..., 0], np.uint8) for k in range(2)])
     source = open_zarr(ome_zarr(tmp_path / "a.zarr", data, "tyx"))
     upscaled(engine, source, tmp_path / "whole")
@@ -321,9 +322,9 @@ def test_a_run_can_be_gone_on_with(engine: Engine, tmp_path: Path, monkeypatch: 
     class StoppedError(Exception):
         pass
 
-    class Stopping(omezarr.PlaneSink):
+    class Stopping(zarr_writer.PlaneSink):
         def write(self, *args: Any) -> Any:
-            if len(self._places) > 1:
+            if len(self._unsynced) > 1:
                 raise StoppedError
             record = super().write(*args)
             records.append((args[0], args[1], record))
@@ -331,24 +332,24 @@ def test_a_run_can_be_gone_on_with(engine: Engine, tmp_path: Path, monkeypatch: 
 
     records: list[tuple[Span, Span, dict[str, Any]]] = []
     with monkeypatch.context() as patch, pytest.raises(StoppedError):
-        patch.setattr(omezarr, "PlaneSink", Stopping)
+        patch.setattr(zarr_writer, "PlaneSink", Stopping)
         engine._process(source.plane(1), writer.page(1), None)
     writer.sync()
     writer.abort()
     done = {p: p.stat().st_mtime_ns for p in target.rglob("0/c/*/*/*") if p.is_file()}
     assert 0 < len(done) < 25
-    leftover = next(iter(done)).with_suffix(".0123456789abcdef.partial")  # a killed process leaves them
+    leftover = next(iter(done)).with_suffix(".0123456789abcdef.partial")  # left by a killed process
     leftover.write_bytes(b"half")
     writer = reopen(target, source, 2)
     assert not leftover.exists()
-    assert {p: p.stat().st_mtime_ns for p in done} == done  # nothing was begun anew
+    assert {p: p.stat().st_mtime_ns for p in done} == done  # nothing was rewritten
     sink = writer.page(1)
     writer.rewind()
     assert len(records) == 2
     for y, x, record in records:
         for check in (True, False):
             assert sink.restore(y, x, record, check=check)
-            assert writer.page(0).restore(y, x, record, check=check) is not check  # nothing is there
+            assert writer.page(0).restore(y, x, record, check=check) is not check  # nothing was written there
     y, x, record = records[0]
     for damaged in (b"", b"garbage"):
         next(sink.files(y, x)).write_bytes(damaged)
@@ -365,20 +366,20 @@ def test_a_run_can_be_gone_on_with(engine: Engine, tmp_path: Path, monkeypatch: 
     assert sorted(files) == sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole").rglob("*"))
 
 
-def test_only_the_same_run_is_gone_on_with(tmp_path: Path) -> None:
+def test_only_the_same_run_is_resumed(tmp_path: Path) -> None:
     data = np.zeros((30, 40), np.uint8)
     source = open_zarr(ome_zarr(tmp_path / "a.zarr", data, "yx"))
     with pytest.raises(OutputError, match=r"zarr\.json is missing"):
         reopen(tmp_path / "none", source, 2)
     create(tmp_path / "b", source, 2).abort()
-    with pytest.raises(OutputError, match=r"b: cannot be gone on with: .*another run's"):
+    with pytest.raises(OutputError, match=r"b: cannot be resumed: .*differs from this job's"):
         reopen(tmp_path / "b", source, 3)
-    with pytest.raises(OutputError, match="cannot be gone on with"):
+    with pytest.raises(OutputError, match="cannot be resumed"):
         reopen(tmp_path / "b", open_zarr(ome_zarr(tmp_path / "c", data, "yx", scale=(3.0, 3.0))), 2)
     (tmp_path / "b" / "zarr.json").write_text("{")
-    with pytest.raises(OutputError, match="cannot be gone on with"):
+    with pytest.raises(OutputError, match="cannot be resumed"):
         reopen(tmp_path / "b", source, 2)
-    with pytest.raises(OutputError, match="exists already and is not empty"):
+    with pytest.raises(OutputError, match="already exists and is not empty"):
         create(tmp_path / "b", source, 2)
     with pytest.raises(OutputError, match="cannot be written"):
         create(tmp_path / "no" / "folder", source, 2)
@@ -389,7 +390,7 @@ def test_each_chunk_is_written_once_and_whole(
 ) -> None:
     import zarr.storage._local as local
 
-    monkeypatch.setattr(omezarr, "CHUNK", 64)
+    monkeypatch.setattr(zarr_writer, "CHUNK", 64)
     put, names = local._put, []
 
     def counted(path: Path, *rest: Any, **options: Any) -> Any:
@@ -416,7 +417,9 @@ def test_sync_flushes_what_was_written_since(tmp_path: Path, monkeypatch: pytest
     writer.sync()
     assert sorted(flushed) == ["a", "a/0", "a/0/c", "a/0/c/0", "a/0/c/0/1", "a/0/c/0/2"]
     flushed.clear()
-    sink.write(Span(512, 1024), Span(0, 512), np.zeros((512, 512, 1), np.uint8))  # zarr keeps no such file
+    sink.write(
+        Span(512, 1024), Span(0, 512), np.zeros((512, 512, 1), np.uint8)
+    )  # zarr does not store chunks of the fill value
     writer.sync()
     assert flushed == ["a"]
     writer.finish()
@@ -426,7 +429,7 @@ def test_sync_flushes_what_was_written_since(tmp_path: Path, monkeypatch: pytest
 
 def test_a_mask_is_not_dropped(tmp_path: Path) -> None:
     info = ImageInfo((60, 60), Layout("gray", 1), np.dtype(np.uint8), masked=True)
-    with pytest.raises(OutputError, match="a: Zarr has no place for the image's mask"):
+    with pytest.raises(OutputError, match="a: Zarr cannot store the mask of the image"):
         create(tmp_path / "a", info, 2)
 
 

@@ -1,4 +1,4 @@
-"""OME-Zarr and plain Zarr folders made to hurt, or damaged: one line that names folder and rule."""
+"""Hostile and damaged Zarr folders are refused in one line that names the folder and the rule."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import zarr
 
 from srcnn_rt import ArgumentError, ImageError, SourceMissingError
 from srcnn_rt.image.info import ImageInfo, Layout
-from srcnn_rt.io.zarr import store as zarrstore
-from srcnn_rt.io.zarr import writer as omezarr
-from srcnn_rt.io.zarr.writer import create, open_plane, open_zarr
+from srcnn_rt.io.array_like import SlicedSink
+from srcnn_rt.io.zarr import store
+from srcnn_rt.io.zarr.reader import open_plane, open_zarr
+from srcnn_rt.io.zarr.writer import create
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import drawing
 from tests.helpers.reference import quantise
@@ -70,17 +71,17 @@ def test_what_is_no_zarr_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "must be a plain file")
     (tmp_path / "zarr.json").rmdir()
     with (tmp_path / "zarr.json").open("wb") as file:
-        file.truncate(zarrstore.MAX_JSON_BYTES + 1)
+        file.truncate(store.MAX_JSON_BYTES + 1)
     refused(tmp_path, "at most 16 MiB")
     (tmp_path / "zarr.json").unlink()
-    os.mkfifo(tmp_path / "zarr.json")  # to open one is to wait forever
+    os.mkfifo(tmp_path / "zarr.json")  # opening a pipe would block forever
     refused(tmp_path, "must be a plain file")
 
 
 @pytest.mark.parametrize("key", ["bioformats2raw.layout", "plate", "well"])
 def test_collections_are_refused(tmp_path: Path, key: str) -> None:
     zarr.create_group(tmp_path / "a", zarr_format=2).attrs.update({key: 3})
-    refused(tmp_path / "a", "a collection of images, not one; open one of them, such as")
+    refused(tmp_path / "a", "a collection of images; open one of them, such as")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     (path / "s0").symlink_to(other / "s0")
     refused(path, "leads out of")
     (path / "s0").unlink()
-    (path / "s0").symlink_to("real")  # inside it may
+    (path / "s0").symlink_to("real")  # links inside the folder are allowed
     assert (open_plane(path).read(Span(0, 50), Span(0, 50)) == 1).all()
     (path / "real" / ".zarray").rename(tmp_path / "c")
     (path / "real" / ".zarray").symlink_to(tmp_path / "c")
@@ -196,7 +197,7 @@ def test_damaged_and_foreign_chunks_are_refused(tmp_path: Path, zarr_format: int
         chunk.write_bytes(damaged)
         refused(path, "cannot be read")
     chunk.unlink()
-    source = open_plane(path)  # a chunk that is not there is the fill value
+    source = open_plane(path)  # a missing chunk has the fill value
     assert (source.read(Span(0, 30), Span(0, 30)) == 0).all()
     chunk.symlink_to("/dev/zero")
     refused(path, "must be a plain file")
@@ -209,7 +210,7 @@ def test_damaged_and_foreign_chunks_are_refused(tmp_path: Path, zarr_format: int
     refused(path, "leads out of")
     chunk.unlink()
     with chunk.open("wb") as file:
-        file.truncate(zarrstore.MAX_FILE_BYTES + 1)
+        file.truncate(store.MAX_FILE_BYTES + 1)
     refused(path, "must have at most 512 MiB")
 
 
@@ -230,11 +231,11 @@ def test_a_large_array_of_nothing_costs_nothing(tmp_path: Path) -> None:
     [
         (lambda m: m.clear(), "axes must be a list of objects"),
         (lambda m: m.update(axes=["y", "x"]), "axes must be a list of objects with a name (0.4 or 0.5)"),
-        (lambda m: m.update(axes=[{"name": "y"}, {"name": "y"}]), "once each, got y, y"),
+        (lambda m: m.update(axes=[{"name": "y"}, {"name": "y"}]), "each once, got y, y"),
         (lambda m: m.update(axes=[{"name": "y"}, {"name": "lambda"}]), "got y, lambda"),
         (lambda m: m.update(axes=[{"name": "c"}, {"name": "y"}, {"name": "x"}]), "scale must be 3 numbers"),
-        (lambda m: m.update(datasets=[]), "datasets must be a list of at least one"),
-        (lambda m: m["datasets"][0].update(path=5), "path must be a text, got 5"),
+        (lambda m: m.update(datasets=[]), "datasets must be a non-empty list"),
+        (lambda m: m["datasets"][0].update(path=5), "path must be a string, got 5"),
         (lambda m: m["datasets"][0].update(path="nowhere"), "nowhere"),
         (lambda m: m["datasets"][0].pop("coordinateTransformations"), "coordinateTransformations must be"),
         (
@@ -279,17 +280,17 @@ def test_wrong_multiscales_are_refused(tmp_path: Path, value: Any) -> None:
 def test_level_0_may_have_other_axes_than_it_says(tmp_path: Path) -> None:
     path = ome_zarr(tmp_path / "a", np.ones((2, 50, 50), np.uint8), "zyx")
     edited(path / "s0" / ".zarray", lambda doc: doc.update(shape=[50, 50], chunks=[40, 40]))
-    refused(path, "axes must be 2, y, x and others of t, c, z, once each, got zyx")
+    refused(path, "axes must be 2 letters: y, x and any of t, c, z, each once, got zyx")
     (path / "s0" / ".zarray").unlink()
     (path / "s0" / ".zgroup").write_text('{"zarr_format": 2}')
     refused(path, "level 0 must be an array")
 
 
 def test_planes_are_sinks_as_arrays_are(tmp_path: Path) -> None:
-    """What `SlicedSink` refuses is refused here too: nothing is written into another's array."""
+    """A plane that does not exist and a sink of another size are refused."""
     writer = create(tmp_path / "a", ImageInfo((30, 30), Layout("gray", 1), np.dtype(np.uint8)), 2)
     assert writer.info.shape == (60, 60)
     with pytest.raises(ImageError, match="plane must be from 0 to 0, got 1"):
         writer.page(1)
     with pytest.raises(ArgumentError):
-        omezarr.SlicedSink(writer._levels[0], writer.info.scaled(2), 2)
+        SlicedSink(writer._levels[0], writer.info.scaled(2), 2)

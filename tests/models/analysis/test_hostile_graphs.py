@@ -154,7 +154,7 @@ def test_tensors_of_the_image_are_bounded(tmp_path: Path) -> None:
                 "pads": np.array([0, 0, 10**5, 10**5, 0, 0, 10**5, 10**5]), "from": np.array([10**5, 10**5]),
                 "to": np.array([-(10**5)] * 2), "axes": np.array([2, 3]),
             },
-            "'wide' has 206720 samples for 6720: more than it is enlarged by",
+            "'wide' has 206720 samples for 6720, more than its scale explains",
         ),
         "channels": (
             [
@@ -162,7 +162,7 @@ def test_tensors_of_the_image_are_bounded(tmp_path: Path) -> None:
                 node("ReduceMean", ["many"], ["hr"], axes=[1]),
             ],
             {"shape": np.array([1, 10**9, 1, 1])},
-            "16384 samples a pixel of the image, got shape (1, 1000000000,",
+            "16384 samples per pixel of the image, got shape (1, 1000000000,",
         ),
         "shuffle": (
             [
@@ -178,7 +178,7 @@ def test_tensors_of_the_image_are_bounded(tmp_path: Path) -> None:
                 node("Conv", ["many", "w"], ["hr"], "conv", dilations=[3000, 3000]),
             ],
             {"shape": np.array([1, 64, 1, 1]), "w": np.ones((1, 64, 3, 3), np.float32)},
-            "its least window, 6008 x 6008 LR pixels, needs 9240592384 bytes for one tensor",
+            "its smallest window, 6008 x 6008 LR pixels, needs 9240592384 bytes for one tensor",
         ),
     }  # fmt: skip
     for name, (nodes, weights, rule) in cases.items():
@@ -274,7 +274,7 @@ def nested(depth: int) -> Proto:
 
 
 def test_bodies_in_bodies(tmp_path: Path) -> None:
-    refused(tmp_path / "m.onnx", nested(9), "bodies may be nested at most 8 deep")
+    refused(tmp_path / "m.onnx", nested(9), "subgraphs may be nested at most 8 deep")
     refused(tmp_path / "m.onnx", nested(2), "control flow cannot be analysed")
     limited(tmp_path / "m.onnx")
     # Deeper than protobuf itself reads: one body in the other, by hand.
@@ -363,13 +363,13 @@ def test_attributes_that_divide_by_zero(tmp_path: Path) -> None:
         ({"pads": [1, 1]}, "pads must be 4 numbers"),
         ({"group": 0}, "needs a weight (out, in, h, w) and groups, got (1, 1, 3, 3) and 0"),
         ({"group": 2**40}, "does not take 1 channels"),
-        ({"kernel_shape": [5, 5]}, "its kernel_shape is (5, 5), its weight's (3, 3)"),
+        ({"kernel_shape": [5, 5]}, "kernel_shape is (5, 5), but its weight has kernels of (3, 3)"),
     ):
         refused(path, proto([node("Conv", ["lr", "w"], ["hr"], "conv", **attributes)], weights), rule)
     refused(
         path,
         proto([node("DepthToSpace", ["lr"], ["hr"], "d", blocksize=0)]),
-        "1 channels are no blocks of 0 x 0",
+        "1 channels do not divide into blocks of 0 x 0",
     )
     refused(path, proto([node("SpaceToDepth", ["lr"], ["hr"], "s", blocksize=0)]), "multiples of 0")
     refused(
@@ -381,7 +381,7 @@ def test_attributes_that_divide_by_zero(tmp_path: Path) -> None:
     refused(
         path,
         proto([node("Transpose", ["lr"], ["hr"], "t", perm=[9, 9, 9, 9])]),
-        "'t' (Transpose): perm [9, 9, 9, 9] is no order of 4 axes",
+        "'t' (Transpose): perm [9, 9, 9, 9] is not a permutation of 4 axes",
     )
 
 
@@ -423,9 +423,9 @@ def test_rewrites_of_huge_weights_stay_finite(tmp_path: Path) -> None:
     nodes = [node("Conv", ["lr", "w"], ["c"], "conv"), node("Mul", ["c", "big"], ["hr"], "mul")]
     weights = {"w": np.full((1, 1, 3, 3), 1e38, np.float32), "big": np.array([100], np.float32)}
     data = proto(nodes, weights).SerializeToString()
-    assert not prepare.prepare(*spec.load(data)).rewritten
+    assert not prepare.build_program(*spec.load(data)).rewritten
     weights["big"] = np.array([0.01], np.float32)
-    assert prepare.prepare(*spec.load(proto(nodes, weights).SerializeToString())).rewritten
+    assert prepare.build_program(*spec.load(proto(nodes, weights).SerializeToString())).rewritten
 
 
 @pytest.mark.parametrize("kernel", [1, 101])

@@ -15,7 +15,7 @@ from srcnn_rt import ArgumentError, Engine, ModelError
 from srcnn_rt.cli import main
 from srcnn_rt.evaluation.seam_check import verify
 from srcnn_rt.models import spec
-from srcnn_rt.models.analysis import Shaping
+from srcnn_rt.models.analysis import InterfaceOptions
 from tests.conftest import drawing
 from tests.helpers.models import PLAIN, node, normal, run_all, value
 
@@ -63,7 +63,7 @@ def test_a_fixed_input_and_one_of_two_outputs(tmp_path: Path) -> None:
                 with Engine(path, "cpu", tile, inputs={"alpha": alpha}, output=name) as engine:
                     got = engine.upscale(image)
                 assert np.abs(planes(got) - expected).max() <= 1e-6
-    assert all(c.passed is not False for c in verify(path, Shaping.of({"alpha": 0.5}, "hr", "rgb")))
+    assert all(c.passed is not False for c in verify(path, InterfaceOptions.of({"alpha": 0.5}, "hr", "rgb")))
 
 
 def test_two_settings_are_two_jobs(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_blue_first(tmp_path: Path) -> None:
         tmp_path / "g.onnx", nodes, {"w": normal(rng, 1, 1, 3, 3)},
         [value("lr", ["n", 1, "h", "w"])], [value("hr", ["n", 1, "h", "w"])],
     )  # fmt: skip
-    with pytest.raises(ArgumentError, match="go with models of three channels"):
+    with pytest.raises(ArgumentError, match="needs a model of three channels"):
         Engine(gray, channel_order="bgr")
 
 

@@ -199,7 +199,7 @@ def test_a_part_of_the_channels(tmp_path: Path) -> None:
     described = proven(scattered(pairs), tmp_path)
     assert (described.margin, described.batch) == (4, 1)
     refused(scattered(np.array([[[0, 5], [0, 6]]])), "(ScatterND): writes outside of (1, 6)")
-    refused(scattered(np.array([[[0, 5]]])), "(ScatterND): (1, 1, 2) places for samples of shape")
+    refused(scattered(np.array([[[0, 5]]])), "(ScatterND): (1, 1, 2) indices for samples of shape")
     places = np.stack(np.meshgrid([0], range(C), [0, 1], indexing="ij"), axis=-1)
     refused(scattered(places, rows=True), "(ScatterND): writes to single rows, columns or pixels")
 
@@ -317,7 +317,7 @@ def test_parameters_that_vary_over_the_image_are_refused() -> None:
     b = Build()
     b.add("Mul", "lr", b.weight(np.ones((2, 1, 1, 1), np.float32)))
     b.conv(C, 1)
-    refused(b.done(), "gives 2 images for 1")
+    refused(b.done(), "returns 2 images for 1")
 
 
 def at_a_grid(grid: np.ndarray, mode: str = "linear") -> onnx.ModelProto:
@@ -359,7 +359,7 @@ def test_grids_that_are_not_even_are_refused() -> None:
     bent = grid(64)
     bent[0, :, 10, 0] += 0.2
     refused(at_a_grid(bent), "(GridSample): its grid is not even")
-    refused(at_a_grid(bent + 0.01 * grid(64)[..., ::-1]), "(GridSample): its grid is bent or turned")
+    refused(at_a_grid(bent + 0.01 * grid(64)[..., ::-1]), "(GridSample): its grid is bent or rotated")
     b = Build()
     b.conv(2, 1)
     b.transpose(0, 2, 3, 1)
@@ -367,7 +367,7 @@ def test_grids_that_are_not_even_are_refused() -> None:
     b.nodes[-1].output[0] = "hr"
     proto = model(b.nodes, b.weights, out=1)
     proto.opset_import[0].version = 20
-    refused(proto, "(GridSample): reads where the image itself says")
+    refused(proto, "(GridSample): samples at positions computed from the image")
 
 
 def test_an_output_without_a_shape() -> None:

@@ -121,7 +121,7 @@ def test_legal_sizes_are_those_of_the_file(branch: int, rng: np.random.Generator
     described = spec.describe(proto.SerializeToString(), "m")
     assert described.facts.y.multiple == 2
     assert described.facts.y.period == 2 * branch
-    ready = prepare.prepare(proto.SerializeToString(), described)
+    ready = prepare.build_program(proto.SerializeToString(), described)
     assert (ready.spec.facts.y.multiple, ready.spec.facts.x.minimum) == (2, described.facts.x.minimum)
     for shape in ((50, 70), (66, 46), (52, 64)):
         image = rng.random(shape, np.float32)
@@ -233,7 +233,7 @@ def test_mutants_of_the_residue_check_are_caught(
     monkeypatch.setattr(analysis._Analysis, "_padded", space["_padded"])
     with pytest.raises((AssertionError, ValueError)) as caught:
         check(proto, shapes)
-    assert "reach depends" not in str(caught.value)
+    assert "receptive field depends" not in str(caught.value)
 
 
 def test_odd_sizes_are_not_taken() -> None:
@@ -251,7 +251,7 @@ def test_a_rewrite_whose_period_is_too_long_is_left(rng: np.random.Generator) ->
     proto = unet(rng, [("floor", 1), ("ceil", 1), ("stride", 1)], ["size"] * 3, pad=1, channels=3, step=3)
     described = spec.describe(proto.SerializeToString(), "m")
     assert described.facts.period == 27
-    assert prepare.prepare(proto.SerializeToString(), described).spec.facts.period == 27
+    assert prepare.build_program(proto.SerializeToString(), described).spec.facts.period == 27
     check(proto, [(95, 103)])
 
 
@@ -396,7 +396,7 @@ def test_a_model_that_is_wrong_in_tiles_is_refused(
     monkeypatch.setattr(
         analysis._Analysis, "_margins", lambda *given: tuple(max(0, n - 7) for n in short(*given))
     )
-    with pytest.raises(ModelError, match=r"model: tiles of an image differ .* inspect --verify .* --trust"):
+    with pytest.raises(ModelError, match=r"model: the result in tiles differs .* inspect --verify .* --trust"):
         Engine(data, "cpu")
     Engine(data, "cpu", trust=True).close()
     assert not (tmp_path / "checked.json").exists()

@@ -15,12 +15,12 @@ from srcnn_rt.evaluation.metrics import psnr
 from srcnn_rt.models import spec
 from srcnn_rt.models.bundled import bundled
 from srcnn_rt.models.low_precision import bfloat16
-from srcnn_rt.models.low_precision.bfloat16 import Reduced, for_bfloat16, halve
-from srcnn_rt.models.low_precision.loss import drawn, loss_db
+from srcnn_rt.models.low_precision.bfloat16 import Bfloat16Model, for_bfloat16, split_high_low
+from srcnn_rt.models.low_precision.loss import loss_db, synthetic_image
 from srcnn_rt.models.low_precision.rounding import round_together, to_bfloat16, to_float16
 from srcnn_rt.models.optimize import optimise
 from srcnn_rt.models.optimize.subpixel_phases import shuffle_enlargement
-from srcnn_rt.models.prepare import network, prepare
+from srcnn_rt.models.prepare import build_program, network
 from tests.conftest import FAST
 from tests.helpers import models
 from tests.helpers.models import model, node, normal
@@ -29,12 +29,12 @@ Maker = Callable[..., tuple[Path, dict[str, object]]]
 run = functools.partial(models.run, optimised=True)  # as sessions do
 
 
-def run_reduced(reduced: Reduced, x: np.ndarray) -> np.ndarray:
+def run_reduced(reduced: Bfloat16Model, x: np.ndarray) -> np.ndarray:
     """Run a prepared graph in float32 as a session feeds it."""
-    if not reduced.halved:
+    if not reduced.split_input:
         return run(reduced.model, x)
     fed = np.empty((x.shape[0], 2 * x.shape[1], *x.shape[2:]), np.float32)
-    halve(x, fed)
+    split_high_low(x, fed)
     return run(reduced.model, fed)
 
 
@@ -47,7 +47,7 @@ def file_and_rewritten(name: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 def window(name: str, blocks: int = 4) -> int:
     """LR samples that give whole blocks of every bundled model."""
-    described = prepare(*spec.load(name)).spec
+    described = build_program(*spec.load(name)).spec
     return 2 * described.margin + blocks * described.period
 
 
@@ -87,7 +87,7 @@ def test_two_halves_hold_sixteen_bits() -> None:
     count = len(values) // 2
     x = np.stack([values[:count], values[count : 2 * count]])[None, :, None]
     fed = np.full((1, 4, 1, count), np.nan, np.float32)
-    halve(x, fed)
+    split_high_low(x, fed)
     high, low = fed[:, :2], fed[:, 2:]
     assert np.array_equal(high + low, x)
     assert np.array_equal(to_bfloat16(high), high)
@@ -164,8 +164,8 @@ def test_only_the_first_weights_are_changed(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(bfloat16, "round_together", lambda weight: weight)
     reduced = for_bfloat16(proto)
     assert proto.SerializeToString(deterministic=True) == before
-    assert reduced.halved
-    x = np.stack([drawn(window(name), k) for k in range(spec.load(name)[1].channels)])[None]
+    assert reduced.split_input
+    x = np.stack([synthetic_image(window(name), k) for k in range(spec.load(name)[1].channels)])[None]
     expected = run(file, x)
     assert np.abs(run_reduced(reduced, x) - expected).max() <= 5e-6 * max(1, np.abs(expected).max())
 
@@ -173,7 +173,7 @@ def test_only_the_first_weights_are_changed(name: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("name", FAST)
 def test_rounded_first_weights_hardly_change_a_image(name: str) -> None:
     file, proto = file_and_rewritten(name)
-    x = np.stack([drawn(window(name, 8), k) for k in range(spec.load(name)[1].channels)])[None]
+    x = np.stack([synthetic_image(window(name, 8), k) for k in range(spec.load(name)[1].channels)])[None]
     error = run_reduced(for_bfloat16(proto), x) - run(file, x)
     assert np.sqrt(np.mean(error**2)) <= 8e-4
     # Nor where the image lies: its middle is a thousand codes away.
@@ -196,7 +196,7 @@ def padded(rng: np.random.Generator, pads: int) -> onnx.ModelProto:
 def test_other_networks_are_fed_in_halves_too(pads: int, rng: np.random.Generator) -> None:
     proto, x = padded(rng, pads), rng.random((1, 1, 17, 22), np.float32)
     reduced = for_bfloat16(proto)
-    assert reduced.halved
+    assert reduced.split_input
     assert np.abs(run_reduced(reduced, x) - run(proto, x)).max() <= 1e-5
 
 
@@ -211,7 +211,7 @@ def test_another_first_operator_is_fed_as_it_is(rng: np.random.Generator) -> Non
     x = rng.random((1, 1, 17, 22), np.float32)
     for made in (proto, skip):
         reduced = for_bfloat16(made)
-        assert not reduced.halved
+        assert not reduced.split_input
         assert np.abs(run_reduced(reduced, x) - run(made, x)).max() <= 1e-6
 
 

@@ -18,14 +18,14 @@ from srcnn_rt.backends.onnxruntime import Session
 from srcnn_rt.models import analysis, spec
 from srcnn_rt.models.bundled import bundled
 from srcnn_rt.models.low_precision import float16, loss
-from srcnn_rt.models.low_precision.float16 import LIMIT_DB, Half, float16_loss, for_float16
-from srcnn_rt.models.low_precision.float16_casts import Halves
+from srcnn_rt.models.low_precision.float16 import LIMIT_DB, Float16Model, float16_loss, for_float16
+from srcnn_rt.models.low_precision.float16_casts import Float16Partition
 from srcnn_rt.models.low_precision.float16_simulation import simulated
-from srcnn_rt.models.low_precision.loss import drawn
+from srcnn_rt.models.low_precision.loss import synthetic_image
 from srcnn_rt.models.low_precision.rounding import round_together, to_float16
 from srcnn_rt.models.low_precision.scaling import divide
 from srcnn_rt.models.optimize.graph_edit import Edit
-from srcnn_rt.models.prepare import prepare
+from srcnn_rt.models.prepare import build_program
 from tests.conftest import TEST_MODEL
 from tests.helpers import models
 from tests.helpers.models import model, node, normal
@@ -44,8 +44,8 @@ def rounding(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def halved(name: str) -> tuple[onnx.ModelProto, Half]:
-    proto = spec.parse(prepare(*spec.load(name)).data)
+def halved(name: str) -> tuple[onnx.ModelProto, Float16Model]:
+    proto = spec.parse(build_program(*spec.load(name)).data)
     return proto, for_float16(proto, run=on_cpu)
 
 
@@ -85,7 +85,7 @@ def test_every_layer_rounds_once_as_an_oracle_does(rng: np.random.Generator) -> 
         node("Conv", ["yr", "c", "cb"], ["hr"]),
     ]  # fmt: skip
     proto = model(nodes, weights, out=1)
-    made = simulated(Halves(proto).convert())
+    made = simulated(Float16Partition(proto).convert())
     image = rng.random((1, 1, 40, 33), np.float32)
     h = {k: v.astype(np.float16) for k, v in weights.items()}
     at = image[0].astype(np.float16)
@@ -119,7 +119,7 @@ def test_rounding_to_float16() -> None:
 @pytest.mark.parametrize("name", bundled())
 def test_bundled_models_lose_next_to_nothing(name: str) -> None:
     proto, half = halved(name)
-    ready = prepare(*spec.load(name))
+    ready = build_program(*spec.load(name))
     assert half.proven
     found = float16_loss(ready, functools.partial(rounding, half.model), functools.partial(on_cpu, proto))
     if "deblur" in name:  # what undoes a blur adds a lot: it is refused on a GPU
@@ -142,19 +142,19 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
 def test_nothing_changes_but_by_rounding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and factors, in float32."""
     monkeypatch.setattr(float16, "to_float16", lambda values: np.asarray(values, np.float64))
-    monkeypatch.setattr(float16, "Halves", Plain)
-    proto = spec.parse(prepare(*spec.load(name)).data)
+    monkeypatch.setattr(float16, "Float16Partition", Plain)
+    proto = spec.parse(build_program(*spec.load(name)).data)
     before = proto.SerializeToString(deterministic=True)
     made = for_float16(proto).model
     assert proto.SerializeToString(deterministic=True) == before
     assert not casts(made)
     facts = analysis.analyse(proto)
     n = 2 * facts.margin + 8 * facts.period
-    x = np.stack([drawn(n, k) for k in range(facts.channels)])[None]
+    x = np.stack([synthetic_image(n, k) for k in range(facts.channels)])[None]
     assert np.abs(run(made, x) - run(proto, x)).max() <= 1e-5
 
 
-class Plain(Halves):
+class Plain(Float16Partition):
     """Leaves float32 what would be float16."""
 
     def convert(self) -> onnx.ModelProto:
@@ -195,7 +195,7 @@ def test_values_that_no_power_helps_are_refused(monkeypatch: pytest.MonkeyPatch)
     assert for_float16(chain(9, last="Tanh")).power == 0
     with pytest.raises(ProviderError, match="too large for float16"):
         for_float16(chain(90_000, last="Tanh"))
-    monkeypatch.setattr(float16, "_FINE", 4)
+    monkeypatch.setattr(float16, "_MAX_POWER", 4)
     assert for_float16(chain(90_000)).power == 3
     with pytest.raises(ProviderError, match="too large for float16"):
         for_float16(chain(400_000), run=on_cpu)
@@ -235,7 +235,7 @@ def network(*, attention: bool) -> onnx.ModelProto:
 
 def test_values_without_bounds_are_measured() -> None:
     proto = network(attention=True)
-    with pytest.raises(ProviderError, match="nothing bounds the values"):
+    with pytest.raises(ProviderError, match="values have no bound"):
         for_float16(proto)
     made = for_float16(proto, run=on_cpu)
     assert (made.proven, made.power) == (False, 0)
@@ -246,7 +246,7 @@ def test_values_without_bounds_are_measured() -> None:
         weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * 4000, f"w{k}"))
     with pytest.raises(ProviderError, match="too large for float16"):
         for_float16(proto, run=on_cpu)
-    with pytest.raises(ProviderError, match="no numbers"):
+    with pytest.raises(ProviderError, match="NaN or infinite"):
         for_float16(proto, run=lambda model, x: np.full((1, 1, 1, 1), np.nan, np.float32))
 
 
@@ -279,7 +279,7 @@ def test_positions_shapes_and_strangers_stay(rng: np.random.Generator) -> None:
         node("Conv", ["u", "b"], ["z"], pads=[1] * 4), node("Clip", ["z", "", "big"], ["hr"]),
     ]  # fmt: skip
     proto = model(nodes, weights, out=1)
-    result = Halves(proto).convert()
+    result = Float16Partition(proto).convert()
     onnx.checker.check_model(result, full_check=True)
     types = kinds(result)
     by_op = {n.op_type: types[n.output[0]] for n in result.graph.node if n.op_type != "Slice"}
@@ -294,8 +294,8 @@ def test_weights_beyond_float16_and_old_models_stay(rng: np.random.Generator) ->
     weights = {"a": normal(rng, 4, 1, 3, 3) * np.float32(1e6), "b": normal(rng, 1, 4, 3, 3)}
     nodes = [node("Conv", ["lr", "a"], ["x"]), node("Relu", ["x"], ["y"]), node("Conv", ["y", "b"], ["hr"])]
     proto = model(nodes, weights, out=1)
-    assert [n.op_type for n in Halves(proto).nodes] == ["Conv"]
-    assert not Halves(model(nodes, weights, out=1, opset=6)).nodes
+    assert [n.op_type for n in Float16Partition(proto).nodes] == ["Conv"]
+    assert not Float16Partition(model(nodes, weights, out=1, opset=6)).nodes
 
 
 def test_a_image_that_is_only_moved_keeps_its_range(rng: np.random.Generator) -> None:
@@ -341,7 +341,7 @@ def test_a_body_reads_float32(rng: np.random.Generator) -> None:
         node("If", ["yes"], ["hr"], then_branch=branch, else_branch=branch),
     ]
     proto = model(nodes, weights, out=1)
-    made = Halves(proto).convert()
+    made = Float16Partition(proto).convert()
     x = rng.random((1, 1, 9, 9), np.float32)
     assert np.abs(run(made, x) - run(proto, x)).max() <= 1e-2
     assert not divide(Edit(proto), 3)
@@ -401,7 +401,7 @@ def test_what_cannot_be_divided_is_left() -> None:
 
 
 def test_losses_are_refused_with_the_number() -> None:
-    ready = prepare(*spec.load(TEST_MODEL))
+    ready = build_program(*spec.load(TEST_MODEL))
     exact = functools.partial(on_cpu, halved(TEST_MODEL)[0])
     rng = np.random.default_rng(0)
 
@@ -413,7 +413,7 @@ def test_losses_are_refused_with_the_number() -> None:
     found = float16_loss(ready, noisy, exact)
     assert found == pytest.approx(loss.loss_db(1e-3, psnr), rel=0.05)
     with pytest.raises(ProviderError, match=rf"would lose about {found:.2f} dB in float16, 0.01 are allowed"):
-        loss.require(ready.spec, found, LIMIT_DB, "float16")
-    loss.require(ready.spec, LIMIT_DB, LIMIT_DB, "float16")
+        loss.check_loss(ready.spec, found, LIMIT_DB, "float16")
+    loss.check_loss(ready.spec, LIMIT_DB, LIMIT_DB, "float16")
     with pytest.raises(ProviderError, match="inf dB"):
-        loss.require(ready.spec, float16_loss(ready, lambda x: exact(x) + np.inf, exact), LIMIT_DB, "float16")
+        loss.check_loss(ready.spec, float16_loss(ready, lambda x: exact(x) + np.inf, exact), LIMIT_DB, "float16")

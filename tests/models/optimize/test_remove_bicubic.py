@@ -120,7 +120,7 @@ def test_bundled_models(name: str) -> None:
     inner = plain[:, :, cut[0] : plain.shape[2] - cut[0], cut[1] : plain.shape[3] - cut[1]]
     assert np.abs(detail + inner - whole).max() <= 5e-6
     # The facts are those of the whole model, but for the period.
-    ready = prepare.prepare(data, described)
+    ready = prepare.build_program(data, described)
     assert ready.spec.adds_bicubic
     assert (ready.spec.margin, ready.spec.scale) == (described.margin, scale)
     assert not is_equivariant(found)  # for it gives a difference
@@ -184,7 +184,7 @@ def test_an_add_of_something_else_is_left_alone() -> None:
     for name in (n for n in bundled() if n not in EQUIVARIANT):
         data, described = spec.load(name)
         assert without_bicubic(spec.parse(data), described.scale) is None
-        assert not prepare.prepare(data, described).spec.adds_bicubic
+        assert not prepare.build_program(data, described).spec.adds_bicubic
 
 
 def test_detail_that_others_read_is_left_alone() -> None:

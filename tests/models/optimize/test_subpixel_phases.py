@@ -118,7 +118,7 @@ def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Return what makes the phases' rewrite apply wherever it can, with one stride."""
 
     def force(stride: int) -> None:
-        monkeypatch.setattr(subpixel_phases, "_WORTH", math.inf)
+        monkeypatch.setattr(subpixel_phases, "_MAX_COST_RATIO", math.inf)
         monkeypatch.setattr(subpixel_phases, "LANES", 10**6)
         monkeypatch.setattr(subpixel_phases, "_STRIDES", (stride,))
 
@@ -374,7 +374,7 @@ def test_a_model_that_must_keep_its_size_is_rewritten_with_whole_lr_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Padded before the enlargement, or of fixed size: a cropped block could not be made up for."""
-    monkeypatch.setattr(subpixel_phases, "_WORTH", math.inf)
+    monkeypatch.setattr(subpixel_phases, "_MAX_COST_RATIO", math.inf)
     free = srcnn(2)
     assert blocks(fold_enlargement(free)) == [4]
     fixed = srcnn(2, size=(23, 23))

@@ -19,10 +19,10 @@ from srcnn_rt.models.low_precision.float16 import for_float16
 from srcnn_rt.models.low_precision.float16_simulation import simulated
 from srcnn_rt.models.optimize import optimise, pad_channels, space_to_depth, tensor_core_cost, variants
 from srcnn_rt.models.optimize import unroll_rows as unroll
-from srcnn_rt.models.optimize.pad_channels import fill_channels
+from srcnn_rt.models.optimize.pad_channels import pad_to_lanes
 from srcnn_rt.models.optimize.space_to_depth import block_layers, blocked
 from srcnn_rt.models.optimize.tensor_core_cost import tensor_work
-from srcnn_rt.models.optimize.unroll_rows import copying, standing, unroll_rows
+from srcnn_rt.models.optimize.unroll_rows import copy_kernel, unroll_rows, vertical_kernel
 from srcnn_rt.models.prepare import network
 from tests.helpers.models import Weights, model, node, normal, run
 from tests.helpers.rewriting import agree, assert_left, integers, ops, rewritten, shapes, sparse
@@ -35,7 +35,7 @@ SIZES = [(9, 1, 5), (9, 3, 5), (9, 5, 5), (5, 1, 3)]
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers are rewritten too."""
     monkeypatch.setattr(unroll, "_pays", lambda conv: conv.kernel[1] > 1)
-    monkeypatch.setattr(space_to_depth, "_WORTH", 1e9)
+    monkeypatch.setattr(space_to_depth, "_MAX_COST_RATIO", 1e9)
 
 
 def same_receptive_field(proto: onnx.ModelProto, result: onnx.ModelProto) -> bool:
@@ -130,14 +130,14 @@ def test_unrolling_left_alone() -> None:
 
 
 def test_what_copies_only_copies() -> None:
-    weight = copying(3, 5)
+    weight = copy_kernel(3, 5)
     assert weight.shape == (16, 3, 1, 5)
     assert np.array_equal(weight.sum(axis=(1, 2, 3)), [1] * 15 + [0])
     assert [np.argwhere(w).tolist()[0] for w in weight[:15]] == [
         [c, 0, x] for c in range(3) for x in range(5)
     ]
     kernel = integers(0, 4, 3, 2, 5)
-    stands = standing(kernel)
+    stands = vertical_kernel(kernel)
     assert np.array_equal(stands[:, :15, :, 0].reshape(4, 3, 5, 2), kernel.transpose(0, 1, 3, 2))
     assert not stands[:, 15:].any()
 
@@ -218,7 +218,7 @@ def test_any_chain_in_blocks(b, inner, sizes, between, seed) -> None:
     nodes += [node("Conv", [at, "z", "zb"], ["hr"], "last")]
     proto = model(nodes, weights, inner, out=inner)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(space_to_depth, "_WORTH", 1e9)
+        patch.setattr(space_to_depth, "_MAX_COST_RATIO", 1e9)
         patch.setattr(space_to_depth, "BLOCKS", (b,))
         result = rewritten(block_layers, proto)
     assert "SpaceToDepth" in ops(result)
@@ -301,7 +301,7 @@ def test_channels_filled_up(count, between, readers, padded, seed) -> None:
     nodes += [node("Conv", [at, "z", "zb"], [end], pads=pads) for end in ends]
     nodes.append(node("Sum", ends, ["hr"]))
     proto = model(nodes, weights, 2, out=2)
-    result = rewritten(fill_channels, proto)
+    result = rewritten(pad_to_lanes, proto)
     full = math.ceil(count / 8) * 8
     fits = count % 8 and full <= 1.5 * count
     assert shapes(result)[0][0][0] == (full if fits else count)
@@ -322,25 +322,25 @@ def test_channels_left_alone() -> None:
     first, last = node("Conv", ["lr", "a"], ["x"]), node("Conv", ["y", "z"], ["hr"])
 
     def left(*between: onnx.NodeProto, size: tuple[object, object] = ("h", "w")) -> None:
-        assert_left(fill_channels, model([first, *between, last], weights, size=size))
+        assert_left(pad_to_lanes, model([first, *between, last], weights, size=size))
 
     assert "x" in [
         n.input[0]
-        for n in fill_channels(model([first, node("Relu", ["x"], ["y"]), last], weights)).graph.node
+        for n in pad_to_lanes(model([first, node("Relu", ["x"], ["y"]), last], weights)).graph.node
     ]
     left(node("Div", ["one", "x"], ["y"]))  # by zero
     left(node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2]))
     left(node("Conv", ["x", "g"], ["y"], group=3))
     left(node("Add", ["x", "table"], ["y"]), size=(7, 7))  # one a sample
     left(node("Add", ["x", "x"], ["y"]))
-    assert_left(fill_channels, model([first, node("Conv", ["x", "z"], ["hr"])], weights, outputs=("hr", "x")))
+    assert_left(pad_to_lanes, model([first, node("Conv", ["x", "z"], ["hr"])], weights, outputs=("hr", "x")))
 
 
 # Costs.
 
 
 def test_tensor_cores_compute_eight_channels() -> None:
-    assert [tensor_core_cost.filled(n) for n in (1, 8, 9)] == [8, 8, 16]
+    assert [tensor_core_cost.padded_channels(n) for n in (1, 8, 9)] == [8, 8, 16]
     assert tensor_core_cost.executed(64, 1, (9, 9)) == 64 * 8 * 81
     assert tensor_core_cost.executed(20, 5, (3, 1), 2) == 2 * 16 * 8 * 3
     weights = {"a": integers(0, 20, 1, 3, 3), "d": integers(1, 2, 20, 3, 3), "five": np.float32(5)}
@@ -504,11 +504,11 @@ def test_a_copy_of_the_wrong_sample_is_caught(
     integer_model: Maker, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     def wrong(channels: int, width: int) -> np.ndarray:
-        weight = copying(channels, width)
+        weight = copy_kernel(channels, width)
         weight[place % width] = np.roll(weight[place % width], 1, axis=-1)
         return weight
 
-    monkeypatch.setattr(unroll, "copying", wrong)
+    monkeypatch.setattr(unroll, "copy_kernel", wrong)
     assert spoiled(integer_model, unroll_rows)
 
 
@@ -517,7 +517,7 @@ def test_a_copy_of_the_wrong_sample_is_caught(
 def test_a_standing_kernel_that_is_off_by_one_is_caught(
     integer_model: Maker, monkeypatch: pytest.MonkeyPatch, axis: int
 ) -> None:
-    monkeypatch.setattr(unroll, "standing", lambda weight: np.roll(standing(weight), 1, axis=axis))
+    monkeypatch.setattr(unroll, "vertical_kernel", lambda weight: np.roll(vertical_kernel(weight), 1, axis=axis))
     assert spoiled(integer_model, unroll_rows)
 
 
@@ -544,7 +544,7 @@ def test_a_wrong_view_is_caught(integer_model: Maker, monkeypatch: pytest.Monkey
 def test_a_wrong_fill_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers that do not ignore what is made of zeros."""
     proto, x = fsrcnn(np.random.default_rng(0)), integers(0, 1, 1, 12, 13)
-    assert agree(proto, fill_channels(proto), x)
+    assert agree(proto, pad_to_lanes(proto), x)
     real = np.zeros
     monkeypatch.setattr(pad_channels.np, "zeros", lambda shape: real(shape) + 1)
-    assert not agree(proto, fill_channels(proto), x)
+    assert not agree(proto, pad_to_lanes(proto), x)
