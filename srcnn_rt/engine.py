@@ -136,7 +136,7 @@ class Engine(Closing):
             from .models.analysis import InterfaceOptions  # imports onnx
 
             interface_options = InterfaceOptions.of(inputs, output, channel_order)
-        data, facts = load_whole(model, interface_options) if tile is None else spec.load(model, interface_options)
+        data, facts = (load_whole if tile is None else spec.load)(model, interface_options)
         if model_range is not None:
             facts = spec.with_range(facts, model_range)
         program = Program(data, facts, False)

@@ -1,1 +1,1 @@
-"""What the operating system offers: safe files, memory, processors."""
+"""Interfaces to the operating system: files, disks, memory and the CPU."""

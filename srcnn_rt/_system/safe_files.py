@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and work files that nobody can plant others in place of."""
+"""Atomic writing, and work files that are never opened through planted links."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def open_own(path: Path, flags: int = 0) -> int:
     Raises
     ------
     OutputError
-        If it cannot be opened, or is a symbolic link, a hard link or no regular file: then somebody else
-        put it there.
+        If it cannot be opened, or is a symbolic link, a hard link or no regular file, which another program
+        may have planted.
     """
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o666)

@@ -249,7 +249,7 @@ def _open_zarr(path: Path, page: int, max_pixels: int | None, reading: Reading) 
 
 def _check_zarr(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
     if any(i.layout.color == "classes" and i.metadata.colormap for i in infos):
-        raise OutputError(f"{final}: Zarr has no place for the colours of classes; write a TIFF instead")
+        raise OutputError(f"{final}: Zarr cannot hold the colors of classes; write a TIFF instead")
     if output.quality is not None or output.cog:
         raise OutputError(f"{final}: Zarr is written losslessly and takes neither quality nor cog")
 
@@ -353,7 +353,7 @@ def _check_page(path: Path, page: int, count: int) -> None:
 
 
 def _interpreted(path: Path, source: ArraySource | SlicedSource, reading: Reading) -> Source:
-    """Apply `reading` to a source whose format has no nodata value of its own."""
+    """Apply `reading` to a source of a format without nodata values."""
     info = source.info
     if reading.classes and info.dtype.kind not in "iu":
         raise ArgumentError(f"{path}: classes are whole numbers, got {info.dtype}")

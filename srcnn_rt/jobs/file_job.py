@@ -12,9 +12,9 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,8 +36,9 @@ from ..io import (
 from ..io.protocols import Closing
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
 from ..options import OutputOptions
-from ..tiling.geometry import Plan, Span
+from ..tiling.geometry import Plan
 from .journal import SUFFIX, Journal, fingerprint
+from .resume import can_resume, chunk_count, is_published, recorded_plans, restore_chunks
 
 PARTIAL = ".partial"
 # Seconds of work that a power failure may cost. A killed process loses a chunk or two.
@@ -208,11 +209,11 @@ def upscale(
         unfinished = _Unfinished(job, journal)
         stack.push(unfinished.leave)
         facts = job.facts()
-        if _is_published(job, journal, facts):
+        if is_published(job, journal, facts):
             _log.info("%s: was complete already; removed what the interrupted run left", job.target)
             _remove_leftovers(job)
             return
-        resume = _can_resume(job, journal, facts)
+        resume = can_resume(job, journal, facts)
         unfinished.claim(resumed=resume)
         if not resume:
             journal.start(facts)
@@ -225,12 +226,12 @@ def upscale(
             journal.keep(())
             journal.set_plans([(*p.tile, *p.chunk) for p in plans])
         else:
-            plans = _recorded_plans(job, journal.plans, plans, target)
-        finished = _restore(job, journal, target, plans)
+            plans = recorded_plans(job, journal.plans, plans, target)
+        finished = restore_chunks(job, journal, target, plans)
         target.rewind()
         counts = [math.prod(info.shape) for info in scaled]
         for k, plan in enumerate(plans):
-            if len(finished[k]) == _chunk_count(plan):
+            if len(finished[k]) == chunk_count(plan):
                 continue
 
             def advance(done: int, total: int, before: int = sum(counts[:k])) -> None:
@@ -250,42 +251,6 @@ def upscale(
         made = target.finish()
         journal.set_made(fingerprint(made))
         _publish(made, job)
-
-
-def _is_published(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
-    """Return whether the job was killed after the result got its name and before it was tidied up."""
-    return (
-        job.resume
-        and journal.made is not None
-        and job.target.exists()
-        and not job.target.is_symlink()
-        and journal.difference(facts) is None
-        and fingerprint(job.target) == journal.made
-    )
-
-
-def _can_resume(job: Job, journal: Journal, facts: Mapping[str, Any]) -> bool:
-    """Return whether there is something to resume. The journal is locked, so no other process writes it.
-
-    Raises
-    ------
-    OutputError
-        If an interrupted run left something and neither `resume` nor `overwrite` is set, or it belongs to
-        another job, or the target must not be written.
-    """
-    check_output(job.target, job.source, overwrite=job.overwrite)
-    if journal.empty or not os.path.lexists(job.partial):
-        return False
-    if not (job.resume or job.overwrite):
-        raise OutputError(
-            f"{job.partial}: left by an interrupted run; "
-            "use --resume to continue it or --overwrite to start again"
-        )
-    if not job.resume:
-        _log.info("%s: discarded, because overwriting was requested", job.partial)
-    elif differs := journal.difference(facts):
-        raise OutputError(f"{job.journal}: cannot be resumed: {differs}")
-    return job.resume
 
 
 def _changed(job: Job) -> ImageError:
@@ -350,83 +315,6 @@ class _Unfinished:
         reason = error if self._worthless else "there is too little to resume"
         _log.info("%s: discarded: %s", self._job.partial, reason)
         _remove_leftovers(self._job, folder=self._own_folder)
-
-
-def _recorded_plans(
-    job: Job, cuts: Sequence[Sequence[int]], plans: Sequence[Plan], target: Target
-) -> list[Plan]:
-    """Return plans with the tiles and chunks that the journal records.
-
-    Raises
-    ------
-    OutputError
-        If these images could not have been cut so.
-    """
-    if len(cuts) != len(plans):
-        raise OutputError(
-            f"{job.journal}: cannot be resumed: it records {len(cuts)} pages, the source has {len(plans)}"
-        )
-    made = []
-    for k, (cut, plan) in enumerate(zip(cuts, plans, strict=True)):
-        h, w = target.page(k).block
-        block = max(1, h // job.scale), max(1, w // job.scale)
-        if not (
-            len(cut) == 4
-            and all(type(n) is int and 1 <= n < 2**63 for n in cut)
-            and plan.allows((cut[0], cut[1]), (cut[2], cut[3]), block)
-        ):
-            raise OutputError(
-                f"{job.journal}: cannot be resumed: the plan {str(cut)[:100]} does not fit the image"
-            )
-        made.append(replace(plan, tile=(cut[0], cut[1]), chunk=(cut[2], cut[3])))
-    return made
-
-
-def _chunk_count(plan: Plan) -> int:
-    return math.prod(-(-n // step) for n, step in zip(plan.shape, plan.chunk, strict=True))
-
-
-def _restore(job: Job, journal: Journal, target: Target, plans: Sequence[Plan]) -> list[set[int]]:
-    """Take back the recorded chunks that are in the growing file as they were written.
-
-    A target that only appends takes them in order up to the first that is missing or damaged. Other targets
-    take any chunks.
-
-    Returns
-    -------
-    list of set of int
-        For each page the numbers of its finished chunks.
-    """
-    finished = [set[int]() for _ in plans]
-    if journal.done:
-        for page, number, valid in _recorded_chunks(journal, target, plans, job.scale):
-            if valid:
-                finished[page].add(number)
-            elif target.append_only:
-                break
-        kept = sum(map(len, finished))
-        _log.info("%s: resumed with %d of %d chunks", job.partial, kept, sum(map(_chunk_count, plans)))
-        if lost := len(journal.done) - kept:
-            _log.info("%s: discarded %d recorded chunks, missing or damaged in the file", job.partial, lost)
-    journal.keep({(page, number) for page, numbers in enumerate(finished) for number in numbers})
-    return finished
-
-
-def _recorded_chunks(
-    journal: Journal, target: Target, plans: Sequence[Plan], scale: int
-) -> Iterator[tuple[int, int, bool]]:
-    """Yield page and number of every chunk in the order of the plans, and whether it is in the file."""
-    for page, plan in enumerate(plans):
-        sink = target.page(page)
-        for number, chunk in enumerate(plan):
-            record = journal.done.get((page, number))
-            y, x = (Span(s.start * scale, s.stop * scale) for s in (chunk.y, chunk.x))
-            try:
-                check = not journal.is_synced(page, number)
-                valid = record is not None and sink.restore(y, x, record, check=check)
-            except (KeyError, TypeError, ValueError, OverflowError):  # the record is not from a sink
-                valid = False
-            yield page, number, valid
 
 
 def _publish(made: Path, job: Job) -> None:

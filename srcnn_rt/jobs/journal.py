@@ -22,18 +22,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .._system.safe_files import open_own
+from .._system.file_lock import open_locked
 from ..errors import ImageError, OutputError, SourceMissingError
-
-try:
-    import fcntl
-except ImportError:  # not POSIX: two processes can run the same job at once
-    fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".journal"
 _MAX_LINE = 64 * 2**20  # bytes; a longer line is not from this module
 _HASHED_BYTES = 2**20  # at either end of a source
-_LOCK_ATTEMPTS = 100
 _MAX_SHOWN = 60  # characters of a value in an error message
 
 Key = tuple[int, int]  # page and chunk, both from 0
@@ -66,7 +60,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = _open_locked(path)
+        self._file = open_locked(path)
         self._job: Mapping[str, Any] | None = None
         self._clear()
         try:
@@ -313,26 +307,6 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], parent: str =
         texts = (json.dumps(v).strip('"')[:_MAX_SHOWN] for v in (was, is_))
         return "the {} differs: {} in the journal, {} now".format(name, *texts)
     return None
-
-
-def _open_locked(path: Path) -> int:
-    for _ in range(_LOCK_ATTEMPTS):
-        file = open_own(path, os.O_APPEND)
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                os.close(file)
-                raise OutputError(f"{path}: another process is writing this result") from error
-            except OSError:  # a file system without locks
-                return file
-        try:
-            if os.path.samestat(os.fstat(file), path.lstat()):
-                return file
-        except FileNotFoundError:
-            pass
-        os.close(file)  # its owner finished and removed it after it was opened here
-    raise OutputError(f"{path}: cannot be locked, because it is being replaced all the time")
 
 
 def _lines(file: int) -> Iterator[bytes]:

@@ -22,16 +22,7 @@ from ..errors import ArgumentError, ModelError
 from ..image import bicubic, color
 from ..image.info import Layout
 from ..tiling import kernels
-from .margins import (
-    alpha_radius,
-    bicubic_margin,
-    check_layout,
-    has_plain_alpha,
-    margin_for,
-    network_margin,
-    recolors,
-    rules_for,
-)
+from . import margins
 from .onnx_helpers import opset_version, subgraphs, unused_name
 from .spec import ModelSpec
 
@@ -110,7 +101,7 @@ def build_image_graph(
     from .optimize.graph_edit import Edit
     from .optimize.node_builder import NodeBuilder
 
-    check_layout(spec, layout)
+    margins.check_layout(spec, layout)
     if dtype not in kernels.DTYPES:
         raise ArgumentError(f"an image must be uint8, uint16 or float32, got {dtype}")
     if source not in get_args(Source):
@@ -165,8 +156,8 @@ def _interface(
     from onnx import TensorProto, helper
 
     kind = helper.np_dtype_to_tensor_dtype(dtype)
-    fixed = tuple(rule.fixed for rule in rules_for(spec))
-    around = 0 if source == "whole" else 2 * margin_for(spec, layout)
+    fixed = tuple(rule.fixed for rule in margins.rules_for(spec))
+    around = 0 if source == "whole" else 2 * margins.margin_for(spec, layout)
     size = [f if n is None else n + around for f, n in zip(("h", "w"), fixed, strict=True)]
     large = [f if n is None else n * spec.scale for f, n in zip(("h_out", "w_out"), fixed, strict=True)]
     channels = layout.channels
@@ -241,7 +232,7 @@ class _ImagePath:
         self._white = kernels.white(dtype)
         self._gain, self._offset = np.array(spec.range.gain), np.array(spec.range.offset)
         # Margin of the windows of colour, without the part that bicubic reads.
-        self._cut = network_margin(spec) + bicubic_margin(spec, layout) - bicubic.RADIUS
+        self._cut = margins.network_margin(spec) + margins.bicubic_margin(spec, layout) - bicubic.RADIUS
 
     def window(self, image: str, output: str | None = None) -> str:
         """Add the steps for windows (N, h + 2m, w + 2m, C) with their margins."""
@@ -260,11 +251,11 @@ class _ImagePath:
 
         Casts come first and last, because TensorRT takes bytes only at the ends of a graph.
         """
-        steps, spec, margin = self._steps, self._spec, margin_for(self._spec, self._layout)
+        steps, spec, margin = self._steps, self._spec, margins.margin_for(self._spec, self._layout)
         image = steps.cast("image", "float32") if self._integer else "image"
         planes = self._planes(image)
         window, ends = planes, {}
-        for axis, rule in zip((2, 3), rules_for(spec), strict=True):
+        for axis, rule in zip((2, 3), margins.rules_for(spec), strict=True):
             # Like `Rules.extended` and `Rules.tile`: mirrored up to a size that the model takes.
             step = rule.multiple if rule.clipped else rule.period
             step, minimum = (1, 1) if rule.fixed is not None else (step, rule.minimum)
@@ -312,21 +303,21 @@ class _ImagePath:
     def _render(self, planes: str) -> str:
         """Upscale planes (N, C, h + 2m, w + 2m) to (N, C, s·h, s·w), both in code values."""
         spec, layout = self._spec, self._layout
-        if has_plain_alpha(spec, layout):
+        if margins.has_plain_alpha(spec, layout):
             return self._with_alpha(planes)
         if spec.adds_bicubic:
             smooth = self._steps.enlarge(self._steps.crop(planes, self._cut), spec.scale, layout.channels)
             return self._steps.op("Add", smooth, self._detail(planes))
-        if recolors(spec, layout):
+        if margins.recolors(spec, layout):
             return self._recolored(planes)
         return self._sharp(planes, layout.channels)
 
     def _detail(self, planes: str) -> str:
         """Return the network's difference to bicubic, one for each colour channel or one for all of them."""
-        if recolors(self._spec, self._layout):
+        if margins.recolors(self._spec, self._layout):
             y, gain = self._luminance(planes)
             return self._steps.times(y, gain)
-        inner = self._steps.crop(planes, bicubic_margin(self._spec, self._layout))
+        inner = self._steps.crop(planes, margins.bicubic_margin(self._spec, self._layout))
         return self._sharp(inner, self._layout.channels - self._layout.alpha)
 
     def _network(self, planes: str) -> str:
@@ -358,7 +349,7 @@ class _ImagePath:
         gain, offset = self._gain[0], self._offset[0]
         weight = np.array([color.LUMA_WEIGHTS]) * gain / self._white
         bias = np.array([offset])
-        inner = self._steps.crop(planes, bicubic_margin(self._spec, self._layout))
+        inner = self._steps.crop(planes, margins.bicubic_margin(self._spec, self._layout))
         y = self._net.write(self._steps, self._steps.mix(inner, weight, bias))
         return y, self._white / gain
 
@@ -382,7 +373,7 @@ class _ImagePath:
     def _with_alpha(self, planes: str) -> str:
         """Add the network's detail of filled colour to bicubic of premultiplied colour."""
         steps, spec, count = self._steps, self._spec, self._layout.channels - 1
-        radius, scale = alpha_radius(spec), spec.scale
+        radius, scale = margins.alpha_radius(spec), spec.scale
         colors = steps.channels(planes, 0, count)
         alpha = steps.times(steps.channels(planes, count, count + 1), 1 / self._white)
         seen = alpha if self._integer else steps.clip(alpha, 1)
@@ -397,12 +388,15 @@ class _ImagePath:
         sharp, less = "", 0
         if spec.adds_bicubic:
             detail = self._detail(opaque)
-        elif recolors(spec, self._layout):
+        elif margins.recolors(spec, self._layout):
             y, gain = self._luminance(opaque)
             sharp, less = steps.times(y, gain), 1
             smooth.append(self._less_luminance(np.zeros((1, 3)), opaque))
         else:
-            sharp, less = self._sharp(steps.crop(opaque, bicubic_margin(spec, self._layout)), count), count
+            sharp, less = (
+                self._sharp(steps.crop(opaque, margins.bicubic_margin(spec, self._layout)), count),
+                count,
+            )
             smooth.append(steps.times(steps.crop(opaque, self._cut), -1))
         large = steps.enlarge(steps.concat(*smooth), scale, count + 1 + less)
         if not spec.adds_bicubic:

@@ -204,16 +204,14 @@ def default_model(scale: int | None, *, best: bool = False) -> str:
     return name
 
 
-def load(
-    model: str | Path | bytes, interface_options: InterfaceOptions | None = None
-) -> tuple[bytes, ModelSpec]:
+def load(model: str | Path | bytes, options: InterfaceOptions | None = None) -> tuple[bytes, ModelSpec]:
     """Find a model, read it and analyse its graph.
 
     Parameters
     ----------
     model : str, Path or bytes
         A bundled name, ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX file, or its content.
-    interface_options : InterfaceOptions, optional
+    options : InterfaceOptions, optional
         Adaptation of its inputs and outputs.
 
     Returns
@@ -230,7 +228,7 @@ def load(
     ModelError
         If it is not ONNX, cannot be tiled, or its metadata contradict its graph.
     """
-    data, name = read_adapted(model, interface_options)
+    data, name = read_adapted(model, options)
     try:
         return data, describe(data, name)
     except ModelError as error:
@@ -239,9 +237,7 @@ def load(
         raise ModelError(f"{model}: {error}") from error
 
 
-def read_adapted(
-    model: str | Path | bytes, interface_options: InterfaceOptions | None = None
-) -> tuple[bytes, str]:
+def read_adapted(model: str | Path | bytes, options: InterfaceOptions | None = None) -> tuple[bytes, str]:
     """Return a model's bytes and its name, after its inputs and outputs were adapted by `adapt`.
 
     Raises
@@ -253,22 +249,15 @@ def read_adapted(
     ArgumentError
         If the model has no such input or output.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
     from .analysis import InterfaceOptions, adapt, needs_adapting
 
     data, name = (model, "model") if isinstance(model, bytes) else read(model)
-    try:
-        proto = onnx.load_model_from_string(data)
-    except (DecodeError, UnicodeDecodeError):
-        return data, name  # `parse` refuses it
-    interface_options = interface_options or InterfaceOptions()
-    if not needs_adapting(proto, interface_options):
+    proto, options = _decoded(data), options or InterfaceOptions()
+    if proto is None or not needs_adapting(proto, options):  # `parse` refuses None
         return data, name
     try:
         parse(data)  # validates it first
-        return bytes(adapt(proto, interface_options).SerializeToString()), name
+        return bytes(adapt(proto, options).SerializeToString()), name
     except ArgumentError as error:
         raise ArgumentError(f"{name}: {error}") from error
     except ModelError as error:
@@ -329,18 +318,23 @@ def _with_weights(data: bytes, folder: Path) -> bytes:
     """Return a model's bytes, with weights from files beside it moved into it."""
     if b"location" not in data:
         return data
+    from .analysis import inline_external_data
+
+    proto = _decoded(data)
+    if proto is None or not inline_external_data(proto, folder, LARGEST - len(data)):  # `parse` refuses None
+        return data
+    return bytes(proto.SerializeToString())
+
+
+def _decoded(data: bytes) -> ModelProto | None:
+    """Return an ONNX model without validating it, None if the bytes are not one."""
     import onnx
     from google.protobuf.message import DecodeError
 
-    from .analysis import inline_external_data
-
     try:
-        proto = onnx.load_model_from_string(data)
+        return onnx.load_model_from_string(data)
     except (DecodeError, UnicodeDecodeError):
-        return data  # `parse` refuses it
-    return (
-        bytes(proto.SerializeToString()) if inline_external_data(proto, folder, LARGEST - len(data)) else data
-    )
+        return None
 
 
 def with_range(model: ModelSpec, text: str) -> ModelSpec:
@@ -499,17 +493,13 @@ def parse(data: bytes) -> ModelProto:
     ModelError
         If they are not an ONNX model, or one that must not be run (`analysis.validation`).
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
     from .analysis import validate
 
     if len(data) > LARGEST:
         raise ModelError(f"{len(data)} bytes, an ONNX file holds at most {LARGEST}")
-    try:
-        proto = onnx.load_model_from_string(data)
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise ModelError("not an ONNX model") from error
+    proto = _decoded(data)
+    if proto is None:
+        raise ModelError("not an ONNX model")
     if not proto.graph.node or not proto.graph.output:
         raise ModelError("not an ONNX model: no graph in it")
     old = proto.ir_version < MIN_IR_WITHOUT_WEIGHT_INPUTS

@@ -136,7 +136,7 @@ def test_alpha_and_the_colour_beside_it(channels: int, form: str) -> None:
     image = drawing(30, 26, channels)
     image[:12, :, -1] = 1.0
     image[22:, :, -1] = 0.0
-    expected = reference.upscale_with_alpha(image, network_of(name), reach=5)
+    expected = reference.upscale_with_alpha(image, network_of(name), radius=5)
     with Engine(name, "cpu", 16) as e:
         got = e.upscale(image.astype(np.float32))
     assert np.abs(got[..., -1] - expected[..., -1]).max() < 1e-5

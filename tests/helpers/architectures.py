@@ -1,4 +1,4 @@
-"""A dozen small super-resolution and restoration networks, as people write them in torch."""
+"""A dozen small super-resolution and restoration networks in torch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Edsr(nn.Module):
 
 
 class Srvgg(nn.Module):
-    """Real-ESRGAN's compact network: nearest base added to a shuffled residual."""
+    """Real-ESRGAN's compact network: a shuffled residual added to nearest-neighbour enlargement."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Unet(nn.Module):
 
 
 class SubPixel(nn.Module):
-    """Pixel unshuffle in, pixel shuffle out: channel-major, as torch has it."""
+    """Pixel unshuffle in, pixel shuffle out, channel-major as in torch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Dilated(nn.Module):
 
 
 class PadToMultiple(nn.Module):
-    """What the U-Net's users wrap around it: reflect to a multiple of 4, crop after."""
+    """The U-Net with reflection padding to a multiple of 4 and a crop, as users wrap it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class PadToMultiple(nn.Module):
 
 
 class Valid(nn.Module):
-    """Unpadded, LR in and HR out, as this package's own are."""
+    """Unpadded, LR in and HR out, like this package's own models."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Coded images made and read without the package: Pillow, imagecodecs, and boxes by hand."""
+"""Images and metadata written and read without the package, by Pillow, imagecodecs and by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITH_EXIF = [".png", ".jpg", ".webp", ".avif", ".jxl"]
 
 
 def exif_block(orientation: int = 1) -> bytes:
-    """An EXIF block as cameras write them, by Pillow, without its prefix."""
+    """Return an EXIF block like those of cameras, by Pillow, without its prefix."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = "a drawing"
@@ -52,7 +52,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 def jxl_file(
     array: np.ndarray, exif: bytes | None = None, xmp: bytes | None = None, **options: object
 ) -> bytes:
-    """Boxes around what imagecodecs makes."""
+    """Return a JPEG XL file: boxes around a codestream of imagecodecs."""
     flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     stream = imagecodecs.jpegxl_encode(flat, **{"lossless": True, "usecontainer": False, **options})
     parts = [box(b"JXL ", b"\r\n\x87\n"), box(b"ftyp", b"jxl \0\0\0\0jxl ")]
@@ -105,7 +105,7 @@ def pixels(source: ArraySource) -> np.ndarray:
 
 
 def enlarge(path: Path, target: Path, scale: int = 2, quality: int | None = None) -> np.ndarray:
-    """What the tool does, with every pixel repeated; return what was encoded."""
+    """Convert a file as `upscale` does, but repeat the pixels; return the encoded samples."""
     source = read(path)
     format_, info = coded.FORMATS[target.suffix], source.info.scaled(scale)
     coded.check_coded(target, format_, info, quality)
@@ -115,7 +115,7 @@ def enlarge(path: Path, target: Path, scale: int = 2, quality: int | None = None
 
 
 def boxes(data: bytes) -> dict[bytes, bytes]:
-    """The top-level boxes of a file, by hand."""
+    """Return the content of the top-level boxes of a file."""
     found, at = {}, 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4], "big") or len(data) - at
@@ -125,7 +125,7 @@ def boxes(data: bytes) -> dict[bytes, bytes]:
 
 
 def seen(path: Path) -> dict[str, object]:
-    """Metadata by another reader: Pillow's ``info``; boxes by hand for JPEG XL."""
+    """Return metadata by another reader: Pillow, and `boxes` for JPEG XL."""
     if path.suffix == ".jxl":
         parts = boxes(path.read_bytes())
         return {"exif": parts.get(b"Exif", b"")[4:] or None, "xmp": parts.get(b"xml ")}
@@ -147,7 +147,7 @@ def tags(exif: bytes) -> Image.Exif:
 
 
 def decoded(path: Path) -> np.ndarray:
-    """Samples by another reader than the package's: Pillow, imagecodecs where Pillow has none."""
+    """Return samples by another reader: Pillow, and imagecodecs for AVIF and JPEG XL."""
     if path.suffix == ".jxl":
         return np.asarray(imagecodecs.jpegxl_decode(path.read_bytes()))
     if path.suffix == ".avif":

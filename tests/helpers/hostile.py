@@ -1,4 +1,4 @@
-"""Models of one channel made to hurt, and what is asked of them: one line, no memory, no time."""
+"""Hostile models of one channel, and checks that they are refused with little memory and time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ for call in (
     lambda: Engine(sys.argv[1], "cpu", None, threads=1).close(),
     lambda: prepare.build_program(*spec.load(sys.argv[1])),
 ):
-    begun = time.process_time()  # not the clock's: other processes are no fault of a file's
+    begun = time.process_time()  # CPU time, which other processes do not affect
     try:
         call()
         errors.append("")
@@ -44,7 +44,7 @@ print(json.dumps([errors, peak_memory() - before, max(seconds)]))
 
 
 def proto(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray] | None = None) -> Proto:
-    """A model of one channel from ``lr`` to ``hr``."""
+    """Return a model of one channel from ``lr`` to ``hr``."""
     graph = helper.make_graph(
         nodes,
         "test",
@@ -63,7 +63,7 @@ def convolution() -> Proto:
 
 
 def refused(path: Path, made: Proto | bytes, rule: str) -> None:
-    """The file is refused by name and rule; so are its bytes; nothing is upscaled."""
+    """Assert that a file is refused with its name and the rule, and that its bytes are refused."""
     data = made if isinstance(made, bytes) else made.SerializeToString()
     path.write_bytes(data)
     for call in (spec.load, Engine):
@@ -79,7 +79,7 @@ def refused(path: Path, made: Proto | bytes, rule: str) -> None:
 
 
 def limited(path: Path) -> list[str]:
-    """Make engines, tiled and whole, in a process of its own: no crash, 10 s, 1 GB. Return the errors."""
+    """Create engines in another process; assert no crash, at most 10 s and 1 GB. Return the errors."""
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True, timeout=120, check=False
     )

@@ -1,4 +1,4 @@
-"""Graphs with the image path inside, run on the CPU, and what their results are held against."""
+"""Image graphs that run on the CPU, and comparisons of their results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ node = helper.make_node
 
 @dataclass
 class Graph:
-    """An image graph, its session on the CPU, and what it was made of."""
+    """An image graph, its session on the CPU, its spec and its layout."""
 
     proto: onnx.ModelProto
     spec: ModelSpec
@@ -42,7 +42,7 @@ class Graph:
         return self._session.run(None, inputs)[0]
 
     def tiled(self, image: np.ndarray, tile: int, spoil: Callable[[np.ndarray], None] | None = None):
-        """Upscale by windows, all of them in one batch, or gathered one by one."""
+        """Upscale an image in windows, all in one batch or gathered one by one."""
         margin, s = margin_for(self.spec, self.layout), self.spec.scale
         plan = geometry.plan(image.shape[:2], tile, margin=margin, rules=rules_for(self.spec))
         out = np.zeros((image.shape[0] * s, image.shape[1] * s, image.shape[2]), image.dtype)
@@ -74,7 +74,7 @@ def image_of(shape: tuple[int, int], channels: int, dtype: type, seed: int = 0) 
 
 
 def assert_same(got: np.ndarray, expected: np.ndarray, layout: Layout, *, minimum: float = 0.999) -> None:
-    """One code value or 1e-5; colour that was divided by an alpha counts in its measure."""
+    """Assert a difference of at most one code value or 1e-5; colour is weighted by its alpha."""
     assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
     white = 1.0 if got.dtype.kind == "f" else float(np.iinfo(got.dtype).max)
     apart = np.abs(got.astype(np.float64) - expected)
@@ -88,7 +88,7 @@ def assert_same(got: np.ndarray, expected: np.ndarray, layout: Layout, *, minimu
 
 
 def colour(path: Path, channels: int = 3, **more: object) -> Path:
-    """A padded model of several channels that mixes them, x1."""
+    """Write a padded x1 model that mixes several channels."""
     weight = normal(np.random.default_rng(channels), channels, channels, 5, 5)
     conv = node("Conv", ["lr", "w"], ["hr"], pads=[2] * 4)
     return save(path, [conv], {"w": weight}, channels=channels, **more)

@@ -1,4 +1,4 @@
-"""Small ONNX models made for tests, with the layers the oracle needs beside them."""
+"""Small ONNX models for tests, and the layers of models for the reference implementation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from srcnn_rt.models.bundled import bundled
 from tests.helpers.reference import Network
 
-# Fed as they stand: whole numbers stay whole.
+# Samples are fed unchanged, so integers stay integers.
 PLAIN = {"srcnn_rt.range": "0..1"}
 
 Layers = list[tuple[np.ndarray, np.ndarray]]
@@ -38,7 +38,7 @@ def save(
     metadata: dict[str, str] | None = PLAIN,
     channels: int = 1,
 ) -> Path:
-    """Write a model, which is fed samples as they are; where `metadata` are None it says nothing of that."""
+    """Write a model that is fed samples unchanged; if `metadata` is None it declares no range of values."""
     graph = helper.make_graph(
         nodes,
         "test",
@@ -65,7 +65,7 @@ def model(
     outputs: tuple[str, ...] = ("hr",),
     size: tuple[object, object] = ("h", "w"),
 ) -> onnx.ModelProto:
-    """Return a model that is in no file, of one input and as many outputs as there are names."""
+    """Return a model with one input and the named outputs."""
     made = helper.make_graph(
         nodes,
         "test",
@@ -81,7 +81,7 @@ def model(
 def run_all(
     proto: onnx.ModelProto, x: np.ndarray, *, optimised: bool = False, **more: np.ndarray
 ) -> list[np.ndarray]:
-    """Check a model and run it with one thread, by default as it stands; return every output."""
+    """Check a model and run it with one thread, by default without optimisations; return all outputs."""
     onnx.checker.check_model(proto, full_check=True)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -95,22 +95,22 @@ def run_all(
 
 
 def run(proto: onnx.ModelProto, x: np.ndarray, *, optimised: bool = False, **more: np.ndarray) -> np.ndarray:
-    """`run_all`, for the first output."""
+    """Return the first output of `run_all`."""
     return run_all(proto, x, optimised=optimised, **more)[0]
 
 
 def normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Weights (out, ...) as large as keep a layer's results of the size of what it reads."""
+    """Return random weights (out, ...) scaled so that a layer keeps the variance of its input."""
     return (rng.normal(size=shape) / np.prod(shape[1:]) ** 0.5).astype(np.float32)
 
 
 def integer_layers(rng: np.random.Generator, sizes: tuple[int, ...], channels: int = 1) -> Layers:
-    """Convolutions of weights -1, 0, 1 with few filters: every partial sum stays exact in float32."""
+    """Return convolutions with few filters of weights -1, 0, 1, whose sums are exact in float32."""
     widths = [channels, 4, 3, channels]
     layers = []
     for k, size in enumerate(sizes):
         weight = rng.integers(-1, 2, (widths[k + 1], widths[k], size, size))
-        # No outermost tap may be zero by chance, or a margin one short would go unseen.
+        # No outermost tap may be zero, or a margin that is one too small would go unnoticed.
         weight[:, :, [0, -1], :] = np.where(weight[:, :, [0, -1], :] == 0, 1, weight[:, :, [0, -1], :])
         weight[:, :, :, [0, -1]] = np.where(weight[:, :, :, [0, -1]] == 0, 1, weight[:, :, :, [0, -1]])
         bias = rng.integers(-2, 3, widths[k + 1])
@@ -119,7 +119,7 @@ def integer_layers(rng: np.random.Generator, sizes: tuple[int, ...], channels: i
 
 
 def enlarging_kernel(rng: np.random.Generator, scale: int) -> np.ndarray:
-    """An integer stand-in for bicubic: (s², 1, 5, 5) of -1, 0, 1, no zero at the rim."""
+    """Return an integer stand-in for bicubic: (s², 1, 5, 5) of -1, 0, 1, without zeros at the border."""
     kernel = rng.integers(-1, 2, (scale * scale, 1, 5, 5))
     for rim in ((..., [0, -1], slice(None)), (..., slice(None), [0, -1])):
         kernel[rim] = np.where(kernel[rim] == 0, 1, kernel[rim])
@@ -129,7 +129,7 @@ def enlarging_kernel(rng: np.random.Generator, scale: int) -> np.ndarray:
 def srcnn_like(
     path: Path, scale: int, layers: Layers, kernel: np.ndarray, crop: int, channels: int = 1
 ) -> Path:
-    """Write kernel → DepthToSpace → crop → layers, as the contract's valid models are."""
+    """Write a valid model: kernel → DepthToSpace → crop → layers."""
     weights: dict[str, np.ndarray] = {"k": np.tile(kernel, (channels, 1, 1, 1))}
     nodes = [
         helper.make_node("Conv", ["lr", "k"], ["phases"], "up", group=channels),
@@ -156,7 +156,7 @@ def srcnn_like(
 
 
 def layers_of(path: Path | str | bytes) -> Layers:
-    """Read conv1 … conv3 back from a model file, for the oracle; of the equivariant form biases of 0."""
+    """Read conv1 … conv3 from a model file; the equivariant form has biases of 0."""
     proto = onnx.load_model_from_string(path) if isinstance(path, bytes) else onnx.load(path)
     found = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
     weights = [found[f"conv{k}.weight"] for k in (1, 2, 3)]
@@ -167,7 +167,7 @@ def layers_of(path: Path | str | bytes) -> Layers:
 
 
 def network_of(path: Path | str) -> Network:
-    """Return a bundled model, or a file, as the oracle runs it. What it says of itself is not asked."""
+    """Return a bundled model, or a file, for the reference implementation, without its analysis."""
     file = bundled().get(str(path), Path(path))
     proto, layers = onnx.load(file), layers_of(file)
     meta = {p.key: p.value for p in proto.metadata_props}

@@ -1,4 +1,4 @@
-"""Small versions of published networks, as spandrel builds them, and what is said of each."""
+"""Small versions of published networks, as spandrel builds them, and the expected analysis of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from srcnn_rt.architectures import spandrel_models
 
-EXAMPLE = 64  # pixels a side of an export: every network takes it
+EXAMPLE = 64  # pixels per side of an export, which every network supports
 
 ROWS_JOINED = "(MatMul): multiplies along rows or columns"
 POOLED = "over rows or columns is unbounded"
@@ -25,14 +25,24 @@ class Network:
 
     Attributes
     ----------
-    package, kind, options : where its class is, and what it is made with
-    channels : of its images
-    margin : LR samples, where it can be tiled
-    refused : else what the analysis says, of either exporter
-    exporters : those that take it
-    fixed : exporters that bake the example's size into the file
-    example : that size
-    slow : takes more than some seconds
+    package, kind : str
+        Package and class name.
+    options : dict
+        Arguments of the class.
+    channels : int
+        Channels of its images.
+    margin : int or None
+        Margin in LR samples if it can be tiled.
+    refused : str
+        Text of the analysis's refusal if it cannot.
+    exporters : tuple of str
+        Exporters that support it.
+    fixed : tuple of str
+        Exporters that write the example's size into the file.
+    example : int
+        Side of the example in pixels.
+    slow : bool
+        Whether it takes more than some seconds.
     """
 
     package: str
@@ -47,7 +57,7 @@ class Network:
     slow: bool = False
 
     def build(self) -> nn.Module:
-        """Return it with random weights."""
+        """Return the network with random weights."""
         spandrel_models._spandrel()
         module = importlib.import_module(f"spandrel.architectures.{self.package}")
         torch.manual_seed(0)
@@ -55,7 +65,7 @@ class Network:
 
 
 class _Plain(nn.Module):
-    """One image in, one out, whatever else the network takes and gives."""
+    """A network reduced to one image in and one out."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -75,7 +85,7 @@ _SWIN = {"img_size": 16, "embed_dim": 12, "depths": [2], "num_heads": [2], "wind
 _PLK = {"dim": 16, "n_blocks": 2, "upscaling_factor": 2, "kernel_size": 9}
 # fmt: off
 NETWORKS: dict[str, Network] = {
-    # What can be tiled, with its margin.
+    # Networks that can be tiled, with their margins.
     "Compact": net("Compact", num_feat=6, num_conv=3, upscale=4)(margin=5),
     "ESRGAN": net("ESRGAN", num_filters=8, num_blocks=1, scale=4)(margin=19),
     "ESRGAN+": net("ESRGAN", num_filters=8, num_blocks=1, scale=4, plus=True)(margin=19),
@@ -98,12 +108,12 @@ NETWORKS: dict[str, Network] = {
     "DnCNN": net("DnCNN", nc=8, nb=4)(channels=1, margin=4),
     "DnCNN, RGB": net("DnCNN", nc=8, nb=4, act_mode="R", in_nc=3, out_nc=3)(margin=4),
     "DRUNet": net("DRUNet", in_nc=1, out_nc=1, nc=[4, 6, 8, 10], nb=1)(channels=1, margin=47),
-    # Attention within windows that nothing crosses.
+    # Attention within separate windows.
     "DITN": net("DITN", dim=12, ITL_blocks=1, SAL_blocks=1, UFONE_blocks=1, upscale=2)(
         margin=17, exporters=("dynamo",)),
     "SCUNet, unshifted": net("SCUNet", config=[1] * 7, dim=64)(
         margin=83, exporters=("torchscript",), slow=True),
-    # Whatever looks at the whole image.
+    # Networks that read the whole image.
     "RealCUGAN": net("RealCUGAN", "UpCunet2x")(refused=POOLED),
     "RCAN": net("RCAN", scale=2, n_resgroups=1, n_resblocks=2, n_feats=16, reduction=4)(refused=POOLED),
     "RealPLKSR": net("PLKSR", "RealPLKSR", **_PLK)(
@@ -124,7 +134,7 @@ NETWORKS: dict[str, Network] = {
     "Retinexformer": net("RetinexFormer", n_feat=8, stage=1)(refused=POOLED, exporters=("torchscript",)),
     "RGT": net("RGT", img_size=16, embed_dim=12, depth=[2], num_heads=[2], upscale=2)(
         refused=ROWS_JOINED, exporters=("torchscript",)),
-    # Windows that are moved on, and cross the borders of those before.
+    # Shifted windows, which cross the borders of the windows before.
     "SwinIR": net("SwinIR", **_SWIN, upsampler="pixelshuffledirect")(refused=SHIFTED),
     "Swin2SR": net("Swin2SR", **_SWIN, upsampler="pixelshuffledirect")(refused=SHIFTED),
     "HAT": net("HAT", **_SWIN, upsampler="pixelshuffle", squeeze_factor=4)(
@@ -136,11 +146,11 @@ NETWORKS: dict[str, Network] = {
     "CRAFT": net("CRAFT", embed_dim=12, depths=[2], num_heads=[2], split_size_0=4, split_size_1=8,
                  window_size=8, upscale=2)(
         refused="flips the image", slow=True, exporters=("torchscript",)),
-    # Samples read where the image says.
+    # Samples at positions computed from the image.
     "MoSR, DySample": net("MoSR", n_block=2, dim=16, upscale=2, upsampler="dys")(
         refused=SHIFTED, exporters=("torchscript",)),
 }
-# As deep as they are published, with few channels: the margin is that of the network people have.
+# Networks of the published depth with few channels, so that the margin is that of the published network.
 DEPTHS: dict[str, Network] = {
     "Compact, 16 layers": net("Compact", num_feat=4, num_conv=16, upscale=4)(margin=18),
     "Compact, 32 layers": net("Compact", num_feat=4, num_conv=32, upscale=4)(margin=34),
@@ -164,7 +174,7 @@ DEPTHS: dict[str, Network] = {
 
 
 def export(network: nn.Module, row: Network, path: str, exporter: str) -> None:
-    """Write a network by one of torch's two exporters, rows and columns free."""
+    """Write a network by one of torch's two exporters, with free sizes."""
     example = torch.rand(1, row.channels, row.example, row.example)
     if exporter == "torchscript":
         torch.onnx.export(

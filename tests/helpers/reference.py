@@ -1,7 +1,7 @@
-"""The oracle: direct bicubic and direct convolution in float64. Shares no code with the product.
+"""Reference implementation in float64: direct bicubic and direct convolution.
 
-Written to be obviously right, not fast: positions and weights straight from the
-definitions, whole images, no tiles, no windows, no shuffles.
+It shares no code with the package. Positions and weights come from the definitions, and it has no tiles,
+windows or shuffles.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def keys_cubic(x: float) -> float:
 
 
 def mirrored(i: int, n: int) -> int:
-    """Walk back into [0, n) by reflecting at the edges, the edge sample repeating."""
+    """Return an index in [0, n) by reflection at the edges, repeating the edge sample."""
     while not 0 <= i < n:
         i = -1 - i if i < 0 else 2 * n - 1 - i
     return i
 
 
 def bicubic_axis(a: np.ndarray, scale: int, border: int) -> np.ndarray:
-    """Enlarge axis 0 by `scale`, giving also `border` HR samples beyond both edges."""
+    """Enlarge axis 0 by `scale`, with `border` more HR samples beyond both edges."""
     n = a.shape[0]
     out = np.zeros((n * scale + 2 * border, *a.shape[1:]))
     for row, hr in enumerate(range(-border, n * scale + border)):
@@ -57,7 +57,7 @@ def convolve(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.n
 
 
 def network(x: np.ndarray, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Convolutions with ReLU between them."""
+    """Apply convolutions with ReLU between them."""
     for k, (weight, bias) in enumerate(layers):
         x = convolve(x, weight, bias)
         if k + 1 < len(layers):
@@ -66,19 +66,19 @@ def network(x: np.ndarray, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.nd
 
 
 def shrink(layers: list[tuple[np.ndarray, np.ndarray]]) -> int:
-    """HR samples that the layers take off each side."""
+    """Return the HR samples that unpadded layers remove from each side."""
     return sum(weight.shape[2] // 2 for weight, _ in layers)
 
 
 def srcnn(planes: np.ndarray, scale: int, layers: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """SRCNN of whole (C, H, W) planes: bicubic with a mirrored border, then the layers."""
+    """Apply SRCNN to whole (C, H, W) planes: bicubic with a mirrored border, then the layers."""
     border = shrink(layers)
     return network(np.stack([bicubic(p, scale, border) for p in planes]), layers)
 
 
 @dataclass(frozen=True)
 class Network:
-    """An SRCNN as its file has it: layers, whether bicubic is added to them, and its black and white."""
+    """An SRCNN: its layers, whether bicubic is added to their result, and its range of values."""
 
     layers: list[tuple[np.ndarray, np.ndarray]]
     scale: int
@@ -87,67 +87,67 @@ class Network:
     white: float = 1.0
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
-        """Upscale (C, H, W) planes in the network's own range."""
+        """Upscale (C, H, W) planes in the network's own range of values."""
         if self.added:
             assert not any(bias.any() for _, bias in self.layers)
             return added_to_bicubic(planes, self.scale, [weight for weight, _ in self.layers])
         return srcnn(planes, self.scale, self.layers)
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """Upscale an (H, W, C) image in [0, 1], one channel at a time or as the network has them."""
+        """Upscale an (H, W, C) image in [0, 1]."""
         span = self.white - self.black
         planes = image.transpose(2, 0, 1) * span + self.black
         return (self(planes).transpose(1, 2, 0) - self.black) / span
 
 
 def to_ycbcr(rgb: np.ndarray) -> np.ndarray:
-    """(H, W, 3) in [0, 1] to BT.601 studio swing in [0, 1], as MATLAB's rgb2ycbcr."""
+    """Convert (H, W, 3) in [0, 1] to BT.601 studio swing in [0, 1], like MATLAB's rgb2ycbcr."""
     matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
     return (rgb @ matrix.T + [16, 128, 128]) / 255
 
 
 def from_ycbcr(ycc: np.ndarray) -> np.ndarray:
-    """The inverse of `to_ycbcr`, by inverting its matrix."""
+    """Invert `to_ycbcr` by the inverse of its matrix."""
     matrix = np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]])
     return (ycc * 255 - [16, 128, 128]) @ np.linalg.inv(matrix).T
 
 
 def upscale_rgb(rgb: np.ndarray, network: Network) -> np.ndarray:
-    """A luminance model on colour the long way: through YCbCr, chroma by bicubic, and back."""
+    """Apply a luminance model to colour through YCbCr, with bicubic chroma."""
     ycc = to_ycbcr(rgb)
     y = network(ycc[..., 0][None])[0]
     cb, cr = (bicubic(ycc[..., k], network.scale) for k in (1, 2))
     return from_ycbcr(np.stack([y, cb, cr], axis=-1))
 
 
-def filled_under(image: np.ndarray, reach: int) -> np.ndarray:
-    """Colour of an (H, W, C + 1) image going on under its transparent parts, border included.
+def filled_under(image: np.ndarray, radius: int) -> np.ndarray:
+    """Return the colour of an (H, W, C + 1) image, filled under its transparent pixels by weighted means.
 
-    The result has `reach` pixels more on every side. Direct weighted means, pixel by pixel.
+    The result has `radius` more pixels on every side.
     """
     h, w, c = image.shape[0], image.shape[1], image.shape[2] - 1
-    out = np.zeros((h + 2 * reach, w + 2 * reach, c))
-    for i in range(-reach, h + reach):
-        for j in range(-reach, w + reach):
+    out = np.zeros((h + 2 * radius, w + 2 * radius, c))
+    for i in range(-radius, h + radius):
+        for j in range(-radius, w + radius):
             top, bottom = np.zeros(c), 0.0
-            for dy in range(-reach, reach + 1):
-                for dx in range(-reach, reach + 1):
+            for dy in range(-radius, radius + 1):
+                for dx in range(-radius, radius + 1):
                     pixel = image[mirrored(i + dy, h), mirrored(j + dx, w)]
-                    weight = (1 - abs(dy) / (reach + 1)) * (1 - abs(dx) / (reach + 1)) * pixel[-1]
+                    weight = (1 - abs(dy) / (radius + 1)) * (1 - abs(dx) / (radius + 1)) * pixel[-1]
                     top += weight * pixel[:-1]
                     bottom += weight
             own = image[mirrored(i, h), mirrored(j, w)]
             mean = top / bottom if bottom > 0 else np.zeros(c)
-            out[i + reach, j + reach] = own[-1] * own[:-1] + (1 - own[-1]) * mean
+            out[i + radius, j + radius] = own[-1] * own[:-1] + (1 - own[-1]) * mean
     return out
 
 
-def upscale_with_alpha(image: np.ndarray, network: Network, reach: int) -> np.ndarray:
-    """Premultiplied bicubic, divided by bicubic alpha, plus the network's detail of `filled_under`."""
+def upscale_with_alpha(image: np.ndarray, network: Network, radius: int) -> np.ndarray:
+    """Return premultiplied bicubic, divided by bicubic alpha, plus the network's detail of `filled_under`."""
     color, alpha, scale = image[..., :-1], image[..., -1], network.scale
     a = bicubic(alpha, scale)
-    # Mirroring and filling commute, so the filled image is a whole one again.
-    filled = filled_under(image, reach)[reach:-reach, reach:-reach]
+    # Mirroring and filling commute, so the border of the filled image can be dropped.
+    filled = filled_under(image, radius)[radius:-radius, radius:-radius]
     plain = np.stack([bicubic(filled[..., k], scale) for k in range(filled.shape[2])], axis=-1)
     sharp = upscale_rgb(filled, network) if filled.shape[2] == 3 else network.image(filled)
     premultiplied = color * alpha[..., None]
@@ -158,13 +158,13 @@ def upscale_with_alpha(image: np.ndarray, network: Network, reach: int) -> np.nd
 
 
 def quantise(x: np.ndarray, dtype: type) -> np.ndarray:
-    """[0, 1] to an integer type: clip, round half to even."""
+    """Convert [0, 1] to an integer type: clip, round half to even."""
     top = np.iinfo(dtype).max
     return np.rint(np.clip(x, 0, 1) * top).astype(dtype)
 
 
 def added_to_bicubic(planes: np.ndarray, scale: int, kernels: list[np.ndarray]) -> np.ndarray:
-    """Layers without biases on bicubic (C, H, W) planes, and bicubic added to what they give."""
+    """Apply layers without biases to bicubic (C, H, W) planes, and add bicubic to the result."""
     layers = [(k, np.zeros(len(k))) for k in kernels]
     plain = np.stack([bicubic(p, scale) for p in planes])
     return srcnn(planes, scale, layers) + plain

@@ -1,7 +1,7 @@
-"""What the tests of rewrites share: weights that keep float32 exact, and comparisons.
+"""Weights that keep float32 exact, and comparisons, for tests of graph rewrites.
 
-Weights are small integers, so sums stay exact in float32 in any order; a rewritten graph may
-leave out rows and columns beyond its last whole block, and nothing else.
+Weights are small integers, so sums are exact in float32 in any order. A rewritten graph may leave out rows
+and columns beyond its last whole block, and nothing else.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def integers(seed: int, *shape: int) -> np.ndarray:
 
 
 def sparse(rng: np.random.Generator, *shape: int, taps: int = 6) -> np.ndarray:
-    """Weights -1, 0, 1 with few of them a filter, a corner of the kernel always among them."""
+    """Return weights with a few of -1, 0, 1 per filter, always with a corner of the kernel among them."""
     made = np.zeros(shape, np.float32)
     for k, row in enumerate(made.reshape(shape[0], -1)):
         places = rng.integers(0, row.size, taps)
@@ -45,7 +45,7 @@ def ops(proto: onnx.ModelProto) -> list[str]:
 
 
 def blocks(proto: onnx.ModelProto) -> list[int]:
-    """Block sizes of all DepthToSpace, in order."""
+    """Return the block sizes of all DepthToSpace nodes, in order."""
     return [attribute(n, "blocksize") for n in proto.graph.node if n.op_type == "DepthToSpace"]
 
 
@@ -54,13 +54,13 @@ def attribute(n: onnx.NodeProto, name: str) -> object:
 
 
 def weight_of(proto: onnx.ModelProto, k: int) -> np.ndarray:
-    """Weight of the k-th Conv."""
+    """Return the weight of the k-th Conv."""
     name = [n for n in proto.graph.node if n.op_type == "Conv"][k].input[1]
     return numpy_helper.to_array(next(t for t in proto.graph.initializer if t.name == name))
 
 
 def shapes(proto: onnx.ModelProto) -> list[tuple[tuple[int, ...], int]]:
-    """(weight shape, stride) of every Conv."""
+    """Return (weight shape, stride) of every Conv."""
     dims = {t.name: tuple(t.dims) for t in proto.graph.initializer}
     found = []
     for n in proto.graph.node:
@@ -71,7 +71,7 @@ def shapes(proto: onnx.ModelProto) -> list[tuple[tuple[int, ...], int]]:
 
 
 def rewritten(rewrite: Pass, proto: onnx.ModelProto, *, sound: bool = True) -> onnx.ModelProto:
-    """Rewrite, and see to it that the original stays and the result is a sound graph."""
+    """Rewrite a model; assert that the original is unchanged and the result is a valid graph."""
     before = proto.SerializeToString(deterministic=True)
     result = rewrite(proto)
     assert proto.SerializeToString(deterministic=True) == before
@@ -84,12 +84,12 @@ def rewritten(rewrite: Pass, proto: onnx.ModelProto, *, sound: bool = True) -> o
 
 
 def assert_left(rewrite: Pass, proto: onnx.ModelProto, *, sound: bool = True) -> None:
-    """With sound=False, of a model that itself would not pass the checker."""
+    """Assert that a rewrite leaves a model unchanged; sound=False is for models that are not valid ONNX."""
     assert list(rewritten(rewrite, proto, sound=sound).graph.node) == list(proto.graph.node)
 
 
 def assert_same(proto: onnx.ModelProto, result: onnx.ModelProto, low: int = -4, high: int = 4) -> None:
-    """Both give the same bits for images of integers."""
+    """Assert that both models give the same bits for images of integers."""
     channels = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     for k, size in enumerate(SIZES):
         x = whole(k, 2, channels, *size, low=low, high=high)
@@ -98,7 +98,7 @@ def assert_same(proto: onnx.ModelProto, result: onnx.ModelProto, low: int = -4, 
 
 
 def agree(proto: onnx.ModelProto, result: onnx.ModelProto, x: np.ndarray, block: int = 1) -> bool:
-    """Whether the result is the original's, cut to whole blocks, bit for bit."""
+    """Return whether the result equals the original's, cropped to whole blocks, bit for bit."""
     a, b = run(proto, x), run(result, x)
     assert np.abs(a).max(initial=0) < 2**24
     h, w = (n // block * block for n in a.shape[2:])

@@ -1,4 +1,4 @@
-"""Arrays that live elsewhere: Zarr, HDF5, memory maps, dask, both ways."""
+"""Array-like objects as sources and sinks: Zarr, HDF5, memory maps, dask."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STORES = ["numpy", "swapped", "memmap", "h5py", "contiguous", "zarr2", "zarr3", 
 
 @pytest.fixture(scope="module")
 def engines(integer_model: Callable[..., Any]) -> dict[int, Engine]:
-    """Exact in any order of sums, so that results are compared bit for bit."""
+    """Return an engine whose sums are exact in any order, so that results are equal bit for bit."""
     return {s: Engine(integer_model(s)[0], "cpu", 16, threads=2, data_range="dtype") for s in (2, 3)}
 
 
@@ -72,7 +72,7 @@ def stored(kind: str, folder: Path, data: np.ndarray, chunk: int = 20) -> Any:
 
 
 class Spy:
-    """An array that keeps what it was asked for."""
+    """An array that records how it is indexed."""
 
     def __init__(self, data: Any, chunks: tuple[int, ...] | None = None) -> None:
         self.shape, self.dtype, self._data = data.shape, data.dtype, data
@@ -211,7 +211,7 @@ def test_chunks_too_large_for_a_buffer_are_written_in_parts(
 
 def test_memory_does_not_grow_with_the_image(engines: dict[int, Engine]) -> None:
     class Endless:
-        """Any number of rows, none of which is anywhere."""
+        """An array of any number of rows, which takes no memory."""
 
         dtype = np.dtype(np.uint8)
         chunks = (64, 64)

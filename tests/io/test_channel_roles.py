@@ -1,4 +1,4 @@
-"""What channels are for: alpha beside bands, bands that are called alpha, numbers of classes."""
+"""Roles of channels: alpha with bands, bands that are called alpha, category numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def engine() -> Engine:
 
 
 def cut_out(channels: int, dtype: type, h: int = 45, w: int = 60, seed: int = 0) -> np.ndarray:
-    """Bands with an alpha: a hole, an edge that is soft, the rest opaque."""
+    """Return an alpha channel with a hole and a soft edge, opaque elsewhere."""
     image = image_of(channels, dtype, h, w, seed)
     white = 1 if dtype is np.float32 else np.iinfo(dtype).max
     image[..., -1] = white
@@ -64,7 +64,7 @@ def in_file(path: Path, image: np.ndarray, roles: tuple[Role, ...], **options: o
 @pytest.mark.parametrize("bands", [2, 3, 4, 7])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_alpha_beside_bands_equals_the_oracle(engine: Engine, bands: int, dtype: type) -> None:
-    """Every band is a gray image with that alpha, and alpha is bicubic of nothing but itself."""
+    """Every band equals a gray image with this alpha, and alpha is upscaled bicubically on its own."""
     h, w = (8, 10) if bands > 3 else (13, 11)
     image = cut_out(bands + 1, dtype, h, w)
     white = 1.0 if dtype is np.float32 else float(np.iinfo(dtype).max)
@@ -182,7 +182,7 @@ def test_what_counts_of_channels_mean() -> None:
 
 
 def test_models_of_several_channels_take_bands_without_their_alpha(tmp_path: Path) -> None:
-    """Alpha goes through no network, not even one of as many channels as there are with it."""
+    """Alpha never goes through a network, not even one with as many channels as the image."""
     _, four = spec.load(colour(tmp_path / "four.onnx", 4))
     check_layout(four, Layout("bands", 5, True))
     with pytest.raises(ImageError, match=r"takes images of 4 channels, got 3 bands \+ alpha"):
@@ -422,7 +422,7 @@ def test_classes_in_arrays(engine: Engine, dtype: type) -> None:
 
 
 def test_classes_ask_no_model_for_anything(tmp_path: Path) -> None:
-    """Neither for its channels nor for windows that it could take."""
+    """Neither its channels nor its fixed windows matter."""
     image = land(40, 50)
     for model in (colour(tmp_path / "four.onnx", 4), "srcnn-955-rgb-x3"):
         for whole in (False, True):
@@ -441,7 +441,7 @@ def test_classes_that_cannot_be(engine: Engine, tmp_path: Path) -> None:
     source = land_file(tmp_path / "a.tif", land(40, 50))
     with pytest.raises(OutputError, match=r"b\.png: PNG holds gray or RGB, got classes; write a TIFF"):
         engine.upscale_file(source, tmp_path / "b.png", classes=True)
-    with pytest.raises(OutputError, match=r"b\.zarr: Zarr has no place for the colours of classes"):
+    with pytest.raises(OutputError, match=r"b\.zarr: Zarr cannot hold the colors of classes"):
         engine.upscale_file(source, tmp_path / "b.zarr", classes=True)
     import cv2
 

@@ -1,4 +1,4 @@
-"""Everything that ever broke, again: tests/corpus, and the fuzzer itself."""
+"""Regression tests of tests/corpus, and tests of the fuzzer itself."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fuzz(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, list[str]]:
-    """What came of every file, read and upscaled, each in a process that may be lost."""
+    """Return the outcome for every file, read and upscaled in a process of its own."""
     done = fuzz("--files", *(str(CORPUS / name) for name in FILES))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == len(FILES), done.stderr[-2000:]
@@ -79,7 +79,7 @@ print(sum(outcome == "accepted" for outcome, _ in run.results.values()))
 
 
 def test_the_fuzzer_finds_what_it_looks_for() -> None:
-    """A signal, a hang, memory that is not there, an exception, memory that is: one case lost each."""
+    """A signal, a hang, too large an allocation, an exception and a leak each cost one case only."""
     code = FAULTY.format(root=str(ROOT))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

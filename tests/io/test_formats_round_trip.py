@@ -1,4 +1,4 @@
-"""Formats: what comes out is what went in, larger. Read back by another library."""
+"""Files of every format are upscaled and read back by another library."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def engine() -> Engine:
 
 
 def write_tiff(path: Path, image: np.ndarray, **options: object) -> Path:
-    """(H, W, C) to TIFF by rasterio."""
+    """Write an (H, W, C) array to a TIFF by rasterio."""
     h, w, c = image.shape
     kind = {"driver": "GTiff", "height": h, "width": w, "count": c, "dtype": image.dtype.name}
     with rasterio.open(path, "w", **kind, **options) as file:
@@ -79,7 +79,7 @@ def test_tiff_equals_the_array(
 
 
 def test_output_blocks_are_whole_whatever_the_tile(tmp_path: Path) -> None:
-    """Larger than a block, tiles that do not divide it, chunks narrower than the image."""
+    """The image is larger than a block, tiles do not divide it, and chunks are narrower than the image."""
     image = image_of(1, np.uint8, 700, 900)
     source = write_tiff(tmp_path / "a.tif", image, tiled=True, blockxsize=256, blockysize=256)
     results = []

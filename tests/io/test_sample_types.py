@@ -1,7 +1,4 @@
-"""Every type of sample through every container, window by window: what goes in comes out, as others read it.
-
-No network stands between source and sink here; scale 1 is a copy.
-"""
+"""Every sample type is copied through every container, window by window, and read back by other libraries."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ every_order = pytest.mark.parametrize("order", "<>")
 
 
 def samples(dtype: str, channels: int = 1, shape: tuple[int, int] = (H, W), seed: int = 0) -> np.ndarray:
-    """All bits of the type, its least and largest value among them; a few NaN and infinities of floats."""
+    """Return random bits of the type, with its smallest and largest value, NaN and infinities."""
     rng = np.random.default_rng(seed)
     size = (*shape, channels)
     kind = np.dtype(dtype)
@@ -85,7 +82,7 @@ def copy(source: Source, sink: Sink) -> None:
 
 
 def read(source: Source) -> np.ndarray:
-    """Read a source in windows that divide nothing evenly."""
+    """Read a source in windows that are not aligned to anything."""
     assert source.info.dtype.isnative
     out = np.empty((*source.info.shape, source.info.layout.channels), source.info.dtype)
     for y, x in windows(source.info, (23, 37)):
@@ -239,7 +236,7 @@ def test_a_nodata_value_that_no_sample_can_be(tmp_path: Path) -> None:
 
 
 def test_every_float16(tmp_path: Path) -> None:
-    """All 65,536 bit patterns, but for what NaN carries."""
+    """All 65,536 bit patterns are kept, except for payloads of NaN."""
     expected = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(256, 256, 1)
     tifffile.imwrite(tmp_path / "a.tif", expected[..., 0], metadata=None)
     with open_source(tmp_path / "a.tif") as source:
@@ -476,7 +473,7 @@ def test_a_largest_value(tmp_path: Path, dtype: str, tag: int, value: int, top: 
      ("uint16", 999, None)],
 )  # fmt: skip
 def test_significant_bits_of_ome(tmp_path: Path, dtype: str, bits: int, top: int | None) -> None:
-    """The description stands in the first page and is true of all."""
+    """The description in the first page applies to all pages."""
     array = samples("uint8")[..., 0].astype(dtype) & 127
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(array, description=ome_xml(bits, dtype), metadata=None)
@@ -508,7 +505,7 @@ def bits_in(path: Path) -> bytes | None:
 
 
 def test_significant_bits_of_png(tmp_path: Path) -> None:
-    """Spread over the depth, as PNG has it, or as they are, as microscopes write them."""
+    """Samples are scaled to the full depth, as PNG requires, or unscaled, as microscopes write them."""
     codes = np.random.default_rng(0).integers(0, 4096, (H, W, 3)).astype(np.uint16)
     dark = codes % 200
     for array, bits, top in (
@@ -552,7 +549,7 @@ def test_declared_bits_go_from_format_to_format(tmp_path: Path) -> None:
             same(read(source), expected)
             path = rewritten(source, tmp_path / name)
     with open_source(path) as source:
-        # What shows images shows these as bright as they are.
+        # Viewers show the same brightness.
         coded = rewritten(source, tmp_path / "g.jxl").read_bytes()
         assert jxl.header(coded).bits == 12
         same(imagecodecs.jpegxl_decode(coded)[..., np.newaxis], expected)
@@ -644,7 +641,7 @@ def test_premultiplied_alpha(tmp_path: Path, dtype: str) -> None:
 
 
 def test_premultiplied_alpha_of_twelve_bits(tmp_path: Path) -> None:
-    """What is opaque has 4095."""
+    """Opaque pixels have the alpha 4095."""
     stored = np.full((4, 4, 4), 2000, np.uint16)
     stored[..., 3] = 4095
     stored[2:, :, 3] = 3000
@@ -659,7 +656,7 @@ def test_premultiplied_alpha_of_twelve_bits(tmp_path: Path) -> None:
 
 
 def test_twelve_bits_with_a_sign(tmp_path: Path) -> None:
-    """GDAL reads them as if they had none."""
+    """GDAL ignores the sign of such samples."""
     expected = np.random.default_rng(0).integers(-2048, 2048, (H, W, 1)).astype(np.int16)
     with rasterio.open(
         tmp_path / "a.tif", "w", driver="GTiff", height=H, width=W, count=1, dtype="uint16", nbits=12

@@ -1,4 +1,4 @@
-"""An image of a format written in one piece: its samples are a file until it is complete."""
+"""Collecting samples in a file until the image can be encoded."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_damaged_chunk_is_noticed(tmp_path: Path, image: NDArray[np.uint16], a
 
 @pytest.mark.parametrize("size", [0, 1, SIZE - 1, SIZE + 1])
 def test_a_file_of_another_size_is_not_taken(tmp_path: Path, image: NDArray[np.uint16], size: int) -> None:
-    """Even where the journal says that the disk has it."""
+    """Even if the journal says that it is on the disk."""
     made = target(tmp_path / "p")
     records = fill(made, image, ROWS)
     made.abort()
@@ -115,7 +115,7 @@ def test_hostile_records(tmp_path: Path, image: NDArray[np.uint16], record: dict
 
 
 def test_a_new_one_is_empty(tmp_path: Path, image: NDArray[np.uint16]) -> None:
-    """What another job left under the name does not shine through."""
+    """Samples that another job left in the file do not appear in the result."""
     (tmp_path / "p").write_bytes(b"\xff" * 2 * SIZE)
     made = target(tmp_path / "p")
     assert not made.buffer(ROWS[0], ALL).any()
@@ -124,7 +124,7 @@ def test_a_new_one_is_empty(tmp_path: Path, image: NDArray[np.uint16]) -> None:
 
 
 def test_its_space_is_taken_at_once(tmp_path: Path) -> None:
-    """A disk that is full later would be a signal that ends the process, not an error."""
+    """A full disk is an error at once; later it would be a signal that ends the process."""
     made = target(tmp_path / "p")
     assert (tmp_path / "p").stat().st_blocks * 512 >= SIZE
     made.abort()

@@ -32,7 +32,6 @@ from srcnn_rt.options import OutputOptions
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.reference import quantise
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 

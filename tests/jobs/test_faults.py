@@ -284,7 +284,7 @@ def test_a_journal_that_its_owner_removes_is_not_locked(gray: Bench, monkeypatch
         calls.append(1)
         lock(file, how)
 
-    monkeypatch.setattr("srcnn_rt.jobs.journal.fcntl.flock", late)
+    monkeypatch.setattr("srcnn_rt._system.file_lock.fcntl.flock", late)
     gray.run()
     assert len(calls) == 2
     assert gray.target.read_bytes() == gray.expected

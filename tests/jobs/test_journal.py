@@ -246,7 +246,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def no_locks(file: int, how: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("srcnn_rt.jobs.journal.fcntl.flock", no_locks)
+    monkeypatch.setattr("srcnn_rt._system.file_lock.fcntl.flock", no_locks)
     assert written(tmp_path / "j")
 
 

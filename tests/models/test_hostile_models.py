@@ -1,4 +1,4 @@
-"""Model files made to hurt: one line that names file, rule and value; no other file is opened."""
+"""Hostile model files: the error is one line that names file, rule and value, and no other file is opened."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def in_a_function(made: Proto, location: str) -> None:
 
 
 def only_named(made: Proto, location: str) -> None:
-    """Data in the model, and the name of a file besides."""
+    """Data in the model, and also the name of a file."""
     made.graph.initializer[0].external_data.add(key="location", value=location)
 
 
@@ -108,7 +108,7 @@ def test_no_tensor_makes_us_open_another_file(
 
     calls = [lambda: spec.load("m.onnx"), lambda: Engine("m.onnx", tile=None), lambda: Engine(data)]
     if location == "secret.bin" and place is in_a_weight:
-        # A file of a plain name beside the model is what exporters write; bytes have no folder.
+        # Exporters write a file of a plain name beside the model. Bytes have no folder.
         calls = calls[2:]
         opened.append("m.onnx")
     watching.append(watch)
@@ -120,7 +120,7 @@ def test_no_tensor_makes_us_open_another_file(
         watching.clear()
     assert "m.onnx" in opened
     assert [name for name in opened if "secret" in name or "pipe" in name] == []
-    # What a whole model is asked first, before ONNX Runtime, whose C++ tells no hook what it opens.
+    # `interface` is called before ONNX Runtime, whose C++ opens files without an audit event.
     with pytest.raises(ModelError, match="is kept in another file"):
         spec.interface(data)
 
@@ -173,12 +173,12 @@ def test_metadata(tmp_path: Path, key: str, text: str, rule: str) -> None:
 # Files.
 
 
-# The fields that are messages: graph and metadata; nodes, weights, inputs, outputs; attributes, types.
+# Fields that are messages: graph and metadata; nodes, weights, inputs, outputs; attributes, types.
 INNER = {(): (7, 14), (7,): (1, 5, 11, 12), (7, 1): (5,), (7, 11): (2,), (7, 12): (2,)}
 
 
 def boundaries(data: bytes, start: int = 0, stop: int | None = None, path: tuple[int, ...] = ()) -> list[int]:
-    """Byte offsets where a field of the message, or of one in it, begins or its content does."""
+    """Return the byte offsets at which a field of the message or of a nested one, or its content, begins."""
     found, at, stop = [], start, len(data) if stop is None else stop
 
     def varint(at: int) -> tuple[int, int]:
@@ -235,7 +235,7 @@ def test_files_that_are_too_large_or_no_files(tmp_path: Path) -> None:
     ):
         spec.load(path)
     with path.open("wb") as file:
-        file.truncate(spec.LARGEST)  # zeros: told from a model by the first, not read
+        file.truncate(spec.LARGEST)  # zeros: refused by the first byte, without reading the file
     assert all("not an ONNX model" in error for error in limited(path))
     os.mkfifo(tmp_path / "pipe.onnx")
     for name in (tmp_path / "pipe.onnx", "/dev/zero"):

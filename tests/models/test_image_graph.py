@@ -1,4 +1,4 @@
-"""The image path inside the graph gives what the engine gives, and what the oracle gives."""
+"""Image graphs give the same as the engine and as the reference implementation."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build(
 
 
 def check_operators(proto: onnx.ModelProto) -> None:
-    """Hold every node of the path against the table of what CUDA has."""
+    """Check every added node against the table of operators that CUDA supports."""
     inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     kinds = {
         v.name: v.type.tensor_type.elem_type
@@ -74,7 +74,7 @@ def check_operators(proto: onnx.ModelProto) -> None:
 
 
 def luminance(path: Path, **more: object) -> Path:
-    """A padded luminance model, x2."""
+    """Write a padded x2 luminance model."""
     rng = np.random.default_rng(1)
     weights = {"w": normal(rng, 6, 1, 3, 3), "v": normal(rng, 4, 6, 3, 3)}
     nodes = [
@@ -85,7 +85,7 @@ def luminance(path: Path, **more: object) -> Path:
 
 
 def blocks(path: Path) -> Path:
-    """A model that takes multiples of 4 only."""
+    """Write a model that takes multiples of 4 only."""
     rng = np.random.default_rng(2)
     nodes = [
         node("SpaceToDepth", ["lr"], ["a"], blocksize=4), node("Conv", ["a", "w"], ["b"], pads=[1] * 4),
@@ -125,8 +125,8 @@ CASES = [
 ]
 
 
-# What float32 rounds in another order is less than a code value of 8 bits, but not of 16: the engine itself
-# is that far from the exact sum. Deblurring amplifies it.
+# Another order of float32 sums changes less than a code value of 8 bits, but not of 16. The engine itself is
+# that far from the exact sum, and deblurring amplifies it.
 def min_identical(name: str, dtype: type) -> float:
     if dtype is np.uint16:
         return 0.96 if name == "deblur" else 0.99
@@ -180,7 +180,7 @@ def test_value_ranges(models: dict[str, str | Path], text: str) -> None:
 
 
 def test_luminance_of_which_no_range_is_told(models: dict[str, str | Path]) -> None:
-    """It is fed in studio swing, gray and colour, in the graph as in the engine."""
+    """The graph and the engine feed it in studio swing, for gray and colour."""
     swing = ValueRange((219 / 255,), (16 / 255,))
     assert program_for(models["untold"])[1].range == swing
     assert program_for(models["untold-rgb"])[1].range == ValueRange()
@@ -213,7 +213,7 @@ def test_models_of_other_types(tmp_path: Path, kind: str) -> None:
     ]  # fmt: skip
     path = save(tmp_path / "m.onnx", nodes, {"w": weight}, inputs=ends[:1], outputs=ends[1:])
     image = image_of((14, 11), 3, np.uint8)
-    # On the CPU ONNX Runtime leaves out some casts to float16 and back, by what stands around them.
+    # On the CPU ONNX Runtime removes some casts to float16 and back.
     minimum = 0.9 if kind == "float16" else 0.999
     with Engine(path, "cpu", tile=None) as engine:
         for source in ("whole", "windows"):
@@ -259,7 +259,7 @@ def test_a_model_of_unbounded_reach_runs_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opset", [11, 13, 18, 21])
 def test_operator_sets_and_names_of_the_network(tmp_path: Path, opset: int) -> None:
-    """Names of its own that the path uses too, also read from the body of an If."""
+    """The model uses the names of the image path too, also in the subgraph of an If."""
     there = helper.make_graph([node("Relu", ["rows"], ["image.0"])], "t", [], [value("image.0", None)])
     other = helper.make_graph([node("Neg", ["rows"], ["other"])], "e", [], [value("other", None)])
     nodes = [
@@ -298,7 +298,7 @@ def test_what_is_refused() -> None:
         image_graph.build_image_graph(proto, found, Layout.of(1), np.dtype(np.uint8))
 
 
-# --- bitwise, and the oracle ---------------------------------------------------------------
+# --- bitwise, and the reference implementation --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -416,7 +416,7 @@ def test_a_margin_one_short_is_caught(integer_model: Maker, side: str, channels:
 
 
 def test_a_luminance_without_its_offset_is_caught() -> None:
-    """Fed from 0 to 219/255 in place of studio swing."""
+    """The network is fed from 0 to 219/255 instead of studio swing."""
     name = f"{TEST_MODEL}-paper"
     image = drawing(15, 12)
     good = oracle(image, name)
@@ -432,7 +432,7 @@ def test_a_luminance_without_its_offset_is_caught() -> None:
 
 
 def test_luminance_of_other_weights_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a network that is added to bicubic too."""
+    """This includes a network that is added to bicubic."""
     image = drawing(15, 12)
     fed = image[None].astype(np.float32)
     monkeypatch.setattr(image_graph.color, "LUMA_WEIGHTS", (1 / 3, 1 / 3, 1 / 3))
@@ -470,7 +470,7 @@ def test_colour_that_is_not_premultiplied_is_caught() -> None:
 
 
 def test_halves_are_rounded_to_even(tmp_path: Path) -> None:
-    """The mean of two neighbours ends in a half as often as not."""
+    """The mean of two neighbours ends in .5 in half of the cases."""
     weight = np.zeros((1, 1, 1, 3), np.float32)
     weight[..., 1:] = 0.5
     path = save(

@@ -1,4 +1,4 @@
-"""What is run is another graph than the file's, and gives what the file gives."""
+"""The optimised graph gives the same as the file's own graph."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kernel(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def as_exported(data: bytes, image: np.ndarray) -> np.ndarray:
-    """The file's own graph, run on the whole image in its range of values."""
+    """Run the file's own graph on the whole image in its range of values."""
     described = spec.load(data)[1]
     gain, offset = (np.array(v, np.float32) for v in (described.range.gain, described.range.offset))
     return (whole(Session(data, 1), described, image * gain + offset) - offset) / gain
@@ -47,7 +47,7 @@ def test_a_program_is_the_model_with_another_period(name: str) -> None:
     assert (new.margin, new.facts.kind, new.scale) == (described.margin, "valid", described.scale)
     assert new.adds_bicubic == described.equivariant
     assert not described.adds_bicubic
-    # All else is said of the file.
+    # All other facts are those of the file.
     for field in ("name", "architecture", "channels", "range", "parameters", "size", "training", "check"):
         assert getattr(new, field) == getattr(described, field)
     assert (new.facts.parameters, new.facts.macs) == (described.facts.parameters, described.facts.macs)
@@ -65,7 +65,7 @@ def test_periods_are_those_of_the_blocks() -> None:
 
 @pytest.mark.parametrize("name", [TEST_MODEL, f"{TEST_MODEL}-paper"])
 def test_candidates_for_a_card_are_the_model(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a network that is added to bicubic each of them is that network."""
+    """For a network that is added to bicubic every candidate is that network."""
     data, described = spec.load(name)
     found = program.candidates(data, described)
     assert {"file", "phases", "phases+unrolled", "blocks"} < set(found)
@@ -127,7 +127,7 @@ def test_the_engine_gives_what_the_file_gives(name: str) -> None:
         assert e.spec.period == build_program(data, described).spec.period
         for shape in ((31, 42), (1, 1), (7, 19)):
             image = drawing(*shape, channels).astype(np.float32)
-            # The file's windows need no whole blocks, and mirror the image all the same.
+            # The file's windows need no whole blocks, but mirror the image too.
             expected = as_exported(data, image)
             got = e.upscale(image)
             assert got.shape == expected.shape
@@ -135,7 +135,7 @@ def test_the_engine_gives_what_the_file_gives(name: str) -> None:
 
 
 def resizing(path: Path, mode: str, scale: int) -> Path:
-    """Resize, 9x9, ReLU, 1x1, ReLU, 5x5 to one channel, padded: SRCNN as third parties write it."""
+    """Return SRCNN as third parties write it: Resize, 9x9, ReLU, 1x1, ReLU, 5x5 to one channel, padded."""
     rng = np.random.default_rng(scale)
     weights = {
         "scales": np.array([1, 1, scale, scale], np.float32), "a": kernel(rng, 16, 1, 9, 9),
@@ -194,7 +194,7 @@ def test_a_model_of_fixed_size_keeps_it(tmp_path: Path, size: int) -> None:
 
 
 def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its reach is unbounded, so no rewrite can be held against it."""
+    """Its receptive field is unbounded, so no rewrite can be checked against it."""
     rng = np.random.default_rng(0)
     weights = {"a": kernel(rng, 16, 1, 5, 5), "d": kernel(rng, 1, 16, 5, 5)}
     nodes = [

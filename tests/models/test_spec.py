@@ -1,4 +1,4 @@
-"""Models of other types, channels and ranges; models that cannot be tiled, run whole."""
+"""Models of other types, channels and ranges, and models that run on whole images only."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def kernel(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def blur(path: Path, channels: int, **more: object) -> Path:
-    """A padded 5x5 blur of every channel, scale 1."""
+    """Write a padded x1 model that blurs every channel by 5x5."""
     weights = {"w": np.full((channels, 1, 5, 5), 1 / 25, np.float32)}
     conv = node("Conv", ["lr", "w"], ["hr"], pads=[2] * 4, group=channels)
     return save(path, [conv], weights, channels=channels, **more)
 
 
 def convolved(image: np.ndarray) -> np.ndarray:
-    """The blur by definition, zero outside."""
+    """Blur by definition, with zeros outside."""
     h, w, _ = image.shape
     padded = np.pad(image.astype(np.float64), [(2, 2), (2, 2), (0, 0)])
     return sum(padded[i : i + h, j : j + w] for i in range(5) for j in range(5)) / 25
@@ -102,7 +102,7 @@ def test_uint8_models_are_fed_and_read_in_bytes(tmp_path: Path) -> None:
 
 
 def test_value_ranges(tmp_path: Path) -> None:
-    """A model that adds 10 says at once what range it was fed."""
+    """A model that adds 10 shows in which range it was fed."""
     nodes, weights = [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)}
     path = save(tmp_path / "m.onnx", nodes, weights, channels=3, metadata=None)
     image = np.full((9, 9, 3), 0.5, np.float32)
@@ -118,12 +118,10 @@ def test_value_ranges(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="needs 1 or 3 numbers, got 2"):
         Engine(path, "cpu", model_range="mean=0,0 std=1,1")
     known = save(tmp_path / "k.onnx", nodes, weights, metadata={"srcnn_rt.range": "0..255"})
-    for text in (None, "0..255"):  # a second time is no harm
+    for text in (None, "0..255"):  # the same range again is allowed
         with Engine(known, "cpu", model_range=text) as e:
             assert np.allclose(e.upscale(image[..., 0]), 0.5 + 10 / 255, atol=1e-6)
-    with pytest.raises(
-        ArgumentError, match=r"k: its metadata declare the range 0\.\.255, got -1\.\.1"
-    ):
+    with pytest.raises(ArgumentError, match=r"k: its metadata declare the range 0\.\.255, got -1\.\.1"):
         Engine(known, "cpu", model_range="-1..1")
     save(tmp_path / "b.onnx", [node("Relu", ["lr"], ["hr"])], {}, metadata={"srcnn_rt.range": "loud"})
     with pytest.raises(ModelError, match=r"b\.onnx: metadata srcnn_rt\.range: a value range is"):
@@ -131,7 +129,7 @@ def test_value_ranges(tmp_path: Path) -> None:
 
 
 def test_what_a_model_calls_black_and_white_by_itself(tmp_path: Path) -> None:
-    """Luminance as the field has it, colour from 0; bytes are codes. And none where it does not matter."""
+    """The default range is studio swing for luminance, 0 to 1 for colour, and codes for uint8."""
     nodes, weights = [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)}
     image = np.full((9, 9), 0.5, np.float32)
     path = save(tmp_path / "y.onnx", nodes, weights, metadata=None)

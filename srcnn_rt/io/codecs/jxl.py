@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
+from ...errors import RuntimeMissingError
 from ...image.info import Metadata
 from ..metadata.header import MAX_BLOCK, DamagedError, Declared, Found
 from . import isobmff
@@ -226,14 +228,30 @@ def insert(coded: bytes, metadata: Metadata) -> bytes:
     return b"".join([coded[:at], *boxes, coded[at:]])
 
 
+def profile_library() -> ModuleType:
+    """Import the library that reads and writes colour profiles of JPEG XL, an extra.
+
+    Raises
+    ------
+    RuntimeMissingError
+        With the command that installs it.
+    """
+    try:
+        from opencodecs import jxl
+    except ImportError as error:
+        raise RuntimeMissingError(
+            'JPEG XL with a color profile needs opencodecs; type: pip install "srcnn-rt[jxl]"'
+        ) from error
+    library: ModuleType = jxl
+    return library
+
+
 def _profile(data: bytes) -> bytes | None:
     """Return the ICC profile of the decoded samples; None for sRGB, or if it is damaged."""
     try:
         if header(data).srgb:
             return None
-        from opencodecs.jxl import JxlReader
-
-        with JxlReader(data, numthreads=1) as reader:
+        with profile_library().JxlReader(data, numthreads=1) as reader:
             icc = reader.icc_profile
     except (DamagedError, ValueError, RuntimeError):
         return None

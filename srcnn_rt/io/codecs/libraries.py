@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._system.cpu import available_threads
+from ...errors import RuntimeMissingError
 from ...image.info import Metadata
 from ..metadata.header import DamagedError
 from . import avif, bmp, cmyk, jpeg, jxl, png, webp
@@ -53,7 +54,7 @@ def decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[Any
     """
     try:
         array, icc = _decode(data, format_, icc)
-    except (DamagedError, MemoryError):
+    except (DamagedError, MemoryError, RuntimeMissingError):
         raise
     except Exception as error:  # each library has its own exceptions, some undocumented
         raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
@@ -114,7 +115,7 @@ def encode(
     """
     try:
         return _ENCODERS[format_.name](array, metadata, quality, top)
-    except (DamagedError, MemoryError):
+    except (DamagedError, MemoryError, RuntimeMissingError):
         raise
     except Exception as error:
         raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
@@ -179,9 +180,7 @@ def _jxl(array: NDArray[Any], metadata: Metadata, quality: int | None, top: floa
     bits = 8 * array.dtype.itemsize if top is None else int(top).bit_length()
     distance = _distance(quality)
     if metadata.icc:  # imagecodecs cannot embed a profile, and opencodecs cannot declare fewer bits
-        from opencodecs.jxl import encode
-
-        coded = encode(
+        coded = jxl.profile_library().encode(
             _full_range(_flat(array), bits),
             lossless=distance == 0,
             distance=distance,

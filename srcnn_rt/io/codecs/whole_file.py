@@ -16,12 +16,11 @@ from ...image.info import SAMPLE_TYPES, ImageInfo, Layout, Metadata
 from ..in_memory import ArraySource
 from ..metadata import exif, xmp
 from ..metadata.header import DamagedError
-from . import bmp, jpeg, libraries, png
-from .formats import AVIF, BMP, FORMATS, PNG, Format, recognise
+from . import bmp, jpeg, jxl, libraries, png
+from .formats import AVIF, BMP, FORMATS, JXL, PNG, Format, recognise
 from .integrity import MAX_PIXELS, check_declared, declared
 
 __all__ = [
-    "CODED_SUFFIXES",
     "FORMATS",
     "MAX_PIXELS",
     "Format",
@@ -31,7 +30,6 @@ __all__ = [
     "recognise",
 ]
 
-CODED_SUFFIXES = tuple(FORMATS)
 _SRGB = b"\1\x0d"  # primaries and transfer of sRGB in a cICP chunk
 
 
@@ -110,6 +108,8 @@ def check_coded(path: Path, format_: Format, info: ImageInfo, quality: int | Non
     ------
     OutputError
         Naming the file and the limit.
+    RuntimeMissingError
+        If the profile needs a library that is not installed.
     """
     layout, name, (h, w) = info.layout, format_.name, info.shape
     if info.nodata is not None or info.masked:
@@ -131,6 +131,8 @@ def check_coded(path: Path, format_: Format, info: ImageInfo, quality: int | Non
         raise OutputError(f"{path}: {name} sides are at most {format_.max_side} pixels, got {w} x {h}")
     if h * w > format_.max_pixels:
         raise OutputError(f"{path}: {name} images have at most {format_.max_pixels} pixels, got {w} x {h}")
+    if format_ is JXL and info.metadata.icc:
+        jxl.profile_library()
     if format_ is BMP and h * (w + 4) * layout.channels > bmp.MAX_BYTES:
         raise OutputError(
             f"{path}: BMP files have at most {bmp.MAX_BYTES} bytes, too few for {w} x {h} pixels"

@@ -209,9 +209,10 @@ class _Analysis:
         return None if two.output.shape == (2, *base.output.shape[1:]) else 1
 
     def _check_window(self, base: Trace, y: AxisFacts, x: AxisFacts) -> None:
-        """Refuse models of whose smallest window a single tensor does not fit into memory.
+        """Refuse a model if one tensor of its smallest window would not fit into memory.
 
-        This is not called for padded models of any size: their windows end with the image, which may be small.
+        This is not called for padded models of any size: their windows end with the image, which may be
+        small.
         """
         samples = max(math.prod(s.shape) for s in base.states.values() if isinstance(s, Flow))
         maximum = samples / math.prod(self._size)

@@ -57,21 +57,21 @@ class InterfaceOptions:
         return cls(tuple(sorted((inputs or {}).items())), output, order)  # type: ignore[arg-type]
 
 
-def needs_adapting(model: ModelProto, interface_options: InterfaceOptions) -> bool:
+def needs_adapting(model: ModelProto, options: InterfaceOptions) -> bool:
     """Return whether `adapt` would change a model."""
-    return interface_options != InterfaceOptions() or any(
+    return options != InterfaceOptions() or any(
         _is_channels_last(v) for v in inputs_without_weights(model.graph)
     )
 
 
-def adapt(model: ModelProto, interface_options: InterfaceOptions) -> ModelProto:
+def adapt(model: ModelProto, options: InterfaceOptions) -> ModelProto:
     """Give a model one image (N, C, H, W) in and one out, as far as that is unambiguous.
 
     Parameters
     ----------
     model : ModelProto
         Changed in place, and returned.
-    interface_options : InterfaceOptions
+    options : InterfaceOptions
         Options of the user.
 
     Raises
@@ -81,11 +81,11 @@ def adapt(model: ModelProto, interface_options: InterfaceOptions) -> ModelProto:
     """
     graph = model.graph
     free = {v.name: v for v in inputs_without_weights(graph)}
-    for name, number in interface_options.inputs:
+    for name, number in options.inputs:
         if name not in free:
             raise ArgumentError(f"the model has no input {name!r}, only {_names(free)}")
         _fix(model, free[name], number)
-    output = interface_options.output
+    output = options.output
     if output is not None:
         kept = [v for v in graph.output if v.name == output]
         if not kept:
@@ -97,7 +97,7 @@ def adapt(model: ModelProto, interface_options: InterfaceOptions) -> ModelProto:
     if len(images) == len(graph.output) == 1:
         if _is_channels_last(images[0]):
             _transpose(model, images[0], graph.output[0])
-        if interface_options.order == "bgr":
+        if options.order == "bgr":
             _reorder(model, images[0], graph.output[0])
     return model
 
@@ -140,7 +140,7 @@ def _transpose(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto
     before = helper.make_node("Transpose", [source.name], [_fresh(model, "turned")], perm=[0, 2, 3, 1])
     made = _fresh(model, "channels_last")
     after = helper.make_node("Transpose", [made], [target.name], perm=[0, 3, 1, 2])
-    _wrap(model, source, target, before, after, made)
+    _wrap(model, before, after)
     for value in (source, target):
         shape = value.type.tensor_type.shape
         if len(shape.dim) == 4:
@@ -160,26 +160,20 @@ def _reorder(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto) 
     before = helper.make_node("Gather", [source.name, index], [_fresh(model, "ordered")], axis=1)
     made = _fresh(model, "in_its_order")
     after = helper.make_node("Gather", [made, index], [target.name], axis=1)
-    _wrap(model, source, target, before, after, made)
+    _wrap(model, before, after)
 
 
-def _wrap(
-    model: ModelProto,
-    source: ValueInfoProto,
-    target: ValueInfoProto,
-    before: NodeProto,
-    after: NodeProto,
-    made: str,
-) -> None:
-    """Insert a node behind the input and one before the output, whose old tensor is renamed to `made`."""
+def _wrap(model: ModelProto, before: NodeProto, after: NodeProto) -> None:
+    """Insert a node behind the input and one before the output.
+
+    Readers of the input then read the output of `before`, and the old output is the input of `after`.
+    """
+    renamed = {before.input[0]: before.output[0], after.output[0]: after.input[0]}
     for node in model.graph.node:
-        for names, old, new in (
-            (node.input, source.name, before.output[0]), (node.input, target.name, made),
-            (node.output, target.name, made),
-        ):  # fmt: skip
-            for k, name in enumerate(names):
-                if name == old:
-                    names[k] = new
+        for k, name in enumerate(node.input):
+            node.input[k] = renamed.get(name, name)
+        for k, name in enumerate(node.output):
+            node.output[k] = after.input[0] if name == after.output[0] else name
     nodes = [before, *model.graph.node, after]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -68,7 +68,7 @@ class Budget:
 
 
 def fold(call: Call, budget: Budget) -> list[Known]:
-    """Compute a node none of whose inputs hold samples, or that asks for a shape.
+    """Compute a node that reads no samples of the image, or only their shape.
 
     Raises
     ------
@@ -154,10 +154,9 @@ def _constant(call: Call) -> Any:
     for attribute in call.node.attribute:
         if attribute.name == "value":
             return numpy_helper.to_array(attribute.t)
-        if attribute.name in ("value_int", "value_ints"):
-            return np.array(call.attribute(attribute.name), np.int64)
-        if attribute.name in ("value_float", "value_floats"):
-            return np.array(call.attribute(attribute.name), np.float32)
+        kind = {"value_int": np.int64, "value_float": np.float32}.get(attribute.name.removesuffix("s"))
+        if kind is not None:
+            return np.array(call.attribute(attribute.name), kind)
     raise call.refusal("holds no number")
 
 

@@ -1,13 +1,13 @@
 """A graph prepared for arithmetic in bfloat16, so that it loses almost no PSNR.
 
-bfloat16 keeps eight bits of a value. A network that is added to bicubic (`optimize.remove_bicubic`) rounds only
-the detail, and loses less than 0.01 dB. One that carries the image itself would lose ten times as much. That is
-measured when a session is created, and refused. Three measures keep the loss small:
+bfloat16 keeps eight bits of a value. A network that is added to bicubic (`optimize.remove_bicubic`) rounds
+only the detail, and loses less than 0.01 dB. One that carries the image itself would lose ten times as much.
+That is measured when a session is created, and refused. Three measures keep the loss small:
 
-- *The image* is fed as two channels: the first eight bits of a sample, and the rest. Their sum has sixteen bits,
-  so that elevations in metres and counts lose no more than the codes of 8-bit files.
-- *The first layer's weights* are rounded together (`rounding.round_together`), so that filters that sum to zero
-  still do, and the mean of the image has no effect on them.
+- *The image* is fed as two channels: the first eight bits of a sample, and the rest. Their sum has sixteen
+  bits, so that elevations in metres and counts lose no more than the codes of 8-bit files.
+- *The first layer's weights* are rounded together (`rounding.round_together`), so that filters that sum to
+  zero still do, and the mean of the image has no effect on them.
 - *An enlargement* inside is folded into the layer behind it, so that the enlarged image is never rounded.
 """
 

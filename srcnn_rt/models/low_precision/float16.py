@@ -1,8 +1,8 @@
 """A graph prepared for float16 layers on a GPU's tensor cores, with float32 input and output.
 
-float16 keeps eleven bits, so it is eight times finer than bfloat16, but its range ends at 65,504. Tensor cores
-multiply it exactly and sum in float32, so a layer rounds its input, its weights and, once, its output. A network
-that is added to bicubic rounds only the detail.
+float16 keeps eleven bits, so it is eight times finer than bfloat16, but its range ends at 65,504. Tensor
+cores multiply it exactly and sum in float32, so a layer rounds its input, its weights and, once, its output.
+A network that is added to bicubic rounds only the detail.
 
 Convolutions become float16, and the nodes that only move or map their samples. All other nodes stay.
 
@@ -95,8 +95,8 @@ def for_float16(
     Raises
     ------
     ProviderError
-        If values could overflow float16 and cannot be divided exactly, or if neither bounds nor `run` tell how
-        large they are.
+        If values could overflow float16 and cannot be divided exactly, or if neither bounds nor `run` tell
+        how large they are.
     """
     edit = Edit(model)
     part = Float16Partition(model)

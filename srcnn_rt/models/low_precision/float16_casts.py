@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # Operators that are converted if their inputs are float16, because a Cast would cost more than they do.
 _FOLLOWERS = (
-    *MOVING_OPS, "Abs", "Add", "AveragePool", "Clip", "Div", "Elu", "LeakyRelu", "Max", "MaxPool", "Min", "Mul",
-    "Neg", "PRelu", "Pad", "Relu", "Selu", "Sigmoid", "Sub", "Tanh",
+    *MOVING_OPS, "Abs", "Add", "AveragePool", "Clip", "Div", "Elu", "LeakyRelu", "Max", "MaxPool", "Min",
+    "Mul", "Neg", "PRelu", "Pad", "Relu", "Selu", "Sigmoid", "Sub", "Tanh",
 )  # fmt: skip
 _LIMITS = ("Clip", "Max", "Min")  # a constant beyond float16 becomes infinity, which is no limit either
 _OLDEST = 7  # operator set before which arithmetic and PRelu broadcast by attributes
@@ -26,9 +26,9 @@ _OLDEST = 7  # operator set before which arithmetic and PRelu broadcast by attri
 class Float16Partition:
     """The part of a float32 graph that can compute in float16.
 
-    It holds layers whose weights are constants within float16's range. A node that only moves or maps samples is
-    included if all its inputs are in float16, or if it moves samples that only included nodes read. So an image
-    that is added to a network's result is added in float32.
+    It holds layers whose weights are constants within float16's range. A node that only moves or maps samples
+    is included if all its inputs are in float16, or if it moves samples that only included nodes read. So an
+    image that is added to a network's result is added in float32.
 
     Parameters
     ----------

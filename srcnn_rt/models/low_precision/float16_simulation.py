@@ -1,9 +1,9 @@
 """A float16 graph in float32, with the same rounding, to measure its loss on a CPU.
 
-ONNX Runtime's CPU provider has no float16 layers. It casts their inputs and outputs, and then removes adjacent
-Casts to float16 and back, even without optimisations. So a float16 graph would be measured with rounded weights
-and nothing else rounded. Casts in the file between float32 operators stay, and one rounding after a float32 sum
-is what tensor cores do.
+ONNX Runtime's CPU provider has no float16 layers. It casts their inputs and outputs, and then removes
+adjacent Casts to float16 and back, even without optimisations. So a float16 graph would be measured with
+rounded weights and nothing else rounded. Casts in the file between float32 operators stay, and one rounding
+after a float32 sum is what tensor cores do.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Exact graph rewrites: the same function of the image in fewer or cheaper operations.
 
-Each pass is a pure function ModelProto → ModelProto, and leaves alone the nodes that it does not know. Weights
-are combined in float64 and rounded to float32 once. So models of small integers give the same bits
+Each pass is a pure function ModelProto → ModelProto, and leaves alone the nodes that it does not know.
+Weights are combined in float64 and rounded to float32 once. So models of small integers give the same bits
 (`tests/models/optimize`), and trained ones differ by the rounding of another order of the same sums.
 """
 

@@ -33,12 +33,12 @@ def drop_dead_filters(model: ModelProto, low: float = 0.0, high: float = 1.0) ->
 
     Notes
     -----
-    The sums of a runtime are rounded, and a bound of 0 in exact arithmetic can become positive. So every bound
-    is widened: a float32 sum of n products, in any order, is the exact sum of products with relative errors
-    of at most n·2⁻²³ (N. Higham, Accuracy and Stability of Numerical Algorithms, 3.1 and 4.2: half of that).
-    A bound is not widened if its products are integers whose sums stay below 2²⁴, because rounding is monotone
-    and that sum is exact. Coarser rounding on an accelerator (TF32) only adds noise to a filter that is 0, and
-    that noise is removed with it.
+    The sums of a runtime are rounded, and a bound of 0 in exact arithmetic can become positive. So every
+    bound is widened: a float32 sum of n products, in any order, is the exact sum of products with relative
+    errors of at most n·2⁻²³ (N. Higham, Accuracy and Stability of Numerical Algorithms, 3.1 and 4.2: half of
+    that). A bound is not widened if its products are integers whose sums stay below 2²⁴, because rounding is
+    monotone and that sum is exact. Coarser rounding on an accelerator (TF32) only adds noise to a filter that
+    is 0, and that noise is removed with it.
     """
     edit = Edit(model)
     bounds = Bounds(edit, channels(model), low, high)

@@ -170,7 +170,7 @@ def _batch_norm(edit: Edit) -> bool:
 
 
 def affine_of(edit: Edit, node: NodeProto, source: str, count: int) -> tuple[Floats, Floats] | None:
-    """Return (scale, offset), shape (C,) each, of a node that computes scale·source + offset on C channels."""
+    """Return (scale, offset), shape (C,) each, of a node that computes scale·source + offset."""
     if not is_op(node, *_ARITHMETIC) or edit.opset < _OLDEST:
         return None
     if list(node.input).count(source) != 1:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..onnx_helpers import (
-    MIN_IR_WITHOUT_WEIGHT_INPUTS,
-    attribute,
-    constant_tensors,
-    inputs_without_weights,
-    is_op,
-    opset_version,
-    subgraphs,
-    unused_name,
-)
+from .. import onnx_helpers as helpers
+from ..onnx_helpers import attribute, is_op, subgraphs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -56,7 +48,7 @@ class Edit:
         self.nodes: list[NodeProto] = list(self._model.graph.node)
         self._arrays: dict[str, NDArray[Any]] = {
             name: numpy_helper.to_array(t)
-            for name, t in constant_tensors(self._model).items()
+            for name, t in helpers.constant_tensors(self._model).items()
             if t.data_location != TensorProto.EXTERNAL
         }
         self._added: dict[str, NDArray[Any]] = {}
@@ -67,7 +59,7 @@ class Edit:
     @property
     def opset(self) -> int:
         """Version of ONNX's own operator set, 0 if the model does not declare one."""
-        return opset_version(self._model)
+        return helpers.opset_version(self._model)
 
     @property
     def outputs(self) -> frozenset[str]:
@@ -77,7 +69,7 @@ class Edit:
     @property
     def inputs(self) -> frozenset[str]:
         """Names of the graph's inputs that are not weights."""
-        return frozenset(v.name for v in inputs_without_weights(self._model.graph))
+        return frozenset(v.name for v in helpers.inputs_without_weights(self._model.graph))
 
     def array(self, name: str) -> NDArray[Any] | None:
         """Return the value of a constant, or None if `name` is not a constant."""
@@ -98,7 +90,7 @@ class Edit:
 
     def fresh(self, name: str) -> str:
         """Reserve and return `name`, with a number appended if it is taken."""
-        found = unused_name(name, self._names)
+        found = helpers.unused_name(name, self._names)
         self._names.add(found)
         return found
 
@@ -167,7 +159,7 @@ class Edit:
             numpy_helper.from_array(a, name) for name, a in self._added.items() if name in needed
         )
         if self._added:
-            out.ir_version = max(out.ir_version, MIN_IR_WITHOUT_WEIGHT_INPUTS)
+            out.ir_version = max(out.ir_version, helpers.MIN_IR_WITHOUT_WEIGHT_INPUTS)
         # Old files list weights among the inputs. Shapes inside the graph are no longer true.
         inputs = [v for v in graph.input if v.name not in dropped]
         del graph.input[:]
@@ -184,7 +176,7 @@ class Edit:
                     self._users.setdefault(name, []).append(node)
 
     def _update_index(self, old: list[NodeProto], new: list[NodeProto]) -> None:
-        """Update the index after `replace`: to rebuild it for each of a thousand folds would take a minute."""
+        """Update the index after `replace`, because a rebuild for each of many folds would be slow."""
         gone = {id(n) for n in old}
         for node in old:
             for name in node.output:
@@ -333,31 +325,14 @@ class Conv:
         return dense
 
     def make(
-        self,
-        edit: Edit,
-        *,
-        source: str | None = None,
-        output: str | None = None,
-        weight: NDArray[np.float64] | None = None,
-        bias: NDArray[np.float64] | None = None,
-        stride: tuple[int, int] | None = None,
-        pads: tuple[int, int, int, int] | None = None,
+        self, edit: Edit, *, source: str | None = None, output: str | None = None, **changes: Any
     ) -> NodeProto:
-        """Return a new node like this one, with the given values replaced."""
-        weight = self.weight if weight is None else weight
-        bias = self.bias if bias is None else bias
+        """Return a new node like this one, between other tensors or with changed attributes of this class."""
+        conv = replace(self, **changes)
         name = self.node.name or self.node.output[0]
-        inputs = [source or self.node.input[0], edit.weight(f"{name}.weight", weight)]
-        if np.any(bias):
-            inputs.append(edit.weight(f"{name}.bias", bias))
-        return edit.node(
-            "Conv",
-            inputs,
-            name,
-            output or self.node.output[0],
-            kernel_shape=list(weight.shape[2:]),
-            strides=list(self.stride if stride is None else stride),
-            dilations=list(self.dilation),
-            pads=list(self.pads if pads is None else pads),
-            group=self.group,
-        )
+        inputs = [source or self.node.input[0], edit.weight(f"{name}.weight", conv.weight)]
+        if np.any(conv.bias):
+            inputs.append(edit.weight(f"{name}.bias", conv.bias))
+        attributes: dict[str, Any] = {"kernel_shape": conv.kernel, "strides": conv.stride, "pads": conv.pads}
+        attributes |= {"dilations": conv.dilation, "group": conv.group}
+        return edit.node("Conv", inputs, name, output or self.node.output[0], **attributes)

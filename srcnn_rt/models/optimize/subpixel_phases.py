@@ -1,17 +1,17 @@
 """A network on an enlarged image, computed on the LR image itself, one phase at a time.
 
-SRCNN's first layers work on an image that was enlarged s times by a convolution (bicubic) and DepthToSpace. The
-s² phases of an HR pixel (its place within its LR pixel) each read LR samples through a kernel of their own: the
-first layer's, multiplied with the enlargement. An enlarged image holds no more information than the LR one, so
-that kernel is smaller: 8, 6 or 7, and 6 taps per side for SRCNN's 9 at ×2, ×3, ×4. Pointwise layers do not
-depend on the order of the pixels. The next layer with a larger kernel sums over the phases: ::
+SRCNN's first layers work on an image that was enlarged s times by a convolution (bicubic) and DepthToSpace.
+The s² phases of an HR pixel (its place within its LR pixel) each read LR samples through a kernel of their
+own: the first layer's, multiplied with the enlargement. An enlarged image holds no more information than the
+LR one, so that kernel is smaller: 8, 6 or 7, and 6 taps per side for SRCNN's 9 at ×2, ×3, ×4. Pointwise
+layers do not depend on the order of the pixels. The next layer with a larger kernel sums over the phases: ::
 
     lr ─┬─ slice ─ conv 8x8 ─ relu ─ conv 1x1 ─ relu ─ conv (stride) ─┐
         ├─ slice ─ conv 8x8 ─ relu ─ conv 1x1 ─ relu ─ conv (stride) ─┤ sum ─ DepthToSpace ─ hr
         └─ ...  s² branches                                          ─┘
 
-The last convolution computes a block of HR pixels at once, as in `widen_narrow`. This saves multiplications and
-the enlarged image, and activations of one phase are s² times smaller.
+The last convolution computes a block of HR pixels at once, as in `widen_narrow`. This saves multiplications
+and the enlarged image, and activations of one phase are s² times smaller.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Cost of a graph on tensor cores in float16: multiply-accumulates and memory traffic.
 
 Tensor cores multiply small matrices (16 x 16 by 16 x 8 for float16, PTX's mma.m16n8k16), and NVIDIA's
-"Convolutional Layers User's Guide" asks for input and output channels in multiples of 8. A layer of one channel
-is computed as one of eight, and copied for it. Small networks are also bound by memory, so both are counted,
-and weighted by an A100's data sheet (312 TFLOPS in float16 with float32 sums; 1,555 GB/s). This ranks graphs.
-It does not predict times.
+"Convolutional Layers User's Guide" asks for input and output channels in multiples of 8. A layer of one
+channel is computed as one of eight, and copied for it. Small networks are also bound by memory, so both are
+counted, and weighted by an A100's data sheet (312 TFLOPS in float16 with float32 sums; 1,555 GB/s). This
+ranks graphs. It does not predict times.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Convolutions to few channels, computed for several output pixels at once.
 
-A convolution to one channel uses one of sixteen lanes of a vector unit. It equals a convolution of stride b to
-b² times as many channels, whose kernels are the same one shifted within a window of k + b - 1, followed by
-DepthToSpace(b). That has more multiplications, most of them by zero, but uses all lanes. The block b is chosen
-by the executed multiply-accumulates.
+A convolution to one channel uses one of sixteen lanes of a vector unit. It equals a convolution of stride b
+to b² times as many channels, whose kernels are the same one shifted within a window of k + b - 1, followed by
+DepthToSpace(b). That has more multiplications, most of them by zero, but uses all lanes. The block b is
+chosen by the executed multiply-accumulates.
 """
 
 from __future__ import annotations

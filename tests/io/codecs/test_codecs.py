@@ -1,4 +1,4 @@
-"""Samples of coded images: every kind read, every kind written, and what a format cannot hold."""
+"""Decoding and encoding of samples in every format, and refusals of what a format cannot hold."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def image(channels: int, dtype: type = np.uint8, h: int = 45, w: int = 60) -> np
 def write(
     path: Path, array: np.ndarray, quality: int | None = None, metadata: Metadata | None = None
 ) -> None:
-    """By the package."""
+    """Write an image by the package."""
     h, w, c = array.shape
     info = ImageInfo((h, w), Layout.of(c), array.dtype, metadata or Metadata())
     format_ = coded.FORMATS[path.suffix]
@@ -51,7 +51,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("suffix", "channels", "dtype"), KINDS)
 def test_lossless_by_default(tmp_path: Path, suffix: str, channels: int, dtype: type) -> None:
-    """Every kind that a format holds comes back the same by another reader, and by ours."""
+    """Every sample type and channel count of a format is read back equal, by another reader and by ours."""
     array = image(channels, dtype)
     if channels in (2, 4):
         array[:9, :, -1] = 0  # transparent parts have a color too
@@ -110,7 +110,7 @@ def test_jpeg_keeps_full_chroma(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".avif", ".jxl"])
 def test_quality(tmp_path: Path, suffix: str) -> None:
-    """Fewer bytes and a larger error, step by step."""
+    """A lower quality means fewer bytes and a larger error."""
     smooth = np.asarray(Image.fromarray(RGB).resize((240, 180), Image.Resampling.BICUBIC))
     sizes, errors = [], []
     for quality in (10, 50, 90, 100):
@@ -137,7 +137,7 @@ def test_alpha_with_a_quality(tmp_path: Path, suffix: str) -> None:
 
 
 def test_deep_avif(tmp_path: Path) -> None:
-    """10 and 12 bits are read as 16; 16 are written as 12, where a quality was asked for."""
+    """10 and 12 bits are read as 16; 16 bits are written as 12 if a quality is given."""
     for bits in (10, 12):
         top = 2**bits - 1
         array = np.random.default_rng(0).integers(0, top + 1, (20, 30, 3)).astype(np.uint16)
@@ -169,7 +169,7 @@ def test_other_depths_of_jpeg_xl_and_jpeg(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [3, 4])
 def test_sixteen_and_fewer_bits_beside_a_profile_in_jpeg_xl(tmp_path: Path, channels: int) -> None:
-    """Samples of fewer bits are spread over 16: no encoder takes both a bit depth and a profile."""
+    """Samples of fewer bits are scaled to 16: no encoder supports both a bit depth and a profile."""
     array = image(channels, np.uint16)
     write(tmp_path / "a.jxl", array, metadata=Metadata(icc=SRGB))
     assert (decoded(tmp_path / "a.jxl") == array).all()
@@ -182,7 +182,7 @@ def test_sixteen_and_fewer_bits_beside_a_profile_in_jpeg_xl(tmp_path: Path, chan
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("kind", ["gray", "gray-transparent", "palette", "palette-transparent"])
 def test_png_palettes_and_few_bits(tmp_path: Path, kind: str, bits: int) -> None:
-    """Written chunk by chunk; what each index means is computed here."""
+    """The file is written chunk by chunk, and the expected colors are computed here."""
     rng = np.random.default_rng(bits)
     n = 2**bits
     index = rng.integers(0, n, (7, 13), dtype=np.uint8)
@@ -235,7 +235,7 @@ def test_bmp_kinds(tmp_path: Path, mode: str) -> None:
 
 
 def test_a_bmp_of_run_lengths(tmp_path: Path) -> None:
-    """Two rows from the bottom: three of index 1 and one of 2; then four of 0."""
+    """The bottom row has three pixels of index 1 and one of 2, the top row four of 0."""
     rows = bytes([3, 1, 1, 2, 0, 0, 4, 0, 0, 1])
     colors = bytes([0, 0, 0, 0, 10, 20, 30, 0, 40, 50, 60, 0]) + bytes(4 * 253)
     start = 14 + 40 + 1024
@@ -263,7 +263,7 @@ def test_a_bmp_with_its_profile(tmp_path: Path) -> None:
 
 
 def ink(h: int = 32, w: int = 48) -> Image.Image:
-    """Flat patches, which JPEG keeps: no ink, each ink, all of them, and mixtures."""
+    """Return flat patches, which JPEG keeps: no ink, each ink, and a mixture."""
     patches = [
         (0, 0, 0, 0), (255, 0, 0, 0), (0, 255, 0, 0), (0, 0, 255, 0), (0, 0, 0, 255), (128, 64, 0, 0),
     ]  # fmt: skip
@@ -286,7 +286,7 @@ def test_cmyk_without_a_profile(tmp_path: Path) -> None:
 
 
 def test_cmyk_that_is_not_adobes_is_not_inverted(tmp_path: Path) -> None:
-    """libjpeg writes what it is given; only Adobe's segment says that 255 is no ink."""
+    """libjpeg does not invert samples; only Adobe's segment means that 255 is no ink."""
     samples = np.asarray(ink())
     plain = imagecodecs.jpeg8_encode(samples, level=100, colorspace="CMYK", outcolorspace="CMYK")
     at = plain.index(b"\xff\xee")
@@ -301,7 +301,7 @@ def test_cmyk_that_is_not_adobes_is_not_inverted(tmp_path: Path) -> None:
 
 
 def test_ycck(tmp_path: Path) -> None:
-    """Adobe's luminance and chroma of inverted inks."""
+    """YCCK stores luminance and chroma of inverted inks."""
     samples = 255 - np.asarray(ink())
     data = imagecodecs.jpeg8_encode(samples, level=100, colorspace="CMYK", outcolorspace="YCCK")
     assert data[data.index(b"Adobe") + 11] == 2  # the transform
@@ -312,7 +312,7 @@ def test_ycck(tmp_path: Path) -> None:
 
 
 def ink_profile() -> bytes:
-    """A profile of inks: a grid of 2^4 corners to Lab, written by hand (ICC.1, lut16 of A2B1).
+    """Return a CMYK profile, written by hand: a grid of 2^4 corners to Lab (ICC.1, lut16 of A2B1).
 
     Of the input class, where LittleCMS takes the black point from all inks together.
     """
@@ -353,7 +353,7 @@ def ink_profile() -> bytes:
 
 
 def test_cmyk_by_its_profile(tmp_path: Path) -> None:
-    """Relative colorimetric with black point compensation, by another binding; the result is sRGB."""
+    """The conversion to sRGB equals that of another binding, with black point compensation."""
     icc = ink_profile()
     colors = [
         (0, 0, 0, 0), (0, 0, 0, 255), (0, 255, 0, 0), (255, 255, 255, 255), (0, 0, 0, 128), (0, 0, 255, 0),
@@ -382,7 +382,7 @@ def test_cmyk_by_its_profile(tmp_path: Path) -> None:
     assert seen(tmp_path / "b.png")["icc_profile"] == source.info.metadata.icc
 
 
-def test_cmyk_with_a_broken_profile_is_still_a_image(tmp_path: Path) -> None:
+def test_cmyk_with_a_broken_profile_is_still_an_image(tmp_path: Path) -> None:
     for icc in (b"not a profile" * 20, SRGB):
         ink().save(tmp_path / "a.jpg", quality=100, icc_profile=icc)
         source = read(tmp_path / "a.jpg")
@@ -445,7 +445,7 @@ def test_qualities_that_mean_nothing(name: str, quality: int, rule: str) -> None
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".avif"])
 def test_the_largest_that_is_allowed_is_written(tmp_path: Path, suffix: str) -> None:
-    """The limits are the libraries' own: at them they write and read, one pixel on they do not."""
+    """The libraries write and read images of the largest size, and refuse one more pixel."""
     side = coded.FORMATS[suffix].max_side
     array = np.zeros((16 if suffix == ".avif" else 1, side, 1), np.uint8)
     write(tmp_path / f"a{suffix}", array)
@@ -458,7 +458,7 @@ def test_the_largest_that_is_allowed_is_written(tmp_path: Path, suffix: str) -> 
 
 
 def test_the_names() -> None:
-    assert coded.CODED_SUFFIXES == (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
+    assert tuple(coded.FORMATS) == (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
     assert bmp.MAX_BYTES < 2**32
 
 

@@ -1,4 +1,4 @@
-"""Headers that lie, files cut anywhere, metadata made to hurt: one clear line, or the image."""
+"""False headers, truncated files and hostile metadata give the image or an error message of one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FULL = {"exif": exif_block(), "xmp": XMP, "icc": SRGB, "dpi": (300, 300), "texts
 
 
 def whole(path: Path) -> bytes:
-    """A small image with every item that its format holds."""
+    """Return a small image with all metadata that its format can hold."""
     items = FULL if path.suffix not in (".bmp",) else {"dpi": (300, 300)}
     return make(path, SMALL, **items).read_bytes()
 
@@ -42,7 +42,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libraries, "decode", never)
 
 
-# What the header says --------------------------------------------------------------------------
+# Size and type in the header --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", EVERY)
@@ -91,7 +91,7 @@ def test_a_header_behind_a_megabyte_of_segments(tmp_path: Path) -> None:
 
 
 def with_size(suffix: str, data: bytes, width: int, height: int) -> bytes:
-    """The same file, whose header says another size."""
+    """Return the file with another size in its header."""
     out = bytearray(data)
     if suffix == ".png":
         out[16:24] = struct.pack(">II", width, height)
@@ -124,7 +124,7 @@ def test_more_pixels_than_the_bytes_can_hold(tmp_path: Path, suffix: str, no_dec
 
 
 def test_the_best_that_deflate_can_do_is_read(tmp_path: Path) -> None:
-    """A blank page is as small as a file can be, and is no bomb."""
+    """A blank page is the smallest possible file, and is not refused as a decompression bomb."""
     blank = np.zeros((3000, 3000), np.uint8)
     data = imagecodecs.png_encode(blank, level=9)
     assert len(data) < blank.nbytes / 500
@@ -212,7 +212,7 @@ def test_a_bare_jpeg_xl_codestream_cut_at_any_byte(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", EVERY)
 def test_bytes_changed_anywhere(tmp_path: Path, suffix: str) -> None:
-    """A clear error or an image, which is then written with what was read of its metadata."""
+    """Each file gives an error or an image, which is then written with its metadata."""
     data = whole(tmp_path / f"a{suffix}")
     rng = np.random.default_rng(0)
     read_some = 0
@@ -236,7 +236,7 @@ def test_bytes_changed_anywhere(tmp_path: Path, suffix: str) -> None:
     assert read_some > 20 if suffix not in (".bmp",) else read_some
 
 
-# Metadata made to hurt -------------------------------------------------------------------------
+# Hostile metadata -------------------------------------------------------------------------
 
 
 def insert_chunks(data: bytes, *parts: bytes) -> bytes:
@@ -244,7 +244,7 @@ def insert_chunks(data: bytes, *parts: bytes) -> bytes:
 
 
 def test_text_bombs(tmp_path: Path) -> None:
-    """A gigabyte in a megabyte of file is not inflated; the image is read."""
+    """Decompression bombs are not inflated, and the image is read."""
     bomb = zlib.compress(bytes(2**28), 9)
     parts = [
         chunk(b"zTXt", b"Comment\0\0" + bomb),
@@ -334,7 +334,7 @@ def test_damaged_boxes_do_not_stop_a_good_jpeg_xl(tmp_path: Path) -> None:
 
 
 def hostile_exif() -> list[bytes]:
-    """Offsets outside, counts beyond any file, folders that contain themselves."""
+    """Return blocks with offsets outside, huge counts, and directories that contain themselves."""
 
     def block(*entries: tuple[int, int, int, int], order: str = "<", after: int = 0) -> bytes:
         head = b"II*\0" if order == "<" else b"MM\0*"

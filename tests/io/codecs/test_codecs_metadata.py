@@ -1,4 +1,4 @@
-"""Metadata of coded images: kept, and true at the new scale. Read back by other readers."""
+"""Metadata are kept and updated for the new resolution; they are read back by other readers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import imagecodecs
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
+from srcnn_rt import Engine, RuntimeMissingError
 from srcnn_rt.image.info import Metadata
 from srcnn_rt.io.codecs import integrity
 from srcnn_rt.io.codecs.formats import FORMATS
@@ -43,7 +45,7 @@ GRAY = RGB[..., 0]
 
 
 def wide_profile() -> bytes:
-    """A profile that is not sRGB: Adobe's primaries and curve, as xyY."""
+    """Return a profile with the primaries and gamma of Adobe RGB."""
     primaries = [0.64, 0.33, 1, 0.21, 0.71, 1, 0.15, 0.06, 1]
     white = [0.3127, 0.3290, 1]
     return bytes(imagecodecs.cms_profile("rgb", whitepoint=white, primaries=primaries, gamma=2.2))
@@ -63,7 +65,7 @@ def test_the_profile(tmp_path: Path, source: str, target: str) -> None:
 
 
 def shown(array: np.ndarray, icc: bytes) -> np.ndarray:
-    """Samples as sRGB, by LittleCMS."""
+    """Convert samples to sRGB by LittleCMS."""
     profiles = [ImageCms.ImageCmsProfile(io.BytesIO(p)) for p in (icc, SRGB)]
     return np.asarray(ImageCms.profileToProfile(Image.fromarray(array), *profiles)).astype(int)
 
@@ -155,7 +157,7 @@ def test_texts_from_png_to_png(tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_exif", [False, True])
 @pytest.mark.parametrize("target", [".jpg", ".webp", ".avif", ".jxl"])
 def test_texts_from_png_into_exif(tmp_path: Path, target: str, with_exif: bool) -> None:
-    """What EXIF says already stays; its maker's note does not move."""
+    """Existing texts of EXIF are kept, and its MakerNote does not move."""
     block = exif_block() if with_exif else None
     make(tmp_path / "a.png", RGB, texts=TEXTS, exif=block)
     enlarge(tmp_path / "a.png", tmp_path / f"b{target}")
@@ -235,7 +237,7 @@ def test_dates_become_exif_dates(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", WITH_EXIF)
 def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: int) -> None:
-    """Size, samples, resolution and sizes in EXIF, as Pillow shows the source."""
+    """Samples, resolution and sizes in EXIF are those of the source as Pillow displays it."""
     block = exif_block(orientation)
     packet = XMP.replace(b'Orientation="1"', f'Orientation="{orientation}"'.encode())
     a = make(tmp_path / f"a{suffix}", RGB, exif=block, xmp=packet)
@@ -275,7 +277,7 @@ def test_the_containers_resolution_turns_with_the_image(tmp_path: Path, suffix: 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_jpeg_xl_that_turns_itself(tmp_path: Path, orientation: int) -> None:
-    """libjxl applies its own orientation; what EXIF says beside it is not applied again."""
+    """Only the orientation of the codestream counts, not that of EXIF."""
     data = bytearray(jxl_file(RGB, exif_block(orientation)))
     plain = read_bytes(tmp_path, bytes(data))
     assert (plain == RGB).all()
@@ -300,7 +302,7 @@ def read_bytes(folder: Path, data: bytes) -> np.ndarray:
 
 
 def test_a_turned_image_has_no_unturned_thumbnail() -> None:
-    """The folder of the thumbnail is pointed to by four bytes behind the first folder."""
+    """The pointer to the thumbnail's directory follows the first directory."""
     block = b"II*\0\x08\0\0\0" + struct.pack("<H", 1) + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
     block += struct.pack("<I", 26) + struct.pack("<HI", 0, 0)
     assert exif.upright(block, 6)[22:26] == bytes(4)
@@ -404,7 +406,7 @@ def test_texts_too_long_for_exif_are_comments(tmp_path: Path) -> None:
 
 
 def test_brotli_boxes_of_jpeg_xl(tmp_path: Path) -> None:
-    """cjxl's way: EXIF and XMP compressed."""
+    """EXIF and XMP may be compressed, as cjxl writes them."""
     data = jxl_file(RGB)
     exif_brob = box(b"brob", b"Exif" + imagecodecs.brotli_encode(bytes(4) + exif_block()))
     xml_brob = box(b"brob", b"xml " + imagecodecs.brotli_encode(XMP))
@@ -462,3 +464,19 @@ def test_metadata_without_anything_make_no_exif(tmp_path: Path) -> None:
         assert not found.get("exif")
         assert not found.get("xmp")
         assert "icc_profile" not in found
+
+
+def test_a_profile_in_jpeg_xl_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused both ways, with the command to type, because colours would be wrong without it."""
+    source = tmp_path / "a.png"
+    make(source, RGB, icc=wide_profile())
+    with Engine("bicubic-x2", "cpu") as engine:
+        pytest.importorskip("opencodecs", reason="the extra 'jxl' is not installed")
+        engine.upscale_file(source, tmp_path / "b.jxl")
+        monkeypatch.setitem(sys.modules, "opencodecs", None)
+        line = r'JPEG XL with a color profile needs opencodecs; type: pip install "srcnn-rt\[jxl\]"'
+        with pytest.raises(RuntimeMissingError, match=line):
+            engine.upscale_file(source, tmp_path / "c.jxl")
+        with pytest.raises(RuntimeMissingError, match=line):
+            engine.upscale_file(tmp_path / "b.jxl", tmp_path / "c.png")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.jxl"]

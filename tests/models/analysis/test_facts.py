@@ -1,4 +1,4 @@
-"""Scale, margin and period from the graph; what cannot be tiled is refused by name."""
+"""Scale, margin and period from the graph; graphs that cannot be tiled are refused by node and operator."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_dilation_stride_and_branches(tmp_path: Path) -> None:
 def test_margin_is_the_sum_of_shrinks(
     tmp_path_factory: pytest.TempPathFactory, kernels: list[int], scale: int, place: int
 ) -> None:
-    """LR convolutions count whole, HR ones by the scale; what is left over is no legal model."""
+    """LR convolutions add whole LR pixels to the margin, HR ones parts of them; a remainder is refused."""
     place = min(place, len(kernels))
     nodes, weights, last = [], {}, "lr"
     for k, size in enumerate([*kernels, 0]):
@@ -113,7 +113,9 @@ def test_what_cannot_be_tiled_is_refused_by_node_and_op(tmp_path: Path) -> None:
     node = helper.make_node
     same = conv("lr", "w", "hr", pads=[1, 1, 1, 1])
     pool = node("GlobalAveragePool", ["lr"], ["hr"], "squeeze")
-    refused(save(file, [pool], {}), "'squeeze' (GlobalAveragePool)", "receptive field", "unbounded", "--no-tiling")
+    refused(
+        save(file, [pool], {}), "'squeeze' (GlobalAveragePool)", "receptive field", "unbounded", "--no-tiling"
+    )
     squeeze = [node("ReduceMean", ["lr"], ["m"], "mean", axes=[2, 3]), node("Mul", ["lr", "m"], ["hr"])]
     refused(save(file, squeeze, {}), "'mean' (ReduceMean)", "receptive field", "unbounded")
     norm = node("InstanceNormalization", ["lr", "a", "a"], ["hr"], "norm")
@@ -212,7 +214,7 @@ def test_a_rational_scale_is_analysed(tmp_path: Path) -> None:
 
 
 def test_the_old_upsample(tmp_path: Path) -> None:
-    """Opset 9, as torch wrote it for years: asymmetric."""
+    """Opset 9, which torch wrote for years, is asymmetric."""
     node = helper.make_node("Upsample", ["lr", "s"], ["hr"], "up", mode="linear")
     path = save(tmp_path / "m.onnx", [node], {"s": np.array([1, 1, 2, 2], np.float32)})
     proto = onnx.load(path)
@@ -233,7 +235,7 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path) -> None:
 
 
 def test_weights_in_a_file_beside_the_model(tmp_path: Path) -> None:
-    """As torch's exporter writes all of its models; and what is damaged of them."""
+    """torch's exporter writes all models this way; damaged ones are refused."""
     path = save(tmp_path / "m.onnx", [conv("lr", "w", "hr")], {"w": ones(1, 1, 3, 3)})
     whole = spec.load(path)[1]
     proto = onnx.load(path)
@@ -252,14 +254,14 @@ def test_weights_in_a_file_beside_the_model(tmp_path: Path) -> None:
         spec.load(path)
     beside.write_bytes(kept + bytes(4))
     made = onnx.load(path, load_external_data=False)
-    made.graph.initializer[0].dims[0] = 2  # the declared length is not that of the shape
+    made.graph.initializer[0].dims[0] = 2  # the declared length does not match the shape
     path.write_bytes(made.SerializeToString())
     with pytest.raises(ModelError, match="needs 72 bytes, its file holds 36"):
         spec.load(path)
 
 
 def test_old_files_whose_weights_are_no_inputs(tmp_path: Path) -> None:
-    """IR version 3 wanted them listed; every runtime runs them without."""
+    """IR version 3 wanted them listed among the inputs, but every runtime runs files without that."""
     path = save(tmp_path / "m.onnx", [conv("lr", "w", "hr")], {"w": ones(1, 1, 3, 3)})
     proto = onnx.load(path)
     proto.ir_version = 3
@@ -273,7 +275,9 @@ def test_metadata_must_agree_with_the_graph(tmp_path: Path) -> None:
     node = [helper.make_node("Identity", ["lr"], ["hr"])]
     file = tmp_path / "m.onnx"
     save(file, node, {}, metadata={"srcnn_rt.scale": "3"})
-    with pytest.raises(ModelError, match=r"m\.onnx: metadata srcnn_rt\.scale must match the graph's, 1, got 3"):
+    with pytest.raises(
+        ModelError, match=r"m\.onnx: metadata srcnn_rt\.scale must match the graph's, 1, got 3"
+    ):
         spec.load(file)
     save(file, node, {}, metadata={"srcnn_rt.format": "9"})
     with pytest.raises(ModelError, match="format must be 1, got 9"):

@@ -1,4 +1,4 @@
-"""Graphs made to hurt: sizes that lie, constants of terabytes, too many nodes, graphs that are none."""
+"""Hostile graphs: wrong sizes, constants of terabytes, too many nodes, invalid graphs."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_constants_too_large_to_be_computed_are_not(tmp_path: Path, name: str) -
     tiled, whole, prepared = limited(path)
     assert tiled == prepared
     assert tiled.startswith(str(path))
-    if name not in ("Resize", "RandomNormal"):  # these are computed by no analysis, however small
+    if name not in ("Resize", "RandomNormal"):  # the analysis computes none of these, whatever their size
         assert f"a constant may hold at most {shape_folding.LARGEST} numbers" in tiled
         assert "may hold at most" in whole
     else:
@@ -128,7 +128,7 @@ def test_many_constants_of_a_legal_size_are_too_much_in_all(tmp_path: Path) -> N
 
 
 def test_constants_by_the_images_size_are_small(tmp_path: Path) -> None:
-    """A grid of positions: as many numbers as the image has pixels, computed at every size looked at."""
+    """A grid of positions has a value per pixel of the image, and is computed at every traced size."""
     nodes = [
         node("Shape", ["lr"], ["size"], "size"),
         node("ConstantOfShape", ["size"], ["grid"], "grid"),
@@ -138,7 +138,7 @@ def test_constants_by_the_images_size_are_small(tmp_path: Path) -> None:
 
 
 def test_tensors_of_the_image_are_bounded(tmp_path: Path) -> None:
-    """What is no constant, but made of the image: asked for when a window is run."""
+    """Tensors computed from the image would be allocated when a window runs."""
     cases = {
         "up": (
             [node("Resize", ["lr", "", "scales"], ["hr"], "up", mode="nearest")],
@@ -217,7 +217,7 @@ def test_minus_one_stands_for_a_free_size() -> None:
         assert engine.upscale(np.zeros((20, 30), np.uint8)).shape == (20, 30)
 
 
-# Numbers of things.
+# Counts.
 
 
 def test_too_many_nodes(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_bodies_in_bodies(tmp_path: Path) -> None:
     refused(tmp_path / "m.onnx", nested(9), "subgraphs may be nested at most 8 deep")
     refused(tmp_path / "m.onnx", nested(2), "control flow cannot be analysed")
     limited(tmp_path / "m.onnx")
-    # Deeper than protobuf itself reads: one body in the other, by hand.
+    # Deeper than protobuf itself reads, so the subgraphs are nested by hand.
     graph = convolution().graph.SerializeToString()
     for _ in range(300):
         attribute = b"\x0a\x01b" + b"\x32" + _length(graph) + graph
@@ -294,7 +294,7 @@ def _length(data: bytes) -> bytes:
 
 
 def with_functions(bodies: dict[str, list[str]]) -> Proto:
-    """A model that calls ``f0``; each function calls the others given, one after the other."""
+    """Return a model that calls ``f0``; each function calls the given others, one after the other."""
     made = proto([node("f0", ["lr"], ["hr"], domain="own")])
     made.opset_import.append(helper.make_opsetid("own", 1))
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
@@ -318,7 +318,7 @@ def test_functions_that_call_themselves(tmp_path: Path) -> None:
 
 
 def test_functions_that_double(tmp_path: Path) -> None:
-    """Thirty lines that come to 2^30 nodes when written out."""
+    """Thirty functions come to 2^30 nodes when they are inlined."""
     bodies = {f"f{k}": [f"f{k + 1}"] * 2 for k in range(30)} | {"f30": ["Relu"]}
     refused(
         tmp_path / "m.onnx", with_functions(bodies), "a graph may hold at most 50000 nodes, got 3221225471"
@@ -336,7 +336,7 @@ def test_a_function_is_no_operator_of_onnx(tmp_path: Path) -> None:
     refused(tmp_path / "m.onnx", made, "so the model cannot be tiled")
 
 
-# Graphs that are none.
+# Invalid graphs.
 
 
 def test_cycles(tmp_path: Path) -> None:
@@ -430,7 +430,7 @@ def test_rewrites_of_huge_weights_stay_finite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kernel", [1, 101])
 def test_rewrites_of_huge_layers_are_left_out(tmp_path: Path, kernel: int) -> None:
-    """Groups written out, or kernels multiplied: small files that would come to gigabytes and minutes."""
+    """Small files whose dense groups or multiplied kernels would need gigabytes and minutes."""
     c = 64 if kernel > 1 else 4096
     wide = {"a": np.ones((c, 1, kernel, kernel), "f4"), "b": np.ones((1, c, kernel, kernel), "f4")}
     nodes = [node("Conv", ["lr", "a"], ["c"], "first"), node("Conv", ["c", "b"], ["hr"], "second")]

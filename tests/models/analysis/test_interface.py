@@ -1,4 +1,4 @@
-"""Models of other shapes: further inputs and outputs, channels last, B, G, R."""
+"""Models with further inputs and outputs, channels-last images, or B, G, R."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_is_not_said_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [("h", "w"), (24, 24)])
 def test_channels_last(tmp_path: Path, size: tuple[object, object], rng: np.random.Generator) -> None:
-    """As Keras and tf2onnx write: turned, convolved, turned back; seen without being told."""
+    """Models of Keras and tf2onnx transpose, convolve and transpose back; no option is needed."""
     nodes = [
         node("Transpose", ["lr"], ["a"], perm=[0, 3, 1, 2]), node("Conv", ["a", "w"], ["b"], pads=[1] * 4),
         node("DepthToSpace", ["b"], ["c"], blocksize=2), node("Transpose", ["c"], ["hr"], perm=[0, 2, 3, 1]),

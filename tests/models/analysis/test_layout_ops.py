@@ -1,4 +1,4 @@
-"""Axes that are split, joined and put in another order: tokens, windows of attention, parts of channels."""
+"""Axes that are split, joined and reordered: tokens, windows of attention, parts of channels."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Build:
 
 
 def tokens() -> onnx.ModelProto:
-    """Rows and columns as one axis, layer norm and a layer on each, and back."""
+    """Rows and columns become one axis of tokens, with a layer norm and a layer on each."""
     b = Build()
     b.conv(C, 1)
     b.reshape("n", C, -1)
@@ -89,7 +89,7 @@ def tokens() -> onnx.ModelProto:
 def attention(
     size: int, *, einsum: bool = False, across: bool = False, position: bool = True
 ) -> onnx.ModelProto:
-    """Attention within windows of size x size; `across`: of the same pixel of all windows."""
+    """Attention within windows of size x size; with `across` over the same pixel of all windows."""
     b = Build()
     b.conv(C, 1)
     b.reshape("n", C, f"y/{size}", size, f"x/{size}", size)
@@ -120,7 +120,7 @@ def attention(
 
 
 def proven(proto: onnx.ModelProto, tmp_path: Path) -> spec.ModelSpec:
-    """The tiles are the whole, and the file's own graph reaches as far as was found and no farther."""
+    """Tiles give the same as the whole image, and the derived margin is exact."""
     check(proto, classes(proto))
     onnx.save(proto, tmp_path / "m.onnx")
     assert [c for c in verify(tmp_path / "m.onnx") if c.passed is False] == []
@@ -142,7 +142,7 @@ def test_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("einsum", [False, True])
 @pytest.mark.parametrize("size", [2, 4, 5])
 def test_attention_within_windows(tmp_path: Path, size: int, einsum: bool) -> None:
-    """The pixel behind a core sees all of the next window, and one more by the convolution before it."""
+    """The pixel behind a core reads all of the next window, and one more by the convolution before it."""
     described = proven(attention(size, einsum=einsum), tmp_path)
     assert (described.facts.period, described.facts.y.multiple) == (size, size)
     assert described.margin == size + 1
@@ -154,7 +154,7 @@ def test_attention_across_windows_is_refused() -> None:
 
 
 def test_windows_that_are_moved_on_are_refused() -> None:
-    """Shifted windows: rows of the one end come to the other."""
+    """Shifted windows move rows from one end to the other."""
     b = Build()
     b.conv(C, 1)
     at = b.at
@@ -166,7 +166,7 @@ def test_windows_that_are_moved_on_are_refused() -> None:
 
 
 def test_windows_of_layers_with_kernels(tmp_path: Path) -> None:
-    """A convolution and a mean within each window, padded there: nothing crosses its border."""
+    """A convolution and a mean within each window, padded there, do not cross its border."""
     b = Build()
     b.conv(C, 1)
     b.reshape("n", C, "y/4", 4, "x/4", 4)
@@ -183,7 +183,7 @@ def test_windows_of_layers_with_kernels(tmp_path: Path) -> None:
 
 
 def scattered(index: np.ndarray, *, rows: bool = False) -> onnx.ModelProto:
-    """The first two channels are convolved and written back; `rows`: rows are."""
+    """The first two channels, or `rows`, are convolved and written back."""
     b = Build()
     b.conv(C, 1)
     at = b.at
@@ -240,7 +240,7 @@ def test_a_product_of_two_matrices_of_channels(tmp_path: Path) -> None:
 
 
 def test_what_depends_on_the_channels_alone_is_constant(tmp_path: Path) -> None:
-    """A weight brought into shape by what the image's shape says of its channels, as people write it."""
+    """A weight is reshaped by the number of channels in the image's shape."""
     b = Build()
     b.conv(C, 1)
     at = b.at
@@ -269,7 +269,7 @@ def test_one_image_at_a_time_where_shapes_are_written_for_one(tmp_path: Path) ->
     b.reshape("n", C, -1)
     b.reshape("n", C, "y", "x")
     assert proven(b.done(), tmp_path).batch is None
-    for op in ("Slice", "ReduceMean", "Softmax"):  # the first of a batch is added to all, and the like
+    for op in ("Slice", "ReduceMean", "Softmax"):  # e.g. the first image of a batch is added to all
         b = Build()
         b.conv(C, 1)
         at = b.at
@@ -284,7 +284,7 @@ def test_one_image_at_a_time_where_shapes_are_written_for_one(tmp_path: Path) ->
 
 
 def test_parameters_that_vary_over_the_image_are_refused() -> None:
-    """Of a window of one size there may be a number for each row, or for each token."""
+    """A window of fixed size may have a parameter per row, or per token."""
 
     def fixed(b: Build) -> onnx.ModelProto:
         proto = b.done()
@@ -332,14 +332,14 @@ def at_a_grid(grid: np.ndarray, mode: str = "linear") -> onnx.ModelProto:
 
 
 def grid(count: int) -> np.ndarray:
-    """The middles of `count` pixels on either axis, from -1 to 1."""
+    """Return the centres of `count` pixels on both axes, from -1 to 1."""
     at = (2 * np.arange(count) + 1) / count - 1
     return np.stack(np.meshgrid(at, at, indexing="xy"), axis=-1)[None]
 
 
 @pytest.mark.parametrize("mode", ["linear", "nearest", "cubic"])
 def test_an_even_grid_is_an_enlargement(mode: str) -> None:
-    """A window of one size, twice as large: the same as the interpolation of the whole image."""
+    """Enlarging a window of fixed size gives the same as interpolating the whole image."""
     proto = at_a_grid(grid(64), mode)
     described = spec.describe(proto.SerializeToString(), "m")
     assert (described.scale, described.facts.y.fixed) == (2, 32)
@@ -351,7 +351,7 @@ def test_an_even_grid_is_an_enlargement(mode: str) -> None:
     for made in (proto, by_factor):
         with Engine(made.SerializeToString(), "cpu", 16) as engine:
             results.append(engine.upscale(image))
-    inner = (slice(8, -8),) * 2  # at the border one repeats the edge, the other mirrors
+    inner = (slice(8, -8),) * 2  # at the border one repeats the edge, and the other mirrors
     assert np.abs(results[0] - results[1])[inner].max() <= 2e-5
 
 
@@ -391,7 +391,7 @@ def test_an_output_without_a_shape() -> None:
 def test_random_orders(
     windows: tuple[int, int], order: list[int], joined: int, kernel: int, seed: int
 ) -> None:
-    """Windows of any shape, their axes in any order, some written as one, a softmax over the last axis."""
+    """Windows of any shape, with axes in any order, some of them merged, and a softmax over the last axis."""
     b = Build(seed)
     b.conv(C, 1, kernel)
     wy, wx = windows
@@ -416,7 +416,7 @@ def test_random_orders(
 
 
 def scrambled(seed: int) -> onnx.ModelProto:
-    """Windows whose axes are put in some order, some written as one, and operators along any of them."""
+    """Windows with reordered and merged axes, and operators along any of them."""
     b = Build(seed)
     draw = random.Random(seed)
     b.conv(C, 1, draw.choice([1, 3]))
@@ -439,7 +439,7 @@ def scrambled(seed: int) -> onnx.ModelProto:
 
 
 def along(b: Build, draw: random.Random, rank: int, images: bool) -> None:
-    """One operator along an axis of `rank`, which keeps the shape."""
+    """Add one operator along an axis of `rank`, which keeps the shape."""
     at, axis = b.at, draw.randint(0, rank - 1)
     match draw.choice(["softmax", "reduce", "product", "sum", "slice", "gather", "conv"]):
         case "softmax":

@@ -1,4 +1,4 @@
-"""Derived reach against what is known by hand, and against brute force on random graphs."""
+"""Derived receptive fields against known ones, and against brute force on random graphs."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def unshuffle_by_reshape(b: Builder) -> None:
 
 
 def resize_to_computed_sizes(b: Builder) -> None:
-    """Twice the size, as a chain from Shape, the way interpolate(size=…) is exported."""
+    """Double the size by a chain from Shape, which is how interpolate(size=…) is exported."""
     nodes, keep = b.nodes, b.keep
     nodes.append(helper.make_node("Shape", [b.last], ["s"]))
     nodes.append(helper.make_node("Slice", ["s", keep(ints(0)), keep(ints(2))], ["nc"]))
@@ -127,7 +127,7 @@ def resize_to_computed_sizes(b: Builder) -> None:
 
 
 def split_and_join(b: Builder) -> None:
-    """Half of the channels through a convolution, the other half past it."""
+    """Half of the channels go through a convolution, the other half around it."""
     source = b.conv(4, 3, pads=[1] * 4)
     b.nodes.append(helper.make_node("Split", [source], ["left", "right"], axis=1))
     b.last, b.channels = "left", 2
@@ -152,7 +152,7 @@ def pad_to_multiple(b: Builder) -> None:
     b.add("Slice", b.keep(ints(0, 0)), "hw", b.keep(ints(2, 3)))
 
 
-# name: (what is built, scale, before, after, period)
+# name: (model, scale, before, after, period)
 KNOWN = {
     "conv 3": (lambda b: b.conv(1, 3, pads=[1] * 4), 1, 1, 1, 1),
     "conv same upper, even": (lambda b: b.conv(1, 4, auto_pad="SAME_UPPER"), 1, 1, 2, 1),
@@ -249,7 +249,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_reach_known_by_hand(tmp_path: Path, name: str) -> None:
+def test_receptive_field_known_by_hand(tmp_path: Path, name: str) -> None:
     build, scale, before, after, period = KNOWN[name]
     b = Builder()
     build(b)
@@ -263,30 +263,32 @@ def test_reach_known_by_hand(tmp_path: Path, name: str) -> None:
 
 
 def check_by_brute_force(path: Path, facts: analysis.GraphFacts) -> None:
-    """Change one row, then one column, at a time, and see which ones a core of one period notices."""
+    """Change one row or column at a time, and return which ones affect a core of one period."""
     session = Session(path.read_bytes(), 1)
     for axis, a in enumerate((facts.y, facts.x)):
         valid = facts.kind == "valid"
-        lead = facts.margin if valid else 0
-        size = -(-(2 * (a.before + a.after) + 6 * a.period) // a.period) * a.period + 2 * lead
-        start = (size // 2 - lead) // a.period * a.period
+        margin = facts.margin if valid else 0
+        size = -(-(2 * (a.before + a.after) + 6 * a.period) // a.period) * a.period + 2 * margin
+        start = (size // 2 - margin) // a.period * a.period
         s = int(facts.scale)
         core = slice(start * s, (start + a.period) * s)
         image = np.random.default_rng(1).uniform(0.5, 1, (1, facts.channels, size, size)).astype(np.float32)
         plain = np.moveaxis(session.run(image), 2 + axis, 0)[core]
         noticed = []
         for k in range(size):
-            changed = image.copy()
-            np.moveaxis(changed, 2 + axis, 0)[k] += 1e6
-            if (np.moveaxis(session.run(changed), 2 + axis, 0)[core] != plain).any():
-                noticed.append(k - lead)
+            for delta in (1e6, -1e6):  # a maximum notices only the one that raises its samples
+                changed = image.copy()
+                np.moveaxis(changed, 2 + axis, 0)[k] += delta
+                if (np.moveaxis(session.run(changed), 2 + axis, 0)[core] != plain).any():
+                    noticed.append(k - margin)
+                    break
         before, after = start - noticed[0], noticed[-1] + 1 - start - a.period
         assert (max(before, 0), max(after, 0)) == (a.before, a.after)
 
 
 @st.composite
 def layers(draw: st.DrawFn) -> list[tuple[object, ...]]:
-    """A legal chain that keeps sizes exact: (kind, parameters …)."""
+    """Return a valid chain that keeps sizes exact: (kind, parameters …)."""
     chain: list[tuple[object, ...]] = []
     for _ in range(draw(st.integers(1, 4))):
         kind = draw(
@@ -306,8 +308,7 @@ def layers(draw: st.DrawFn) -> list[tuple[object, ...]]:
             )
         )
         k, dilation = draw(st.integers(1, 5)), draw(st.integers(1, 2))
-        reach = (k - 1) * dilation + 1
-        cut = draw(st.integers(0, reach - 1))
+        cut = draw(st.integers(0, (k - 1) * dilation))
         mode = draw(st.sampled_from(["nearest", "linear", "cubic"]))
         how = draw(st.sampled_from(["half_pixel", "asymmetric", "pytorch_half_pixel"]))
         rounding = draw(st.sampled_from(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]))
@@ -370,13 +371,15 @@ def build_chain(chain: list[tuple[object, ...]]) -> Builder:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(chain=layers())
-def test_derived_reach_equals_brute_force(tmp_path_factory: pytest.TempPathFactory, chain: list) -> None:
-    """Equal: never smaller, which would be a seam, and never larger, which would be a guess."""
+def test_derived_receptive_field_equals_brute_force(
+    tmp_path_factory: pytest.TempPathFactory, chain: list
+) -> None:
+    """The derived margin is equal: a smaller one would give a seam, a larger one would be a guess."""
     path = build_chain(chain).save(tmp_path_factory.mktemp("g") / "m.onnx")
     try:
         facts = analysis.analyse(onnx.load(path))
     except ModelError as error:
-        # Strides before enlargements can leave sizes that do not come out even.
+        # Strides before enlargements can leave sizes with a remainder.
         assert "period" in str(error) or "different" in str(error), error
         assume(False)
         return

@@ -30,7 +30,7 @@ TILES = (9, 16, 500)
 
 
 def whole(proto: onnx.ModelProto, image: np.ndarray) -> np.ndarray:
-    """Run the file's own graph on an image mirrored up to what its analysis says it takes."""
+    """Run the file's own graph on an image mirrored up to a size that it takes."""
     described = spec.describe(proto.SerializeToString(), "m")
     sizes = [rule.extended(n) for rule, n in zip(rules_for(described), image.shape, strict=True)]
     pads = [(0, m - n) for m, n in zip(sizes, image.shape, strict=True)]
@@ -52,14 +52,14 @@ def check(proto: onnx.ModelProto, shapes: list[tuple[int, int]]) -> None:
 
 
 def classes(proto: onnx.ModelProto) -> list[tuple[int, int]]:
-    """Sizes in every class modulo the period of either axis."""
+    """Return sizes in every class modulo the period of either axis."""
     facts = spec.describe(proto.SerializeToString(), "m").facts
     base = 2 * facts.margin + 20
     return [(base + k, base + (3 * k + 1) % (2 * facts.period)) for k in range(2 * facts.period)]
 
 
 def pooled(mode: str, ceil: int = 0) -> onnx.ModelProto:
-    """Half the size and back to the input's own: by 161/80 where that is 161."""
+    """Halve the size, then enlarge to the input's size: by 161/80 for 161."""
     nodes = [
         node("MaxPool", ["lr"], ["p"], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=ceil),
         node("Shape", ["lr"], ["s"]),
@@ -90,7 +90,7 @@ def test_a_size_that_is_always_the_same_is_refused() -> None:
 
 
 def unshuffled(rng: np.random.Generator, branch: int) -> onnx.ModelProto:
-    """Unshuffle 2, convolutions, shuffle 2, and a branch of a larger stride that is cut to size."""
+    """Unshuffle 2, convolutions, shuffle 2, and a branch of a larger stride that is cropped to size."""
     weights = {"a": normal(rng, 8, 4, 3, 3), "b": normal(rng, 4, 8, 3, 3)}
     nodes = [
         node("SpaceToDepth", ["lr"], ["u"], blocksize=2),
@@ -116,7 +116,7 @@ def unshuffled(rng: np.random.Generator, branch: int) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("branch", [1, 2])
 def test_legal_sizes_are_those_of_the_file(branch: int, rng: np.random.Generator) -> None:
-    """The file takes every even size; its period, or that of a rewritten graph, is more than that."""
+    """The file takes every even size; its period, or that of its rewritten graph, is larger."""
     proto = unshuffled(rng, branch)
     described = spec.describe(proto.SerializeToString(), "m")
     assert described.facts.y.multiple == 2
@@ -125,7 +125,7 @@ def test_legal_sizes_are_those_of_the_file(branch: int, rng: np.random.Generator
     assert (ready.spec.facts.y.multiple, ready.spec.facts.x.minimum) == (2, described.facts.x.minimum)
     for shape in ((50, 70), (66, 46), (52, 64)):
         image = rng.random(shape, np.float32)
-        expected = run(proto, image[None, None])[0, 0]  # as the file runs it, nothing mirrored
+        expected = run(proto, image[None, None])[0, 0]  # by the file itself, without mirroring
         for tile in TILES:
             with Engine(proto.SerializeToString(), "cpu", tile) as engine:
                 assert np.abs(engine.upscale(image) - expected).max() <= 2e-5
@@ -137,7 +137,7 @@ def test_legal_sizes_are_those_of_the_file(branch: int, rng: np.random.Generator
 def test_the_tests_can_fail(
     down: str, up: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With every size taken for one that the model takes, as before, tiles are seen."""
+    """If every size is treated as valid, tiles differ."""
     proto = unet(rng, [(down, 3)], [up], pad=0, channels=4)
     check(proto, classes(proto))
     if up == "factor":
@@ -156,7 +156,7 @@ def test_the_tests_can_fail(
 
 
 def shifted(block: int) -> onnx.ModelProto:
-    """What is left over of a multiple is padded at the top: where blocks lie depends on the size's class."""
+    """The remainder of a multiple is padded at the top, so blocks move with the class of sizes."""
     weights = {
         "two": np.array([2]), "four": np.array([4]), "none": np.array([0, 0]), "block": np.array([block]),
         "factors": np.array([1, 1, block, block], np.float32), "axes": np.array([2, 3]),
@@ -176,7 +176,7 @@ def shifted(block: int) -> onnx.ModelProto:
 
 
 def drifting() -> onnx.ModelProto:
-    """Enlarged by a factor that is 1 at the first size that the analysis looks at, and at no other."""
+    """Enlarge by a factor that is 1 only at the first size that the analysis traces."""
     weights = {"first": np.array([6720, 6720]), "part": np.array([64, 64]), "two": np.array([2]),
                "four": np.array([4]), "one": np.array([1, 1])}  # fmt: skip
     nodes = [
@@ -190,7 +190,7 @@ def drifting() -> onnx.ModelProto:
 
 
 def halved() -> onnx.ModelProto:
-    """An odd row or column is left out."""
+    """Leave out an odd row or column."""
     nodes = [
         node("AveragePool", ["lr"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
         node("Resize", ["p", "", "factors"], ["hr"], mode="linear"),
@@ -211,7 +211,7 @@ def halved() -> onnx.ModelProto:
 def test_mutants_of_the_residue_check_are_caught(
     proto: onnx.ModelProto, changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is right as it is, or refused, is wrong in tiles or fails once a part of the check is gone."""
+    """Without a part of the check, tiles of models that were right or refused are wrong."""
     shapes = [(101, 103), (40, 41), (99, 46)]
     with contextlib.suppress(ModelError):
         check(proto, shapes)
@@ -344,11 +344,11 @@ def test_random_unets(downs: list[tuple[str, int]], ups: list[str], pad: bool, s
 
 
 def test_cores_end_where_periods_do(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How far a network reaches is known of whole periods: of a part of one it is farther from its end."""
+    """The receptive field is known for whole periods, so a part of a period is farther from its end."""
     proto = unet(rng, [("floor", 1), ("floor", 1)], ["size", "size"], pad=0, channels=3)
     check(proto, [(38, 39), (61, 80)])
     facts = spec.describe(proto.SerializeToString(), "m").facts
-    assert facts.y.after % facts.y.period  # or there would be nothing to see
+    assert facts.y.after % facts.y.period  # else the test would check nothing
     monkeypatch.setattr(geometry, "cover", unaligned)
     with pytest.raises(AssertionError):
         check(proto, [(38, 39), (61, 80)])
@@ -370,7 +370,7 @@ def unaligned(
 def test_a_model_is_tried_out_once(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Before its first image; what is wrong in tiles is refused, and what was right is remembered."""
+    """Models whose tiles differ are refused before the first image, and the others are remembered."""
     monkeypatch.setattr(self_check, "MAX_MACS", 2e10)
     monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
     data = unet(rng, [("floor", 1), ("floor", 1)], ["size", "size"], pad=0, channels=3).SerializeToString()
@@ -396,7 +396,9 @@ def test_a_model_that_is_wrong_in_tiles_is_refused(
     monkeypatch.setattr(
         analysis._Analysis, "_margins", lambda *given: tuple(max(0, n - 7) for n in short(*given))
     )
-    with pytest.raises(ModelError, match=r"model: the result in tiles differs .* inspect --verify .* --trust"):
+    with pytest.raises(
+        ModelError, match=r"model: the result in tiles differs .* inspect --verify .* --trust"
+    ):
         Engine(data, "cpu")
     Engine(data, "cpu", trust=True).close()
     assert not (tmp_path / "checked.json").exists()

@@ -1,4 +1,4 @@
-"""Graphs made ready for bfloat16: rounded as said, and the same function of the image."""
+"""Graphs for bfloat16: correct rounding, and the same function of the image."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tests.helpers import models
 from tests.helpers.models import model, node, normal
 
 Maker = Callable[..., tuple[Path, dict[str, object]]]
-run = functools.partial(models.run, optimised=True)  # as sessions do
+run = functools.partial(models.run, optimised=True)  # like sessions
 
 
 def run_reduced(reduced: Bfloat16Model, x: np.ndarray) -> np.ndarray:
-    """Run a prepared graph in float32 as a session feeds it."""
+    """Run a prepared graph in float32, fed like a session."""
     if not reduced.split_input:
         return run(reduced.model, x)
     fed = np.empty((x.shape[0], 2 * x.shape[1], *x.shape[2:]), np.float32)
@@ -46,7 +46,7 @@ def file_and_rewritten(name: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 
 def window(name: str, blocks: int = 4) -> int:
-    """LR samples that give whole blocks of every bundled model."""
+    """Return a size in LR samples that gives whole blocks."""
     described = build_program(*spec.load(name)).spec
     return 2 * described.margin + blocks * described.period
 
@@ -55,7 +55,7 @@ def window(name: str, blocks: int = 4) -> int:
 
 
 def awkward() -> np.ndarray:
-    """Numbers of all sizes, ties between two bfloat16, what an image holds."""
+    """Return values of all magnitudes, ties between two bfloat16, and image samples."""
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2**32, 20_000, dtype=np.uint64).astype(np.uint32)
     ties = (bits & np.uint32(0xFFFF0000)) | np.uint32(0x8000)
@@ -98,7 +98,7 @@ def test_two_halves_hold_sixteen_bits() -> None:
 
 @pytest.mark.parametrize("rounding", [to_bfloat16, to_float16])
 def test_sums_stay(rounding: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator) -> None:
-    """A filter that sums to zero hardly sees an offset a thousand times larger than itself."""
+    """A filter that sums to zero hardly responds to an offset a thousand times larger than itself."""
     weight = rng.normal(size=(32, 1, 9, 9))
     weight -= weight.mean(axis=(2, 3), keepdims=True)
     alone, kept = (
@@ -123,7 +123,7 @@ def test_weights_rounded_together_change_less(shape: tuple[int, ...], rng: np.ra
     assert np.array_equal(to_bfloat16(together), together)
     assert np.abs(together - weight).max() <= 2**-5 * np.abs(weight).max()
     a, b = (excited(w - weight).sum() for w in (together, alone))
-    if np.prod(shape[2:]) == 1:  # nothing to share an error with
+    if np.prod(shape[2:]) == 1:  # there are no taps to share an error with
         assert np.array_equal(together, alone)
     else:
         assert a < (b if 1 in shape[2:] else b / 2)
@@ -176,13 +176,13 @@ def test_rounded_first_weights_hardly_change_a_image(name: str) -> None:
     x = np.stack([synthetic_image(window(name, 8), k) for k in range(spec.load(name)[1].channels)])[None]
     error = run_reduced(for_bfloat16(proto), x) - run(file, x)
     assert np.sqrt(np.mean(error**2)) <= 8e-4
-    # Nor where the image lies: its middle is a thousand codes away.
+    # Nor does the mean of the image matter, which is a thousand codes away.
     away = run_reduced(for_bfloat16(proto), x + np.float32(4)) - run(file, x + np.float32(4))
     assert np.sqrt(np.mean(away**2)) <= 8e-4
 
 
 def padded(rng: np.random.Generator, pads: int) -> onnx.ModelProto:
-    """Two layers whose first weights bfloat16 holds."""
+    """Return two layers whose first weights are exact in bfloat16."""
     first = to_bfloat16(normal(rng, 8, 1, 5, 5)).astype(np.float32)
     weights = {"a": first, "ab": normal(rng, 8), "d": normal(rng, 1, 8, 3, 3), "db": normal(rng, 1)}
     nodes = [
@@ -215,7 +215,7 @@ def test_another_first_operator_is_fed_as_it_is(rng: np.random.Generator) -> Non
         assert np.abs(run_reduced(reduced, x) - run(made, x)).max() <= 1e-6
 
 
-# The enlargement and the layer behind it as one.
+# The enlargement folded into the layer behind it.
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -224,7 +224,7 @@ def test_another_first_operator_is_fed_as_it_is(rng: np.random.Generator) -> Non
 def test_one_layer_for_all_phases(
     integer_model: Maker, scale: int, sizes: tuple[int, ...], channels: int, rng: np.random.Generator
 ) -> None:
-    """The same rows and columns, also where the first layer leaves a part of an LR pixel."""
+    """The result has the same rows and columns, also if the first layer leaves a part of an LR pixel."""
     proto = onnx.load(integer_model(scale, sizes, channels)[0])
     before = proto.SerializeToString(deterministic=True)
     result = shuffle_enlargement(proto)
@@ -233,7 +233,7 @@ def test_one_layer_for_all_phases(
     assert ops.index("Conv") < ops.index("Relu") < ops.index("DepthToSpace")
     assert ops.count("Conv") == 3
     cut = next((n for n in proto.graph.node if n.op_type == "Slice"), None)
-    spare = (sizes[0] - 1) % scale  # a cut is the same on both sides
+    spare = (sizes[0] - 1) % scale  # a crop is the same on both sides
     if cut is None:
         assert ("Slice" in ops[ops.index("DepthToSpace") :]) == bool(spare)
     for shape in ((19, 22), (20, 23)):

@@ -1,4 +1,4 @@
-"""Graphs made ready for float16: what is rounded and when, and that nothing overflows."""
+"""Graphs for float16: which values are rounded and when, and that nothing overflows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.helpers.models import model, node, normal
 from tests.helpers.rewriting import integers
 
 Maker = Callable[..., tuple[Path, dict[str, object]]]
-run = functools.partial(models.run, optimised=True)  # as sessions do
+run = functools.partial(models.run, optimised=True)  # like sessions
 
 
 def on_cpu(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
@@ -54,12 +54,12 @@ def casts(proto: onnx.ModelProto) -> list[int]:
 
 
 def kinds(proto: onnx.ModelProto) -> dict[str, int]:
-    """Element types of all tensors inside."""
+    """Return the element types of all tensors inside."""
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
     return {v.name: v.type.tensor_type.elem_type for v in (*inferred.value_info, *inferred.output)}
 
 
-# An oracle that shares nothing with the package: float16 between layers, sums in more.
+# A reference that shares no code with the package: float16 between layers, wider sums.
 
 
 def conv16(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -74,7 +74,7 @@ def conv16(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 def test_every_layer_rounds_once_as_an_oracle_does(rng: np.random.Generator) -> None:
-    """As the measurements need it; the CPU itself leaves the rounding between layers out."""
+    """The CPU provider itself leaves out the rounding between layers, which the simulation adds."""
     weights = {
         "a": normal(rng, 16, 1, 5, 5), "ab": normal(rng, 16), "b": normal(rng, 8, 16, 1, 1),
         "bb": normal(rng, 8), "c": normal(rng, 1, 8, 3, 3), "cb": normal(rng, 1),
@@ -96,7 +96,7 @@ def test_every_layer_rounds_once_as_an_oracle_does(rng: np.random.Generator) -> 
     for optimised in (False, True):
         result = models.run(made, image, optimised=optimised)[0]
         assert np.array_equal(result, result.astype(np.float16))  # every one is a float16
-        # Where float32's sums round to the other side, one is a step off, and what reads it then too.
+        # If a float32 sum rounds to the other side, a value and those computed from it are one step off.
         assert (result == at.astype(np.float32)).mean() > 0.99
         assert np.abs(result - at).max() <= 2 * np.spacing(np.float16(np.abs(at).max()))
     plain = run(proto, image)[0]
@@ -122,17 +122,17 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
     ready = build_program(*spec.load(name))
     assert half.proven
     found = float16_loss(ready, functools.partial(rounding, half.model), functools.partial(on_cpu, proto))
-    if "deblur" in name:  # what undoes a blur adds a lot: it is refused on a GPU
+    if "deblur" in name:  # a deblurring model adds large details, so it is refused on a GPU
         assert found > LIMIT_DB
     else:
         assert 0 < found <= (LIMIT_DB if "paper" in name else LIMIT_DB / 5)
-    # All that is large is float16: what is float32 is an image.
+    # All large tensors are float16, and float32 ones are images.
     types = kinds(half.model)
     layers = [n for n in half.model.graph.node if n.op_type in ("Conv", "Relu", "DepthToSpace")]
     assert {types[n.output[0]] for n in layers} == {TensorProto.FLOAT16}
     assert len(layers) <= half.layers
     assert casts(half.model).count(TensorProto.FLOAT) == 1
-    assert casts(half.model).count(TensorProto.FLOAT16) == 1  # before the image is cut up
+    assert casts(half.model).count(TensorProto.FLOAT16) == 1  # before the image is split
     facts = analysis.analyse(half.model)
     assert facts.types == ("float32", "float32")
     assert (facts.y, facts.x, facts.kind) == (ready.spec.facts.y, ready.spec.facts.x, ready.spec.facts.kind)
@@ -140,7 +140,7 @@ def test_bundled_models_lose_next_to_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", [TEST_MODEL, "srcnn-955-rgb-x3"])
 def test_nothing_changes_but_by_rounding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights and factors, in float32."""
+    """The differences come from weights and factors, with values in float32."""
     monkeypatch.setattr(float16, "to_float16", lambda values: np.asarray(values, np.float64))
     monkeypatch.setattr(float16, "Float16Partition", Plain)
     proto = spec.parse(build_program(*spec.load(name)).data)
@@ -155,17 +155,17 @@ def test_nothing_changes_but_by_rounding(name: str, monkeypatch: pytest.MonkeyPa
 
 
 class Plain(Float16Partition):
-    """Leaves float32 what would be float16."""
+    """A partition that keeps float32."""
 
     def convert(self) -> onnx.ModelProto:
         return self._edit.model()
 
 
-# What is too large.
+# Values that are too large.
 
 
 def chain(largest: float, *, pads: int = 0, last: str = "") -> onnx.ModelProto:
-    """Layers of whole weights whose values reach `largest` for an image of ones."""
+    """Return layers of integer weights whose values reach `largest` for an image of ones."""
     weights = {
         "a": np.full((2, 1, 3, 3), largest / 9, np.float32), "ab": np.array([3, -2], np.float32),
         "b": np.array([[[[1]], [[-1]]]], np.float32) * np.float32(1 / largest),
@@ -203,7 +203,7 @@ def test_values_that_no_power_helps_are_refused(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(("black", "white"), [(0, 255), (-1, 1), (0, 65535)])
 def test_other_ranges(black: float, white: float) -> None:
-    """A model that takes codes: its values are in their range."""
+    """The values of a model that takes codes are in the range of codes."""
     proto, x = chain(9, pads=1), np.random.default_rng(0).integers(0, 256, (1, 1, 20, 21))
     x = (black + x / 255 * (white - black)).astype(np.float32)
     made = for_float16(proto, black, white)
@@ -213,7 +213,7 @@ def test_other_ranges(black: float, white: float) -> None:
 
 
 def network(*, attention: bool) -> onnx.ModelProto:
-    """A residual network of six layers, with weights from its input's mean if attention."""
+    """Return a residual network of six layers; with attention, weights depend on the mean of its input."""
     rng = np.random.default_rng(3)
     weights = {
         "w": normal(rng, 8, 1, 3, 3),
@@ -250,7 +250,7 @@ def test_values_without_bounds_are_measured() -> None:
         for_float16(proto, run=lambda model, x: np.full((1, 1, 1, 1), np.nan, np.float32))
 
 
-# What computes in float16, and what does not.
+# Nodes that compute in float16, and nodes that do not.
 
 
 def test_a_image_that_is_added_at_the_end_is_added_in_float32() -> None:
@@ -299,7 +299,7 @@ def test_weights_beyond_float16_and_old_models_stay(rng: np.random.Generator) ->
 
 
 def test_a_image_that_is_only_moved_keeps_its_range(rng: np.random.Generator) -> None:
-    """On the way to the output, or beside a layer, nothing would undo another."""
+    """Such nodes stay on the way to the output or beside a layer, where no Cast would cancel another."""
     weights = {
         "a": normal(rng, 4, 1, 3, 3), "b": normal(rng, 1, 4, 1, 1), "one": np.ones((1, 1, 1, 1), np.float32),
         "i": np.array([1, 1]), "j": np.array([-1, -1]), "axes": np.array([2, 3]),
@@ -331,7 +331,7 @@ def test_models_of_float16_stay_as_they_are() -> None:
 
 
 def test_a_body_reads_float32(rng: np.random.Generator) -> None:
-    """What an If reads from outside keeps its name and type; its values cannot be divided."""
+    """A tensor that an If reads from outside keeps its name and type, and cannot be divided."""
     weights = {"a": normal(rng, 1, 1, 3, 3), "yes": np.array(True)}
     branch = onnx.helper.make_graph(
         [node("Neg", ["x"], ["n"])], "b", [], [models.value("n", ["n", 1, "h", "w"])]
@@ -416,4 +416,6 @@ def test_losses_are_refused_with_the_number() -> None:
         loss.check_loss(ready.spec, found, LIMIT_DB, "float16")
     loss.check_loss(ready.spec, LIMIT_DB, LIMIT_DB, "float16")
     with pytest.raises(ProviderError, match="inf dB"):
-        loss.check_loss(ready.spec, float16_loss(ready, lambda x: exact(x) + np.inf, exact), LIMIT_DB, "float16")
+        loss.check_loss(
+            ready.spec, float16_loss(ready, lambda x: exact(x) + np.inf, exact), LIMIT_DB, "float16"
+        )

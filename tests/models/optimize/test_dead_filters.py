@@ -1,4 +1,4 @@
-"""Filters that never fire go: bit for bit the same image, and none that could fire is dropped."""
+"""Dead filters are removed: the image stays the same bit for bit, and no live filter is dropped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.rewriting import assert_left, assert_same, floats, ops, rewri
 def dying(
     weight: np.ndarray, bias: np.ndarray, *, pads: int = 0, group: int = 1, middle: str = "Relu"
 ) -> onnx.ModelProto:
-    """Conv, Relu and two Convs that read it."""
+    """Return Conv, Relu and two Convs that read it."""
     count = len(weight)
     nodes = [
         node("Conv", ["lr", "w", "b"], ["a"], "first", pads=[pads] * 4), node(middle, ["a"], ["r"]),
@@ -34,7 +34,7 @@ def dying(
 
 
 def column(*rows: list[float]) -> np.ndarray:
-    """Filters (out, in, 1, 1)."""
+    """Return filters (out, in, 1, 1)."""
     return np.array(rows)[:, :, None, None]
 
 
@@ -126,7 +126,7 @@ def test_dead_filters_left_alone() -> None:
         assert_left(drop_dead_filters, proto, sound=proto is not other)
 
 
-# What stands before the filters x - t: they are dead exactly where no sample before them exceeds t.
+# Operators before filters x - t, which are dead exactly if no sample before them exceeds t.
 BEFORE = {
     "Sigmoid": ([node("Sigmoid", ["lr"], ["x"])], {}, 0.74),
     "Sigmoid of anything": ([node("Exp", ["lr"], ["e"]), node("Sigmoid", ["e"], ["x"])], {}, 1.0),
@@ -221,7 +221,7 @@ def test_shuffled_channels_keep_their_own_range(mode: str) -> None:
 @given(st.integers(0, 2**32), st.sampled_from([0, 1]))
 @settings(max_examples=40, deadline=None)
 def test_what_goes_never_fires(seed: int, pads: int) -> None:
-    """Random integer layers with low biases: many die, and the image stays."""
+    """In random integer layers with low biases many filters are dead, and the image stays the same."""
     rng = np.random.default_rng(seed)
     nodes, weights, last, width = [], {}, "lr", 1
     for k, count in enumerate((6, 6, 1)):

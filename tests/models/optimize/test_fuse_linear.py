@@ -1,4 +1,4 @@
-"""Folds into convolutions: bit for bit the same with weights that keep float32 exact."""
+"""Folds into convolutions are bit for bit the same with weights that keep float32 exact."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model(
     return models.model(nodes, weights, channels, **more)
 
 
-# BatchNormalization. Variance 3 and epsilon 1 have the root 2: nothing is rounded.
+# BatchNormalization. The root of variance 3 plus epsilon 1 is 2, so nothing is rounded.
 
 NORM = {
     "gamma": floats(2, -4, 6),
@@ -154,7 +154,7 @@ def test_after(name: str, k: int, constant: np.ndarray) -> None:
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("group", [1, 3])
 def test_before(group: int, padded: bool, k: int, constant: np.ndarray) -> None:
-    """Two convolutions read it; an offset does not pass padding."""
+    """Two convolutions read it, and an offset does not fold before padding."""
     op, order = AFTER[k]
     pads = [1, 2, 1, 0] if padded else [0] * 4
     nodes = [
@@ -184,7 +184,7 @@ def test_a_factor_before_a_transposed_convolution() -> None:
 
 
 def test_an_offset_moved_past_padding_would_be_seen() -> None:
-    """Why an Add before a padded Conv stays: folded all the same, it differs at the border."""
+    """An Add before a padded Conv stays, because the folded one differs at the border."""
     nodes = [node("Add", ["lr", "k"], ["s"]), node("Conv", ["s", "w"], ["hr"], pads=[1] * 4)]
     weights = {"k": floats(3), "w": np.ones((1, 2, 3, 3), np.float32)}
     padded = model(nodes, weights)
@@ -310,7 +310,7 @@ def test_identities_left_alone() -> None:
 def merging(
     *layers: tuple[tuple[int, int, int, int], dict[str, object], bool], channels: int = 2, tail: str = ""
 ) -> onnx.ModelProto:
-    """A chain of convolutions of (shape, attributes, whether it has a bias)."""
+    """Return a chain of convolutions of (shape, attributes, whether it has a bias)."""
     nodes, weights, last = [], {}, "lr"
     for k, (shape, attributes, biased) in enumerate(layers):
         out = "hr" if k + 1 == len(layers) and not tail else f"c{k}"

@@ -1,4 +1,4 @@
-"""The network that a model adds to bicubic: found, run alone, and left where it is something else."""
+"""The network that a model adds to bicubic is found and runs alone; other models are not changed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def residual(
     rng = np.random.default_rng([scale, channels])
     first = normal(rng, 6, channels, 5, 5)
     first -= first.mean(axis=(2, 3), keepdims=True)
-    # A sum of powers of two: nothing is left of it.
+    # A sum of powers of two leaves no rounding error.
     first = (np.rint(first * 2**12) / 2**12).astype(np.float32)
     first[:, :, 0, 0] -= first.sum(axis=(2, 3))
     weights: dict[str, np.ndarray] = {"a": first, "b": normal(rng, out or channels, 6, 1, 1)}
@@ -85,7 +85,7 @@ def alone(proto: onnx.ModelProto, scale: int) -> onnx.ModelProto:
 
 
 def enlarged(x: np.ndarray, scale: int) -> np.ndarray:
-    """Bicubic of (N, C, h, w) with two pixels around, less those."""
+    """Return bicubic of (N, C, h, w) without the two outer pixels."""
     if scale == 1:
         return x
     n, c, h, w = x.shape
@@ -119,15 +119,15 @@ def test_bundled_models(name: str) -> None:
     cut = [(a - b) // 2 for a, b in zip(plain.shape[2:], whole.shape[2:], strict=True)]
     inner = plain[:, :, cut[0] : plain.shape[2] - cut[0], cut[1] : plain.shape[3] - cut[1]]
     assert np.abs(detail + inner - whole).max() <= 5e-6
-    # The facts are those of the whole model, but for the period.
+    # The facts are those of the whole model, except for the period.
     ready = prepare.build_program(data, described)
     assert ready.spec.adds_bicubic
     assert (ready.spec.margin, ready.spec.scale) == (described.margin, scale)
-    assert not is_equivariant(found)  # for it gives a difference
+    assert not is_equivariant(found)  # because it returns a difference
 
 
 def test_a_crop_before_the_network_is_followed() -> None:
-    """As files have it: the image that is added is cut twice."""
+    """In files the added image is cropped twice."""
     proto = residual(inside=1, image=2, other="fed")
     found = alone(proto, 2)
     x = np.random.default_rng(0).random((1, 1, 19, 17), np.float32)
@@ -159,7 +159,7 @@ def test_what_is_something_else_is_left_alone(scale: int, options: dict[str, obj
     assert without_bicubic(residual(scale, **options), scale) is None
     del options[next(k for k in options if k != "channels")]
     options.pop("other", None)
-    assert without_bicubic(residual(scale, **options), scale) is not None  # but for that
+    assert without_bicubic(residual(scale, **options), scale) is not None  # without the option it is found
 
 
 def test_another_scale_is_left_alone() -> None:
@@ -168,7 +168,7 @@ def test_another_scale_is_left_alone() -> None:
 
 
 def test_an_add_of_something_else_is_left_alone() -> None:
-    """Of another layer, of the image at scale 1 that is a constant, and of an Add that is not the last."""
+    """Another layer, a constant as the image at scale 1, and an Add that is not the last are not removed."""
     proto = residual(1, image=0, other="x", out=6)
     assert without_bicubic(proto, 1) is None
     after = residual(2)
@@ -198,7 +198,7 @@ def test_detail_that_others_read_is_left_alone() -> None:
 
 
 def test_one_channel_added_to_three_is_the_same_for_the_engine(tmp_path: Path) -> None:
-    """Detail that is broadcast: what would be left has fewer channels than the model."""
+    """Detail that is broadcast has fewer channels than the model."""
     proto = residual(2, 3, out=1)
     assert is_equivariant(proto)
     assert without_bicubic(proto, 2) is None
@@ -214,7 +214,7 @@ def test_one_channel_added_to_three_is_the_same_for_the_engine(tmp_path: Path) -
 
 
 def test_a_model_of_several_windows_and_of_few_nodes_runs_alike(tmp_path: Path) -> None:
-    """The engine adds bicubic itself, and gives what the file gives, whatever the layout."""
+    """The engine adds bicubic itself, and gives the same as the file for every layout."""
     for channels in (1, 3):
         proto = residual(2, channels)
         (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())

@@ -1,4 +1,4 @@
-"""Resize against Pad, Conv and DepthToSpace: the same samples, and the same facts."""
+"""Resize and its rewrite as Pad, Conv and DepthToSpace give the same samples and facts."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_other_pads_and_other_phases_are_seen(rng: np.random.Generator) -> None:
 
 
 def test_inside_a_network_with_axes(rng: np.random.Generator) -> None:
-    """Channels follow from the Conv before, and Resize may name the axes it resizes."""
+    """Channels are known from the Conv before, and Resize may list its axes."""
     weights = {
         "w": rng.integers(-2, 3, (3, 2, 3, 3)).astype(np.float32),
         "v": rng.integers(-2, 3, (2, 3, 3, 3)).astype(np.float32),
@@ -136,7 +136,7 @@ def test_inside_a_network_with_axes(rng: np.random.Generator) -> None:
         x = rng.integers(-3, 4, (1, 2, *size)).astype(np.float32)
         assert np.array_equal(run(proto, x), run(result, x))
     # The first Conv reads one LR pixel. The last reads one HR pixel more than a period, whose
-    # phase reads no further; but the analysis gives all phases of a Conv the whole kernel.
+    # phase reads no further, but the analysis gives all phases of a Conv the whole kernel.
     before, after = analyse(proto), analyse(result)
     assert (before.scale, before.kind, before.margin) == (2, "padded", 2)
     assert (after.scale, after.kind, after.margin) == (2, "padded", 3)

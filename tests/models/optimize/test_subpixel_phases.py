@@ -1,4 +1,4 @@
-"""A network on an enlarged image, by phases: bit for bit what the file computes, and mutants caught."""
+"""Networks on an enlarged image, by phases: bit for bit the same as the file; mutants are caught."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Maker = Callable[..., tuple[Path, dict[str, object]]]
 
 
 def like_bicubic(kernel: np.ndarray, scale: int) -> np.ndarray:
-    """An enlarging kernel without the taps that bicubic does not read: four of five, or one."""
+    """Return an enlarging kernel with only the taps that bicubic reads: four of five, or one."""
     kernel = kernel.reshape(-1, scale, scale, *kernel.shape[1:]).copy()
     for p in range(scale):
         if 2 * p + 1 == scale:
@@ -44,7 +44,7 @@ Between = Callable[[np.random.Generator, int], tuple[list[onnx.NodeProto], Weigh
 
 
 def conv_1x1(rng: np.random.Generator, width: int) -> tuple[list[onnx.NodeProto], Weights, int]:
-    """ReLU, 1x1 to half as many, ReLU: from tensor x to tensor y."""
+    """Return ReLU, 1x1 to half the channels, ReLU, from tensor x to tensor y."""
     half = max(1, width // 2)
     nodes = [
         node("Relu", ["x"], ["xr"], "relu1"),
@@ -68,12 +68,12 @@ def srcnn(
     seed: int = 0,
     **more: object,
 ) -> onnx.ModelProto:
-    """An unpadded model as this package's: enlarge, cut, a layer, pointwise ones, a layer."""
+    """Return an unpadded model like this package's: enlargement, crop, layer, pointwise layers, layer."""
     rng = np.random.default_rng([seed, scale, *sizes, channels, width])
     kernel = np.tile(enlarging_kernel(rng, scale), (channels, 1, 1, 1))
     if not full:
         kernel = like_bicubic(kernel, scale)
-    if mode == "DCR":  # channels of one phase stand together
+    if mode == "DCR":  # the channels of one phase are adjacent
         kernel = kernel.reshape(channels, scale * scale, 1, 5, 5).swapaxes(0, 1).reshape(-1, 1, 5, 5)
     shrink = sum(k // 2 for k in sizes)
     cut = -shrink % scale
@@ -83,7 +83,7 @@ def srcnn(
         "d": sparse(rng, channels, inner, sizes[1], sizes[1], taps=12), "db": integers(3, channels) + 1,
     }  # fmt: skip
     group = channels
-    if mode == "DCR":  # a group is not a phase's channels: dense, for the same function
+    if mode == "DCR":  # groups do not match phases, so the kernel is dense
         dense = np.zeros((len(kernel), channels, 5, 5), np.float32)
         for k in range(len(kernel)):
             dense[k, k % channels] = kernel[k, 0]
@@ -108,14 +108,14 @@ def srcnn(
 
 
 def window(scale: int, stride: int, blocks: int, sizes: tuple[int, int] = (9, 5), spare: int = 0) -> int:
-    """LR samples that give so many whole blocks, and some that give none."""
+    """Return sizes in LR samples with whole blocks, and some with a remainder."""
     shrink = sum(k // 2 for k in sizes)
     return blocks * stride + 4 + 2 * math.ceil(shrink / scale) + spare
 
 
 @pytest.fixture
 def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Return what makes the phases' rewrite apply wherever it can, with one stride."""
+    """Return a function that forces the rewrite wherever it applies, with one stride."""
 
     def force(stride: int) -> None:
         monkeypatch.setattr(subpixel_phases, "_MAX_COST_RATIO", math.inf)
@@ -133,7 +133,7 @@ def at_any_cost(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 def test_phases_where_they_execute_less(scale: int, channels: int) -> None:
     proto = srcnn(scale, channels=channels)
     result = rewritten(fold_enlargement, proto)
-    # A branch for each phase: the first layer, the one between, the last; one shuffle at the end.
+    # A branch per phase: the first layer, the one between, the last; one shuffle at the end.
     (block,) = blocks(result)
     stride = block // scale
     assert ops(result).count("Conv") == 3 * scale**2
@@ -150,7 +150,7 @@ def test_phases_where_they_execute_less(scale: int, channels: int) -> None:
 
 @pytest.mark.parametrize(("scale", "taps"), [(2, {8}), (3, {6, 7}), (4, {6})])
 def test_sizes_of_the_phases_kernels(scale: int, taps: set[int]) -> None:
-    """An enlarged image holds no more samples, so nine taps become fewer."""
+    """An enlarged image holds no more information, so nine taps become fewer."""
     made = fold_enlargement(spec.parse(network(*spec.load(f"srcnn-915-x{scale}"))))
     sizes = [shape[2:] for shape, _ in shapes(made) if shape[1] == 1]
     assert len(sizes) == scale**2
@@ -182,7 +182,7 @@ def test_phases_at_every_stride(
 def test_phases_of_any_shape(
     at_any_cost: Callable[[int], None], data: st.DataObject, scale: int, stride: int, inner: int
 ) -> None:
-    """Kernels that are no squares, and other cuts at each edge, as long as blocks come out."""
+    """Kernels are not square and crops differ at each edge, as long as the result has whole blocks."""
     at_any_cost(stride)
     up, first, last = (
         data.draw(st.tuples(st.integers(1, n), st.integers(1, n)), name) for n, name in
@@ -209,12 +209,12 @@ def test_phases_of_any_shape(
         node("Relu", ["x"], ["y"]), node("Conv", ["y", "d", "db"], ["hr"]),
     ]  # fmt: skip
     proto = model(nodes, weights, inner)
-    if len({n // scale for n in lost}) > 1:  # margins that differ are no model of this package's
+    if len({n // scale for n in lost}) > 1:  # the engine refuses different margins
         size = [lost[k] // scale + 2 * stride for k in (0, 1)]
     else:
         size = [lost[k] // scale + 2 * stride + data.draw(st.integers(0, 2)) for k in (0, 1)]
     monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:  # asymmetric cuts have no margin, which the engine would refuse
+    with monkey.context() as patch:  # the analysis refuses asymmetric crops
         patch.setattr(subpixel_phases, "may_crop", lambda proto: True)
         result = rewritten(fold_enlargement, proto)
     assert blocks(result) == [scale * stride]
@@ -222,7 +222,7 @@ def test_phases_of_any_shape(
 
 
 def chain(*steps: tuple[str, dict[str, object], Weights]) -> Between:
-    """Return the nodes of pointwise operators one after the other, from x to y."""
+    """Return the nodes of pointwise operators in a chain from x to y."""
 
     def make(rng: np.random.Generator, width: int) -> tuple[list[onnx.NodeProto], Weights, int]:
         nodes, weights, last = [], {}, "x"
@@ -299,7 +299,7 @@ def with_weight(proto: onnx.ModelProto, name: str, array: np.ndarray) -> onnx.Mo
 def test_phases_left_alone(at_any_cost: Callable[[int], None]) -> None:
     at_any_cost(1)
     plain = srcnn(2, width=6)
-    assert blocks(fold_enlargement(plain)) == [2]  # each of these is left for its own reason
+    assert blocks(fold_enlargement(plain)) == [2]  # each of the following is left for another reason
     for name in ("up", "conv1", "conv3"):
         assert_left(fold_enlargement, with_attributes(plain, name, pads=[1] * 4))
         assert_left(fold_enlargement, with_attributes(plain, name, dilations=[2, 2]))
@@ -311,13 +311,13 @@ def test_phases_left_alone(at_any_cost: Callable[[int], None]) -> None:
     assert_left(fold_enlargement, with_attributes(halves, "conv1", group=2))
     for name in ("p", "u", "x", "y"):
         assert_left(fold_enlargement, srcnn(2, width=6, outputs=("hr", name)))
-    # Cut off: all but a fixed number, rows that leave half an LR pixel, channels.
+    # Crops of all but a fixed number, of rows that leave half an LR pixel, and of channels.
     cropped = srcnn(2, (9, 3), width=6)
     assert blocks(fold_enlargement(cropped)) == [2]
     assert_left(fold_enlargement, with_weight(cropped, "e", np.array([30, 30])))
     assert_left(fold_enlargement, with_weight(cropped, "s", np.array([2, 2])))
     assert_left(fold_enlargement, with_weight(cropped, "axes", np.array([1, 2])))
-    # A constant that is another in every column.
+    # A constant that differs in every column.
     columns = chain(("Add", {}, {"a": np.zeros((1, 1, 1, 24), np.float32)}))
     assert_left(fold_enlargement, srcnn(2, width=6, between=columns, size=(20, 20)))
 
@@ -366,14 +366,14 @@ def test_a_second_layer_that_looks_around_is_left(integer_model: Maker, at_any_c
 
 
 def test_an_output_of_many_channels_has_no_block() -> None:
-    """Five channels of 5 x 5 phases: even one LR pixel is too wide a block."""
+    """With five channels of 5 x 5 phases even one LR pixel is too wide a block."""
     assert_left(fold_enlargement, srcnn(5, (9, 3), 5))
 
 
 def test_a_model_that_must_keep_its_size_is_rewritten_with_whole_lr_pixels(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Padded before the enlargement, or of fixed size: a cropped block could not be made up for."""
+    """Models padded before the enlargement, or of fixed size, must not lose a cropped block."""
     monkeypatch.setattr(subpixel_phases, "_MAX_COST_RATIO", math.inf)
     free = srcnn(2)
     assert blocks(fold_enlargement(free)) == [4]
@@ -389,11 +389,11 @@ def test_a_model_that_must_keep_its_size_is_rewritten_with_whole_lr_pixels(
     assert_left(widen_narrow, fixed)
 
 
-# The mutants: what is wrong by one must be seen.
+# Mutants: an error by one must be noticed.
 
 
 def spoiled() -> bool:
-    """Whether the comparison sees it."""
+    """Return whether the comparison notices a difference."""
     proto = srcnn(2, full=False, width=64)
     result = fold_enlargement(proto)
     assert blocks(result) == [4]
@@ -413,7 +413,7 @@ def test_a_slice_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch, branch: i
         calls.append(spans)
         if len(calls) == branch + 1:
             spans = [(a + (k == axis), b - (k == axis)) for k, (a, b) in enumerate(spans)]
-            if spans[axis][1] < 0:  # nothing is left out behind it: the other way
+            if spans[axis][1] < 0:  # nothing is left out behind it, so shift the other way
                 spans[axis] = (spans[axis][0] - 2, spans[axis][1] + 2)
         return real(edit, source, spans, target)
 
@@ -425,7 +425,7 @@ def test_a_slice_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch, branch: i
 @pytest.mark.parametrize("branch", range(4))
 @pytest.mark.parametrize("axis", [2, 3])
 def test_a_phase_one_tap_off_is_caught(monkeypatch: pytest.MonkeyPatch, branch: int, axis: int) -> None:
-    """The kernel that is built for one phase, not those by which costs are weighed."""
+    """The mutant changes the kernel built for one phase, not those built to estimate costs."""
     real, calls = subpixel_phases._kernel, []
 
     def wrong(head, y, x):

@@ -1,4 +1,4 @@
-"""Layouts for tensor cores: bit for bit what the file computes, at the cost said, and mutants caught."""
+"""Rewrites for tensor cores: bit for bit the same as the file, at the estimated cost; mutants are caught."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZES = [(9, 1, 5), (9, 3, 5), (9, 5, 5), (5, 1, 3)]
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small layers are rewritten too."""
+    """Rewrite small layers too."""
     monkeypatch.setattr(unroll, "_pays", lambda conv: conv.kernel[1] > 1)
     monkeypatch.setattr(space_to_depth, "_MAX_COST_RATIO", 1e9)
 
@@ -43,7 +43,7 @@ def same_receptive_field(proto: onnx.ModelProto, result: onnx.ModelProto) -> boo
     return (a.kind, a.y, a.x, a.channels, a.channels_out) == (b.kind, b.y, b.x, b.channels, b.channels_out)
 
 
-# Rows side by side.
+# Unrolled rows.
 
 
 @pytest.mark.usefixtures("always")
@@ -54,7 +54,7 @@ def same_receptive_field(proto: onnx.ModelProto, result: onnx.ModelProto) -> boo
 def test_models_like_srcnn_unrolled(
     integer_model: Maker, scale: int, sizes: tuple[int, ...], channels: int, before: object
 ) -> None:
-    """In phases, too; no margin, period or size changes."""
+    """Phases are unrolled too; no margin, period or size changes."""
     proto = onnx.load(integer_model(scale, sizes, channels)[0])
     proto = before(proto) if callable(before) else proto
     result = rewritten(unroll_rows, proto)
@@ -122,8 +122,8 @@ def test_unrolling_left_alone() -> None:
         return model(nodes, {"a": weight, **last}, channels)
 
     assert len(ops(unroll_rows(one(sparse(rng, 64, 1, 9, 9))))) == 3
-    assert_left(unroll_rows, one(sparse(rng, 64, 1, 9, 1)))  # a row of one
-    assert_left(unroll_rows, one(sparse(rng, 64, 1, 1, 3)))  # nothing stands on a row
+    assert_left(unroll_rows, one(sparse(rng, 64, 1, 9, 1)))  # a row of one tap
+    assert_left(unroll_rows, one(sparse(rng, 64, 1, 1, 3)))  # a column of one tap
     assert_left(unroll_rows, one(sparse(rng, 64, 8, 9, 9), 8))
     assert_left(unroll_rows, one(sparse(rng, 64, 1, 9, 9), 2, group=2))
     assert_left(unroll_rows, one(sparse(rng, 64, 1, 9, 9), auto_pad="SAME_UPPER"))
@@ -178,7 +178,7 @@ def test_models_like_srcnn_in_blocks(
 @pytest.mark.parametrize("scale", [1, 2, 3])
 @pytest.mark.usefixtures("always")
 def test_images_of_any_size_and_tile(integer_model: Maker, rewrite: object, scale: int) -> None:
-    """Through the tiler, which knows the period: the file's image, bit for bit."""
+    """The tiler uses the period and gives the file's image bit for bit."""
     proto = onnx.load(integer_model(scale, (9, 1, 5))[0])
     assert callable(rewrite)
     result = rewrite(proto)
@@ -202,7 +202,7 @@ def test_images_of_any_size_and_tile(integer_model: Maker, rewrite: object, scal
 )
 def test_any_chain_in_blocks(b, inner, sizes, between, seed) -> None:
     rng = np.random.default_rng(seed)
-    # On y and on x the same is lost in all, as the tiler wants it.
+    # The same total is lost on y and on x, which the tiler needs.
     tall, wide = (1 + b * k for k in sizes)
     weights = {
         "a": sparse(rng, 6, inner, tall, wide), "ab": integers(1, 6) - 1,
@@ -247,11 +247,11 @@ def test_blocks_left_alone() -> None:
     assert_left(block_layers, three(size=(40, 40)))
     assert_left(block_layers, three(opset=10))
     assert_left(block_layers, three(weights=weights | {"a": sparse(rng, 64, 8, 9, 9)}))
-    assert_left(block_layers, three(weights=weights | {"a": sparse(rng, 64, 1, 8, 9)}))  # no whole blocks
+    assert_left(block_layers, three(weights=weights | {"a": sparse(rng, 64, 1, 8, 9)}))  # not whole blocks
     assert_left(
         block_layers, three(weights=weights | {"m": sparse(rng, 32, 64, 2, 2)})
-    )  # looks around thrice
-    # Dense enough: nothing is won.
+    )  # three layers with larger kernels
+    # Dense enough already, so nothing is saved.
     dense = {"a": sparse(rng, 8, 4, 9, 9), "m": sparse(rng, 64, 8, 1, 1), "z": sparse(rng, 64, 64, 5, 5)}
     assert_left(block_layers, three(weights=dense))
 
@@ -260,7 +260,7 @@ def test_blocks_left_alone() -> None:
 def test_blocked_kernels_stand_at_every_place(b: int) -> None:
     weight = integers(0, 2, 3, 1 + 2 * b, 1 + b).astype(np.float64)
     made = blocked(weight, b).reshape(b, b, 2, b, b, 3, 3, 2)
-    # (taps by blocks) as the samples they are.
+    # (taps by blocks) as single samples.
     samples = made.transpose(0, 1, 2, 5, 6, 3, 7, 4).reshape(b, b, 2, 3, 3 * b, 2 * b)
     for y in range(b):
         for x in range(b):
@@ -268,7 +268,7 @@ def test_blocked_kernels_stand_at_every_place(b: int) -> None:
             assert np.array_equal(samples[y, x], expected)
 
 
-# Channels in eights.
+# Channels in multiples of eight.
 
 
 @settings(max_examples=25, deadline=None)
@@ -282,7 +282,7 @@ def test_blocked_kernels_stand_at_every_place(b: int) -> None:
     seed=st.integers(0, 99),
 )
 def test_channels_filled_up(count, between, readers, padded, seed) -> None:
-    """Sigmoid makes 1/2 of zeros, which zeros are multiplied with."""
+    """Sigmoid maps zeros to 1/2, which is multiplied by zeros."""
     rng = np.random.default_rng(seed)
     weights = {
         "a": sparse(rng, count, 2, 3, 3), "ab": integers(1, count) - 1,
@@ -325,13 +325,12 @@ def test_channels_left_alone() -> None:
         assert_left(pad_to_lanes, model([first, *between, last], weights, size=size))
 
     assert "x" in [
-        n.input[0]
-        for n in pad_to_lanes(model([first, node("Relu", ["x"], ["y"]), last], weights)).graph.node
+        n.input[0] for n in pad_to_lanes(model([first, node("Relu", ["x"], ["y"]), last], weights)).graph.node
     ]
-    left(node("Div", ["one", "x"], ["y"]))  # by zero
+    left(node("Div", ["one", "x"], ["y"]))  # division by zero
     left(node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2]))
     left(node("Conv", ["x", "g"], ["y"], group=3))
-    left(node("Add", ["x", "table"], ["y"]), size=(7, 7))  # one a sample
+    left(node("Add", ["x", "table"], ["y"]), size=(7, 7))  # one value per sample
     left(node("Add", ["x", "x"], ["y"]))
     assert_left(pad_to_lanes, model([first, node("Conv", ["x", "z"], ["hr"])], weights, outputs=("hr", "x")))
 
@@ -375,12 +374,12 @@ def test_views_cost_nothing_and_images_of_a_view_count() -> None:
 @pytest.mark.parametrize(
     ("name", "layers"),
     [
-        # Eight rows of eight copies a phase; the grid of a phase has one position in four.
+        # Eight rows of eight copies per phase; the grid of a phase has every fourth position.
         (
             "phases+unrolled",
             {(8, 1): 8 * 8 * 8, (64, 8): 64 * 8 * 8, (32, 64): 32 * 64, (16, 32): 16 * 32 * 4},
         ),
-        # The LR image enlarged: 9 taps in 16 channels; the last layer in blocks of 4.
+        # The enlarged LR image: 9 taps in 16 channels; the last layer in blocks of 4.
         (
             "narrow+unrolled",
             {(16, 1): 16 * 8 * 9, (64, 16): 64 * 16 * 9, (32, 64): 32 * 64, (16, 32): 16 * 32 * 4},
@@ -399,7 +398,7 @@ def test_what_the_variants_of_915_execute(name: str, layers: dict[tuple[int, int
     assert found == pytest.approx(layers, rel=5e-3)
 
 
-# All of them.
+# All variants.
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
@@ -424,7 +423,7 @@ def test_every_variant_is_the_same_function(integer_model: Maker, scale: int, si
 
 @pytest.mark.parametrize("name", bundled())
 def test_variants_of_the_bundled_models(name: str, rng: np.random.Generator) -> None:
-    """Within float32's rounding, and ready for float16."""
+    """Variants agree within float32's rounding, and can be converted to float16."""
     proto = spec.parse(network(*spec.load(name)))
     found = variants(proto)
     facts = analysis.analyse(proto)
@@ -444,7 +443,7 @@ def test_variants_of_the_bundled_models(name: str, rng: np.random.Generator) -> 
 
 
 def test_variants_of_others() -> None:
-    """One that is in eights already has the file's graph alone; so has one that cannot be traced."""
+    """A model in multiples of eight, and one that cannot be traced, have the file's graph only."""
     rng = np.random.default_rng(0)
     weights = {"a": normal(rng, 16, 8, 3, 3), "b": normal(rng, 8, 16, 3, 3), "s": np.array([0, -1])}
     nodes = [node("Conv", ["lr", "a"], ["x"], pads=[1] * 4), node("Conv", ["x", "b"], ["hr"], pads=[1] * 4)]
@@ -455,7 +454,7 @@ def test_variants_of_others() -> None:
 
 
 def fsrcnn(rng: np.random.Generator) -> onnx.ModelProto:
-    """FSRCNN's widths: 56 and 12."""
+    """FSRCNN has 56 and 12 channels."""
     weights = {
         "a": sparse(rng, 56, 1, 5, 5), "s": sparse(rng, 12, 56, 1, 1, taps=3), "m": sparse(rng, 12, 12, 3, 3),
         "e": sparse(rng, 56, 12, 1, 1, taps=3), "d": sparse(rng, 4, 56, 3, 3),
@@ -483,7 +482,7 @@ def test_a_padded_model_of_uneven_widths() -> None:
     assert all(same_receptive_field(proto, made) for name, made in found.items() if name.startswith("file"))
 
 
-# The mutants: what is wrong by one must be seen.
+# Mutants: an error by one must be noticed.
 
 
 def spoiled(integer_model: Maker, rewrite: Callable[[onnx.ModelProto], onnx.ModelProto]) -> bool:
@@ -517,7 +516,9 @@ def test_a_copy_of_the_wrong_sample_is_caught(
 def test_a_standing_kernel_that_is_off_by_one_is_caught(
     integer_model: Maker, monkeypatch: pytest.MonkeyPatch, axis: int
 ) -> None:
-    monkeypatch.setattr(unroll, "vertical_kernel", lambda weight: np.roll(vertical_kernel(weight), 1, axis=axis))
+    monkeypatch.setattr(
+        unroll, "vertical_kernel", lambda weight: np.roll(vertical_kernel(weight), 1, axis=axis)
+    )
     assert spoiled(integer_model, unroll_rows)
 
 
@@ -534,7 +535,7 @@ def test_a_block_out_of_place_is_caught(
 
 @pytest.mark.usefixtures("always")
 def test_a_wrong_view_is_caught(integer_model: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Channels first, as CRD would have them."""
+    """Channels come first, as in CRD mode."""
     real = np.tile
     monkeypatch.setattr(space_to_depth.np, "tile", lambda a, n: np.repeat(a, n))
     assert spoiled(integer_model, block_layers)
@@ -542,7 +543,7 @@ def test_a_wrong_view_is_caught(integer_model: Maker, monkeypatch: pytest.Monkey
 
 
 def test_a_wrong_fill_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers that do not ignore what is made of zeros."""
+    """Readers do not ignore the padded channels."""
     proto, x = fsrcnn(np.random.default_rng(0)), integers(0, 1, 1, 12, 13)
     assert agree(proto, pad_to_lanes(proto), x)
     real = np.zeros

@@ -1,4 +1,4 @@
-"""Narrow convolutions in blocks: bit for bit what the file computes, at the cost said, and mutants caught."""
+"""Narrow convolutions in blocks: bit for bit the same as the file; mutants are caught."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_blocks_left_alone() -> None:
     groups = {"a": integers(0, 16, 4, 5, 5), "d": integers(1, 2, 8, 5, 5)}
     nodes = [node("Conv", ["lr", "a"], ["x"]), node("Conv", ["x", "d"], ["hr"], group=2)]
     assert_left(widen_narrow, model(nodes, groups, 4))
-    # As wide as the lanes, one tap a side, the last of many layers' work, a kernel that is computed.
+    # All lanes used, a 1x1 kernel, a small share of the work, a computed kernel.
     wide = weights | {"d": integers(1, 16, 16, 5, 5)}
     nodes = [node("Conv", ["lr", "a"], ["x"]), node("Conv", ["x", "d"], ["hr"])]
     assert_left(widen_narrow, model(nodes, wide, 4))
@@ -108,7 +108,7 @@ def test_blocks_left_alone() -> None:
     assert_left(widen_narrow, model(three, heavy, 4))
     computed = [node("Mul", ["d", "d"], ["dd"]), nodes[0], node("Conv", ["x", "dd"], ["hr"])]
     assert_left(widen_narrow, model(computed, weights, 4))
-    # Not the output itself, or one of two; a DepthToSpace or a Slice that is too old; a fixed size.
+    # Not the output, one of two outputs, an operator set that is too old, a fixed size.
     behind = [
         *nodes[:1],
         node("Conv", ["x", "d"], ["y"]),
@@ -119,7 +119,7 @@ def test_blocks_left_alone() -> None:
     for opset in (9, 10):
         assert_left(widen_narrow, model(nodes, weights, 4, opset=opset))
     assert_left(widen_narrow, model(nodes, weights, 4, size=(31, 31)))
-    # Reads nothing of the image.
+    # It does not read the image.
     weights |= {"c": integers(5, 1, 4, 9, 9)}
     constant = [
         node("Conv", ["c", "a"], ["x"]),
@@ -134,7 +134,7 @@ def test_blocks_left_alone() -> None:
 
 @functools.cache
 def padded(out: int, scale: int, kind: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """A third party's: 5x5, ReLU, (shuffle,) 3x3 to few channels, all padded; and it rewritten."""
+    """Return a padded model 5x5, ReLU, (shuffle,) 3x3 to few channels, and its rewritten form."""
     rng = np.random.default_rng([out, scale])
     inner = 16
     weights = {
@@ -147,7 +147,7 @@ def padded(out: int, scale: int, kind: str) -> tuple[onnx.ModelProto, onnx.Model
     if scale > 1:
         nodes.append(node("DepthToSpace", ["y"], ["u"], blocksize=scale, mode="CRD"))
         last = "u"
-    if kind == "by layers":  # the layer pads nothing, the model does
+    if kind == "by layers":  # the layer does not pad, but the model does
         weights["pads"] = np.array([0, 0, 1, 1] * 2)
         nodes.append(node("Pad", [last, "pads"], ["v"]))
         last = "v"
@@ -196,7 +196,7 @@ def test_the_best_block_for_srcnns_last_layer_is_four() -> None:
         assert block_cost(1, 32, (5, 5), b) == costs[b]
     assert min(costs, key=lambda b: costs[b]) == 4
     assert best_block(1, 32, (5, 5)) == 4
-    assert best_block(16, 32, (5, 5)) == 1  # all lanes are full
+    assert best_block(16, 32, (5, 5)) == 1  # all lanes are used
     assert best_block(1, 32, (1, 1)) == 1  # sixteen positions would be read for sixteen results
 
 
@@ -216,14 +216,14 @@ def test_executed_work_counts_lanes() -> None:
 
 @pytest.mark.parametrize("name", bundled())
 def test_costs_of_the_bundled_models(name: str) -> None:
-    """Weight shapes and rates say what is executed, before and after."""
+    """Weight shapes and rates give the executed work, before and after."""
     proto = spec.parse(network(*spec.load(name)))
     scale = spec.load(name)[1].scale
     result = rewritten(optimise, proto)
     before, after = cpu_cost.work(proto), cpu_cost.work(result)
     assert before.useful == pytest.approx(
         analysis.analyse(proto).macs, rel=2e-3
-    )  # other margins, of other sizes
+    )  # other margins of other sizes
     assert after.useful == pytest.approx(analysis.analyse(result).macs, rel=2e-3)
 
     def lanes(shape: tuple[int, ...]) -> int:
@@ -236,7 +236,7 @@ def test_costs_of_the_bundled_models(name: str) -> None:
     )
     channels = layers[-1][0]
     plain = sum(map(lanes, layers))
-    if up is not None:  # a group for every channel
+    if up is not None:  # one group per channel
         plain += channels * lanes((scale**2, *up[1:])) / scale**2
     assert before.executed == pytest.approx(plain, rel=2e-3)
     *_, block = blocks(result)
@@ -247,7 +247,7 @@ def test_costs_of_the_bundled_models(name: str) -> None:
         )
         assert len(shapes(result)) == 3 * scale**2
         assert after.executed < plain / 2
-    else:  # only the last layer, in blocks
+    else:  # only the last layer is in blocks
         made = plain - lanes(layers[-1]) + lanes(shapes(result)[-1][0]) / block**2
         assert after.executed < plain
     assert after.executed == pytest.approx(made, rel=2e-3)
@@ -264,14 +264,14 @@ def test_bundled_models_within_rounding(name: str, rng: np.random.Generator) -> 
     x = rng.random((1, described.channels, n, n + facts.period), np.float32)
     a, b = run(proto, x), run(result, x)
     assert a.shape == b.shape
-    assert np.abs(a - b).max() <= 3e-6 * max(1, np.abs(a).max())  # noise can make more than white
+    assert np.abs(a - b).max() <= 3e-6 * max(1, np.abs(a).max())  # results on noise can exceed white
 
 
-# The mutants: what is wrong by one must be seen.
+# Mutants: an error by one must be noticed.
 
 
 def spoiled() -> bool:
-    """Whether the comparison sees it."""
+    """Return whether the comparison notices a difference."""
     proto, _ = padded(1, 2, "plain")
     return not agree(proto, widen_narrow(proto), integers(0, 1, 1, 17, 18))
 
