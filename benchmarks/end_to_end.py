@@ -40,7 +40,7 @@ from peers import busy, machine, save
 
 from srcnn_rt import Engine
 from srcnn_rt._system.cpu import available_threads
-from srcnn_rt.backends.base import Bound
+from srcnn_rt.backends.base import Bound, ChunkArrays
 from srcnn_rt.backends.host_renderer import HostRenderer, batch_size
 from srcnn_rt.errors import ProviderError
 from srcnn_rt.execution.planner import plan_for
@@ -209,11 +209,11 @@ def move(job: Job) -> float:
         for chunk in job.plan:
             y, x = chunk.source_spans(job.plan.tile, job.plan.margin, job.plan.shape)
             part, corner = source.read(y, x), (y.start, x.start)
-            origin = (chunk.y.start, chunk.x.start)
             out = sink.buffer(_hr(chunk.y, s), _hr(chunk.x, s))
+            arrays = ChunkArrays(part, corner, out, (chunk.y.start, chunk.x.start))
             start = time.process_time()
             for at in range(0, len(chunk.tiles), renderer.batch):
-                renderer.render(chunk.tiles[at : at + renderer.batch], part, corner, out, origin)
+                renderer.render(chunk.tiles[at : at + renderer.batch], arrays)
             cpu += time.process_time() - start
     return cpu
 

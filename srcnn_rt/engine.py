@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from ._system.cpu import available_threads
 from ._version import __version__
 from .backends import tuning_cache
 from .backends.loader import Loader
@@ -28,7 +27,7 @@ from .execution.executor import Progress
 from .execution.normalization import DataRange
 from .execution.planner import plan_for
 from .image.info import ImageInfo, Nodata, Reading
-from .io import ArraySink, Record, Sink, Source, array_source, open_source
+from .io import ArraySink, Sink, Source, array_source, open_source
 from .io.array_like import SlicedSink, SlicedSource
 from .io.protocols import Closing
 from .jobs.report import Report
@@ -36,9 +35,9 @@ from .models import spec
 from .models.margins import check_layout
 from .models.prepare import Program
 from .models.spec import ModelSpec
-from .options import EngineOptions, FileOptions, OutputOptions, Range
+from .options import ArrayOptions, EngineOptions, FileOptions, OutputOptions, Range
 from .tiling import geometry
-from .tiling.geometry import Plan, Span
+from .tiling.geometry import Span
 
 if TYPE_CHECKING:
     from .jobs.estimate import Estimate
@@ -129,7 +128,6 @@ class Engine(Closing):
         channel_order: str = "rgb",
     ) -> None:
         self._options = EngineOptions.of(provider, precision, tile, threads, device, gpu_memory)
-        self._threads = threads or available_threads()
         self._data_range = DataRange.of(data_range)
         interface_options = None
         if (inputs, output, channel_order) != (None, None, "rgb"):
@@ -142,7 +140,7 @@ class Engine(Closing):
         program = Program(data, facts, False)
         self._hash = hashlib.sha256(data).hexdigest()[:16]
         self._load(program)
-        self._pool = ThreadPoolExecutor(max(self._threads, self._setup.workers), "srcnn-work")
+        self._pool = ThreadPoolExecutor(max(self._options.threads, self._setup.workers), "srcnn-work")
         self._tuning = threading.Lock()
         self._rates: dict[Any, float] = {}
         self._closed = False
@@ -152,13 +150,10 @@ class Engine(Closing):
     def _load(self, program: Program) -> None:
         """Load the model into a runtime, with the tile that was asked for, measured, or the default."""
         options = self._options
-        self._loader = Loader(
-            program, options.provider, options.precision, self._threads, options.tile is None,
-            options.devices, options.gpu_memory,
-        )  # fmt: skip
+        self._loader = Loader(program, options)
         setup = self._loader.open()
         self._key = tuning_cache.key_for(
-            program.data, setup.provider, options.precision, self._threads, autotune.gpu_names(setup)
+            program.data, setup.provider, options.precision, options.threads, autotune.gpu_names(setup)
         )
         choice = tuning_cache.recall(self._key) if options.tile == "auto" else None
         self._untuned = choice is None and options.tile == "auto"
@@ -238,12 +233,9 @@ class Engine(Closing):
         self,
         image: Any,
         *,
-        bands: bool = False,
-        alpha: bool | None = None,
-        nodata: float | None = None,
-        classes: bool = False,
         data_range: Range | None = None,
         progress: Progress | None = None,
+        **options: Unpack[ArrayOptions],
     ) -> Any:
         """Upscale an array.
 
@@ -257,21 +249,12 @@ class Engine(Closing):
             (not premultiplied); other counts are bands. Values may be in any unit. Integers are rounded
             half to even and clipped to their type; floats are neither. Alpha runs from 0 to the type's
             largest value, or 1.0.
-        bands : bool
-            Upscale each channel on its own, whatever C is.
-        alpha : bool, optional
-            Whether the last channel is alpha, also beside bands. By default C decides, and with `bands`
-            it is not. Alpha is enlarged by bicubic interpolation, without the network.
-        nodata : float, optional
-            Samples of this value are nodata; in RGB, pixels whose three samples are. They do not enter the
-            network, and each is copied to s × s pixels. NaN, infinity and floats from 2¹²⁰ on always are.
-        classes : bool
-            Samples are category numbers, of any integer type: each is copied to s × s pixels, without the
-            network.
         data_range : str or (float, float), optional
             As in `Engine`, whose range is the default.
         progress : callable, optional
             Called with the HR pixels done and the HR pixels in total.
+        **options
+            `bands`, `alpha`, `nodata` and `classes`, as in `ArrayOptions`.
 
         Returns
         -------
@@ -284,21 +267,14 @@ class Engine(Closing):
             If the shape or type is not supported, or the array lies on a GPU that this engine does not use.
         """
         if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack__"):
-            return self._upscale_dlpack(image, bands, alpha, nodata, classes, data_range, progress)
-        source = array_source(image, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
+            return self._upscale_dlpack(image, data_range, progress, options)
+        source = array_source(image, **options)
         sink = ArraySink(source.info.scaled(self.scale))
         self._process(source, sink, progress, data_range)
         return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
 
     def _upscale_dlpack(
-        self,
-        image: Any,
-        bands: bool,
-        alpha: bool | None,
-        nodata: float | None,
-        classes: bool,
-        data_range: Range | None,
-        progress: Progress | None,
+        self, image: Any, data_range: Range | None, progress: Progress | None, options: ArrayOptions
     ) -> Any:
         """Upscale an array of another library on the device where it lies."""
         from .backends.cuda import arrays
@@ -307,16 +283,9 @@ class Engine(Closing):
         convert = arrays.importer(image)
         gpu = next((g for g in self._setup.gpus if g.holds(image.__dlpack_device__())), None)
         if gpu is None:
-            made = self.upscale(
-                arrays.from_host_dlpack(image, self._provider),
-                bands=bands, alpha=alpha, nodata=nodata, classes=classes,
-                data_range=data_range, progress=progress,
-            )  # fmt: skip
-            return convert(made)
-        if nodata is not None or classes:
-            name = "classes" if classes else "nodata"
-            raise ArgumentError(f"{name} is not supported for arrays on a GPU; copy the array to host memory")
-        source = arrays.from_dlpack(image, gpu, self._setup.dlpack_stream(gpu), bands=bands, alpha=alpha)
+            host = arrays.from_host_dlpack(image, self._provider)
+            return convert(self.upscale(host, data_range=data_range, progress=progress, **options))
+        source = arrays.from_dlpack(image, gpu, self._setup.dlpack_stream(gpu), **options)
         sink = arrays.DeviceSink(gpu, source.info.scaled(self.scale))
         setup = self._setup
         if self._options.tile == "auto":
@@ -330,12 +299,9 @@ class Engine(Closing):
         target: Any,
         *,
         axes: str | None = None,
-        bands: bool = False,
-        alpha: bool | None = None,
-        nodata: float | None = None,
-        classes: bool = False,
         data_range: Range | None = None,
         progress: Progress | None = None,
+        **options: Unpack[ArrayOptions],
     ) -> None:
         """Upscale anything that can be sliced into anything that supports slice assignment.
 
@@ -350,7 +316,7 @@ class Engine(Closing):
             Has ``shape``, s times that of the source, the same ``dtype``, and slice assignment.
         axes : str, optional
             The letters y, x and c in the order of the axes of both; ``"yx"`` or ``"yxc"`` by default.
-        bands, alpha, nodata, classes, data_range, progress
+        data_range, progress, **options
             As in `upscale`.
 
         Raises
@@ -358,7 +324,7 @@ class Engine(Closing):
         ArgumentError
             If a shape or type does not fit.
         """
-        opened = SlicedSource(source, axes, bands=bands, alpha=alpha, classes=classes, nodata=nodata)
+        opened = SlicedSource(source, axes, **options)
         sink = SlicedSink(target, opened.info.scaled(self.scale), self.scale, axes)
         self._process(opened, sink, progress, data_range)
 
@@ -401,21 +367,24 @@ class Engine(Closing):
         ArgumentError
             If the file's samples do not fit `nodata` or `classes`.
         """
-        from .jobs import estimate, file_job, sampling
+        from .jobs import alpha_check, estimate, file_job
 
         start = time.perf_counter()
         job = self.job(source, target, **options)
         estimate.check(job, self._spec, self._setup)
         with file_job.Pages(job, lambda info: check_layout(self._spec, info.layout)) as pages:
             estimate.check(job, self._spec, self._setup, pages.infos)
-            warnings = sampling.doubts(job, pages.infos)
+            warnings = alpha_check.doubts(job, pages.infos)
             self._prepare_for(*pages.infos)
-            run = partial(self._run, data_range=self._range(options.get("data_range")))
+            run = partial(
+                executor.process,
+                setup=self._setup,
+                pool=self._pool,
+                data_range=self._range(options.get("data_range")),
+            )
             file_job.upscale(job, pages, partial(plan_for, self._setup), run, progress)
-        return Report.of(
-            job, pages.infos, self._spec, self._provider, self.precision, self.tile,
-            time.perf_counter() - start, warnings,
-        )  # fmt: skip
+        seconds = time.perf_counter() - start
+        return Report.of(job, pages.infos, self._setup, self.precision, seconds, warnings)
 
     def estimate(self, source: str | Path, target: str | Path, **options: Unpack[FileOptions]) -> Estimate:
         """Return what `upscale_file` would need with the same arguments: bytes, memory, seconds.
@@ -454,7 +423,7 @@ class Engine(Closing):
             Path(target),
             self.scale,
             self._identity(data_range),
-            OutputOptions(**written, threads=self._threads),
+            OutputOptions(**written, threads=self._options.threads),
             reading=Reading(**reading),
             **given,
         )
@@ -578,22 +547,6 @@ class Engine(Closing):
         executor.process(
             source, sink, self._setup, self._pool, progress,
             region=region, data_range=self._range(data_range),
-        )  # fmt: skip
-
-    def _run(
-        self,
-        source: Source,
-        sink: Sink,
-        plan: Plan,
-        done: Container[int],
-        written: Callable[[int, Record], None],
-        progress: Progress | None,
-        data_range: DataRange,
-    ) -> None:
-        """Upscale one page of a file job."""
-        executor.process(
-            source, sink, self._setup, self._pool, progress,
-            plan=plan, done=done, written=written, data_range=data_range,
         )  # fmt: skip
 
     def _check_open(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, TypedDict
 
+from ._system.cpu import available_threads
 from .errors import ArgumentError
 from .image.info import Nodata
 from .tiling.geometry import MIN_TILE
@@ -28,8 +29,8 @@ class EngineOptions:
     precision : {"exact", "fast"}
     tile : int, "auto" or None
         Side of a tile in LR pixels; None runs whole images.
-    threads : int, optional
-        All CPUs if None.
+    threads : int
+        CPU threads in total.
     devices : tuple of int
         Indices of the GPUs.
     gpu_memory : int, optional
@@ -39,7 +40,7 @@ class EngineOptions:
     provider: str
     precision: str
     tile: int | Literal["auto"] | None
-    threads: int | None
+    threads: int
     devices: tuple[int, ...]
     gpu_memory: int | None
 
@@ -78,7 +79,7 @@ class EngineOptions:
             if provider not in ("auto", "cuda"):
                 raise ArgumentError(f"device goes with provider cuda, got {provider}")
             provider = "cuda"
-        return cls(provider, precision, tile, threads, devices, memory)
+        return cls(provider, precision, tile, threads or available_threads(), devices, memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,30 @@ class OutputOptions:
             )
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ArgumentError(f"quality must be from 1 to 100, got {self.quality}")
+
+
+class ArrayOptions(TypedDict, total=False):
+    """Keyword arguments of `Engine.upscale` and `Engine.upscale_into`: how samples are interpreted.
+
+    Attributes
+    ----------
+    bands : bool
+        Upscale each channel on its own, whatever C is.
+    alpha : bool, optional
+        Whether the last channel is alpha, also beside bands. By default C decides, and with `bands` it is
+        not. Alpha is enlarged by bicubic interpolation, without the network.
+    nodata : float, optional
+        Samples of this value are nodata; in RGB, pixels whose three samples are. They do not enter the
+        network, and each is copied to s × s pixels. NaN, infinity and floats from 2¹²⁰ on always are.
+    classes : bool
+        Samples are category numbers, of any integer type: each is copied to s × s pixels, without the
+        network.
+    """
+
+    bands: bool
+    alpha: bool | None
+    nodata: float | None
+    classes: bool
 
 
 class FileOptions(TypedDict, total=False):

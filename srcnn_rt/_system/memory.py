@@ -14,6 +14,15 @@ from pathlib import Path
 
 # Files are read below it; tests have their own.
 ROOT = Path("/")
+# By controller, which version 2 leaves empty: the root, and the names of the limit, of the memory in use, and
+# of the pages of files in it.
+_CONTROL_GROUPS = {
+    "": ("sys/fs/cgroup", "memory.max memory.current inactive_file active_file"),
+    "memory": (
+        "sys/fs/cgroup/memory",
+        "memory.limit_in_bytes memory.usage_in_bytes total_inactive_file total_active_file",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +61,18 @@ def _groups(swap: int) -> Iterator[Memory]:
         _, _, rest = line.partition(":")
         controllers, _, place = rest.partition(":")
         parts = Path(place.strip("/"))
-        if controllers == "":
-            root, names = "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file", "active_file")
-        elif "memory" in controllers.split(","):
-            root = "sys/fs/cgroup/memory"
-            names = (
-                "memory.limit_in_bytes",
-                "memory.usage_in_bytes",
-                "total_inactive_file",
-                "total_active_file",
-            )
-        else:
+        version = next((name for name in controllers.split(",") if name in _CONTROL_GROUPS), None)
+        if version is None:
             continue
+        root, names = _CONTROL_GROUPS[version]
         # Inside a container the place may be named as the host sees it; its own is the root then.
         for folder in (parts, *parts.parents):
-            found = _left(f"{root}/{folder}", names, swap)
+            found = _left(f"{root}/{folder}", names.split(), swap)
             if found is not None:
                 yield found
 
 
-def _left(folder: str, names: tuple[str, str, str, str], swap: int) -> Memory | None:
+def _left(folder: str, names: list[str], swap: int) -> Memory | None:
     """Return what a control group leaves; None if it limits nothing."""
     limit, used = (_number(f"{folder}/{name}") for name in names[:2])
     if limit is None or used is None or limit >= 2**60:  # version 1 says so where there is no limit

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import isqrt, prod
 from typing import TypeVar
 
@@ -48,7 +49,7 @@ class Family:
     layers: tuple[str, ...]
     pattern: str
     build: Callable[[Weights, int], nn.Module]
-    scale: Callable[[Weights], int | None]
+    scale: Callable[[Weights], int | None] = lambda weights: None
     value_range: str | None = None
 
     def matches(self, weights: Weights) -> bool:
@@ -150,25 +151,12 @@ class _In255(nn.Module):
         self.mean = None if mean is None else torch.tensor(mean).reshape(1, -1, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor
         if self.mean is None:
-            out = self.network(255 * x) / 255
-        else:
-            out = self.network((x - self.mean) * 255) / 255 + self.mean
-        return out
+            return self.network(255 * x) / 255  # type: ignore[no-any-return]
+        return self.network((x - self.mean) * 255) / 255 + self.mean  # type: ignore[no-any-return]
 
 
 # Networks
-
-
-def _espcn(names: tuple[str, ...], activation: type[nn.Module]) -> Callable[[Weights, int], nn.Module]:
-    """Return the builder of an ESPCN (Shi et al., arXiv 1609.05158)."""
-
-    def build(weights: Weights, scale: int) -> nn.Module:
-        layers = [m for n in names for m in (_conv(weights, n), activation())]
-        return nn.Sequential(*layers[:-1], nn.PixelShuffle(scale))
-
-    return build
 
 
 def _fsrcnn(weights: Weights, scale: int) -> nn.Module:
@@ -198,47 +186,47 @@ _WIDE = 256  # filters of the large EDSR, whose residual blocks are scaled by 0.
 _IRCNN_DILATIONS = (1, 2, 3, 4, 3, 2, 1)
 
 
-def _blocks(weights: Weights, count: int, first: str, second: str, width: int) -> nn.Sequential:
+def _blocks(weights: Weights, count: int, first: str, second: str, width: int = 0) -> nn.Sequential:
     """Return EDSR's residual blocks ``body.N``, of two convolutions with the given names."""
-    factor = 0.1 if width == _WIDE else 1.0
-    convs = [[_conv(weights, f"body.{k}.{name}") for name in (first, second)] for k in range(count)]
+    blocks = []
+    for k in range(count):
+        one, two = (_conv(weights, f"body.{k}.{name}") for name in (first, second))
+        blocks.append(_Sum(nn.Identity(), nn.Sequential(one, nn.ReLU(), two), 0.1 if width == _WIDE else 1))
+    return nn.Sequential(*blocks)
+
+
+def _edsr(
+    weights: Weights, first: str, blocks: nn.Module, after: str, upsample: str, last: str
+) -> nn.Sequential:
+    """Return an EDSR (Lim et al., arXiv 1707.02921) of residual blocks and layers with the given names."""
     return nn.Sequential(
-        *(_Sum(nn.Identity(), nn.Sequential(one, nn.ReLU(), two), factor) for one, two in convs)
+        _conv(weights, first),
+        _Sum(nn.Identity(), nn.Sequential(blocks, _conv(weights, after))),
+        *_upsampling(weights, [f"{upsample}.{k}" for k in _numbers(weights, upsample)]),
+        _conv(weights, last),
     )
 
 
 def _edsr_of_basicsr(weights: Weights, scale: int) -> nn.Module:
-    """Return an EDSR (Lim et al., arXiv 1707.02921) as BasicSR saves it."""
-    width = weights["conv_first.weight"].shape[0]
-    blocks = _blocks(weights, len(_numbers(weights, "body")), "conv1", "conv2", width)
-    network = nn.Sequential(
-        _conv(weights, "conv_first"),
-        _Sum(nn.Identity(), nn.Sequential(blocks, _conv(weights, "conv_after_body"))),
-        *_upsampling(weights, [f"upsample.{k}" for k in _numbers(weights, "upsample")]),
-        _conv(weights, "conv_last"),
-    )
+    """Return an EDSR as BasicSR saves it."""
+    count, width = len(_numbers(weights, "body")), len(weights["conv_first.weight"])
+    blocks = _blocks(weights, count, "conv1", "conv2", width)
+    network = _edsr(weights, "conv_first", blocks, "conv_after_body", "upsample", "conv_last")
     return _In255(network, _DIV2K_MEAN)
 
 
 def _edsr_of_authors(weights: Weights, scale: int) -> nn.Module:
     """Return an EDSR as its authors save it: convolutions subtract and add the mean."""
-    width, last = weights["head.0.weight"].shape[0], max(_numbers(weights, "body"))
-    blocks = _blocks(weights, last, "body.0", "body.2", width)
-    network = nn.Sequential(
-        _conv(weights, "sub_mean"),
-        _conv(weights, "head.0"),
-        _Sum(nn.Identity(), nn.Sequential(blocks, _conv(weights, f"body.{last}"))),
-        *_upsampling(weights, [f"tail.0.{k}" for k in _numbers(weights, "tail.0")]),
-        _conv(weights, "tail.1"),
-        _conv(weights, "add_mean"),
-    )
-    return _In255(network)
+    count, width = max(_numbers(weights, "body")), len(weights["head.0.weight"])
+    blocks = _blocks(weights, count, "body.0", "body.2", width)
+    network = _edsr(weights, "head.0", blocks, f"body.{count}", "tail.0", "tail.1")
+    return _In255(nn.Sequential(_conv(weights, "sub_mean"), *network, _conv(weights, "add_mean")))
 
 
 def _srresnet(weights: Weights, scale: int) -> nn.Module:
     """Return BasicSR's MSRResNet (after Ledig et al., arXiv 1609.04802)."""
     layers: list[nn.Module] = [_conv(weights, "conv_first"), nn.LeakyReLU(0.1)]
-    layers.append(_blocks(weights, len(_numbers(weights, "body")), "conv1", "conv2", width=0))
+    layers.append(_blocks(weights, len(_numbers(weights, "body")), "conv1", "conv2"))
     for name in ("upconv1", "upconv2"):
         if f"{name}.weight" in weights:
             layers += [*_upsampling(weights, [name]), nn.LeakyReLU(0.1)]
@@ -246,30 +234,26 @@ def _srresnet(weights: Weights, scale: int) -> nn.Module:
     return _Sum(nn.Upsample(scale_factor=float(scale), mode="bilinear"), nn.Sequential(*layers))
 
 
-def _dncnn(prefix: str) -> Callable[[Weights, int], nn.Module]:
-    """Return the builder of DnCNN (Zhang et al., arXiv 1608.03981) or IRCNN (arXiv 1704.03264).
+def _build_dncnn(prefix: str, weights: Weights, scale: int) -> nn.Module:
+    """Return a DnCNN (Zhang et al., arXiv 1608.03981) or IRCNN (arXiv 1704.03264).
 
     Both have the same keys in KAIR. IRCNN is the one with seven convolutions, which are dilated.
     """
-
-    def build(weights: Weights, scale: int) -> nn.Module:
-        numbers = _numbers(weights, prefix)
-        kernels = {k: w for k in numbers if (w := weights[f"{prefix}.{k}.weight"]).ndim == 4}
-        takes, gives = kernels[min(kernels)].shape[1], kernels[max(kernels)].shape[0]
-        if takes != gives:
-            raise ValueError(f"{gives} channels of {takes}: FFDNet and FDnCNN also take a noise level")
-        is_ircnn = len(kernels) == len(_IRCNN_DILATIONS)
-        dilations = iter(_IRCNN_DILATIONS if is_ircnn else (1,) * len(kernels))
-        layers: list[nn.Module] = [nn.ReLU() for _ in range(numbers[-1] + 1)]
-        for k in numbers:
-            name = f"{prefix}.{k}"
-            if k in kernels:
-                layers[k] = _conv(weights, name, next(dilations))
-            else:
-                layers[k] = _load(nn.BatchNorm2d(len(weights[f"{name}.weight"])), weights, name)
-        return _Sum(nn.Identity(), nn.Sequential(*layers), -1)
-
-    return build
+    numbers = _numbers(weights, prefix)
+    kernels = [w for k in numbers if (w := weights[f"{prefix}.{k}.weight"]).ndim == 4]
+    takes, gives = kernels[0].shape[1], kernels[-1].shape[0]
+    if takes != gives:
+        raise ValueError(f"{gives} channels of {takes}: FFDNet and FDnCNN also take a noise level")
+    is_ircnn = len(kernels) == len(_IRCNN_DILATIONS)
+    dilations = iter(_IRCNN_DILATIONS if is_ircnn else (1,) * len(kernels))
+    layers: list[nn.Module] = [nn.ReLU() for _ in range(numbers[-1] + 1)]
+    for k in numbers:
+        name = f"{prefix}.{k}"
+        if (weight := weights[f"{name}.weight"]).ndim == 4:
+            layers[k] = _conv(weights, name, next(dilations))
+        else:
+            layers[k] = _load(nn.BatchNorm2d(len(weight)), weights, name)
+    return _Sum(nn.Identity(), nn.Sequential(*layers), -1)
 
 
 # Scale factors
@@ -297,37 +281,40 @@ def _last_shuffle(weights: Weights, last: str, entry: str) -> int | None:
 # The table
 
 
-def _espcn_row(names: tuple[str, ...], activation: type[nn.Module]) -> Family:
+def _espcn(names: tuple[str, ...], activation: type[nn.Module]) -> Family:
+    """Return the row of an ESPCN (Shi et al., arXiv 1609.05158)."""
+
+    def build(weights: Weights, scale: int) -> nn.Module:
+        layers = [m for n in names for m in (_conv(weights, n), activation())]
+        return nn.Sequential(*layers[:-1], nn.PixelShuffle(scale))
+
     pattern = "|".join(map(re.escape, names))
-    return Family(
-        "ESPCN", names, pattern, _espcn(names, activation), lambda w: _last_shuffle(w, names[-1], names[0])
-    )
+    return Family("ESPCN", names, pattern, build, lambda w: _last_shuffle(w, names[-1], names[0]))
 
 
-def _dncnn_row(prefix: str) -> Family:
+def _dncnn(prefix: str) -> Family:
     layers = (f"{prefix}.0", f"{prefix}.2")
-    return Family("DnCNN or IRCNN", layers, rf"{prefix}\.\d+", _dncnn(prefix), lambda w: 1, "0..1")
+    build = partial(_build_dncnn, prefix)
+    return Family("DnCNN or IRCNN", layers, rf"{prefix}\.\d+", build, lambda w: 1, "0..1")
 
 
 _BASICSR = r"conv_first|conv_last|body\.\d+\.conv[12]"
 
 FAMILIES: tuple[Family, ...] = (
-    _espcn_row(("first_part.0", "first_part.2", "last_part.0"), nn.Tanh),
-    _espcn_row(("feature_maps.0", "feature_maps.2", "sub_pixel.0"), nn.Tanh),
-    _espcn_row(("conv1", "conv2", "conv3", "conv4"), nn.ReLU),  # PyTorch's own example
+    _espcn(("first_part.0", "first_part.2", "last_part.0"), nn.Tanh),
+    _espcn(("feature_maps.0", "feature_maps.2", "sub_pixel.0"), nn.Tanh),
+    _espcn(("conv1", "conv2", "conv3", "conv4"), nn.ReLU),  # PyTorch's own example
     Family(
         "FSRCNN",
         ("first_part.0", "first_part.1", "mid_part.0", "last_part"),
         r"first_part\.[01]|mid_part\.\d+|last_part",
         _fsrcnn,
-        lambda w: None,
     ),
     Family(
         "VDSR",
         ("input", "residual_layer.0.conv", "output"),
         r"input|output|residual_layer\.\d+\.conv",
         _vdsr,
-        lambda w: None,
     ),
     Family(
         "SRVGG",
@@ -357,6 +344,6 @@ FAMILIES: tuple[Family, ...] = (
         _srresnet,
         _product(r"upconv[12]"),
     ),
-    _dncnn_row("model"),
-    _dncnn_row("dncnn"),
+    _dncnn("model"),
+    _dncnn("dncnn"),
 )

@@ -72,10 +72,9 @@ class SRCNN(nn.Module):
         form: str = "equivariant",
     ) -> None:
         super().__init__()
-        if init not in INITS:
-            raise ValueError(f"init must be one of {', '.join(INITS)}, got {init!r}")
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}")
+        for name, value, known in (("init", init, INITS), ("form", form, FORMS)):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, got {channels}")
         f1, f2, f3 = kernel_sizes(arch)
@@ -87,10 +86,15 @@ class SRCNN(nn.Module):
         self.conv1 = nn.Conv2d(channels, n1, f1, bias=biased)
         self.conv2 = nn.Conv2d(n1, n2, f2, bias=biased)
         self.conv3 = nn.Conv2d(n2, channels, f3, bias=biased)
-        if init == "paper":
-            self._init_paper()
-        else:
-            self._init_identity()
+        for conv in (self.conv1, self.conv2, self.conv3):
+            if init == "paper":
+                nn.init.normal_(conv.weight, std=0.001)
+            else:
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+        if init == "identity":
+            self._approximate_identity()
 
     @property
     def shrink(self) -> int:
@@ -103,9 +107,8 @@ class SRCNN(nn.Module):
         return zero_sum(self.conv1.weight) if self.form == "equivariant" else self.conv1.weight
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H - 2·shrink, W - 2·shrink)
-        y = torch.relu(
-            nn.functional.conv2d(x, self.first_filters, self.conv1.bias)
-        )  # (N, 64, H - f1 + 1, ...)
+        # (N, 64, H - f1 + 1, ...)
+        y = torch.relu(nn.functional.conv2d(x, self.first_filters, self.conv1.bias))
         y = torch.relu(self.conv2(y))  # (N, 32, ...)
         out: Tensor = self.conv3(y)  # (N, C, ...)
         if self.form == "equivariant":
@@ -114,35 +117,21 @@ class SRCNN(nn.Module):
             out = out.to(x.dtype) + x[..., n : x.shape[-2] - n, n : x.shape[-1] - n]
         return out
 
-    def _init_paper(self) -> None:
-        for conv in (self.conv1, self.conv2, self.conv3):
-            nn.init.normal_(conv.weight, std=0.001)
-            self._init_bias(conv)
-
-    def _init_identity(self) -> None:
-        convs = (self.conv1, self.conv2, self.conv3)
-        for conv in convs:
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-            self._init_bias(conv)
-        with torch.no_grad():
-            # A filter with a mean responds to brightness ten times more than to detail: its ReLU is on
-            # or off everywhere, and most of the second layer dies.
-            self.conv1.weight -= self.conv1.weight.mean(dim=(1, 2, 3), keepdim=True)
-            self.conv1.weight *= _FIRST_GAIN
-            self.conv3.weight *= 0.01  # all paths but the identity are weak at first
-            if self.form == "equivariant":
-                return
-            self.conv2.weight[:, : self.channels] = 0.0  # separates the identity from the other paths
-            # The image is never negative, so delta filters pass it through both ReLUs.
-            for c in range(self.channels):
-                for conv in convs:
-                    conv.weight[c] = 0.0
-                    conv.weight[c, c, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1.0
-
-    @staticmethod
-    def _init_bias(conv: nn.Conv2d) -> None:
-        if conv.bias is not None:
-            nn.init.zeros_(conv.bias)
+    @torch.no_grad()
+    def _approximate_identity(self) -> None:
+        # A filter with a mean responds to brightness ten times more than to detail: its ReLU is on
+        # or off everywhere, and most of the second layer dies.
+        self.conv1.weight -= self.conv1.weight.mean(dim=(1, 2, 3), keepdim=True)
+        self.conv1.weight *= _FIRST_GAIN
+        self.conv3.weight *= 0.01  # all paths but the identity are weak at first
+        if self.form == "equivariant":
+            return
+        self.conv2.weight[:, : self.channels] = 0.0  # separates the identity from the other paths
+        # The image is never negative, so delta filters pass it through both ReLUs.
+        for c in range(self.channels):
+            for conv in (self.conv1, self.conv2, self.conv3):
+                conv.weight[c] = 0.0
+                conv.weight[c, c, conv.kernel_size[0] // 2, conv.kernel_size[1] // 2] = 1.0
 
 
 def adapt(weights: Mapping[str, Tensor], network: SRCNN) -> dict[str, Tensor]:

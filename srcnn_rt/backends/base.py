@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +31,28 @@ _OUT_OF_MEMORY = re.compile(
 _DEVICE_FAILED = re.compile(r"\b(cuda|cudnn|cublas) (failure|error)|cuda_error|device.{0,20} lost", re.I)
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkArrays:
+    """What the windows of one chunk are cut from, and what their cores are stitched into.
+
+    Attributes
+    ----------
+    samples : ndarray, shape (h, w, C)
+        The LR samples that the windows read. An image on a GPU is always given whole.
+    at : (int, int)
+        Row and column of ``samples[0, 0]`` in the image, LR pixels.
+    out : ndarray, shape (s·h, s·w, C)
+        The HR chunk, changed in place.
+    origin : (int, int)
+        Row and column of the chunk in the image, LR pixels.
+    """
+
+    samples: Any
+    at: tuple[int, int]
+    out: Any
+    origin: tuple[int, int]
+
+
 class Renderer(Protocol):
     """Turns windows of one image into finished pixels, with the buffers of one worker.
 
@@ -43,23 +66,15 @@ class Renderer(Protocol):
 
     batch: int
 
-    def render(
-        self, batch: tuple[Tile, ...], part: Any, at: tuple[int, int], out: Any, origin: tuple[int, int]
-    ) -> None:
+    def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:
         """Compute the cores of some tiles.
 
         Parameters
         ----------
-        batch : tuple of Tile
-            At most ``self.batch`` tiles of one chunk.
-        part : ndarray, shape (h, w, C)
-            The LR samples that the windows read. An image on a GPU is always given whole.
-        at : (int, int)
-            Row and column of ``part[0, 0]`` in the image, LR pixels.
-        out : ndarray, shape (s·h, s·w, C)
-            The HR chunk, changed in place.
-        origin : (int, int)
-            Row and column of the chunk in the image, LR pixels.
+        tiles : tuple of Tile
+            At most `batch` tiles of one chunk.
+        chunk : ChunkArrays
+            The output is changed in place.
 
         Raises
         ------
@@ -70,8 +85,8 @@ class Renderer(Protocol):
         """Release the buffers."""
 
 
-class Network(Protocol):
-    """A model loaded into a runtime, on the CPU or on one GPU. Safe to use from several threads.
+class Network:
+    """Base class of models loaded into a runtime, on the CPU or on one GPU. Safe to use from several threads.
 
     Attributes
     ----------
@@ -79,24 +94,24 @@ class Network(Protocol):
         The active provider: ``"cpu"``, ``"cuda"`` or ``"openvino"``.
     threads : int
         CPU threads per run.
+    gpu : Gpu, optional
+        The GPU it runs on; None for the CPU.
+    failed : str, optional
+        The error message of a GPU that failed.
     """
 
     provider: str
     threads: int
-
-    @property
-    def gpu(self) -> Gpu | None:
-        """The GPU it runs on; None for the CPU."""
-
-    @property
-    def failed(self) -> str | None:
-        """The error message of a GPU that failed, or None."""
+    gpu: Gpu | None = None
+    failed: str | None = None
 
     def accepts(self, source: Source) -> bool:
         """Return whether it can read the image where it lies: in host memory or on its own GPU."""
+        return not source.on_device
 
     def batch_size(self, model: ModelSpec, source: Source, plan: Plan) -> int:
         """Return the number of windows per run for an image."""
+        raise NotImplementedError
 
     def renderer(self, model: ModelSpec, source: Source, info: ImageInfo, plan: Plan, batch: int) -> Renderer:
         """Return a renderer for an image.
@@ -115,15 +130,17 @@ class Network(Protocol):
         ------
         OutOfMemoryError, DeviceError, ModelError
         """
+        raise NotImplementedError
 
     def interrupted(self) -> AbstractContextManager[None]:
         """Make the runs of all threads end early, with an error, while the context is active."""
+        raise NotImplementedError
 
     def empty_cache(self) -> None:
-        """Release device memory that is kept for the next image."""
+        """Release GPU memory that is kept for the next image."""
 
     def close(self) -> None:
-        """Release all device memory."""
+        """Release all GPU memory."""
 
 
 class Bound:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
-
 from ..tiling.geometry import Tile
+from .base import ChunkArrays
 
 
 class NearestRenderer:
@@ -22,25 +19,18 @@ class NearestRenderer:
     def __init__(self, scale: int, batch: int) -> None:
         self._scale, self.batch = scale, batch
 
-    def render(
-        self,
-        batch: tuple[Tile, ...],
-        part: NDArray[Any],
-        at: tuple[int, int],
-        out: NDArray[Any],
-        origin: tuple[int, int],
-    ) -> None:
-        """Fill the cores of `batch`; see `base.Renderer.render`."""
+    def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:
+        """Fill the cores of `tiles`; see `base.Renderer.render`."""
         s = self._scale
-        for tile in batch:
+        for tile in tiles:
             read, write = (
                 tuple(
                     slice((axis.core.start - start) * by, (axis.core.stop - start) * by)
                     for axis, start in zip((tile.y, tile.x), corner, strict=True)
                 )
-                for corner, by in ((at, 1), (origin, s))
+                for corner, by in ((chunk.at, 1), (chunk.origin, s))
             )
-            core, place = part[read], out[write]
+            core, place = chunk.samples[read], chunk.out[write]
             for k in range(s * s):
                 place[k // s :: s, k % s :: s] = core
 

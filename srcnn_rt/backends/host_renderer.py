@@ -16,7 +16,6 @@ the difference to bicubic (`ModelSpec.adds_bicubic`), the sum is computed here.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from ..models.margins import alpha_radius, bicubic_margin, has_plain_alpha, netw
 from ..models.spec import ModelSpec
 from ..tiling import kernels
 from ..tiling.geometry import Plan, Tile
-from .base import Bound, Renderer
+from .base import Bound, ChunkArrays, Network, Renderer
 
 if TYPE_CHECKING:
     from ..io import Source
@@ -38,13 +37,8 @@ MAX_BATCH_SAMPLES = 256**2  # HR samples per run; small windows are batched up t
 Windows = NDArray[np.float32]
 
 
-class HostNetwork:
-    """Base class of networks that run on the CPU and read and write host memory; a `base.Network`."""
-
-    provider: str
-    threads: int
-    gpu = None
-    failed = None
+class HostNetwork(Network):
+    """Base class of networks that run on the CPU and read and write host memory."""
 
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
         """Return input and output buffers for windows of one shape, and the run between them.
@@ -56,14 +50,6 @@ class HostNetwork:
         """
         raise NotImplementedError
 
-    def interrupted(self) -> AbstractContextManager[None]:
-        """Make the runs of all threads end early, with an error, while the context is active."""
-        raise NotImplementedError
-
-    def accepts(self, source: Source) -> bool:
-        """Return True; only networks on GPUs are given images on GPUs."""
-        return True
-
     def batch_size(self, model: ModelSpec, source: Source, plan: Plan) -> int:
         """Return the number of windows per run."""
         return batch_size(model, source.info, plan)
@@ -71,12 +57,6 @@ class HostNetwork:
     def renderer(self, model: ModelSpec, source: Source, info: ImageInfo, plan: Plan, batch: int) -> Renderer:
         """Return a renderer; see `base.Network.renderer`."""
         return HostRenderer(model, self, info, plan, batch)
-
-    def empty_cache(self) -> None:
-        """Do nothing; no memory is kept between images."""
-
-    def close(self) -> None:
-        """Do nothing; the runtime releases its memory with this object."""
 
 
 def batch_size(model: ModelSpec, info: ImageInfo, plan: Plan, max_samples: int = MAX_BATCH_SAMPLES) -> int:
@@ -130,29 +110,23 @@ class HostRenderer:
         self._count = self.batch  # windows in use
         self._min_alpha = kernels.min_alpha(info.dtype)
 
-    def render(
-        self,
-        batch: tuple[Tile, ...],
-        part: NDArray[Any],
-        at: tuple[int, int],
-        out: NDArray[Any],
-        origin: tuple[int, int],
-    ) -> None:
-        """Fill the cores of `batch`; see `base.Renderer.render`."""
-        self._count = len(batch)
+    def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:
+        """Fill the cores of `tiles`; see `base.Renderer.render`."""
+        self._count = len(tiles)
         plan, windows, s = self._plan, self._windows, self._model.scale
-        kernels.extract(part, batch, plan.margin, windows, shape=plan.shape, origin=at)
+        out, origin = chunk.out, chunk.origin
+        kernels.extract(chunk.samples, tiles, plan.margin, windows, shape=plan.shape, origin=chunk.at)
 
         def stitch(result: Windows, out: NDArray[Any], first: int = 0) -> None:
             if self._adds_bicubic:
                 kernels.stitch_sum(
-                    windows, result, batch, s, out, margin=self._margin, first=first, origin=origin
+                    windows, result, tiles, s, out, margin=self._margin, first=first, origin=origin
                 )
             else:
-                kernels.stitch(result, batch, s, out, origin=origin)
+                kernels.stitch(result, tiles, s, out, origin=origin)
 
         if has_plain_alpha(self._model, self._layout):
-            kernels.stitch(self._with_alpha(), batch, s, out, origin=origin)
+            kernels.stitch(self._with_alpha(), tiles, s, out, origin=origin)
         elif self._direct:
             stitch(self._run(), out)
         elif self._recolors:

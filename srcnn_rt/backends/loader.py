@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
-from ..image.info import ImageInfo, Layout
+from ..image.info import Layout
 from ..io import Source
 from ..models import prepare, spec
 from ..models.prepare import Program
 from ..models.spec import ModelSpec
-from ..tiling.geometry import Plan
-from .base import Network, Renderer, warn_once
-from .class_renderer import NearestRenderer
+from ..options import EngineOptions
+from .base import Network, warn_once
 from .onnxruntime import Session
 from .tuning_cache import Choice
 
@@ -84,6 +83,20 @@ class Setup:
 
         return next(n.dlpack_stream for n in self.networks if isinstance(n, GpuNetwork) and n.gpu is gpu)
 
+    def networks_for(self, source: Source) -> list[Network]:
+        """Return the networks that can work on an image: those of its device that have not failed.
+
+        Raises
+        ------
+        DeviceError
+            If there are none.
+        """
+        networks = [network for network in self.networks if network.accepts(source)]
+        working = [network for network in networks if network.failed is None]
+        if not working:
+            raise DeviceError(next((n.failed for n in networks if n.failed), "no GPU holds the image"))
+        return working
+
     def empty_cache(self) -> None:
         """Release GPU memory that is kept for the next image."""
         for network in self.networks:
@@ -103,25 +116,12 @@ class Loader:
     ----------
     file : Program
         The model as it is in its file.
-    provider, precision : str
-        As given to `Engine`.
-    threads : int
-        CPU threads in total.
-    whole : bool
-        Whether images are never tiled, so that there is one window at a time.
-    devices : tuple of int
-        Indices of the GPUs to run on.
-    memory : int, optional
-        Bytes of each GPU that activations may take.
+    options : EngineOptions
+        If the tile is None, images are never tiled, so that there is one window at a time.
     """
 
     file: Program
-    provider: str
-    precision: str
-    threads: int
-    whole: bool
-    devices: tuple[int, ...] = (0,)
-    memory: int | None = None
+    options: EngineOptions
 
     def open(self, layout: tuple[int, int] | None = None, variant: str = "") -> Setup:
         """Load the model; the tile of the setup is not set.
@@ -138,28 +138,29 @@ class Loader:
         ------
         ProviderError, ModelError, RuntimeMissingError
         """
-        if self.provider in ("cuda", "auto"):
+        provider, threads = self.options.provider, self.options.threads
+        if provider in ("cuda", "auto"):
             try:
                 return self._open_on_gpus(layout, variant)
             except (ProviderError, ModelError) as error:
-                if self.provider == "cuda":
+                if provider == "cuda":
                     raise
                 from .cuda import devices as cuda
 
                 _log.info("CUDA cannot be used: %s", error)
                 if cuda.present():  # else nobody expects a GPU
                     warn_once(f"running on the CPU: {error}")
-        if self.provider == "openvino" or (self._fast and self.provider == "auto"):
+        if provider == "openvino" or (self._fast and provider == "auto"):
             # Optional, and it takes 0.3 s to import.
             from .openvino import OpenVinoSession
 
             # All threads compute one window while the other worker stitches one and extracts the next.
-            openvino = OpenVinoSession(self._prepared, self.threads, fast=self._fast)
-            return Setup(self._prepared.spec, (openvino,) * (1 if self.whole else 2), self.threads)
+            openvino = OpenVinoSession(self._prepared, threads, fast=self._fast)
+            return Setup(self._prepared.spec, (openvino,) * (1 if self._whole else 2), threads)
         if self._fast:
             raise ProviderError("precision fast needs provider cuda or openvino, got cpu")
         # One thread per worker: each computes its own window, and none waits for another.
-        workers, each = layout or ((1, self.threads) if self.whole else (self.threads, 1))
+        workers, each = layout or ((1, threads) if self._whole else (threads, 1))
         try:
             session = Session(self._prepared.data, each)
         except ModelError as error:
@@ -181,12 +182,16 @@ class Loader:
             return [self.open((streams, 1), name) for streams, name in ways]
         found = {(present.workers, present.threads)}
         if isinstance(present.networks[0], Session):  # OpenVINO has one layout only
-            found |= {(self.threads, 1), (1, self.threads)}
+            found |= {(self.options.threads, 1), (1, self.options.threads)}
         return [self.open(layout) for layout in sorted(found)]
 
     @property
     def _fast(self) -> bool:
-        return self.precision == "fast"
+        return self.options.precision == "fast"
+
+    @property
+    def _whole(self) -> bool:
+        return self.options.tile is None
 
     @property
     def _analysed(self) -> bool:
@@ -208,16 +213,17 @@ class Loader:
         from .cuda import devices as cuda
 
         try:
-            gpus = cuda.open_gpus(self.devices)
+            gpus = cuda.open_gpus(self.options.devices)
             from .cuda.streams import GpuNetwork  # only where there are GPUs: it imports onnx
 
-            streams = 1 if self.whole else layout[0] if layout else STREAMS
+            streams = 1 if self._whole else layout[0] if layout else STREAMS
             if variant not in self._candidates:
                 variant = next(iter(self._candidates))
             program = self._candidates[variant]
             runs = _in_float16(program, gpus[0]) if self._fast else program
+            memory = self.options.gpu_memory
             networks = [
-                GpuNetwork(gpu, runs, half=self._fast, memory=self.memory, streams=streams) for gpu in gpus
+                GpuNetwork(gpu, runs, half=self._fast, memory=memory, streams=streams) for gpu in gpus
             ]
             # A session shows whether CUDA really runs; it is kept for the first image.
             channels = 3 if program.spec.channels == 1 else program.spec.channels
@@ -273,49 +279,3 @@ def _in_float16(exact: Program, gpu: Gpu) -> Program:
         lost = float16.float16_loss(exact, run, Session(exact.data).run)
     loss.check_loss(exact.spec, lost, float16.LIMIT_DB, "float16")
     return program
-
-
-def renderer(
-    setup: Setup, network: Network, source: Source, info: ImageInfo, plan: Plan, batch: int
-) -> Renderer:
-    """Return a worker's renderer for an image.
-
-    Parameters
-    ----------
-    setup : Setup
-    network : Network
-        One of ``setup.networks``.
-    source : Source
-    info : ImageInfo
-        The image in the type from which windows are cut.
-    plan : Plan
-    batch : int
-        Windows per run.
-
-    Raises
-    ------
-    OutOfMemoryError, DeviceError, ModelError
-    """
-    if source.info.layout.color == "classes":
-        return NearestRenderer(setup.model.scale, batch)
-    return network.renderer(setup.model, source, info, plan, batch)
-
-
-def batch_for(setup: Setup, source: Source, plan: Plan) -> int:
-    """Return the number of windows per run of a network."""
-    return setup.networks[0].batch_size(setup.model, source, plan)
-
-
-def networks_for(setup: Setup, source: Source) -> list[Network]:
-    """Return the networks that can work on an image: those of its device that have not failed.
-
-    Raises
-    ------
-    DeviceError
-        If there are none.
-    """
-    networks = [network for network in setup.networks if network.accepts(source)]
-    working = [network for network in networks if network.failed is None]
-    if not working:
-        raise DeviceError(next((n.failed for n in networks if n.failed), "no GPU holds the image"))
-    return working

@@ -36,9 +36,10 @@ class _MainGroup(click.Group):
             ctx.exit(1)
 
 
-@click.group(
-    cls=_MainGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+
+
+@click.group(cls=_MainGroup, context_settings=_SETTINGS)
 @click.version_option(__version__, prog_name="srcnn-rt")
 @click.option("-v", "--verbose", is_flag=True, help="Print the log to stderr.")
 @click.pass_context

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._system.safe_files import atomic_write
 from ..errors import ArgumentError, OutputError
 from .extras import requires
-from .options import runtime_options
+from .options import CHANNELS, FILE, SCALE, runtime_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,13 +33,10 @@ if TYPE_CHECKING:
     "[default: all bundled models]",
 )  # fmt: skip
 @click.option(
-    "--scale", type=click.IntRange(1, 8),
+    "--scale", type=SCALE,
     help="Evaluate only models of this scale factor, or bicubic alone if there is none.",
 )  # fmt: skip
-@click.option(
-    "--channels", type=click.Choice(["y", "rgb"]), default="y", show_default=True,
-    help="Compare luminance, or R, G and B together.",
-)  # fmt: skip
+@click.option("--channels", type=CHANNELS, default="y", help="Compare luminance, or R, G and B together.")
 @click.option(
     "--degrade", metavar="SPEC",
     help="How LR images are made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY, or several joined by +.  "
@@ -49,9 +47,8 @@ if TYPE_CHECKING:
     help="Crop N pixels from each side before measuring.  [default: the scale factor]",
 )  # fmt: skip
 @click.option(
-    "--contact-sheet", type=click.Path(path_type=Path), metavar="PNG",
-    help="Write an image that compares crops of all methods.",
-)  # fmt: skip
+    "--contact-sheet", type=FILE, metavar="PNG", help="Write an image that compares crops of all methods."
+)
 @click.option("--summary", is_flag=True, help="Print only the mean of each folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per folder and protocol.")
 @runtime_options
@@ -59,13 +56,13 @@ def evaluate(
     data: tuple[str, ...],
     models: tuple[str, ...],
     scale: int | None,
-    channels: str,
+    channels: Channels,
     degrade: str | None,
     crop_border: int | None,
     contact_sheet: Path | None,
     summary: bool,
     as_json: bool,
-    runtime: dict[str, Any],
+    **runtime: Any,
 ) -> None:
     """Measure PSNR, SSIM and MS-SSIM of models on test images.
 
@@ -81,13 +78,11 @@ def evaluate(
     """
     from ..evaluation import runner, tables
 
-    def log(line: str) -> None:
-        click.echo(line, err=True)
-
+    log = partial(click.echo, err=True)
     sheet = tables.Sheet()
     results = []
     with ExitStack() as stack:
-        groups = _by_protocol(models, scale, cast("Channels", channels), degrade, crop_border, runtime)
+        groups = _by_protocol(models, scale, (channels, degrade, crop_border), runtime)
         for protocol, methods in groups.items():
             columns = [*runner.baselines(protocol), *methods]
             for method in columns:
@@ -110,34 +105,33 @@ def evaluate(
 def _by_protocol(
     models: tuple[str, ...],
     scale: int | None,
-    channels: Channels,
-    degrade: str | None,
-    border: int | None,
+    conditions: tuple[Channels, str | None, int | None],
     runtime: dict[str, Any],
 ) -> dict[Protocol, list[Method]]:
-    """Group models by the protocol that they are measured in, in the order they were given."""
+    """Group models by the protocol that they are measured in, in the order they were given.
+
+    `conditions` are channels, degradation and border, as for `runner.protocol_for`.
+    """
     from ..evaluation import runner
-    from ..evaluation.protocol import Degradation
     from ..models import spec
     from ..models.bundled import bundled
-
-    def protocol_of(scale: int) -> Protocol:
-        degradation = Degradation.parse(degrade or "bicubic")
-        return runner.Protocol(scale, degradation, channels, -1 if border is None else border)
 
     groups: dict[Protocol, list[Method]] = {}
     for name in models or bundled():
         method = None
         if name.endswith(".npz"):
-            if channels == "rgb":
+            if conditions[0] == "rgb":
                 raise ArgumentError(f"{name}: a dictionary works on luminance; use --channels y")
-            method, trained = _sparse_coding(Path(name))
-            protocol = protocol_of(trained)
+            with requires("scikit-learn"):
+                from ..training.sparse_coding import SparseCoder
+            coder = SparseCoder.load(Path(name))
+            method = runner.Method(Path(name).stem, coder.upscale)
+            protocol = runner.protocol_for(coder.scale, *conditions)
         else:
             described = spec.load(name)[1]
             if described.channels not in (1, 3):
                 raise ArgumentError(f"{name}: has {described.channels} channels; 1 or 3 can be evaluated")
-            protocol = runner.protocol_for(described, channels, degrade, border)
+            protocol = runner.protocol_for(described, *conditions)
         if scale is not None and protocol.scale != scale:
             if not models:
                 continue
@@ -146,18 +140,8 @@ def _by_protocol(
             raise ArgumentError(f"{name}: has scale 1 and does not state its degradation; use --degrade")
         groups.setdefault(protocol, []).append(method or runner.model_method(name, **runtime))
     if not groups and scale is not None:
-        groups[protocol_of(scale)] = []
+        groups[runner.protocol_for(scale, *conditions)] = []
     return groups
-
-
-def _sparse_coding(path: Path) -> tuple[Method, int]:
-    """Return a sparse-coding dictionary as a method to evaluate, and its scale factor."""
-    from ..evaluation.runner import Method
-
-    with requires("scikit-learn"):
-        from ..training.sparse_coding import SparseCoder
-    coder = SparseCoder.load(path)
-    return Method(path.stem, coder.upscale), coder.scale
 
 
 def _write_png(path: Path, image: NDArray[np.uint8]) -> None:

@@ -10,31 +10,27 @@ import click
 
 from ..errors import SrcnnError
 from .extras import requires
+from .options import FILE, SCALE
 
 if TYPE_CHECKING:
     from ..models.spec import ModelSpec
 
-IO_TYPES = ("u8", "u16", "f32")
-LAYOUTS = ("gray", "graya", "rgb", "rgba")
-
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="CHECKPOINT|MODEL")
+@click.argument("source", type=FILE, metavar="CHECKPOINT|MODEL")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path),
-    help="ONNX file to write.  [default: CHECKPOINT with the suffix .onnx]",
-)  # fmt: skip
-@click.option(
-    "--scale", type=click.IntRange(1, 8),
-    help="Scale factor. Required if the checkpoint does not determine it.",
-)  # fmt: skip
+    "-o", "--output", type=FILE, help="ONNX file to write.  [default: CHECKPOINT with the suffix .onnx]"
+)
+@click.option("--scale", type=SCALE, help="Scale factor. Required if the checkpoint does not determine it.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option(
-    "--io-dtype", type=click.Choice(IO_TYPES),
+    "--io-dtype", type=click.Choice(["u8", "u16", "f32"]),
     help="Write a model that takes and returns whole images (N, H, W, C) of this type.",
 )  # fmt: skip
 @click.option(
-    "--layout", type=click.Choice(LAYOUTS), help="With --io-dtype: channels of the images.  [default: rgb]"
+    "--layout",
+    type=click.Choice(["gray", "graya", "rgb", "rgba"]),
+    help="With --io-dtype: channels of the images.  [default: rgb]",
 )
 @click.option(
     "--model-range", metavar="LOW..HIGH",
@@ -85,7 +81,10 @@ def export(
             f"differs from PyTorch by at most {made.check['largest']:.1g} of full scale"
         )
         if not made.facts.tiled:
-            click.echo(f"note: {_why_untiled(target)}", err=True)
+            try:
+                spec.load(target)
+            except SrcnnError as error:
+                click.echo(f"note: {error}", err=True)
         return
     layout = layout or "rgb"
     target = output or source.with_name(f"{source.stem}-{layout}-{io_dtype}.onnx")
@@ -112,13 +111,3 @@ def _export_checkpoint(source: Path, target: Path, scale: int | None, overwrite:
 def _summary(spec: ModelSpec) -> str:
     tiling = f"margin {spec.margin} LR pixels" if spec.facts.tiled else "whole images only"
     return f"{spec.architecture}, scale {spec.scale}, {tiling}"
-
-
-def _why_untiled(model: Path) -> str:
-    from ..models import spec
-
-    try:
-        spec.load(model)
-    except SrcnnError as error:
-        return str(error)
-    return ""

@@ -1,11 +1,25 @@
-"""Commands that need an optional dependency (an "extra") say how to install it."""
+"""Contexts of commands: errors about optional dependencies ("extras"), and errors as JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import RuntimeMissingError
+import click
+
+from ..errors import RuntimeMissingError, SrcnnError
+
+
+@contextmanager
+def errors_as_json(model: str, as_json: bool) -> Iterator[None]:
+    """Also print an error in the block as a JSON object if `as_json` is set."""
+    try:
+        yield
+    except SrcnnError as error:
+        if as_json:
+            click.echo(json.dumps({"model": model, "error": str(error)}))
+        raise
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SrcnnError
+from .extras import errors_as_json
 from .options import interface_options
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @interface_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(model: str, run_checks: bool, interface: dict[str, Any], as_json: bool) -> None:
+def inspect(model: str, run_checks: bool, as_json: bool, **interface: Any) -> None:
     """Show scale, margins and cost of a model.
 
     Exit status: 0 success, 1 the model cannot be tiled (the message names the node) or a check failed.
@@ -37,15 +37,11 @@ def inspect(model: str, run_checks: bool, interface: dict[str, Any], as_json: bo
     from ..models import spec
     from ..models.analysis import InterfaceOptions
 
-    try:
+    with errors_as_json(model, as_json):
         options = InterfaceOptions.of(interface["inputs"], interface["output"], interface["channel_order"])
         data, described = spec.load(model, options)
         summary = {**described.summary(), "run_as": _optimised_cost(data, described)}
         checks = seam_check.verify(model, options) if run_checks else []
-    except SrcnnError as error:
-        if as_json:
-            click.echo(json.dumps({"model": model, "error": str(error)}))
-        raise
     if as_json:
         click.echo(json.dumps({"model": model, **summary, "checks": [asdict(c) for c in checks]}))
     else:

@@ -10,6 +10,7 @@ import click
 
 from ..errors import OutputError
 from .extras import requires
+from .options import COUNT, FILE
 
 
 @click.group()
@@ -22,32 +23,14 @@ def research() -> None:
     "--data", multiple=True, required=True, metavar="DIR", help="Folder of training images. Can be repeated."
 )
 @click.option("--scale", type=click.IntRange(2, 8), required=True, help="Scale factor.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Dictionary file (.npz) to write."
-)
-@click.option(
-    "--dictionary", type=click.IntRange(1), default=512, show_default=True, help="Atoms per dictionary."
-)
-@click.option("--atoms", type=click.IntRange(1), default=3, show_default=True, help="Atoms per patch.")
-@click.option(
-    "--patch", type=click.IntRange(2), default=9, show_default=True, help="Patch size in HR pixels."
-)
-@click.option(
-    "--samples", type=click.IntRange(1), default=60_000, show_default=True, help="Number of training patches."
-)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
+@click.option("-o", "--output", type=FILE, required=True, help="Dictionary file (.npz) to write.")
+@click.option("--dictionary", type=COUNT, default=512, help="Atoms per dictionary.")
+@click.option("--atoms", type=COUNT, default=3, help="Atoms per patch.")
+@click.option("--patch", type=click.IntRange(2), default=9, help="Patch size in HR pixels.")
+@click.option("--samples", type=COUNT, default=60_000, help="Number of training patches.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Random seed.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
-def sparse(
-    data: tuple[str, ...],
-    scale: int,
-    output: Path,
-    dictionary: int,
-    atoms: int,
-    patch: int,
-    samples: int,
-    seed: int,
-    overwrite: bool,
-) -> None:
+def sparse(data: tuple[str, ...], output: Path, overwrite: bool, **parameters: int) -> None:
     """Train the sparse-coding baseline of the paper (§2.1, §3.2).
 
     The resulting dictionary can be evaluated with `srcnn-rt eval`. Requires the extra "train".
@@ -64,26 +47,19 @@ def sparse(
         raise OutputError(f"{output}: the suffix of a dictionary must be .npz")
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: already exists; use --overwrite to replace it")
-    coder = learn(
-        [path for folder in data for path in list_images(folder)],
-        scale,
-        patch=patch,
-        dictionary=dictionary,
-        atoms=atoms,
-        samples=samples,
-        seed=seed,
-        log=lambda line: click.echo(line, err=True),
-    )
+    paths = [path for folder in data for path in list_images(folder)]
+    coder = learn(paths, **parameters, log=lambda line: click.echo(line, err=True))
     coder.save(output)
-    click.echo(f"{output}: {len(coder.lr)} atoms for scale {scale}, patches of {patch} x {patch}")
+    click.echo(
+        f"{output}: {len(coder.lr)} atoms for scale {coder.scale}, patches of {coder.patch} x {coder.patch}"
+    )
 
 
 @research.command()
 @click.argument("model", metavar="NAME|PATH")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path),
-    help="Image to write: PNG, SVG or PDF.  [default: NAME_filters.png]",
-)  # fmt: skip
+    "-o", "--output", type=FILE, help="Image to write: PNG, SVG or PDF.  [default: NAME_filters.png]"
+)
 @click.option("--plain", is_flag=True, help="Draw the raw weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per filter.")
 def filters(model: str, output: Path | None, plain: bool, as_json: bool) -> None:
@@ -114,11 +90,10 @@ def filters(model: str, output: Path | None, plain: bool, as_json: bool) -> None
 
 
 @research.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN_DIR...")
+@click.argument("runs", nargs=-1, required=True, type=FILE, metavar="RUN_DIR...")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), default=Path("curves.png"), show_default=True,
-    help="Image to write: PNG, SVG or PDF.",
-)  # fmt: skip
+    "-o", "--output", type=FILE, default=Path("curves.png"), help="Image to write: PNG, SVG or PDF."
+)
 def curves(runs: tuple[Path, ...], output: Path) -> None:
     """Plot loss, validation PSNR and learning rate of training runs.
 

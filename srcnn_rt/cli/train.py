@@ -15,6 +15,7 @@ import click
 
 from ..errors import ArgumentError
 from .extras import requires
+from .options import CHANNELS, COUNT, SCALE
 
 if TYPE_CHECKING:
     from ..training.loop import Status
@@ -24,6 +25,8 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 LINE_EVERY = 30.0  # seconds between status lines if stderr is not a terminal
 # Options that a resumed run may change: they affect neither the network nor its training data.
 _RESUMABLE = {"steps", "minutes", "device", "threads", "validate"}
+_LOSSES, _DEVICES = ("mse", "l1", "charbonnier"), ("auto", "cpu", "cuda")
+_NATURAL, _DECAY, _POSITIVE = click.IntRange(0), click.FloatRange(0), click.FloatRange(0, min_open=True)
 
 
 @click.command()
@@ -32,7 +35,7 @@ _RESUMABLE = {"steps", "minutes", "device", "threads", "validate"}
     help="Folder of training images. Can be repeated; a folder given twice is sampled twice as often.",
 )  # fmt: skip
 @click.option("--out", required=True, metavar="RUN_DIR", help="Folder of the run, created if missing.")
-@click.option("--scale", type=click.IntRange(1, 8), help="Scale factor; 1 trains restoration only.")
+@click.option("--scale", type=SCALE, help="Scale factor; 1 trains restoration only.")
 @click.option("--arch", metavar="F1-F2-F3", help="Kernel sizes.  [default: 9-1-5]")
 @click.option(
     "--recipe", type=click.Choice(["best", "paper"]),
@@ -44,31 +47,19 @@ _RESUMABLE = {"steps", "minutes", "device", "threads", "validate"}
     help="'equivariant' has no biases, adds its output to bicubic and works in any value range; 'paper' "
     "has biases.  [default: equivariant]",
 )  # fmt: skip
-@click.option(
-    "--channels", type=click.Choice(["y", "rgb"]), help="Train on luminance or on RGB.  [default: y]"
-)
-@click.option(
-    "--loss",
-    type=click.Choice(["mse", "l1", "charbonnier"]),
-    help="Loss function to minimise.  [default: mse]",
-)
+@click.option("--channels", type=CHANNELS, help="Train on luminance or on RGB.  [default: y]")
+@click.option("--loss", type=click.Choice(_LOSSES), help="Loss function to minimise.  [default: mse]")
 @click.option(
     "--degrade", metavar="SPEC",
     help="How LR images are made: bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY, jpeg:LOW..HIGH, or "
     "several joined by +.  [default: bicubic]",
 )  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Number of training steps.  [default: 20000]")
-@click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), help="Training time in minutes, instead of --steps."
-)
-@click.option("--batch", type=click.IntRange(1), help="Batch size.  [default: 32]")
-@click.option("--patch", type=click.IntRange(1), help="Size of training crops in HR pixels.  [default: 40]")
-@click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), help="Initial learning rate.  [default: 0.003]"
-)
-@click.option(
-    "--weight-decay", type=click.FloatRange(0), help="Weight decay of the first layer.  [default: 0]"
-)
+@click.option("--steps", type=COUNT, help="Number of training steps.  [default: 20000]")
+@click.option("--minutes", type=_POSITIVE, help="Training time in minutes, instead of --steps.")
+@click.option("--batch", type=COUNT, help="Batch size.  [default: 32]")
+@click.option("--patch", type=COUNT, help="Size of training crops in HR pixels.  [default: 40]")
+@click.option("--lr", type=_POSITIVE, help="Initial learning rate.  [default: 0.003]")
+@click.option("--weight-decay", type=_DECAY, help="Weight decay of the first layer.  [default: 0]")
 @click.option(
     "--sampling", type=click.Choice(["uniform", "detail", "grid"]),
     help="Where crops are taken: uniformly, preferably where bicubic loses detail, or on the paper's "
@@ -78,22 +69,18 @@ _RESUMABLE = {"steps", "minutes", "device", "threads", "validate"}
     "--init-from", metavar="CHECKPOINT|MODEL",
     help="Initialise the weights from a checkpoint or a bundled model, of any scale factor.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), help="Random seed.  [default: 0]")
+@click.option("--seed", type=_NATURAL, help="Random seed.  [default: 0]")
 @click.option(
     "--validate", metavar="DIR", help="Folder of validation images.  [default: held-out training images]"
 )
-@click.option(
-    "--hold-out", type=click.IntRange(0), help="Training images held out for validation.  [default: 4]"
-)
+@click.option("--hold-out", type=_NATURAL, help="Training images held out for validation.  [default: 4]")
 @click.option(
     "--precision", type=click.Choice(["auto", "float32", "mixed"]),
     help="'mixed' computes in bfloat16 except at the end; 'auto' does so if the hardware supports it.  "
     "[default: auto]",
 )  # fmt: skip
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Device to train on.  [default: auto]"
-)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: PyTorch's default]")
+@click.option("--device", type=click.Choice(_DEVICES), help="Device to train on.  [default: auto]")
+@click.option("--threads", type=COUNT, help="CPU threads.  [default: PyTorch's default]")
 @click.option("--resume", is_flag=True, help="Continue the run in RUN_DIR.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def train(out: str, resume: bool, quiet: bool, **given: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import SrcnnError
+from .extras import errors_as_json
 from .options import runtime_options
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("models", nargs=-1, metavar="[NAME|PATH]...")
 @runtime_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per model.")
-def tune(models: tuple[str, ...], runtime: dict[str, Any], as_json: bool) -> None:
+def tune(models: tuple[str, ...], as_json: bool, **runtime: Any) -> None:
     """Find the fastest tile size and thread count.
 
     Measures models on this machine, which should be idle: without an argument, the default model. On a
@@ -36,21 +36,15 @@ def tune(models: tuple[str, ...], runtime: dict[str, Any], as_json: bool) -> Non
     from ..models import spec
 
     for model in models or (spec.default_model(None),):
-        try:
-            with Engine(model, tile="auto", **runtime) as engine:
-                scale = engine.scale
+        with errors_as_json(model, as_json), Engine(model, tile="auto", **runtime) as engine:
+            scale = engine.scale
 
-                def show(trial: Trial, scale: int = scale) -> None:
-                    if not as_json:
-                        click.echo(f"  {_text(trial, scale)}")
+            def show(trial: Trial, scale: int = scale) -> None:
+                click.echo(f"  {_text(trial, scale)}")
 
-                if not as_json:
-                    click.echo(f"{engine.spec.name} on {engine.provider}, {runtime['precision']}")
-                trials = engine.tune(show)
-        except SrcnnError as error:
-            if as_json:
-                click.echo(json.dumps({"model": model, "error": str(error)}))
-            raise
+            if not as_json:
+                click.echo(f"{engine.spec.name} on {engine.provider}, {runtime['precision']}")
+            trials = engine.tune(None if as_json else show)
         best = trials[-1]
         if as_json:
             click.echo(

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,12 +16,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ArgumentError, SrcnnError
-from .options import interface_options, runtime_options
+from .options import COUNT, interface_options, runtime_options
 
 if TYPE_CHECKING:
     from ..engine import Engine
+    from ..image.info import Nodata
     from ..jobs.report import Report
     from .inputs import Batch
+
+Options = dict[str, Any]
+Paths = list[tuple[Path, Path]]  # of source and target
 
 # Holds the source tiles that two rows of chunks share, for images up to some 50,000 pixels wide.
 GDAL_CACHE_MB = "32"
@@ -31,46 +35,36 @@ LARGE_BYTES = 50e6
 FORMATS = ("tif", "png", "jpg", "webp", "avif", "jxl", "bmp", "zarr")
 
 
-class TileType(click.ParamType):  # type: ignore[type-arg]
-    """An integer, or ``auto``."""
-
-    name = "N|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "auto":
-            return value
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is neither an integer nor 'auto'", param, ctx)
+def _tile(text: str) -> int | str:
+    """Parse an integer, or ``auto``."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is neither an integer nor 'auto'") from error
 
 
-class NodataType(click.ParamType):  # type: ignore[type-arg]
-    """A number, or ``none``."""
+def _nodata(text: str) -> Nodata:
+    """Parse a number, or ``none``."""
+    from ..io.metadata import nodata_tag
 
-    name = "VALUE|none"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from ..io.metadata import nodata_tag
-
-        try:
-            return nodata_tag.parse(str(value))
-        except ArgumentError as error:
-            self.fail(str(error), param, ctx)
+    try:
+        return nodata_tag.parse(text)
+    except ArgumentError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.argument("names", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
-    "-o", "--output", metavar="FILE|DIR", help="Output file or folder.  [default: beside the input]"
+    "-o", "--output", "target", metavar="FILE|DIR", help="Output file or folder.  [default: beside the input]"
 )
 @click.option("--model", metavar="NAME|PATH", help="Bundled model or ONNX file.  [default: srcnn-915-x2]")
 @click.option("--scale", type=click.IntRange(2, 8), help="Use the bundled model of this scale factor.")
 @click.option("--best", is_flag=True, help="Use the bundled 9-5-5 model: higher PSNR, several times slower.")
-@click.option("--tile", type=TileType(), default="auto", show_default=True, help="Tile size in input pixels.")
+@click.option("--tile", type=_tile, metavar="N|AUTO", default="auto", help="Tile size in input pixels.")
 @runtime_options
 @click.option(
-    "--data-range", metavar="LOW..HIGH", default="auto", show_default=True,
+    "--data-range", metavar="LOW..HIGH", default="auto",
     help="Sample values of black and white, or 'dtype' for the range of the data type. "
     "Ignored by models that do not depend on the range.",
 )  # fmt: skip
@@ -80,7 +74,7 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
     "'mean=A,B,C std=D,E,F'.",
 )  # fmt: skip
 @click.option(
-    "--compress", type=click.Choice(["deflate", "zstd", "lzw", "none"]), default="deflate", show_default=True,
+    "--compress", type=click.Choice(["deflate", "zstd", "lzw", "none"]), default="deflate",
     help="Lossless compression of TIFF output. 'zstd' is faster; 'deflate' can be read by every program.",
 )  # fmt: skip
 @click.option("--cog", is_flag=True, help="Write Cloud-Optimised GeoTIFFs with overviews.")
@@ -91,19 +85,15 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
     "--quality", type=click.IntRange(1, 100),
     help="Quality of JPEG, WebP, AVIF and JPEG XL output.  [default: 95 for JPEG, lossless for the others]",
 )  # fmt: skip
+@click.option("--page", type=COUNT, help="Process only this page of a multi-page TIFF.  [default: all]")
 @click.option(
-    "--page", type=click.IntRange(1), help="Process only this page of a multi-page TIFF.  [default: all]"
-)
-@click.option(
-    "--max-pixels", type=click.IntRange(1), metavar="N",
+    "--max-pixels", type=COUNT, metavar="N",
     help="Refuse images of more than N pixels.  [default: 2^30 for formats that are read whole]",
 )  # fmt: skip
 @click.option(
     "--bands", is_flag=True, help="Process each channel as an independent band, including colours and alpha."
 )
-@click.option(
-    "--nodata", type=NodataType(), metavar="VALUE|none", help="Override the nodata value of the input."
-)
+@click.option("--nodata", type=_nodata, metavar="VALUE|none", help="Override the nodata value of the input.")
 @click.option(
     "--classes",
     is_flag=True,
@@ -120,17 +110,13 @@ class NodataType(click.ParamType):  # type: ignore[type-arg]
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per image.")
 def upscale(
-    inputs: tuple[str, ...],
-    output: str | None,
+    names: tuple[str, ...],
+    target: str | None,
     model: str | None,
     scale: int | None,
     best: bool,
     tile: Any,
-    runtime: dict[str, Any],
     data_range: str,
-    model_range: str | None,
-    interface: dict[str, Any],
-    trust: bool,
     no_tiling: bool,
     format_: str | None,
     resume: bool,
@@ -138,7 +124,7 @@ def upscale(
     dry_run: bool,
     quiet: bool,
     as_json: bool,
-    **file_options: Any,
+    **options: Any,
 ) -> None:
     """Upscale images.
 
@@ -161,11 +147,13 @@ def upscale(
     from ..engine import Engine
     from ..io import is_image, make_folder
     from ..models import spec
+    from ..options import FileOptions
     from .inputs import Batch, find_images, output_folder, output_paths
 
     if best and model is not None:
         raise click.UsageError("--best chooses a bundled model and cannot be combined with --model")
     console = _Console(quiet=quiet, as_json=as_json)
+    file_options = {k: options.pop(k) for k in FileOptions.__annotations__ if k in options}
     try:
         with (
             _sigterm_as_interrupt(),
@@ -173,32 +161,30 @@ def upscale(
                 model or spec.default_model(scale, best=best),
                 tile=None if no_tiling else tile,
                 data_range=data_range,
-                model_range=model_range,
-                trust=trust,
-                **interface,
-                **runtime,
+                **options,
             ) as engine,
         ):
             if scale is not None and engine.scale != scale:
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")
             if data_range != "auto" and engine.spec.equivariant:
                 console.note(f"note: --data-range has no effect: {engine.spec.name} works in any range")
-            sources, errors = find_images(inputs, engine.scale)
+            sources, errors = find_images(names, engine.scale)
             try:
-                targets = output_paths(sources, output, engine.scale, format_)
+                targets = output_paths(sources, target, engine.scale, format_)
             except ArgumentError as error:
                 raise click.UsageError(str(error)) from error
-            if sources and (folder := output_folder(output)) is not None:
+            if sources and (folder := output_folder(target)) is not None:
                 make_folder(folder)
             for missing in errors:
                 console.error(missing)
-            several = len(sources) > 1 or any(Path(n).is_dir() and not is_image(Path(n)) for n in inputs)
+            several = len(sources) > 1 or any(Path(n).is_dir() and not is_image(Path(n)) for n in names)
             file_options |= {"overwrite": overwrite, "resume": resume or (several and not overwrite)}
+            paths = list(zip(sources, targets, strict=True))
             if dry_run:
-                failed = _print_estimates(engine, sources, targets, file_options, console)
+                failed = _print_estimates(engine, paths, file_options, console)
             else:
                 batch = Batch(targets, several=several, overwrite=overwrite)
-                failed = _upscale_all(engine, sources, targets, batch, file_options, console)
+                failed = _upscale_all(engine, paths, batch, file_options, console)
                 if several:
                     console.text(f"{batch.summary()}, {failed + len(errors)} failed")
             sys.exit(1 if failed or errors else 0)
@@ -210,25 +196,18 @@ def upscale(
         sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
 
 
-def _upscale_all(
-    engine: Engine,
-    sources: Sequence[Path],
-    targets: Sequence[Path],
-    batch: Batch,
-    options: dict[str, Any],
-    console: _Console,
-) -> int:
+def _upscale_all(engine: Engine, paths: Paths, batch: Batch, options: Options, console: _Console) -> int:
     """Upscale images that are not done yet; return how many failed."""
-    from ..jobs import sampling
+    from ..jobs import alpha_check
     from .estimates import lines
 
     failed = 0
-    for source, target in zip(sources, targets, strict=True):
+    for source, target in paths:
         try:
             job = engine.job(source, target, **options)
             if batch.is_done(job):
                 continue
-            for line in () if console.quiet else sampling.doubts(job):
+            for line in () if console.quiet else alpha_check.doubts(job):
                 console.note(f"warning: {line}")
             if not console.silent and _is_large(source):
                 expected = engine.estimate(source, target, **options)
@@ -246,24 +225,18 @@ def _upscale_all(
     return failed
 
 
-def _print_estimates(
-    engine: Engine,
-    sources: Sequence[Path],
-    targets: Sequence[Path],
-    options: dict[str, Any],
-    console: _Console,
-) -> int:
+def _print_estimates(engine: Engine, paths: Paths, options: Options, console: _Console) -> int:
     """Print what the job is expected to take; return how many images cannot be processed."""
-    from ..jobs import estimate, sampling, totals
+    from ..jobs import alpha_check, estimate, totals
     from .estimates import lines, total_lines
 
     found, failed = [], 0
-    for source, target in zip(sources, targets, strict=True):
+    for source, target in paths:
         try:
             expected = engine.estimate(source, target, **options)
             found.append(expected)
             click.echo(json.dumps(asdict(expected)) if console.as_json else "\n".join(lines(expected)))
-            for line in sampling.doubts(engine.job(source, target, **options)):
+            for line in alpha_check.doubts(engine.job(source, target, **options)):
                 click.echo(f"warning: {line}", err=True)
             estimate.refuse(expected)
         except (SrcnnError, MemoryError) as error:

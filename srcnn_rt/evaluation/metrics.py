@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,8 +50,6 @@ def ms_ssim(a: Codes, b: Codes) -> float | None:
 
 
 def _ms_ssim_plane(a: Codes, b: Codes) -> float:
-    import cv2
-
     value = 1.0
     for exponent in _EXPONENTS[:-1]:
         # A negative mean has no real power; 0 is the lowest similarity.
@@ -73,8 +72,6 @@ def _ssim_parts(a: Codes, b: Codes) -> tuple[float, float]:
 
 def _local_mean(image: Codes) -> Codes:
     """Return the Gaussian-weighted mean of every window that lies inside the image."""
-    import cv2
-
     taps = np.exp(-((np.arange(_WINDOW) - _WINDOW // 2) ** 2) / (2 * _SIGMA**2))
     taps /= taps.sum()
     cut = _WINDOW // 2
@@ -83,9 +80,8 @@ def _local_mean(image: Codes) -> Codes:
 
 
 def _planes(a: Codes, b: Codes) -> list[tuple[Codes, Codes]]:
-    if a.ndim == 2:
-        return [(a, b)]
-    return [(np.ascontiguousarray(a[..., c]), np.ascontiguousarray(b[..., c])) for c in range(a.shape[2])]
+    channels = (np.ascontiguousarray(np.moveaxis(np.atleast_3d(image), 2, 0)) for image in (a, b))
+    return list(zip(*channels, strict=True))
 
 
 def _check(a: Codes, b: Codes, minimum: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +23,7 @@ Image = NDArray[np.float64]  # (H, W) or (H, W, 3), nominally in [0, 1]
 
 SUFFIXES = (".bmp", ".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp")
 _KERNEL_RADIUS = 2  # of the cubic kernel, before it is widened
-_DEGRADATION = re.compile(r"(blur|noise|jpeg):([0-9.]+?)(?:\.\.([0-9]+))?")
+_DEGRADATION = re.compile(r"(blur|noise|jpeg):([0-9]+\.?[0-9]*|\.[0-9]+)(?:\.\.([0-9]+))?")
 _LIMITS = {"blur": (0.1, 20.0), "noise": (0.1, 100.0), "jpeg": (1.0, 100.0)}
 _RULE = (
     "a degradation is bicubic, blur:SIGMA, noise:SIGMA, jpeg:QUALITY or jpeg:LOW..HIGH, "
@@ -70,8 +71,6 @@ def read_image(path: Path, channels: Channels) -> Image:
     ImageError
         If the file is unreadable or transparent, or grayscale with ``channels="rgb"``.
     """
-    import cv2
-
     try:
         coded = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     except cv2.error:  # the header claims a size that does not fit into memory
@@ -81,22 +80,19 @@ def read_image(path: Path, channels: Channels) -> Image:
     if coded.dtype not in (np.uint8, np.uint16):
         raise ImageError(f"{path}: samples must be uint8 or uint16, got {coded.dtype}")
     white = 255 if coded.dtype == np.uint8 else 65535
-    if coded.ndim == 3 and coded.shape[2] in (2, 4):
-        if (coded[..., -1] != white).any():
+    planes = np.atleast_3d(coded)
+    if planes.shape[2] in (2, 4):
+        if (planes[..., -1] != white).any():
             raise ImageError(f"{path}: is partly transparent")
-        coded = coded[..., :-1]
-    if coded.ndim == 3 and coded.shape[2] == 1:
-        coded = coded[..., 0]
-    if coded.ndim == 3 and coded.shape[2] != 3:
-        raise ImageError(f"{path}: has {coded.shape[2]} channels")
-    if coded.ndim == 2:
-        if channels == "rgb":
-            raise ImageError(f"{path}: is grayscale, but three channels are needed")
-        return coded.astype(np.float64) / white
-    rgb = coded[..., ::-1].astype(np.float64) / white
-    if channels == "rgb":
-        return rgb
-    return _round_to_8_bits(luminance(rgb))
+        planes = planes[..., :-1]
+    if planes.shape[2] not in (1, 3):
+        raise ImageError(f"{path}: has {planes.shape[2]} channels")
+    image = planes[..., ::-1].astype(np.float64) / white  # R, G, B
+    if channels == "rgb" and planes.shape[2] == 1:
+        raise ImageError(f"{path}: is grayscale, but three channels are needed")
+    if planes.shape[2] == 1:
+        return image[..., 0]
+    return image if channels == "rgb" else _round_to_8_bits(luminance(image))
 
 
 def modcrop(image: Image, scale: int) -> Image:
@@ -192,14 +188,11 @@ class Degradation:
             match = _DEGRADATION.fullmatch(part)
             if match is None or match[1] in values:
                 raise ArgumentError(f"{_RULE}; got {text!r}")
-            try:
-                values[match[1]] = float(match[2])
-                if match[3] is not None:
-                    if match[1] != "jpeg" or not values["jpeg"] < int(match[3]) <= 100:
-                        raise ValueError
-                    max_jpeg = int(match[3])
-            except ValueError as error:
-                raise ArgumentError(f"{_RULE}; got {text!r}") from error
+            values[match[1]] = float(match[2])
+            if match[3] is not None:
+                max_jpeg = int(match[3])
+                if match[1] != "jpeg" or not values["jpeg"] < max_jpeg <= 100:
+                    raise ArgumentError(f"{_RULE}; got {text!r}")
         for name, value in values.items():
             low, high = _LIMITS[name]
             if not low <= value <= high or (name == "jpeg" and value % 1):
@@ -233,8 +226,6 @@ class Degradation:
         rng : Generator
             Source of noise and JPEG qualities.
         """
-        import cv2
-
         image = truth
         if self.blur:
             # So wide that less than 10^-5 of the Gaussian is cut off.

@@ -6,11 +6,12 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -173,8 +174,6 @@ def baselines(protocol: Protocol) -> list[Method]:
 
 def _nl_means(lr: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Denoise by OpenCV's non-local means with the true σ of the noise as its strength."""
-    import cv2
-
     codes = metrics.codes(lr).astype(np.uint8)
     if codes.ndim == 2:
         clean = cv2.fastNlMeansDenoising(codes, None, sigma)
@@ -184,21 +183,23 @@ def _nl_means(lr: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def protocol_for(
-    model: spec.ModelSpec, channels: Channels, degrade: str | None, border: int | None = None
+    model: spec.ModelSpec | int, channels: Channels, degrade: str | None, border: int | None = None
 ) -> Protocol:
     """Return the protocol to evaluate a model in.
 
     Parameters
     ----------
-    model : ModelSpec
+    model : ModelSpec or int
+        Model, or the scale factor of a method that was trained for bicubic.
     channels : {"y", "rgb"}
     degrade : str or None
         Degradation; None for that of the model's training.
     border : int, optional
         Pixels cropped off every side. By default as many as the scale factor.
     """
-    degrade = degrade if degrade is not None else str(model.training.get("degrade", "bicubic"))
-    return Protocol(model.scale, Degradation.parse(degrade), channels, -1 if border is None else border)
+    scale, training = (model, {}) if isinstance(model, int) else (model.scale, model.training)
+    degradation = Degradation.parse(str(training.get("degrade", "bicubic")) if degrade is None else degrade)
+    return Protocol(scale, degradation, channels, -1 if border is None else border)
 
 
 def evaluate(
@@ -275,8 +276,6 @@ class _TestImage:
             h, w = self.truth.shape[:2]
             raise ImageError(f"{path}: {w} x {h} pixels, smaller than {minimum} x {minimum}")
         self._lr = self._degrade(self.truth)
-        self._colour: NDArray[np.float32] | None = None
-        self._gray = False
 
     def _degrade(self, truth: Image) -> NDArray[np.float32]:
         # The noise differs between images and is the same in every run.
@@ -288,12 +287,15 @@ class _TestImage:
         if self._protocol.channels == "rgb" or not method.colour:
             return method.upscale(self._lr)
         # A colour model gets the colour image, and the luminance of its output is measured.
-        if self._colour is None:
-            try:
-                colour = modcrop(read_image(self._path, "rgb"), self._protocol.scale)
-            except ImageError:  # a gray image
-                colour = np.repeat(self.truth[..., None], 3, axis=2)
-                self._gray = True
-            self._colour = self._degrade(colour)
-        output = method.upscale(self._colour).astype(np.float64)
-        return output.mean(axis=2) if self._gray else luminance(output)
+        lr, gray = self._colour
+        output = method.upscale(lr).astype(np.float64)
+        return output.mean(axis=2) if gray else luminance(output)
+
+    @cached_property
+    def _colour(self) -> tuple[NDArray[np.float32], bool]:
+        """The degraded colour image, and whether the file is gray."""
+        try:
+            colour = modcrop(read_image(self._path, "rgb"), self._protocol.scale)
+        except ImageError:
+            return self._degrade(np.repeat(self.truth[..., None], 3, axis=2)), True
+        return self._degrade(colour), False

@@ -15,26 +15,25 @@ other three cover the network.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from ..backends.onnxruntime import Session, runtime
+from .._system.cpu import available_threads
+from ..backends.onnxruntime import Session, create
 from ..engine import Engine
 from ..errors import ModelError
 from ..execution.self_check import whole
 from ..models import prepare, spec
+from ..models.analysis import InterfaceOptions
 from ..models.margins import rules_for
 from ..models.spec import ModelSpec
 from ..tiling.geometry import MIN_TILE, Rules, ceil_to
-
-if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
-
-    from ..models.analysis import InterfaceOptions
 
 TOLERANCE = 1e-5  # of full scale, for models in float32
 TOLERANCE_FLOAT16 = 2e-3
@@ -109,10 +108,8 @@ class _Model:
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> _Model:
         proto = spec.parse(data)
-        metadata = {p.key: p.value for p in proto.metadata_props} | {f"{spec.PREFIX}range": "0..1"}
-        del proto.metadata_props[:]
-        for key, value in metadata.items():
-            proto.metadata_props.add(key=key, value=value)
+        metadata = {p.key: p.value for p in proto.metadata_props}
+        helper.set_model_props(proto, metadata | {f"{spec.PREFIX}range": "0..1"})
         data = bytes(proto.SerializeToString())
         return cls(data, spec.describe(data, name))
 
@@ -151,8 +148,7 @@ def _check_integer_weights(model: _Model) -> Check:
         return Check(name, None, f"sums are not exact after {', '.join(inexact)}")
     for taps in (4, 2, 1):
         integer = _with_integer_weights(proto, taps)
-        largest = _largest_activation(integer, model.spec)
-        if largest < MAX_EXACT:
+        if (largest := _largest_activation(integer, model.spec)) < MAX_EXACT:
             break
     else:
         return Check(name, None, f"activations reach {largest:.2g}; float32 sums are exact up to 2^24 only")
@@ -332,8 +328,6 @@ def _sample_nodes(proto: ModelProto) -> list[NodeProto]:
 
 def _linear_weights(proto: ModelProto) -> Iterator[tuple[TensorProto, NDArray[Any], bool]]:
     """Yield (tensor, array, whether it is a kernel) for kernels and biases of linear nodes."""
-    from onnx import numpy_helper
-
     linear = [n for n in proto.graph.node if n.op_type in _LINEAR]
     kernels = {n.input[1] for n in linear}
     biases = {n.input[2] for n in linear if len(n.input) > 2}
@@ -343,22 +337,14 @@ def _linear_weights(proto: ModelProto) -> Iterator[tuple[TensorProto, NDArray[An
 
 
 def _assign(tensor: TensorProto, array: NDArray[Any]) -> None:
-    from onnx import numpy_helper
-
     tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
-
-
-def _copy(proto: ModelProto) -> ModelProto:
-    copy = type(proto)()
-    copy.CopyFrom(proto)
-    return copy
 
 
 def _with_integer_weights(proto: ModelProto, taps: int) -> ModelProto:
     """Return a copy with weights of -1, 0 and 1 and at most `taps` non-zero ones per filter."""
-    copy = _copy(proto)
+    integer = deepcopy(proto)
     rng = np.random.default_rng(0)
-    for tensor, array, is_kernel in _linear_weights(copy):
+    for tensor, array, is_kernel in _linear_weights(integer):
         new = np.zeros(array.shape, np.float32)
         if is_kernel:
             for k, row in enumerate(new.reshape(array.shape[0], -1)):
@@ -368,7 +354,7 @@ def _with_integer_weights(proto: ModelProto, taps: int) -> ModelProto:
         else:
             new[...] = rng.integers(-1, 2, array.shape)
         _assign(tensor, new.astype(array.dtype))
-    return copy
+    return integer
 
 
 def _with_random_weights(data: bytes, seed: int) -> bytes:
@@ -384,22 +370,17 @@ def _with_random_weights(data: bytes, seed: int) -> bytes:
 
 def _largest_activation(proto: ModelProto, described: ModelSpec) -> float:
     """Return a bound of every partial sum: the largest output with absolute weights and inputs of 2."""
-    from onnx import TensorProto, helper
-
-    bound = _copy(proto)
+    bound = deepcopy(proto)
     for tensor, array, _ in _linear_weights(bound):
         _assign(tensor, np.abs(array))
     outputs = {o.name for o in bound.graph.output}
     for node in _sample_nodes(bound):
         if (node.op_type in _LINEAR or node.op_type in ("Add", "Sub")) and node.output[0] not in outputs:
             bound.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
-    ort = runtime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     size = [_window_size(rule, described) for rule in rules_for(described)]
     image = np.full((described.batch or 1, described.channels, *size), 2, np.float32)
     try:
-        session = ort.InferenceSession(bound.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = create(bound.SerializeToString(), ["CPUExecutionProvider"], available_threads())
         found = session.run(None, {session.get_inputs()[0].name: image})
     except Exception as error:  # ONNX Runtime's errors have no other common base class
         raise ModelError(f"the model cannot be run for its verification: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -79,16 +80,9 @@ class Sheet:
         methods = [title for title in images if title != "truth"]
         a, b = images[methods[0]], images[methods[-1] if len(methods) > 1 else "truth"]
         y, x = _largest_sum(np.abs(a - b), crop)
-        self._rows.append(
-            np.hstack(
-                [
-                    _titled_crop(
-                        image[y : y + crop, x : x + crop], f"{name}: {title}" if title == "truth" else title
-                    )
-                    for title, image in images.items()
-                ]
-            )
-        )
+        titles = (f"{name}: {title}" if title == "truth" else title for title in images)
+        crops = (image[y : y + crop, x : x + crop] for image in images.values())
+        self._rows.append(np.hstack(list(map(_titled_crop, crops, titles))))
 
     def image(self) -> NDArray[np.uint8]:
         """Return the sheet as an image.
@@ -120,8 +114,6 @@ def _largest_sum(difference: NDArray[np.float64], size: int) -> tuple[int, int]:
 
 
 def _titled_crop(crop: NDArray[np.float64], title: str) -> NDArray[np.uint8]:
-    import cv2
-
     codes = crop.astype(np.uint8)
     bgr = np.repeat(codes[..., None], 3, axis=2) if codes.ndim == 2 else codes[..., ::-1]
     big = np.repeat(np.repeat(bgr, ZOOM, axis=0), ZOOM, axis=1)

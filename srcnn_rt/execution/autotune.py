@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..backends.loader import Loader, Setup
 from ..backends.tuning_cache import Choice
@@ -177,19 +178,23 @@ def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype
     model = setup.model
     side = setup.tile if setup.tile <= MAX_SIDE else geometry.ceil_to(SMALLER_SIDE, model.period)
     setup = replace(setup, tile=side)
-    shape = (side, side * setup.workers * 2)
-    image = np.random.default_rng(0).random((*shape, layout.channels), np.float32)
+    image = np.random.default_rng(0).random((side, side * setup.workers * 2, layout.channels), np.float32)
     if dtype.kind != "f":
         image = (image * np.iinfo(dtype).max).astype(dtype)
-    info = ImageInfo(shape, layout, image.dtype)
-    source, sink = ArraySource(image, info), ArraySink(info.scaled(model.scale))
     taken: list[float] = []
     while not taken or sum(taken) + statistics.median(taken) <= RATE_SECONDS:
-        start = time.perf_counter()
-        process(source, sink, setup, pool)
-        taken.append(time.perf_counter() - start)
+        taken.append(_seconds(setup, pool, image, layout))
     # The first plans and allocates.
-    return math.prod(shape) * model.scale**2 / statistics.median(taken[1:] or taken)
+    return math.prod(image.shape[:2]) * model.scale**2 / statistics.median(taken[1:] or taken)
+
+
+def _seconds(setup: Setup, pool: ThreadPoolExecutor, image: NDArray[Any], layout: Layout) -> float:
+    """Return how long it takes to upscale an array."""
+    info = ImageInfo((image.shape[0], image.shape[1]), layout, image.dtype)
+    source, sink = ArraySource(image, info), ArraySink(info.scaled(setup.model.scale))
+    start = time.perf_counter()
+    process(source, sink, setup, pool)
+    return time.perf_counter() - start
 
 
 def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
@@ -207,11 +212,7 @@ def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
         trial = GPU_TRIAL_HR if setup.devices else TRIAL_HR
         side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
         image = rng.integers(0, 256, (side, side, channels), np.uint8)
-        info = ImageInfo((side, side), layout, image.dtype)
-        source, sink = ArraySource(image, info), ArraySink(info.scaled(model.scale))
-        start = time.perf_counter()
-        process(source, sink, setup, pool)
-        return (side * model.scale) ** 2 / 1e6 / (time.perf_counter() - start)
+        return (side * model.scale) ** 2 / 1e6 / _seconds(setup, pool, image, layout)
 
     best = [0.0] * len(setups)
     if setups[0].devices:

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ..backends.loader import Setup, batch_for
+from ..backends.loader import Setup
 from ..errors import OutOfMemoryError
 from ..io import Record, Sink, Source
 from ..io.protocols import StripCache
@@ -20,7 +20,7 @@ from ..tiling.geometry import Chunk, Plan, Span
 from . import normalization, overlap
 from .normalization import DataRange, Normalization
 from .planner import plan_for
-from .render_chunk import ChunkInput, buffer_for, compute_chunk, finish_chunk, read_chunk
+from .render_chunk import ChunkInput, Read, buffer_for, compute_chunk, finish_chunk, read_chunk
 from .workers import Workers
 
 AUTO = DataRange()
@@ -78,17 +78,11 @@ def process(
     check_layout(model, source.info.layout)
     values = normalization.for_image(source, model, data_range)
     plan = plan or plan_for(setup, source.info, sink)
-    finished: set[int] = set()
-
-    def note(number: int, record: Record) -> None:
-        written(number, record)
-        finished.add(number)
-
-    batch, retry = batch_for(setup, source, plan), setup.devices > 0
+    run = _Run(source, values, sink, region, progress, done, written)
+    batch, retry = setup.networks[0].batch_size(model, source, plan), setup.devices > 0
     while True:
-        skip = _Either(done, finished)
         try:
-            _Run(source, values, sink, plan, region, progress, note, skip).go(setup, batch, pool)
+            run.go(plan, setup, batch, pool)
             return
         except MemoryError as error:
             fewer = 1 if model.batch is None else batch
@@ -112,64 +106,55 @@ def process(
         gc.collect()
 
 
-class _Either:
-    """Membership in either of two containers."""
-
-    def __init__(self, *containers: Container[int]) -> None:
-        self._containers = containers
-
-    def __contains__(self, number: object) -> bool:
-        return any(number in container for container in self._containers)
-
-
 class _Run:
-    """One pass over the chunks of a plan."""
+    """Upscales all chunks of an image that are not written yet, with one plan after the other."""
+
+    _plan: Plan
+    _read: Read
 
     def __init__(
         self,
         source: Source,
         values: Normalization,
         sink: Sink,
-        plan: Plan,
         region: tuple[Span, Span] | None,
         progress: Progress | None,
-        note: Written,
-        skip: Container[int],
+        done: Container[int],
+        written: Written,
     ) -> None:
-        self._source, self._values, self._sink, self._plan = source, values, sink, plan
-        self._progress, self._note, self._skip = progress, note, skip
+        self._source, self._values, self._sink = source, values, sink
+        self._progress, self._done, self._written = progress, done, written
         h, w = source.info.shape
         self._region = region or (Span(0, h), Span(0, w))
         self._total = h * w * values.scale**2
         self._pixels = 0
-        self._read = StripCache(source).read if source.by_rows else source.read
+        self._finished = set[int]()
 
-    def go(self, setup: Setup, batch: int, pool: ThreadPoolExecutor) -> None:
-        with Workers(setup, self._source, self._values.info, self._plan, batch) as workers:
-            self._go(workers, pool)
+    def go(self, plan: Plan, setup: Setup, batch: int, pool: ThreadPoolExecutor) -> None:
+        self._plan, self._pixels = plan, 0
+        self._read = StripCache(self._source).read if self._source.by_rows else self._source.read
+        with Workers(setup, self._source, self._values.info, plan, batch) as workers:
 
-    def _go(self, workers: Workers, pool: ThreadPoolExecutor) -> None:
-        def start(
-            item: tuple[int, Chunk], part: ChunkInput
-        ) -> tuple[tuple[ChunkInput, NDArray[Any]], Sequence[Future[int]]]:
-            _, chunk = item
-            out = self._buffer(chunk)
-            return (part, out), compute_chunk(chunk, part, out, workers, pool)
+            def start(
+                item: tuple[int, Chunk], part: ChunkInput
+            ) -> tuple[tuple[ChunkInput, NDArray[Any]], Sequence[Future[int]]]:
+                out = self._buffer(item[1])
+                return (part, out), compute_chunk(item[1], part, out, workers, pool)
 
-        overlap.overlap(
-            self._left(),
-            self._input,
-            start,
-            self._write,
-            self._advance,
-            background=not (self._source.in_memory and self._sink.in_memory),
-            interrupted=workers.interrupted,
-        )
+            overlap.overlap(
+                self._left(),
+                self._input,
+                start,
+                self._write,
+                self._advance,
+                background=not (self._source.in_memory and self._sink.in_memory),
+                interrupted=workers.interrupted,
+            )
 
     def _left(self) -> Iterator[tuple[int, Chunk]]:
         """Yield the chunks that are not written yet, with their numbers."""
         for number, chunk in enumerate(self._plan.within(*self._region)):
-            if number in self._skip:
+            if number in self._done or number in self._finished:
                 self._pixels += chunk.y.size * chunk.x.size * self._values.scale**2
             else:
                 yield number, chunk
@@ -188,7 +173,8 @@ class _Run:
         y, x = self._hr(chunk.y), self._hr(chunk.x)
         out = made if self._values.native else self._sink.buffer(y, x)
         finished = finish_chunk(part, made, self._values, out)
-        self._note(number, self._sink.write(y, x, finished.samples, finished.mask))
+        self._written(number, self._sink.write(y, x, finished.samples, finished.mask))
+        self._finished.add(number)
 
     def _advance(self, pixels: int) -> None:
         self._pixels += pixels

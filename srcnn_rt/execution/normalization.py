@@ -172,7 +172,7 @@ def for_image(source: Source, model: ModelSpec, data_range: DataRange) -> Normal
         If the model needs a range and the samples clearly use another one than their type's, or if a
         range is given for an image on a GPU.
     """
-    info, on_device = source.info, hasattr(source, "gpu")
+    info, on_device = source.info, source.on_device
     dtype, count = info.dtype, info.layout.channels
     colors = count - info.layout.alpha
     if not on_device and _exceeds_declared_top(source):

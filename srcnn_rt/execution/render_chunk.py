@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends.base import ChunkArrays
 from ..image import nodata
 from ..io import Source
 from ..tiling.geometry import Chunk, Plan, Span
 from .normalization import Normalization
-from .workers import Workers, finished
+from .workers import Workers
 
 Read = Callable[[Span, Span], NDArray[Any]]
 
@@ -157,8 +158,11 @@ def compute_chunk(
         Each gives the number of HR pixels of `out` that it filled.
     """
     if part.invalid is not None and part.invalid.all():
-        return [finished(out.shape[0] * out.shape[1])]
-    return workers.submit(pool, chunk, part.samples, part.at, out)
+        future: Future[int] = Future()
+        future.set_result(out.shape[0] * out.shape[1])
+        return [future]
+    arrays = ChunkArrays(part.samples, part.at, out, (chunk.y.start, chunk.x.start))
+    return workers.submit(pool, chunk.tiles, arrays)
 
 
 def buffer_for(chunk: Chunk, values: Normalization) -> NDArray[Any]:

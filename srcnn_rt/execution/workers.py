@@ -5,29 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Any, Protocol, Self
 
-from numpy.typing import NDArray
-
-from ..backends.base import Renderer
-from ..backends.loader import Setup, networks_for, renderer
+from ..backends.base import ChunkArrays, Renderer
+from ..backends.class_renderer import NearestRenderer
+from ..backends.loader import Setup
 from ..errors import DeviceError
 from ..image.info import ImageInfo
 from ..io import Source
-from ..tiling.geometry import Chunk, Plan, Tile
+from ..io.protocols import Closing
+from ..tiling.geometry import Plan, Tile
 from .overlap import stop
 
 
-class Interruptible(Protocol):
-    """A network whose runs can be ended early."""
-
-    def interrupted(self) -> AbstractContextManager[None]: ...
-
-
-class Workers:
+class Workers(Closing):
     """Renderers of one plan. A GPU that fails gets no more windows; the others compute its share.
 
     Use it as a context manager: leaving it releases the buffers of all renderers.
@@ -53,16 +45,19 @@ class Workers:
     def __init__(self, setup: Setup, source: Source, info: ImageInfo, plan: Plan, batch: int) -> None:
         self.batch = batch
         self._pixels_per_sample = setup.model.scale**2
-        networks = networks_for(setup, source)
-        self._networks: list[Interruptible] = list(networks)
+        self._networks = setup.networks_for(source)
         self._idle: SimpleQueue[Renderer | None] = SimpleQueue()
         self._renderers: list[Renderer] = []
         self._failure, self._counting = "", threading.Lock()
         failed: DeviceError | None = None
         try:
-            for network in networks:
+            for network in self._networks:
                 try:
-                    made = renderer(setup, network, source, info, plan, batch)
+                    made: Renderer
+                    if info.layout.color == "classes":
+                        made = NearestRenderer(setup.model.scale, batch)
+                    else:
+                        made = network.renderer(setup.model, source, info, plan, batch)
                 except DeviceError as error:
                     failed = error
                     continue
@@ -76,25 +71,17 @@ class Workers:
         self._alive = len(self._renderers)
 
     def submit(
-        self,
-        pool: ThreadPoolExecutor,
-        chunk: Chunk,
-        samples: NDArray[Any],
-        at: tuple[int, int],
-        out: NDArray[Any],
+        self, pool: ThreadPoolExecutor, tiles: tuple[Tile, ...], chunk: ChunkArrays
     ) -> list[Future[int]]:
         """Start computing all windows of a chunk.
 
         Parameters
         ----------
         pool : ThreadPoolExecutor
-        chunk : Chunk
-        samples : ndarray, shape (h, w, C)
-            The LR samples that the windows read.
-        at : (int, int)
-            Row and column of ``samples[0, 0]`` in the image.
-        out : ndarray, shape (s·h, s·w, C)
-            Filled by the workers.
+        tiles : tuple of Tile
+            Of the chunk.
+        chunk : ChunkArrays
+            Its output is filled by the workers.
 
         Returns
         -------
@@ -103,9 +90,8 @@ class Workers:
         """
         futures: list[Future[int]] = []
         try:
-            for k in range(0, len(chunk.tiles), self.batch):
-                tiles = chunk.tiles[k : k + self.batch]
-                futures.append(pool.submit(self._compute, chunk, tiles, samples, at, out))
+            for k in range(0, len(tiles), self.batch):
+                futures.append(pool.submit(self._compute, tiles[k : k + self.batch], chunk))
         except BaseException:  # Ctrl-C: no one else knows these futures
             stop(futures)
             raise
@@ -124,29 +110,14 @@ class Workers:
         for made in self._renderers:
             made.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _compute(
-        self,
-        chunk: Chunk,
-        tiles: tuple[Tile, ...],
-        samples: NDArray[Any],
-        at: tuple[int, int],
-        out: NDArray[Any],
-    ) -> int:
+    def _compute(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> int:
         while True:
             work = self._idle.get()
             if work is None:  # no renderer is left; wake the next waiting thread too
                 self._idle.put(None)
                 raise DeviceError(self._failure)
             try:
-                work.render(tiles, samples, at, out, (chunk.y.start, chunk.x.start))
+                work.render(tiles, chunk)
             except DeviceError as error:
                 with self._counting:
                     self._alive, self._failure = self._alive - 1, str(error)
@@ -160,10 +131,3 @@ class Workers:
                 raise
             self._idle.put(work)
             return sum(t.y.core.size * t.x.core.size for t in tiles) * self._pixels_per_sample
-
-
-def finished(value: int) -> Future[int]:
-    """Return a future that already has its result."""
-    future: Future[int] = Future()
-    future.set_result(value)
-    return future

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from onnx import ModelProto
 from torch import nn
 
 from .._system.safe_files import atomic_write
@@ -27,9 +29,6 @@ from ..models.optimize.dead_filters import drop_dead_filters
 from . import srcnn_graph
 from .srcnn_graph import Upscaler
 from .torch_exporters import export_dynamo, export_torchscript
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 # Batches and core sizes (n, h, w) that are compared with torch: one pixel, odd, elongated.
 _COMPARED = ((1, 1, 1), (2, 7, 5), (1, 33, 18), (1, 3, 61))
@@ -99,10 +98,8 @@ def export(
     network = _recognise(checkpoint, scale)
     *alternatives, last = network.exporters
     for exporter in alternatives:
-        try:
+        with suppress(ModelError):
             return _write(target, exporter(), network)
-        except ModelError:
-            continue
     return _write(target, last(), network)
 
 

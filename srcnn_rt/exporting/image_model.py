@@ -10,11 +10,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto, helper
 
+from .._system.cpu import available_threads
 from .._system.safe_files import atomic_write
 from ..backends import onnxruntime
 from ..backends.base import failure
@@ -26,9 +28,6 @@ from ..models import image_graph, prepare, spec
 from ..models.margins import has_plain_alpha, rules_for
 from ..models.spec import ModelSpec
 from ..tiling import kernels
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 TYPES: dict[str, np.dtype[Any]] = {
     "u8": np.dtype(np.uint8),
@@ -92,10 +91,9 @@ def export(
     SourceMissingError, ModelError, ImageError, ArgumentError, OutputError
         ModelError also if the exported model does not compute the same as `Engine`.
     """
-    if io not in TYPES:
-        raise ArgumentError(f"io must be one of {', '.join(TYPES)}, got {io!r}")
-    if layout not in LAYOUTS:
-        raise ArgumentError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    for name, value, known in (("io", io, TYPES), ("layout", layout, LAYOUTS)):
+        if value not in known:
+            raise ArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: already exists; use --overwrite to replace it")
     data, found = load_whole(model)
@@ -130,9 +128,7 @@ def _set_metadata(proto: ModelProto, model: ModelSpec, io: str, layout: str, lar
         "training": json.dumps(dict(model.training)),
         "check": json.dumps({"against": "srcnn_rt.Engine", "images": _COMPARED, "largest": largest}),
     }
-    del proto.metadata_props[:]
-    for key, value in {**others, **{spec.PREFIX + k: v for k, v in own.items()}}.items():
-        proto.metadata_props.add(key=key, value=value)
+    helper.set_model_props(proto, others | {spec.PREFIX + k: v for k, v in own.items()})
 
 
 def _compare_with_engine(data: bytes, engine: Engine, io: str, layout: str) -> float:
@@ -151,13 +147,7 @@ def _compare_with_engine(data: bytes, engine: Engine, io: str, layout: str) -> f
     ModelError
         If the outputs differ by more than rounding.
     """
-    ort = onnxruntime.runtime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # errors are raised as exceptions
-    try:
-        network = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no other common base class
-        raise ModelError(f"ONNX Runtime cannot load the exported model: {error}") from error
+    network = onnxruntime.create(data, ["CPUExecutionProvider"], available_threads())
     model, kind, white = engine.spec, TYPES[io], kernels.white(TYPES[io])
     allowed = max(_TOLERANCE[t] for t in model.facts.types)
     worst = 0.0

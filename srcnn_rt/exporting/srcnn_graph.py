@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from ..architectures.srcnn import SRCNN
 from ..image import bicubic
-
-if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, TensorProto
 
 
 class Upscaler(nn.Module):
@@ -43,24 +39,23 @@ def build_graph(network: SRCNN, scale: int) -> ModelProto:
     HR samples that bicubic yields beyond what the network reads are cropped before the first convolution,
     where they are one channel. The equivariant form adds the output of the network to the bicubic image.
     """
-    from onnx import helper, numpy_helper
-
     channels, equivariant = network.channels, network.form == "equivariant"
     body: list[NodeProto] = []
     initialisers: list[TensorProto] = []
 
     def crop(source: str, name: str, cut: int) -> str:
+        inputs = [source]
         for key, values in (("starts", [cut] * 2), ("ends", [-cut] * 2), ("axes", [2, 3])):
-            initialisers.append(numpy_helper.from_array(np.array(values, np.int64), f"{name}.{key}"))
-        inputs = [source, *(f"{name}.{key}" for key in ("starts", "ends", "axes"))]
+            inputs.append(f"{name}.{key}")
+            initialisers.append(numpy_helper.from_array(np.array(values, np.int64), inputs[-1]))
         body.append(helper.make_node("Slice", inputs, [f"{name}.out"], name))
         return f"{name}.out"
 
     last, surplus = "lr", 0
     if scale > 1:
         body, initialisers = bicubic.nodes("lr", "bicubic", scale, channels)
-        surplus = (bicubic.margin_for(network.shrink, scale) - bicubic.RADIUS) * scale - network.shrink
-        last = "bicubic"
+        last, shrink = "bicubic", network.shrink
+        surplus = (bicubic.margin_for(shrink, scale) - bicubic.RADIUS) * scale - shrink
     if surplus:
         last = crop(last, "crop", surplus)
     image = last
@@ -88,14 +83,11 @@ def build_graph(network: SRCNN, scale: int) -> ModelProto:
 
 def _layers(network: SRCNN) -> list[tuple[nn.Conv2d, NDArray[np.float32]]]:
     """Return the convolutions with the weights that they apply."""
-    first = _array(network.first_filters)
+    convs = (network.conv1, network.conv2, network.conv3)
+    first, *others = map(_array, (network.first_filters, network.conv2.weight, network.conv3.weight))
     if network.form == "equivariant":
         first = exactly_zero_sum(first)
-    return [
-        (network.conv1, first),
-        (network.conv2, _array(network.conv2.weight)),
-        (network.conv3, _array(network.conv3.weight)),
-    ]
+    return list(zip(convs, (first, *others), strict=True))
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -8,15 +8,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import onnx
 import torch
+from onnx import ModelProto
 from torch import nn
 
 from ..errors import ModelError
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 
 def export_dynamo(network: nn.Module, channels: int, *, side: int = 15) -> ModelProto:
@@ -48,7 +46,8 @@ def export_dynamo(network: nn.Module, channels: int, *, side: int = 15) -> Model
             verbose=False,
         )
         assert program is not None
-        return _checked(program.model_proto)
+        onnx.checker.check_model(program.model_proto)
+        return program.model_proto
 
 
 def export_torchscript(network: nn.Module, channels: int, *, side: int = 15) -> ModelProto:
@@ -58,8 +57,6 @@ def export_torchscript(network: nn.Module, channels: int, *, side: int = 15) -> 
 
     Parameters and errors are those of `export_dynamo`.
     """
-    import onnx
-
     with _exporting(), tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.onnx"
         torch.onnx.export(
@@ -71,7 +68,9 @@ def export_torchscript(network: nn.Module, channels: int, *, side: int = 15) -> 
             input_names=["lr"],
             output_names=["hr"],
         )
-        return _checked(onnx.load(file))
+        proto = onnx.load(file)
+        onnx.checker.check_model(proto)
+        return proto
 
 
 @contextlib.contextmanager
@@ -84,10 +83,3 @@ def _exporting() -> Iterator[None]:
     except Exception as error:  # the exporters raise errors of a dozen packages
         first = " ".join(str(error).split())[:200]
         raise ModelError(f"torch cannot export it to ONNX: {first}") from error
-
-
-def _checked(proto: ModelProto) -> ModelProto:
-    import onnx
-
-    onnx.checker.check_model(proto)
-    return proto

@@ -72,6 +72,8 @@ class SlicedSource(Closing):
         If the type, shape or axes of the array are not supported.
     """
 
+    on_device = False
+
     def __init__(
         self,
         array: Sliced,
@@ -116,9 +118,6 @@ class SlicedSource(Closing):
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
         return np.ones((y.size, x.size), np.bool_)
-
-    def close(self) -> None:
-        """Do nothing; the array belongs to the caller."""
 
 
 class SlicedSink(Closing):

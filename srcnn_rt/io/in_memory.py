@@ -25,7 +25,7 @@ class ArraySource(Closing):
         Its description.
     """
 
-    by_rows = False
+    by_rows = on_device = False
     in_memory = True
 
     def __init__(self, array: NDArray[Any], info: ImageInfo) -> None:
@@ -37,9 +37,6 @@ class ArraySource(Closing):
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
         return np.ones((y.size, x.size), np.bool_)
-
-    def close(self) -> None:
-        pass
 
 
 class ArraySink(Closing):
@@ -71,9 +68,6 @@ class ArraySink(Closing):
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
         return False
-
-    def close(self) -> None:
-        pass
 
 
 def array_source(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ Record = dict[str, Any]
 """What a journal stores about a written chunk: numbers and lists of numbers."""
 
 
-class Source(Protocol):
+class Source(AbstractContextManager["Source"], Protocol):
     """An image to read.
 
     Attributes
@@ -27,11 +27,14 @@ class Source(Protocol):
         Whether a part of some rows costs as much to read as the whole rows (striped files).
     in_memory : bool
         Whether the samples are in memory already, so that reading them costs nothing.
+    on_device : bool
+        Whether the image lies in the memory of a GPU. Only networks on that GPU can read it.
     """
 
     info: ImageInfo
     by_rows: bool
     in_memory: bool
+    on_device: bool
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
         """Return a window as (h, w, C) samples of ``info.dtype``, with any strides.
@@ -52,12 +55,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Close the file; may be called twice."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
 
 
 class Sink(Protocol):
@@ -155,14 +152,12 @@ class Closing:
     """Mixin of a context manager that calls `close`."""
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Release what the object holds; nothing by default."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
 

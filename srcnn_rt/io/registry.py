@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from ..errors import ArgumentError, ImageError, OutputError, SourceMissingError
 from ..image.info import AS_SAID, ImageInfo, Reading
@@ -28,18 +27,6 @@ _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 
 
-class _Creation(NamedTuple):
-    """Arguments of `create_target`."""
-
-    path: Path
-    final: Path
-    infos: Sequence[ImageInfo]
-    scale: int
-    output: OutputOptions
-    source: Path | None
-    resume: bool
-
-
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """A kind of files and the functions that read and write it.
@@ -51,7 +38,6 @@ class _Kind:
     pages: Callable[[Path], int]
     open: Callable[[Path, int, int | None, Reading], Source]
     check: Callable[[Path, Sequence[ImageInfo], OutputOptions], None]
-    create: Callable[[_Creation], Target]
 
 
 def is_image_name(path: Path) -> bool:
@@ -172,7 +158,33 @@ def create_target(
     resume : bool
         Continue the file at `path`.
     """
-    return _kind_of_name(final).create(_Creation(path, final, infos, scale, output, source, resume))
+    kind, info = _kind_of_name(final), infos[0]
+    if kind is _TIFF:
+        from .tiff.writer import TiffTarget
+
+        compress, threads = output.compress, output.threads
+        return TiffTarget(path, infos, scale, compress, as_cog=output.cog, threads=threads, resume=resume)
+    if kind is _CODED:
+        from .codecs.whole_file import encode
+        from .spool import SpoolTarget
+
+        format_ = FORMATS[final.suffix.lower()]
+        coding = partial(encode, format_=format_, info=info, scale=scale, quality=output.quality, path=final)
+        return SpoolTarget(path, info, coding, resume=resume)
+    from .zarr.reader import open_zarr
+    from .zarr.writer import create, reopen
+
+    make = reopen if resume and path.exists() else create
+    classes = info.layout.color == "classes"
+    if source is not None and source.is_dir():
+        return make(path, open_zarr(source), scale, classes=classes)
+    if len(infos) > 1:
+        raise OutputError(
+            f"{final}: the pages of a TIFF are not planes of one image; choose one with --page, or write"
+            " a TIFF"
+        )
+    h, w = info.shape
+    return make(path, replace(info, shape=(h // scale, w // scale)), scale, classes=classes)
 
 
 def make_folder(path: Path) -> None:
@@ -216,15 +228,6 @@ def _check_tiff(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) 
             raise OutputError(f"{final}: TIFF sides are at most {MAX_TIFF_SIDE} pixels, got {w} x {h}")
 
 
-def _create_tiff(to: _Creation) -> Target:
-    from .tiff.writer import TiffTarget
-
-    compress, threads = to.output.compress, to.output.threads
-    return TiffTarget(
-        to.path, to.infos, to.scale, compress, as_cog=to.output.cog, threads=threads, resume=to.resume
-    )
-
-
 # Zarr
 
 
@@ -254,29 +257,12 @@ def _check_zarr(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) 
         raise OutputError(f"{final}: Zarr is written losslessly and takes neither quality nor cog")
 
 
-def _create_zarr(to: _Creation) -> Target:
-    from .zarr.reader import open_zarr
-    from .zarr.writer import create, reopen
-
-    make = reopen if to.resume and to.path.exists() else create
-    info = to.infos[0]
-    classes = info.layout.color == "classes"
-    if to.source is not None and to.source.is_dir():
-        return make(to.path, open_zarr(to.source), to.scale, classes=classes)
-    if len(to.infos) > 1:
-        raise OutputError(
-            f"{to.final}: the pages of a TIFF are not planes of one image; choose one with --page, or write"
-            " a TIFF"
-        )
-    h, w = info.shape
-    return make(to.path, replace(info, shape=(h // to.scale, w // to.scale)), to.scale, classes=classes)
-
-
 # Formats that are decoded and encoded whole
 
 
 def _open_coded(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
-    from .codecs.whole_file import MAX_PIXELS, read_coded
+    from .codecs.integrity import MAX_PIXELS
+    from .codecs.whole_file import read_coded
 
     _check_page(path, page, 1)
     format_ = recognise(_head(path))
@@ -300,21 +286,9 @@ def _check_coded(final: Path, infos: Sequence[ImageInfo], output: OutputOptions)
     check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
 
 
-def _create_coded(to: _Creation) -> Target:
-    from .codecs.whole_file import encode
-    from .spool import SpoolTarget
-
-    format_, info = FORMATS[to.final.suffix.lower()], to.infos[0]
-
-    def encoded(samples: NDArray[Any]) -> bytes:
-        return encode(samples, format_, info, to.scale, to.output.quality, to.final)
-
-    return SpoolTarget(to.path, info, encoded, resume=to.resume)
-
-
-_TIFF = _Kind(TIFF_SUFFIXES, _tiff_pages, _open_tiff, _check_tiff, _create_tiff)
-_CODED = _Kind(tuple(FORMATS), lambda path: 1, _open_coded, _check_coded, _create_coded)
-_ZARR = _Kind(ZARR_SUFFIXES, _zarr_pages, _open_zarr, _check_zarr, _create_zarr)
+_TIFF = _Kind(TIFF_SUFFIXES, _tiff_pages, _open_tiff, _check_tiff)
+_CODED = _Kind(tuple(FORMATS), lambda path: 1, _open_coded, _check_coded)
+_ZARR = _Kind(ZARR_SUFFIXES, _zarr_pages, _open_zarr, _check_zarr)
 _KINDS = {suffix: kind for kind in (_TIFF, _CODED, _ZARR) for suffix in kind.suffixes}
 IMAGE_SUFFIXES = tuple(_KINDS)
 

@@ -1,9 +1,9 @@
 """Estimate what a job needs before it starts, and refuse a job that certainly cannot fit.
 
 The size of a result is a range. Its high end is what the samples take where nothing compresses, plus the
-container; the low end follows from how far the source is compressed. A job is refused for what it needs at
-least, which is exact, or half of what windows of the image itself compress to. So a job that fits is never
-refused. `Engine.estimate` reports the range, and a job that may not fit is only warned about.
+container; the low end follows from how far the source is compressed. A job is refused for what it certainly
+needs, so a job that fits is never refused. `Engine.estimate` reports the range, and a job that may not fit is
+only warned about.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from ..io.codecs.integrity import declared
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
 from ..io.spool import MIN_BYTES
 from ..models.spec import ModelSpec
-from . import journal, sampling
+from . import alpha_check, journal
 from .file_job import Job, Pages
+from .report import JobFiles
 
 # The low end of a result's bytes per raw byte, over the source's: enlarged images compress better, by up to
 # twice, and the source's codec may be 2.5 times weaker than the result's. A source that is hardly
@@ -47,27 +48,23 @@ PADDING = 1 / 50  # bytes per raw byte of the padding in a TIFF's last tiles
 # An image with its overviews over the image alone; LZW and no compression store the padding of small ones.
 PYRAMID, PYRAMID_PADDED = 4 / 3, 2
 MIN_COG = 1.3  # at least, where an image is surely large enough for overviews
-SURE = 0.5  # of what bicubic windows compress to; no network's result was below 1.0
-# Memory that encoders take beside samples and coded bytes, bytes per pixel of 1, 2, 3 and 4 channels. Half of
-# it is counted on. Decoders: copies of the samples.
+# Memory that encoders take beside samples and coded bytes, bytes per pixel of 1, 2, 3 and 4 channels, and the
+# share of it that is counted on. Decoders: copies of the samples.
 ENCODER_BYTES = {".webp": (26, 26, 30, 28), ".avif": (15, 36, 33, 36), ".jxl": (7.5, 10, 15, 18)}
+SURE = 0.5
 DECODER_COPIES = {".webp": 2.3, ".bmp": 3.3, ".avif": 2.2, ".jxl": 1.2}
 STRIP_COPIES = 3  # of the rows of a striped TIFF that are held at once
 LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(JobFiles):
     """What a job needs; sizes in bytes. `dataclasses.asdict` of it is JSON.
 
     Attributes
     ----------
-    source, target : str
-        Paths.
-    source_size, target_size : tuple of (int, int)
-        Width and height of the first page in pixels.
-    pages : int
-        Number of pages.
+    source, target, source_size, target_size, pages
+        As in `JobFiles`.
     raw_bytes : int
         Samples of the result.
     file_bytes : tuple of (int, int)
@@ -97,11 +94,6 @@ class Estimate:
         Device number of the target's disk.
     """
 
-    source: str
-    target: str
-    source_size: tuple[int, int]
-    target_size: tuple[int, int]
-    pages: int
     raw_bytes: int
     file_bytes: tuple[int, int]
     temporary_bytes: int
@@ -137,11 +129,7 @@ class Estimate:
 
 
 def estimate(
-    job: Job,
-    model: ModelSpec,
-    setup: Setup,
-    pool: ThreadPoolExecutor,
-    rates: dict[Any, float] | None = None,
+    job: Job, model: ModelSpec, setup: Setup, pool: ThreadPoolExecutor, rates: dict[Any, float]
 ) -> Estimate:
     """Return what a job needs, without refusing it. Headers are read, and windows of noise timed.
 
@@ -152,7 +140,7 @@ def estimate(
     setup : Setup
         Networks and workers that will run the job.
     pool : ThreadPoolExecutor
-    rates : dict, optional
+    rates : dict
         Keeps measured rates for other images of the same kind.
 
     Raises
@@ -160,14 +148,12 @@ def estimate(
     SourceMissingError, ImageError, OutputError, ModelError
         If the source cannot be read.
     """
-    if infos := _declared_infos(job):
-        found = _estimate(job, model, setup, infos)
-    else:
+    infos = _declared_infos(job)
+    if infos is None:
         with Pages(job) as pages:
             infos = pages.infos
-        found = _sampled_estimate(job, model, setup, infos)
+    found = _estimate(job, model, setup, infos)
     key = (setup.networks, setup.tile, str(infos[0].layout), infos[0].dtype.str)
-    rates = {} if rates is None else rates
     if key not in rates:
         rates[key] = autotune.rate(setup, pool, infos[0].layout, infos[0].dtype)
     pixels = sum(math.prod(i.shape) for i in infos) * job.scale**2
@@ -178,9 +164,8 @@ def check(job: Job, model: ModelSpec, setup: Setup, infos: Sequence[ImageInfo] |
     """Refuse a job that certainly cannot fit, before it starts.
 
     A job is refused if what it needs at least is more than what is free. On the disk that is the exact size
-    of a TIFF with ``compress="none"``, of a BMP and of temporary samples. Of a compressed TIFF or Zarr whose
-    high end does not fit, it is half of what windows of the image compress to. In memory it is the samples of
-    a source that is decoded whole, half of what encoders were measured to take, a band of rows of a striped
+    of a TIFF with ``compress="none"``, of a BMP and of temporary samples. In memory it is the samples of a
+    source that is decoded whole, half of what encoders were measured to take, a band of rows of a striped
     TIFF, and the windows of an image that is not tiled. Swap counts as memory.
 
     Parameters
@@ -200,7 +185,7 @@ def check(job: Job, model: ModelSpec, setup: Setup, infos: Sequence[ImageInfo] |
     known = infos or _declared_infos(job, certain=True)
     if not known or not job.target.parent.is_dir():
         return  # opening the files raises a better error
-    refuse((_sampled_estimate if infos else _estimate)(job, model, setup, known))
+    refuse(_estimate(job, model, setup, known))
 
 
 def refuse(found: Estimate) -> None:
@@ -241,26 +226,11 @@ def size_text(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
-def _sampled_estimate(job: Job, model: ModelSpec, setup: Setup, infos: Sequence[ImageInfo]) -> Estimate:
-    """Return an estimate whose minimum is sampled from the image if that may decide whether the job fits."""
-    found = _estimate(job, model, setup, infos)
-    close = found.free_bytes is not None and found.needed_bytes > found.free_bytes
-    if close and found.min_bytes == 0 and _streams(job):
-        compress = "zarr" if _is_zarr(job) else job.output.compress
-        found = _estimate(job, model, setup, infos, sampling.compressed_ratio(job, infos, compress) or 0)
-    return found
-
-
-def _estimate(
-    job: Job, model: ModelSpec, setup: Setup, infos: Sequence[ImageInfo], ratio: float = 0
-) -> Estimate:
-    """Put the parts of an estimate together.
-
-    `ratio` is what windows of the image compress to, bytes per raw byte.
-    """
+def _estimate(job: Job, model: ModelSpec, setup: Setup, infos: Sequence[ImageInfo]) -> Estimate:
+    """Put the parts of an estimate together."""
     info, large = infos[0], [i.scaled(job.scale) for i in infos]
     raw = sum(map(_raw_bytes, large))
-    low, high, minimum = _plain_bytes(job, infos, large, round(raw * ratio * SURE))
+    low, high, minimum = _plain_bytes(job, infos, large)
     padded = job.target.suffix.lower() in TIFF_SUFFIXES and job.output.compress in ("lzw", "none")
     pyramid = PYRAMID_PADDED if padded else PYRAMID
     temporary = min_temporary = 0
@@ -275,11 +245,7 @@ def _estimate(
     expected, min_memory = _memory(job, model, setup, info, low + high)
     resumable = job.resume and job.partial.exists() and (_streams(job) or raw >= MIN_BYTES)
     return Estimate(
-        source=str(job.source),
-        target=str(job.target),
-        source_size=(info.shape[1], info.shape[0]),
-        target_size=(large[0].shape[1], large[0].shape[0]),
-        pages=len(infos),
+        **JobFiles.facts(job, infos),
         raw_bytes=raw,
         file_bytes=(low, high),
         temporary_bytes=temporary,
@@ -299,9 +265,7 @@ def _estimate(
     )
 
 
-def _plain_bytes(
-    job: Job, infos: Sequence[ImageInfo], large: Sequence[ImageInfo], sampled: int
-) -> tuple[int, int, int]:
+def _plain_bytes(job: Job, infos: Sequence[ImageInfo], large: Sequence[ImageInfo]) -> tuple[int, int, int]:
     """Return low end, high end and minimum of a result's bytes, without overviews."""
     suffix, raw = job.target.suffix.lower(), sum(map(_raw_bytes, large))
     if suffix == ".bmp":
@@ -322,7 +286,7 @@ def _plain_bytes(
     else:
         high = raw * (HIGH if _streams(job) or suffix == ".png" else HIGH_CODED) + (tiled - raw) * PADDING
     high += masks + HEADER_BYTES * len(large)
-    return round(raw * low), round(high), sampled
+    return round(raw * low), round(high), 0
 
 
 def _tiled_bytes(job: Job, large: Sequence[ImageInfo]) -> int:
@@ -343,7 +307,7 @@ def _block_side(job: Job) -> int:
 
 def _memory(job: Job, model: ModelSpec, setup: Setup, info: ImageInfo, file_bytes: int) -> tuple[int, int]:
     """Return the memory that a job takes beyond what the process has: expected, and at least."""
-    suffix, whole = job.target.suffix.lower(), not (sampling.is_tiff(job.source) or job.source.is_dir())
+    suffix, whole = job.target.suffix.lower(), not (alpha_check.is_tiff(job.source) or job.source.is_dir())
     raw, hr_pixels = _raw_bytes(info), math.prod(info.shape) * job.scale**2
     held = raw if whole else 0
     strips = windows = min_windows = 0
@@ -352,7 +316,7 @@ def _memory(job: Job, model: ModelSpec, setup: Setup, info: ImageInfo, file_byte
         if suffix in TIFF_SUFFIXES:
             sink.block = (_block_side(job), _block_side(job))
         plan = plan_for(setup, info, sink)
-        if sampling.is_tiff(job.source) and sampling.is_striped(job.source):
+        if alpha_check.is_tiff(job.source) and alpha_check.is_striped(job.source):
             strips = raw * min(info.shape[0], plan.chunk[0]) // info.shape[0]
         # Smaller windows have been run to time the model, and a GPU has memory of its own.
         if max(plan.tile) > autotune.MAX_SIDE and not setup.devices:

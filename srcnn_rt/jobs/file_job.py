@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +43,6 @@ from .resume import can_resume, chunk_count, is_published, recorded_plans, resto
 PARTIAL = ".partial"
 # Seconds of work that a power failure may cost. A killed process loses a chunk or two.
 SYNC_SECONDS = 10.0
-
-Run = Callable[[Source, Sink, Plan, Container[int], Callable[[int, Record], None], Progress | None], None]
 
 _log = logging.getLogger("srcnn_rt")
 
@@ -109,6 +107,13 @@ class Job:
             **self.reading.facts(),
         }
 
+    def page_numbers(self) -> range:
+        """Return the numbers of the pages to upscale, from 1. Raises as `page_count` does."""
+        # Pages are not counted if one is chosen: a stack behind one directory can only be read by --page 1.
+        if self.page is not None:
+            return range(self.page, 1 + self.page)
+        return range(1, 1 + page_count(self.source))
+
     def open(self, page: int) -> Source:
         """Open a page of the source, from 1; the caller closes it. Raises as `open_source` does."""
         return open_source(self.source, page, self.max_pixels, self.reading)
@@ -136,12 +141,7 @@ class Pages(Closing):
     """
 
     def __init__(self, job: Job, check: Callable[[ImageInfo], None] = lambda info: None) -> None:
-        self._job = job
-        # Pages are not counted if one is chosen: a stack behind one directory can only be read by --page 1.
-        if job.page is None:
-            self._numbers = range(1, 1 + page_count(job.source))
-        else:
-            self._numbers = range(job.page, 1 + job.page)
+        self._job, self._numbers = job, job.page_numbers()
         self._only: Source | None = None
         self.infos: list[ImageInfo] = []
         for number in self._numbers:
@@ -173,7 +173,7 @@ def upscale(
     job: Job,
     pages: Pages,
     plan_for: Callable[[ImageInfo, Sink], Plan],
-    run: Run,
+    run: Callable[..., None],
     progress: Progress | None = None,
 ) -> None:
     """Upscale a file, or the rest of it.
@@ -186,9 +186,7 @@ def upscale(
     plan_for : callable
         Returns how a page is cut.
     run : callable
-        Upscales a page. It gets the source, the sink, the plan, the numbers of the chunks that are finished
-        already, a function to call with the number and the record of each chunk that is written, and
-        `progress`.
+        Upscales a page: `executor.process` without `setup`, `pool` and `data_range`.
     progress : callable, optional
         Called with the HR pixels done and the HR pixels in total.
 
@@ -242,7 +240,14 @@ def upscale(
                 if (source.info.shape, source.info.layout) != (infos[k].shape, infos[k].layout):
                     unfinished.discard(_changed(job))
                 try:
-                    run(source, target.page(k), plan, finished[k], unfinished.recorder(k), advance)
+                    run(
+                        source,
+                        target.page(k),
+                        plan=plan,
+                        done=finished[k],
+                        written=unfinished.recorder(k),
+                        progress=advance,
+                    )
                 except RangeError as error:
                     raise RangeError(f"{job.source}: {error}") from error
         # A source that was unlinked meanwhile was read to its end, otherwise reading would have failed.

@@ -155,11 +155,10 @@ class Journal:
 
     def _read(self) -> None:
         """Read all lines up to the first that is damaged or invalid."""
-        for line in _lines(self._file):
-            item = _item(line)
-            if item is None or not self._take(item):
+        for item, size in _entries(self._file):
+            if not self._take(item):
                 return
-            self._end += len(line)
+            self._end += size
 
     def _take(self, item: dict[str, Any]) -> bool:
         """Take in one entry; return whether it is valid at this place."""
@@ -201,10 +200,7 @@ def items(path: Path) -> Iterator[dict[str, Any]]:
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
         try:
-            for line in _lines(file):
-                if (item := _item(line)) is None:
-                    return
-                yield item
+            yield from (item for item, _ in _entries(file))
         finally:
             os.close(file)
     except OSError as error:
@@ -309,18 +305,20 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], parent: str =
     return None
 
 
-def _lines(file: int) -> Iterator[bytes]:
-    """Yield the complete lines of a file."""
+def _entries(file: int) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield the entries of a file up to the first damaged or incomplete line, and the bytes of each line."""
     rest = b""
     while (block := os.read(file, 2**20)) and len(rest) < _MAX_LINE:
         *lines, rest = (rest + block).split(b"\n")
         for line in lines:
-            yield line + b"\n"
+            if (item := _item(line)) is None:
+                return
+            yield item, len(line) + 1
 
 
 def _item(line: bytes) -> dict[str, Any] | None:
     """Return the entry in a line, None if the line is damaged."""
-    checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    checksum, _, text = line.partition(b" ")
     if checksum != b"%08x" % zlib.crc32(text):
         return None
     try:

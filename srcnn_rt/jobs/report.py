@@ -6,17 +6,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from ..backends.loader import Setup
     from ..image.info import ImageInfo
-    from ..models.spec import ModelSpec
     from .file_job import Job
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What `Engine.upscale_file` did. `dataclasses.asdict` of it is JSON.
+class JobFiles:
+    """The files of a job and their pages, which its estimate and its report begin with.
 
     Attributes
     ----------
@@ -26,6 +26,30 @@ class Report:
         Width and height of the first page in pixels.
     pages : int
         Number of pages.
+    """
+
+    source: str
+    target: str
+    source_size: tuple[int, int]
+    target_size: tuple[int, int]
+    pages: int
+
+    @staticmethod
+    def facts(job: Job, infos: Sequence[ImageInfo]) -> dict[str, Any]:
+        """Return the values of these fields, from one info per page of the source."""
+        (h, w), s = infos[0].shape, job.scale
+        paths = {"source": str(job.source), "target": str(job.target)}
+        return {**paths, "source_size": (w, h), "target_size": (w * s, h * s), "pages": len(infos)}
+
+
+@dataclass(frozen=True, slots=True)
+class Report(JobFiles):
+    """What `Engine.upscale_file` did. `dataclasses.asdict` of it is JSON.
+
+    Attributes
+    ----------
+    source, target, source_size, target_size, pages
+        As in `JobFiles`.
     layout, dtype : str
         Of both images, e.g. ``"rgb + alpha"`` and ``"uint16"``.
     scale : int
@@ -44,11 +68,6 @@ class Report:
         One line for each doubt about the source.
     """
 
-    source: str
-    target: str
-    source_size: tuple[int, int]
-    target_size: tuple[int, int]
-    pages: int
     layout: str
     dtype: str
     scale: int
@@ -66,29 +85,22 @@ class Report:
         cls,
         job: Job,
         infos: Sequence[ImageInfo],
-        model: ModelSpec,
-        provider: str,
+        setup: Setup,
         precision: str,
-        tile: int,
         seconds: float,
         warnings: tuple[str, ...],
     ) -> Self:
         """Return the report of a finished job."""
-        (h, w), s = infos[0].shape, model.scale
-        pixels = sum(info.shape[0] * info.shape[1] for info in infos) * s * s
+        pixels = sum(info.shape[0] * info.shape[1] for info in infos) * job.scale**2
         return cls(
-            source=str(job.source),
-            target=str(job.target),
-            source_size=(w, h),
-            target_size=(w * s, h * s),
-            pages=len(infos),
+            **JobFiles.facts(job, infos),
             layout=str(infos[0].layout),
             dtype=infos[0].dtype.name,
-            scale=s,
-            model=model.name,
-            provider=provider,
+            scale=job.scale,
+            model=setup.model.name,
+            provider=setup.provider,
             precision=precision,
-            tile=min(tile, max(h, w)),
+            tile=min(setup.tile, max(infos[0].shape)),
             seconds=round(seconds, 3),
             mpx_per_s=round(pixels / 1e6 / seconds, 3),
             peak_memory=peak_memory(),

@@ -12,18 +12,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
+from onnx import GraphProto, numpy_helper
 
 from ..errors import ModelError
 from ..models import spec
 from ..models.low_precision.loss import synthetic_image
 from ..tiling import kernels
-
-if TYPE_CHECKING:
-    from onnx import GraphProto
 
 Kind = Literal["Gaussian", "Laplacian", "edge", "texture", "dead"]
 
@@ -79,9 +78,6 @@ def first_layer(model: str | Path, *, plain: bool = False) -> tuple[str, list[Fi
     SourceMissingError, ModelError
         If the model cannot be read or has no such convolution.
     """
-    import onnx
-    from onnx import numpy_helper
-
     data, name = spec.read(model)
     graph = onnx.load_model_from_string(data).graph
     stored = {i.name: i for i in graph.initializer}

@@ -211,15 +211,14 @@ class Patches:
         positions = [_positions(shape, size, step) for shape in shapes]
         count = [len(p) for p in positions]
         self._y, self._x = np.concatenate(positions).T
-        self._width = np.repeat(shapes[:, 1], count)
-        self._height = np.repeat(shapes[:, 0], count)
-        self._start = np.repeat(starts, count)
+        images = np.column_stack([shapes, starts])
+        self._height, self._width, self._start = np.repeat(images, count, axis=0).T
         weight = np.ones(len(self._y))
         if sampling == "detail":
             weight = np.concatenate([_rms_error(p, at, size) for p, at in zip(pairs, positions, strict=True)])
             # Not 0 if bicubic loses nothing anywhere.
             weight = np.maximum(weight, weight.mean() / 2) + 1e-12
-        times = np.repeat(np.ones(len(pairs), np.int64) if weights is None else np.array(weights), count)
+        times = np.repeat([1] * len(pairs) if weights is None else weights, count)
         self._cumulative = np.cumsum(weight * times) / (weight * times).sum()
         self._grid = np.repeat(np.arange(len(self._y)), times) if sampling == "grid" else None
         self._epoch = -1
@@ -249,12 +248,10 @@ class Patches:
         rows = np.where((turn & 1)[:, None] == 1, along[::-1], along)  # (N, size)
         cols = np.where((turn & 2)[:, None] == 2, along[::-1], along)
         swap = (turn & 4)[:, None, None] == 4
-        rows, cols = (
-            np.where(swap, rows[:, None, :], rows[:, :, None]),
-            np.where(swap, cols[:, :, None], cols[:, None, :]),
-        )
+        y_in_crop = np.where(swap, rows[:, None, :], rows[:, :, None])
+        x_in_crop = np.where(swap, cols[:, :, None], cols[:, None, :])
         base = self._start[index] + y * width + x
-        flat = base[:, None, None] + rows * width[:, None, None] + cols
+        flat = base[:, None, None] + y_in_crop * width[:, None, None] + x_in_crop
         indices = torch.from_numpy(flat).to(self._truth.device)
         inner = indices[:, cut : size - cut, cut : size - cut]
         return _gather(self._degraded, indices), _gather(self._truth, inner)
@@ -302,11 +299,3 @@ def _rms_error(pair: Pair, positions: NDArray[np.int64], size: int) -> NDArray[n
     y, x = positions.T
     inside = total[y + size, x + size] - total[y, x + size] - total[y + size, x] + total[y, x]
     return np.asarray(np.sqrt(np.maximum(inside, 0) / size**2), dtype=np.float64)
-
-
-def mirror(t: Tensor, n: int) -> Tensor:
-    """Pad the last two axes of `t` by `n`, mirrored so that the edge sample repeats."""
-    for axis in (-2, -1):
-        index = torch.from_numpy(np.pad(np.arange(t.shape[axis]), n, mode="symmetric"))
-        t = t.index_select(t.ndim + axis, index.to(t.device))
-    return t

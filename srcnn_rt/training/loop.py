@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
 
 from .._system.cpu import instruction_sets
 from ..architectures.srcnn import SRCNN
@@ -29,9 +30,6 @@ from . import data
 from .data import Pair, Patches
 from .recipe import TrainConfig
 from .run_folder import EVENTS, RunFolder, initial_weights
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 CHECKPOINT_EVERY = 60.0  # seconds
 LOG_EVERY = 5.0  # seconds
@@ -204,21 +202,18 @@ class _Run:
             self.optimiser.load_state_dict(saved["optimiser"])
             self.step, self.spent = int(saved["step"]), float(saved["spent"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            first = " ".join(str(error).split())[:160]
-            raise ArgumentError(
-                f"{self.folder.checkpoint}: not a checkpoint of this run ({self.config.arch}): {first}"
-            ) from error
+            what = f"not a checkpoint of this run ({self.config.arch}): {' '.join(str(error).split())[:160]}"
+            raise ArgumentError(f"{self.folder.checkpoint}: {what}") from error
         self.folder.truncate_log(self.step)
 
     def go(self, patches: Patches, progress: Callable[[Status], None], stop: Callable[[], bool]) -> Outcome:
         """Take steps until the budget is used up or `stop` returns True."""
         config, start = self.config, time.monotonic() - self.spent
-        logged, saved = self.spent, self.spent
+        logged = saved = self.spent
         losses: list[Tensor] = []
-        events = _events(self.folder.path / EVENTS, self.step)
-        try:
-            done = self._done()
-            while done < 1:
+        done, stopped = self._done(), False
+        with SummaryWriter(str(self.folder.path / EVENTS), purge_step=self.step or None) as events:
+            while done < 1 and not stopped:
                 rate = self._set_rate(done)
                 losses.append(self._take_step(*patches.at(self.step), done))
                 self.step += 1
@@ -231,29 +226,17 @@ class _Run:
                         self._save()
                         saved = self.spent
                     loss = float(torch.stack(losses).mean())
-                    pace = len(losses) / max(self.spent - logged, 1e-9)
+                    psnr = self.psnr if save else None
+                    pace = len(losses) / max(self.spent - logged, 1e-9) * config.batch
                     left = self.spent / done * (1 - done)
-                    status = Status(
-                        self.step,
-                        min(done, 1.0),
-                        loss,
-                        rate,
-                        self.psnr if save else None,
-                        pace * config.batch,
-                        self.spent,
-                        left,
-                    )
+                    status = Status(self.step, min(done, 1.0), loss, rate, psnr, pace, self.spent, left)
                     self._write_log(status, events)
                     progress(status)
                     logged = self.spent
                     losses.clear()
                     # The time of saving and validating does not count towards the budget.
                     start = time.monotonic() - self.spent
-                if stopped and done < 1:
-                    return Outcome(self.folder.checkpoint, self.step, False, self.psnr)
-        finally:
-            events.close()
-        return Outcome(self.folder.checkpoint, self.step, True, self.psnr)
+        return Outcome(self.folder.checkpoint, self.step, done >= 1, self.psnr)
 
     def _done(self) -> float:
         """Return the fraction of the budget that is used up."""
@@ -290,11 +273,11 @@ class _Run:
         return loss.detach()
 
     def _save(self) -> None:
-        weights = self.average.module if self.config.ema else self.model
+        weights = cast("SRCNN", self.average.module) if self.config.ema else self.model
         if not all(bool(p.isfinite().all()) for p in weights.parameters()):
             raise self._diverged("the weights are not finite")
         if self.validation:
-            self.psnr = validate(weights, self.validation, max(1, self.config.scale))
+            self.psnr = validate(weights, self.validation, self.config.scale)
         config = self.config
         self.folder.save(
             {
@@ -351,21 +334,13 @@ def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
         for parameter in layer.parameters():
             factor = 1 if parameter.ndim > 1 else config.bias_lr
             decay = config.weight_decay if parameter is model.conv1.weight else 0.0
-            groups.append(
-                {
-                    "params": [parameter],
-                    "lr": rate * factor,
-                    "weight_decay": decay,
-                    "merge_dims": parameter.ndim > 1,
-                }
-            )
+            group = {"params": [parameter], "lr": rate * factor, "weight_decay": decay}
+            groups.append(group | ({"merge_dims": parameter.ndim > 1} if config.optimiser == "soap" else {}))
     if config.optimiser == "soap":
         from pytorch_optimizer import SOAP
 
         # Vyas et al., arXiv 2409.11321. Merged dimensions treat the taps of a filter as one axis.
         return SOAP(groups, betas=(0.95, 0.95), precondition_frequency=10, max_precondition_dim=_MAX_SOAP_DIM)
-    for group in groups:
-        del group["merge_dims"]
     if config.optimiser == "sgd":
         return torch.optim.SGD(groups, momentum=0.9)
     return torch.optim.AdamW(groups) if config.weight_decay else torch.optim.Adam(groups)
@@ -384,20 +359,17 @@ def distance(out: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model: nn.Module, pairs: list[Pair], border: int) -> float:
+def validate(model: SRCNN, pairs: list[Pair], border: int) -> float:
     """Return the mean PSNR of a network in dB, as `evaluation` measures it."""
     scores = []
-    parameter = next(model.parameters())
+    parameter, around = next(model.parameters()), ((model.shrink, model.shrink),) * 2 + ((0, 0),)
     for pair in pairs:
-        image = pair.degraded[..., None] if pair.degraded.ndim == 2 else pair.degraded
-        x = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(parameter)
-        shrink = model.shrink
-        assert isinstance(shrink, int)
-        out = model(data.mirror(x, shrink))[0].double().cpu().numpy().transpose(1, 2, 0)
-        truth = pair.truth[..., None] if pair.truth.ndim == 2 else pair.truth
-        scores.append(
-            metrics.psnr(crop_border(metrics.codes(out), border), crop_border(metrics.codes(truth), border))
-        )
+        degraded, truth = (np.atleast_3d(image) for image in (pair.degraded, pair.truth))
+        mirrored = np.pad(degraded, around, mode="symmetric").transpose(2, 0, 1)
+        x = torch.from_numpy(np.ascontiguousarray(mirrored))[None].to(parameter)
+        out = model(x)[0].double().cpu().numpy().transpose(1, 2, 0)
+        codes = (crop_border(metrics.codes(image), border) for image in (out, truth))
+        scores.append(metrics.psnr(*codes))
     return float(np.mean(scores))
 
 
@@ -437,18 +409,10 @@ def _load_images(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.
         unique = list(dict.fromkeys(paths))
         validation = unique[:: math.ceil(len(unique) / config.hold_out)]
         paths = [p for p in paths if p not in validation]
-    loaded = data.load(paths, config.scale, config.channels, degradation, config.patch, config.seed, log)
+    common = (config.scale, config.channels, degradation)
+    loaded = data.load(paths, *common, config.patch, config.seed, log)
     if not validation:
         return loaded, []
-    minimum = 2 * max(1, config.scale) + 1
-    held_out = data.load(
-        validation, config.scale, config.channels, degradation, minimum, config.seed + 1, log
-    )
+    held_out = data.load(validation, *common, 2 * config.scale + 1, config.seed + 1, log)
     # One version per image.
     return loaded, held_out.pairs[:: len(held_out.pairs) // len(held_out.names)]
-
-
-def _events(folder: Path, step: int) -> SummaryWriter:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step or None)

@@ -7,16 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from ..architectures.srcnn import FORMS, INITS, kernel_sizes
+from ..architectures.srcnn import kernel_sizes
 from ..errors import ArgumentError
 from ..evaluation.protocol import Channels, Degradation
 from .data import Sampling
-
-LOSSES = ("mse", "l1", "charbonnier")
-OPTIMISERS = ("sgd", "adam", "soap")
-PRECISIONS = ("auto", "float32", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +84,17 @@ class TrainConfig:
     scale: int
     arch: str = "9-1-5"
     channels: Channels = "y"
-    form: str = "equivariant"
+    form: Literal["equivariant", "paper"] = "equivariant"
     degrade: str = "bicubic"
     recipe: str = "best"
-    init: str = "identity"
+    init: Literal["identity", "paper"] = "identity"
     init_from: str = ""
     optimiser: Literal["sgd", "adam", "soap"] = "soap"
     lr: float = 3e-3
     weight_decay: float = 0.0
     last_layer_lr: float = 1.0
     bias_lr: float = 0.1
-    loss: str = "mse"
+    loss: Literal["mse", "l1", "charbonnier"] = "mse"
     summed: bool = False
     batch: int = 32
     patch: int = 40
@@ -111,8 +107,8 @@ class TrainConfig:
     steps: int = 20_000
     minutes: float = 0.0
     seed: int = 0
-    precision: str = "auto"
-    device: str = "auto"
+    precision: Literal["auto", "float32", "mixed"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     validate: str = ""
     hold_out: int = 4
@@ -123,15 +119,10 @@ class TrainConfig:
         except ValueError as error:
             raise ArgumentError(str(error)) from error
         Degradation.parse(self.degrade)
-        for name, allowed in (
-            ("channels", ("y", "rgb")), ("form", FORMS), ("init", INITS), ("optimiser", OPTIMISERS),
-            ("loss", LOSSES), ("sampling", ("detail", "uniform", "grid")), ("precision", PRECISIONS),
-            ("device", ("auto", "cpu", "cuda")),
-        ):  # fmt: skip
-            if getattr(self, name) not in allowed:
-                raise ArgumentError(
-                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
-                )
+        for name, kind in get_type_hints(type(self)).items():
+            value, allowed = getattr(self, name), get_args(kind)
+            if get_origin(kind) is Literal and value not in allowed:
+                raise ArgumentError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         for name, low, high in (
             ("scale", 1, 8), ("batch", 1, 65536), ("steps", 1, 10**12), ("lr", 1e-12, 1e3),
             ("minutes", 0, 10**7), ("weight_decay", 0, 100), ("stride", 1, 4096), ("hold", 0, 1),

@@ -68,9 +68,13 @@ class RunFolder:
         }
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            _replace(self._record, (json.dumps(record, indent=2) + "\n").encode())
+            self._write_record(record)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def _write_record(self, record: Mapping[str, Any]) -> None:
+        with atomic_write(self._record) as file:
+            file.write((json.dumps(record, indent=2) + "\n").encode())
 
     def refuse_a_second_run(self) -> None:
         """Raise `OutputError` if the folder contains a run."""
@@ -108,8 +112,7 @@ class RunFolder:
         if record["data"]["sha256"] != digest:
             raise ArgumentError(f"{self.path}: the training images have changed since the run was started")
         if record["config"] != config:
-            record["config"] = config.asdict()
-            _replace(self._record, (json.dumps(record, indent=2) + "\n").encode())
+            self._write_record(record | {"config": config.asdict()})
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint atomically."""
@@ -136,7 +139,8 @@ class RunFolder:
     def truncate_log(self, step: int) -> None:
         """Remove the rows after `step`, which a resumed run writes again."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        _replace(self.log, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        with atomic_write(self.log) as file:
+            file.writelines(f"{json.dumps(row)}\n".encode() for row in rows)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the log. A line that was cut short by a kill is ignored."""
@@ -166,8 +170,3 @@ def initial_weights(source: str, network: SRCNN) -> Mapping[str, torch.Tensor]:
         return adapt(found.weights, network)
     except ValueError as error:
         raise ArgumentError(f"{source}: is {found.arch} with {found.channels} channels: {error}") from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with atomic_write(path) as file:
-        file.write(data)

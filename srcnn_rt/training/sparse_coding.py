@@ -14,9 +14,9 @@ from __future__ import annotations
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -36,7 +36,7 @@ _FIRST = (-1.0, 0.0, 1.0)
 _SECOND = (0.5, 0.0, -1.0, 0.0, 0.5)
 _DERIVATIVES = ((_FIRST, True), (_FIRST, False), (_SECOND, True), (_SECOND, False))
 _FORMAT = "1"
-_KEYS = ("format", "scale", "patch", "atoms", "basis", "lr", "hr")
+_NUMBERS, _ARRAYS = ("scale", "patch", "atoms"), ("basis", "lr", "hr")
 _BATCH = 8192  # patches coded at once
 _PENALTY = 1.5  # L1 penalty of the codes during training, for features of unit variance
 _MAX_COSINE = 0.999  # more similar atoms are duplicates
@@ -44,23 +44,15 @@ _MIN_ENERGY = 1e-8  # of the features of a patch that is coded
 
 
 def feature_kernels(patch: int) -> Array:
-    """Return the convolution kernels (K, n, n) of a patch's features, with n = patch + 4.
+    """Return the convolution kernels (K, n, n) of a patch's features, with n = patch + 4: impulse responses.
 
     Feature (d, i, j) is derivative d at pixel (i, j) of the patch, minus the mean of that derivative over
     the patch.
     """
     size = patch + 4
-    kernels = []
-    for taps, vertical in _DERIVATIVES:
-        at = np.zeros((patch, patch, size, size))
-        half = len(taps) // 2
-        for i in range(patch):
-            for j in range(patch):
-                for k, tap in enumerate(taps):
-                    y, x = (i + 2 + k - half, j + 2) if vertical else (i + 2, j + 2 + k - half)
-                    at[i, j, y, x] += tap
-        kernels.append((at - at.mean(axis=(0, 1))).reshape(patch * patch, size, size))
-    return np.concatenate(kernels)
+    impulses = np.eye(size * size).reshape(-1, size, size)
+    responses = [patch_features(impulse, patch)[0, 0] for impulse in impulses]
+    return np.stack(responses, axis=1).reshape(-1, size, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +73,11 @@ class SparseCoder:
         Unit atoms of the projected features.
     hr : ndarray, shape (A, patch²)
         Atoms of the detail that bicubic lost.
+    radius : int
+        Pixels around a patch that its features depend on.
     """
+
+    radius: ClassVar[int] = 2
 
     scale: int
     patch: int
@@ -89,11 +85,6 @@ class SparseCoder:
     basis: Array
     lr: Array
     hr: Array
-
-    @property
-    def radius(self) -> int:
-        """Pixels around a patch that its features depend on."""
-        return 2
 
     def analysis(self) -> Array:
         """Return the convolution (D, n, n) that computes the projected features of every patch."""
@@ -164,16 +155,9 @@ class SparseCoder:
     def save(self, path: Path) -> None:
         """Write the dictionaries as ``.npz``, atomically."""
         with atomic_write(path) as file:
-            np.savez_compressed(
-                file,
-                format=_FORMAT,
-                scale=self.scale,
-                patch=self.patch,
-                atoms=self.atoms,
-                basis=self.basis.astype(np.float32),
-                lr=self.lr.astype(np.float32),
-                hr=self.hr.astype(np.float32),
-            )
+            arrays = {name: getattr(self, name).astype(np.float32) for name in _ARRAYS}
+            numbers = {name: getattr(self, name) for name in _NUMBERS}
+            np.savez_compressed(file, format=_FORMAT, **numbers, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -188,12 +172,11 @@ class SparseCoder:
             raise SourceMissingError(f"{path}: no such file")
         try:
             with np.load(path, allow_pickle=False) as file:
-                found = {k: file[k] for k in _KEYS}
+                found = {k: file[k] for k in ("format", *_NUMBERS, *_ARRAYS)}
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise ModelError(f"{path}: not a dictionary of this package: {error}") from error
-        scale, patch, atoms = (int(found[k]) for k in ("scale", "patch", "atoms"))
-        basis, lr, hr = (found[k].astype(np.float64) for k in ("basis", "lr", "hr"))
-        return cls(scale, patch, atoms, basis, lr, hr)
+        scale, patch, atoms = (int(found[k]) for k in _NUMBERS)
+        return cls(scale, patch, atoms, *(found[k].astype(np.float64) for k in _ARRAYS))
 
 
 def patch_features(image: Image, patch: int) -> Array:
@@ -310,9 +293,8 @@ def learn(
         found = learner.fit(projected / deviation).components_
     lr = _distinct(found)
     log(f"{len(lr)} distinct atoms")
-    coder = SparseCoder(scale, patch, atoms, basis, lr, np.zeros((len(lr), patch * patch)))
-    gram = np.zeros((len(lr), len(lr)))
-    cross = np.zeros((len(lr), patch * patch))
+    gram, cross = np.zeros((len(lr), len(lr))), np.zeros((len(lr), patch * patch))
+    coder = SparseCoder(scale, patch, atoms, basis, lr, cross)
     for k in range(0, count, _BATCH):
         codes = coder.encode(projected[k : k + _BATCH])
         gram += codes.T @ codes
@@ -320,7 +302,7 @@ def learn(
     # Keeps the system regular if an atom is never used.
     ridge = 1e-6 * np.trace(gram) / len(gram)
     hr = np.linalg.solve(gram + ridge * np.eye(len(gram)), cross)
-    return SparseCoder(scale, patch, atoms, basis, lr, hr)
+    return replace(coder, hr=hr)
 
 
 def _distinct(atoms: Array) -> Array:

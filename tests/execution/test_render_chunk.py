@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from srcnn_rt import Engine
-from srcnn_rt.backends.loader import batch_for
 from srcnn_rt.execution import normalization
 from srcnn_rt.execution.executor import process
 from srcnn_rt.execution.normalization import DataRange
@@ -48,10 +47,10 @@ def rendered(engine: Engine, source: ArraySource, numbers: list[int]) -> dict[in
     setup = engine._setup
     values = normalization.for_image(source, setup.model, DataRange())
     plan = small_chunks(engine, source)
-    chunks = list(plan)
+    chunks, batch = list(plan), setup.networks[0].batch_size(setup.model, source, plan)
     with (
         ThreadPoolExecutor(2) as pool,
-        Workers(setup, source, values.info, plan, batch_for(setup, source, plan)) as workers,
+        Workers(setup, source, values.info, plan, batch) as workers,
     ):
         words: dict[str, Any] = {"values": values, "workers": workers, "pool": pool}
         return {n: render_chunk(plan, chunks[n], source, **words).samples.copy() for n in numbers}

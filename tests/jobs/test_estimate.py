@@ -201,8 +201,7 @@ def test_a_zarr_is_a_folder(engine: Engine, tmp_path: Path, free: list[int]) -> 
         assert in_range(engine, one, two).temporary_bytes == 0
     assert engine.estimate(first, second, overwrite=True).replaced_bytes == bytes_of(second)
     free[0] = bytes_of(second) // 4
-    with pytest.raises(OutputError, match="of disk space"):
-        engine.upscale_file(first, tmp_path / "d.zarr")
+    assert not engine.estimate(first, tmp_path / "d.zarr").fits
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -272,7 +271,7 @@ def test_an_exact_file_is_refused_one_byte_short(engine: Engine, tmp_path: Path,
 
 
 @pytest.mark.parametrize("source_name", ["a.tif", "a.png"])
-def test_a_compressed_file_is_refused_when_it_surely_does_not_fit(
+def test_a_compressed_file_that_may_fit_is_not_refused(
     engine: Engine, tmp_path: Path, free: list[int], source_name: str
 ) -> None:
     image = photo(400, 500, 3)
@@ -282,12 +281,8 @@ def test_a_compressed_file_is_refused_when_it_surely_does_not_fit(
     real = target.stat().st_size
     target.unlink()
     free[0] = real  # it fits
+    assert not engine.estimate(source, target).fits
     engine.upscale_file(source, target)
-    target.unlink()
-    free[0] = real // 3
-    with pytest.raises(OutputError, match=r"at least .* kB of disk space, but only .* are free"):
-        engine.upscale_file(source, target)
-    assert not list(tmp_path.glob("b*"))
 
 
 @pytest.mark.parametrize("compression", [None, "deflate"])

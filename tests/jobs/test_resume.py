@@ -65,7 +65,7 @@ def test_a_kill_at_every_step(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_a_job_is_killed_again_and_again(bench: Bench, tmp_path: Path) -> None:
-    """Every run gets a step further: kills of what is gone on with."""
+    """Every run gets a step further: kills of what is resumed."""
     rng = np.random.default_rng(5)
     bench.interrupt(1)
     for number in itertools.count():
@@ -95,7 +95,7 @@ def test_an_interruption_before_the_first_chunk_leaves_nothing(bench: Bench) -> 
 @pytest.mark.parametrize("stage", ["read", "write", "progress", "open", "finish", "publish"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_ctrl_c_in_every_stage(gray: Bench, stage: str, error: type[BaseException]) -> None:
-    """It ends what runs, keeps what is done, and can be gone on with."""
+    """It ends what runs, keeps what is done, and can be resumed."""
     calls = itertools.count()
 
     def after(limit: int, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,7 +69,7 @@ class DeviceSource(Closing):
     """
 
     by_rows = False
-    in_memory = True
+    in_memory = on_device = True
 
     def __init__(self, array: DeviceArray, gpu: Gpu, layout: Layout) -> None:
         h, w = array.shape[:2]
@@ -121,7 +121,16 @@ class DeviceSink(Closing):
         """Do nothing; the memory is freed with the array."""
 
 
-def from_dlpack(image: Any, gpu: Gpu, stream: int, *, bands: bool, alpha: bool | None = None) -> DeviceSource:
+def from_dlpack(
+    image: Any,
+    gpu: Gpu,
+    stream: int,
+    *,
+    bands: bool = False,
+    alpha: bool | None = None,
+    nodata: float | None = None,
+    classes: bool = False,
+) -> DeviceSource:
     """Import an array of another library that is on a GPU.
 
     Parameters
@@ -132,15 +141,17 @@ def from_dlpack(image: Any, gpu: Gpu, stream: int, *, bands: bool, alpha: bool |
         The GPU that holds it.
     stream : int
         A stream of the GPU, with which the owner of the array synchronises.
-    bands : bool
-    alpha : bool, optional
-        As in `Layout.of`.
+    bands, alpha, nodata, classes
+        As in `Engine.upscale`.
 
     Raises
     ------
     ArgumentError
-        If its shape or type is not supported, or it needs a gradient.
+        If its shape or type is not supported, it needs a gradient, or nodata or classes are asked for.
     """
+    if nodata is not None or classes:
+        name = "classes" if classes else "nodata"
+        raise ArgumentError(f"{name} is not supported for arrays on a GPU; copy the array to host memory")
     try:
         with gpu.current():  # torch requires it
             value = runtime().OrtValue.from_dlpack(_OnStream(_contiguous(image), stream))
@@ -208,7 +219,7 @@ def importer(image: Any) -> Any:
     ArgumentError
         If it has none.
     """
-    library = sys.modules.get(type(image).__module__.partition(".")[0])
+    library = _library(image)
     if not hasattr(library, "from_dlpack") and hasattr(image, "__array_namespace__"):
         library = image.__array_namespace__()
     function = getattr(library, "from_dlpack", None)
@@ -217,12 +228,16 @@ def importer(image: Any) -> Any:
     return function
 
 
+def _library(image: Any) -> Any:
+    """Return the package that defines an array's class."""
+    return sys.modules.get(type(image).__module__.partition(".")[0])
+
+
 def _contiguous(image: Any) -> Any:
     """Return a C-contiguous array, made by the array's own library."""
     if hasattr(image, "contiguous"):  # torch; returns the same tensor if it is contiguous
         return image.contiguous()
-    library = sys.modules.get(type(image).__module__.partition(".")[0])
-    ascontiguousarray = getattr(library, "ascontiguousarray", None)
+    ascontiguousarray = getattr(_library(image), "ascontiguousarray", None)
     return image if ascontiguousarray is None else ascontiguousarray(image)
 
 

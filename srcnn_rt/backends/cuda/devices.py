@@ -64,8 +64,7 @@ def missing() -> str | None:
     driver = _driver()
     if driver is None:
         return "no NVIDIA driver is installed (libcuda does not load)"
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
+    if _device_count(driver) == 0:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         why = f" (CUDA_VISIBLE_DEVICES is {hidden!r})" if hidden is not None else ""
         return f"the NVIDIA driver finds no device{why}"
@@ -95,16 +94,13 @@ def present() -> bool:
 def devices() -> tuple[Device, ...]:
     """Return the GPUs that the driver reports; none without a driver."""
     driver = _driver()
-    count = ctypes.c_int(0)
-    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return ()
     found = []
-    for index in range(count.value):
+    for index in range(0 if driver is None else _device_count(driver)):
         handle, memory, name = ctypes.c_int(0), ctypes.c_size_t(0), ctypes.create_string_buffer(_NAME_SIZE)
         if driver.cuDeviceGet(ctypes.byref(handle), index) != 0:
             continue
         driver.cuDeviceGetName(name, _NAME_SIZE, handle)
-        getattr(driver, "cuDeviceTotalMem_v2", driver.cuDeviceTotalMem)(ctypes.byref(memory), handle)
+        driver.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
         major, minor, multiprocessors = (
             _attribute(driver, key, handle)
             for key in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSOR_COUNT)
@@ -232,22 +228,19 @@ class Gpu:
 
     def stream(self) -> Stream:
         """Create a stream."""
-        with self.current():
-            # Without synchronisation with the default stream, which other libraries use.
-            handle = self._call(self._cuda.cudaStreamCreateWithFlags, self._cuda.cudaStreamNonBlocking)
+        # Without synchronisation with the default stream, which other libraries use.
+        handle = self._call_here(self._cuda.cudaStreamCreateWithFlags, self._cuda.cudaStreamNonBlocking)
         return Stream(int(handle), self._cuda.cudaStreamDestroy)
 
     def allocate(self, size: int) -> Buffer:
         """Allocate `size` bytes of device memory."""
-        with self.current():
-            return Buffer(int(self._call(self._cuda.cudaMalloc, max(1, size))), size, self._cuda.cudaFree)
+        pointer = int(self._call_here(self._cuda.cudaMalloc, max(1, size)))
+        return Buffer(pointer, size, self._cuda.cudaFree)
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
         """Allocate `size` bytes of page-locked host memory."""
-        with self.current():
-            pointer = int(
-                self._call(self._cuda.cudaHostAlloc, max(1, size), self._cuda.cudaHostAllocPortable)
-            )
+        flag = self._cuda.cudaHostAllocPortable
+        pointer = int(self._call_here(self._cuda.cudaHostAlloc, max(1, size), flag))
         owner = (ctypes.c_uint8 * max(1, size)).from_address(pointer)
         _finally(owner, self._cuda.cudaFreeHost, pointer)  # views of the array keep `owner` alive
         return np.ctypeslib.as_array(owner)[:size]
@@ -255,34 +248,33 @@ class Gpu:
     def copy_to_device(self, target: int, source: NDArray[Any], stream: int) -> None:
         """Copy contiguous host memory to the device."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        with self.current():
-            self._call(self._cuda.cudaMemcpyAsync, target, source.ctypes.data, source.nbytes, kind, stream)
+        self._call_here(self._cuda.cudaMemcpyAsync, target, source.ctypes.data, source.nbytes, kind, stream)
 
     def copy_to_host(self, target: NDArray[Any], source: int, stream: int) -> None:
         """Copy device memory to contiguous host memory."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        with self.current():
-            self._call(self._cuda.cudaMemcpyAsync, target.ctypes.data, source, target.nbytes, kind, stream)
+        self._call_here(self._cuda.cudaMemcpyAsync, target.ctypes.data, source, target.nbytes, kind, stream)
 
     def copy_2d(
         self, target: int, pitch: int, source: int, source_pitch: int, size: tuple[int, int], stream: int
     ) -> None:
         """Copy a rectangle within the device: `size` is (rows, bytes per row), pitches are in bytes."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-        rows, width = size
-        with self.current():
-            self._call(
-                self._cuda.cudaMemcpy2DAsync, target, pitch, source, source_pitch, width, rows, kind, stream
-            )
+        (rows, width), copy = size, self._cuda.cudaMemcpy2DAsync
+        self._call_here(copy, target, pitch, source, source_pitch, width, rows, kind, stream)
 
     def synchronize(self, stream: int) -> None:
         """Wait until all work queued on a stream is done."""
-        with self.current():
-            self._call(self._cuda.cudaStreamSynchronize, stream)
+        self._call_here(self._cuda.cudaStreamSynchronize, stream)
 
     def holds(self, device: tuple[int, int]) -> bool:
         """Return whether memory of a ``__dlpack_device__`` is this GPU's."""
         return int(device[0]) == DLPACK_CUDA and int(device[1]) == self.index
+
+    def _call_here(self, function: Any, *args: Any) -> Any:
+        """Call a function of the CUDA runtime while this is the current device."""
+        with self.current():
+            return self._call(function, *args)
 
     def _call(self, function: Any, *args: Any) -> Any:
         error, *values = function(*args)
@@ -309,10 +301,8 @@ def open_gpus(indices: tuple[int, ...]) -> tuple[Gpu, ...]:
 @cache
 def _preload() -> None:
     """Load CUDA and cuDNN from pip-installed packages, where the dynamic linker does not look."""
-    ort = runtime()
-    if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # it prints what is missing; `why_not_active` reports that
-            ort.preload_dlls()
+    with redirect_stdout(io.StringIO()):  # it prints what is missing; `why_not_active` reports that
+        runtime().preload_dlls()
 
 
 def _finally(owner: Any, free: Callable[[int], object], handle: int) -> None:
@@ -327,9 +317,16 @@ def _driver() -> Any:
         return None
 
 
+def _device_count(driver: Any) -> int:
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
 def _version(driver: Any) -> tuple[int, int] | None:
     value = ctypes.c_int(0)
-    if not hasattr(driver, "cuDriverGetVersion") or driver.cuDriverGetVersion(ctypes.byref(value)) != 0:
+    if driver.cuDriverGetVersion(ctypes.byref(value)) != 0:
         return None
     return value.value // 1000, value.value % 1000 // 10
 

@@ -7,26 +7,42 @@ between host and device have the sample type of the image.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...image.info import ImageInfo
 from ...models.spec import ModelSpec
 from ...tiling import kernels
 from ...tiling.geometry import Plan, Tile
-from .arrays import DeviceArray
+from ..base import ChunkArrays
 
 if TYPE_CHECKING:
-    from .streams import GpuNetwork
+    from .streams import GpuNetwork, Input
 
 # HR samples per run and multiprocessor, so that kernels take much longer to run than to launch. Where memory
 # does not suffice the batch is halved (`execution.executor`).
 MAX_BATCH_SAMPLES = 2**15
 
 
-class WindowRenderer:
+class _SlotRenderer:
+    """The parts that both renderers share: a slot, and buffers that are taken from it."""
+
+    def __init__(
+        self, model: ModelSpec, network: GpuNetwork, info: ImageInfo, plan: Plan, source: Input
+    ) -> None:
+        self._scale, self._plan, self._network = model.scale, plan, network
+        self._slot = network.acquire(info.layout, info.dtype, source)
+        # Of the output of the graph for one window.
+        h, w = plan.tile
+        self._tile_shape = (h * model.scale, w * model.scale, info.layout.channels)
+
+    def close(self) -> None:
+        """Release the slot."""
+        self._network.release(self._slot)
+
+
+class WindowRenderer(_SlotRenderer):
     """A `base.Renderer` for an image in host memory.
 
     Parameters
@@ -47,44 +63,32 @@ class WindowRenderer:
     def __init__(
         self, model: ModelSpec, network: GpuNetwork, info: ImageInfo, plan: Plan, batch: int
     ) -> None:
-        self._scale, self._plan, self.batch = model.scale, plan, batch
-        self._network = network
-        self._slot = network.acquire(info.layout, info.dtype, "windows")
-        channels, s = info.layout.channels, model.scale
-        source = (batch, *plan.window, channels)
-        target = (batch, plan.tile[0] * s, plan.tile[1] * s, channels)
+        super().__init__(model, network, info, plan, "windows")
+        self.batch = batch
+        source, target = (batch, *plan.window, info.layout.channels), (batch, *self._tile_shape)
         with network.recording_failure(self._slot):
             network.check_size(math.prod(target[:3]))
             self._source, self._windows = self._slot.buffers("image", source, info.dtype)
             self._target, self._results = self._slot.buffers("result", target, info.dtype)
             self._slot.bind([(info.dtype, source, self._source)], (info.dtype, target, self._target))
 
-    def render(
-        self,
-        batch: tuple[Tile, ...],
-        part: NDArray[Any],
-        at: tuple[int, int],
-        out: NDArray[Any],
-        origin: tuple[int, int],
-    ) -> None:
-        """Fill the cores of `batch`; see `base.Renderer.render`."""
+    def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:
+        """Fill the cores of `tiles`; see `base.Renderer.render`."""
         slot, gpu = self._slot, self._slot.gpu
-        kernels.cut(part, batch, self._plan.margin, self._windows, shape=self._plan.shape, origin=at)
+        kernels.cut(
+            chunk.samples, tiles, self._plan.margin, self._windows, shape=self._plan.shape, origin=chunk.at
+        )
         with self._network.recording_failure():
             gpu.copy_to_device(self._source, self._windows, slot.stream)
             slot.run()
             # Not the results of unused windows of the batch.
-            results = self._results[: len(batch)]
+            results = self._results[: len(tiles)]
             gpu.copy_to_host(results, self._target, slot.stream)
             gpu.synchronize(slot.stream)
-        kernels.place(results, batch, self._scale, out, origin=origin)
-
-    def close(self) -> None:
-        """Release the slot."""
-        self._network.release(self._slot)
+        kernels.place(results, tiles, self._scale, chunk.out, origin=chunk.origin)
 
 
-class DeviceRenderer:
+class DeviceRenderer(_SlotRenderer):
     """A `base.Renderer` for an image and a result on the GPU, one window at a time.
 
     Only row and column indices are copied between host and device.
@@ -102,11 +106,8 @@ class DeviceRenderer:
     """
 
     def __init__(self, model: ModelSpec, network: GpuNetwork, info: ImageInfo, plan: Plan) -> None:
-        self._scale, self._plan, self._info = model.scale, plan, info
-        self._network, self.batch = network, 1
-        self._slot = network.acquire(info.layout, info.dtype, "gather")
-        s = model.scale
-        self._tile_shape = (plan.tile[0] * s, plan.tile[1] * s, info.layout.channels)
+        super().__init__(model, network, info, plan, "gather")
+        self._info, self.batch = info, 1
         with network.recording_failure(self._slot):
             network.check_size(math.prod(self._tile_shape[:2]))
             self._rows, self._columns = (
@@ -115,16 +116,9 @@ class DeviceRenderer:
             )
             self._target, _ = self._slot.buffers("result", self._tile_shape, info.dtype)
 
-    def render(
-        self,
-        batch: tuple[Tile, ...],
-        part: DeviceArray,
-        at: tuple[int, int],
-        out: DeviceArray,
-        origin: tuple[int, int],
-    ) -> None:
-        """Fill the core of one tile; `part` and `out` are the whole images. See `base.Renderer.render`."""
-        (tile,) = batch
+    def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:
+        """Fill the core of one tile; the arrays are the whole images. See `base.Renderer.render`."""
+        (tile,), image, out = tiles, chunk.samples, chunk.out
         slot, gpu, info, margin = self._slot, self._slot.gpu, self._info, self._plan.margin
         corner = (tile.y.origin - margin, tile.x.origin - margin)
         pixel = info.layout.channels * info.dtype.itemsize
@@ -136,7 +130,7 @@ class DeviceRenderer:
                 gpu.copy_to_device(pointer, indices, slot.stream)
             slot.bind(
                 [
-                    (info.dtype, part.shape, part.pointer),
+                    (info.dtype, image.shape, image.pointer),
                     *(
                         (np.int64, (len(indices),), pointer)
                         for pointer, indices in (self._rows, self._columns)
@@ -145,7 +139,7 @@ class DeviceRenderer:
                 (info.dtype, self._tile_shape, self._target),
             )
             slot.run()
-            (core,) = kernels.cores_of(batch, self._scale, self._tile_shape[:2], out.shape, (0, 0)).tolist()
+            (core,) = kernels.cores_of(tiles, self._scale, self._tile_shape[:2], out.shape, (0, 0)).tolist()
             from_y, from_x, to_y, to_x, h, w = core
             source_pitch, pitch = self._tile_shape[1] * pixel, out.shape[1] * pixel
             gpu.copy_2d(
@@ -157,7 +151,3 @@ class DeviceRenderer:
                 slot.stream,
             )
             gpu.synchronize(slot.stream)
-
-    def close(self) -> None:
-        """Release the slot."""
-        self._network.release(self._slot)

@@ -29,7 +29,7 @@ from ...models.optimize.tensor_core_cost import largest_activation
 from ...models.prepare import Program
 from ...models.spec import ModelSpec, parse
 from ...tiling.geometry import Plan
-from ..base import Renderer, failure, warn_once
+from ..base import Network, Renderer, failure, warn_once
 from ..host_renderer import batch_size
 from ..onnxruntime import create, runtime
 from .arrays import DeviceSource
@@ -55,8 +55,8 @@ _abandoned: list[StreamSlot] = []
 _log = logging.getLogger("srcnn_rt")
 
 
-class GpuNetwork:
-    """One model on one GPU; a `base.Network` with a pool of slots.
+class GpuNetwork(Network):
+    """One model on one GPU, with a pool of slots.
 
     Parameters
     ----------
@@ -84,8 +84,7 @@ class GpuNetwork:
     def __init__(
         self, gpu: Gpu, program: Program, *, half: bool = False, memory: int | None = None, streams: int = 1
     ) -> None:
-        self.gpu = gpu
-        self.failed: str | None = None
+        self.gpu: Gpu = gpu
         self._program, self._half = program, half
         # Without TF32 ONNX Runtime disables tensor cores in cuDNN, for float16 too. What stays in float32
         # around a float16 network is written so that TF32 does not harm it (`optimize.node_builder`).

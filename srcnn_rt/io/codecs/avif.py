@@ -91,11 +91,10 @@ def read(data: bytes) -> Found:
             found.color |= {} if _UNSPECIFIED in named else {"cICP": bytes([*named, 0, 1])}
     found.orientation = _TURNS[axis][angle]
     for item, kind in meta.kinds.items():
-        content = meta.content(data, item) if kind in (b"Exif", _XMP) else b""
         if kind == b"Exif":
-            found.exif = found.exif or isobmff.exif(content)
+            found.keep("exif", isobmff.exif(meta.content(data, item)))
         elif kind == _XMP:
-            found.xmp = found.xmp or content or None
+            found.keep("xmp", meta.content(data, item))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from ...errors import ImageError
@@ -12,13 +13,13 @@ MAX_PIXELS = 2**30  # default limit of images that are decoded whole
 _HEAD = 2**20  # bytes that nearly always contain the header
 
 
-def declared(source: bytes | Path, format_: Format) -> Declared:
+def declared(path: Path, format_: Format) -> Declared:
     """Return the size and sample type from the header.
 
     Parameters
     ----------
-    source : bytes or Path
-        Content of a file, or the file, of which as little as possible is read.
+    path : Path
+        The file, of which as little as possible is read.
     format_ : Format
         Its format.
 
@@ -27,27 +28,19 @@ def declared(source: bytes | Path, format_: Format) -> Declared:
     ImageError
         If the header is damaged.
     """
-    if isinstance(source, bytes):
-        try:
-            return format_.declared(source)
-        except DamagedError as error:
-            raise ImageError(f"damaged {format_.name}: {error}") from error
-    with source.open("rb") as file:
+    with path.open("rb") as file:
         head = file.read(_HEAD)
-        try:
+        with suppress(DamagedError):
             return format_.declared(head)
-        except DamagedError:
-            head += file.read()  # profiles and thumbnails may precede it
+        head += file.read()  # profiles and thumbnails may precede it
     try:
         return format_.declared(head)
     except DamagedError as error:
-        raise ImageError(f"{source}: damaged {format_.name}: {error}") from error
+        raise ImageError(f"{path}: damaged {format_.name}: {error}") from error
 
 
-def check_declared(
-    path: Path, format_: Format, said: Declared, size: int, minimum: int, max_pixels: int = MAX_PIXELS
-) -> None:
-    """Refuse an image that is too large, and a file that is too small for the size it declares.
+def check_declared(path: Path, format_: Format, said: Declared, max_pixels: int) -> None:
+    """Refuse an image that is too large.
 
     Parameters
     ----------
@@ -57,10 +50,6 @@ def check_declared(
         Its format.
     said : Declared
         Its header.
-    size : int
-        Its size in bytes.
-    minimum : int
-        Smallest size in bytes of a file with this header, 0 if unknown.
     max_pixels : int
         Limit of pixels.
 
@@ -80,8 +69,32 @@ def check_declared(
             f"{path}: declares {w} x {h} pixels; {format_.name} sides of at most {format_.max_side}"
             f" and {format_.max_pixels} pixels are read"
         )
-    if size < minimum:
+
+
+def check_bytes(path: Path, format_: Format, said: Declared, data: bytes) -> None:
+    """Refuse a file that ends early, or is too small for the size that it declares.
+
+    Parameters
+    ----------
+    path : Path
+        Name of the file in messages.
+    format_ : Format
+        Its format.
+    said : Declared
+        Its header.
+    data : bytes
+        Its content.
+
+    Raises
+    ------
+    ImageError
+        Naming the file.
+    """
+    if format_.truncated(data):
+        raise ImageError(f"{path}: truncated {format_.name}, {len(data)} bytes")
+    minimum = format_.min_bytes(data)
+    if len(data) < minimum:
         raise ImageError(
-            f"{path}: truncated {format_.name}: declares {w} x {h} pixels, which take at least {minimum}"
-            f" bytes, and has {size}"
+            f"{path}: truncated {format_.name}: declares {said.width} x {said.height} pixels, which take at"
+            f" least {minimum} bytes, and has {len(data)}"
         )

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..metadata.header import MAX_BLOCK, DamagedError, without_prefix
+from ..metadata.header import MAX_BLOCK, DamagedError
 
 _MAX_ITEMS = 4096
 
@@ -70,9 +70,8 @@ class Items:
     def content(self, data: bytes, item: int) -> bytes:
         """Return the content of an item; empty if it is incomplete or too large."""
         pieces = self.places.get(item, [])
-        if sum(length for _, length in pieces) > MAX_BLOCK:
-            return b""
-        if any(at + length > len(data) for at, length in pieces):
+        large = sum(length for _, length in pieces) > MAX_BLOCK
+        if large or any(at + length > len(data) for at, length in pieces):
             return b""
         return b"".join(data[at : at + length] for at, length in pieces)
 
@@ -96,9 +95,9 @@ class _Reader:
         return text
 
 
-def exif(content: bytes) -> bytes | None:
+def exif(content: bytes) -> bytes:
     """Return the EXIF block in an Exif box or item, whose first four bytes are its offset."""
-    return without_prefix(content[4 + int.from_bytes(content[:4], "big") :])
+    return content[4 + int.from_bytes(content[:4], "big") :]
 
 
 def items(data: bytes) -> Items:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 
 from ...image.info import Metadata
-from ..metadata.header import MAX_BLOCK, MAX_TEXT, DamagedError, Declared, Found, decode_text, without_prefix
+from ..metadata.header import MAX_BLOCK, MAX_TEXT, DamagedError, Declared, Found, decode_text
 
 SIGNATURE = b"\xff\xd8\xff"
 _APP0, _APP1, _APP2, _APP14, _COM, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA, 0xD9
@@ -60,36 +60,31 @@ def truncated(data: bytes) -> bool:
     return data[at : at + 2] != b"\xff\xd9"
 
 
-def _frame(data: bytes) -> tuple[int, bytes]:
-    """Return the marker and the content of the frame header."""
+def frame(data: bytes) -> tuple[int, ...]:
+    """Return the frame header: its marker, bits per sample, height, width and number of components.
+
+    Raises
+    ------
+    DamagedError
+        If there is no complete one.
+    """
     for marker, start, stop in segments(data):
         if marker in _FRAMES:
             content = data[start:stop]
             if len(content) < 6 or len(content) < 6 + 3 * content[5]:
                 break
-            return marker, content
+            return marker, *struct.unpack(">BHHB", content[:6])
     raise DamagedError("no complete frame header")
 
 
 def declared(data: bytes) -> Declared:
     """Return the size and sample type from the frame header; CMYK counts as the RGB it is converted to."""
-    _, content = _frame(data)
-    bits, height, width, components = struct.unpack(">BHHB", content[:6])
+    _, bits, height, width, components = frame(data)
     if not (width and height):
         raise DamagedError(f"declares {width} x {height} pixels")
     if components not in (1, 3, 4):
         raise DamagedError(f"declares {components} components; 1, 3 or 4 are supported")
     return Declared(width, height, min(components, 3), 2 if bits > 8 else 1)
-
-
-def depth(data: bytes) -> int:
-    """Return the bits per sample."""
-    return _frame(data)[1][0]
-
-
-def components(data: bytes) -> int:
-    """Return the number of components: 1 (gray), 3 (color) or 4 (CMYK)."""
-    return _frame(data)[1][5]
 
 
 def min_bytes(data: bytes) -> int:
@@ -98,9 +93,8 @@ def min_bytes(data: bytes) -> int:
     Each block of 64 samples has at least one Huffman code, of at least one bit. Arithmetic coding has no such
     bound.
     """
-    marker, content = _frame(data)
-    _, height, width, count = struct.unpack(">BHHB", content[:6])
-    return 0 if marker > 0xC7 or not count else height * width // (64 * 8)
+    marker, _, height, width, _ = frame(data)
+    return 0 if marker > 0xC7 else height * width // (64 * 8)
 
 
 def read(data: bytes) -> Found:
@@ -116,9 +110,9 @@ def read(data: bytes) -> Found:
             if inch and x and y:
                 found.dpi = x * inch, y * inch
         elif marker == _APP1 and content.startswith(_EXIF):
-            found.exif = found.exif or without_prefix(content)
+            found.keep("exif", content)
         elif marker == _APP1 and content.startswith(_XMP):
-            found.xmp = found.xmp or content[len(_XMP) :] or None
+            found.keep("xmp", content[len(_XMP) :])
         elif marker == _APP2 and content.startswith(_ICC) and len(content) > 14:
             parts = content[13]
             profile.setdefault(content[12], content[14:])
@@ -136,10 +130,16 @@ def read(data: bytes) -> Found:
 def insert(coded: bytes, metadata: Metadata) -> bytes:
     """Return an encoded image with JFIF, EXIF, XMP, profile and comments, in this order."""
     parts = [_segment(_APP0, b"JFIF\0\1\2" + _density(metadata.dpi) + b"\0\0")]
-    if metadata.exif and _fits(_EXIF + metadata.exif, "EXIF"):
-        parts.append(_segment(_APP1, _EXIF + metadata.exif))
-    if metadata.xmp and _fits(_XMP + metadata.xmp, "XMP"):
-        parts.append(_segment(_APP1, _XMP + metadata.xmp))
+    for name, prefix, block in (("EXIF", _EXIF, metadata.exif), ("XMP", _XMP, metadata.xmp)):
+        size = len(prefix) + len(block or b"")
+        if size > _MAX:
+            warnings.warn(
+                f"a JPEG segment holds {_MAX} bytes, so {size} bytes of {name} are left out",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        elif block:
+            parts.append(_segment(_APP1, prefix + block))
     if metadata.icc:
         step = _MAX - len(_ICC) - 2
         pieces = [metadata.icc[k : k + step] for k in range(0, len(metadata.icc), step)]
@@ -168,13 +168,3 @@ def _density(dpi: tuple[float, float] | None) -> bytes:
 
 def _segment(marker: int, content: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
-
-
-def _fits(content: bytes, name: str) -> bool:
-    if len(content) > _MAX:
-        warnings.warn(
-            f"a JPEG segment holds {_MAX} bytes, so {len(content)} bytes of {name} are left out",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return len(content) <= _MAX

@@ -206,9 +206,9 @@ def read(data: bytes) -> Found:
         if kind == b"brob":
             kind, content = content[:4], _unpacked(content[4:])
         if kind == b"Exif":
-            found.exif = found.exif or isobmff.exif(content)
+            found.keep("exif", isobmff.exif(content))
         elif kind == b"xml ":
-            found.xmp = found.xmp or content or None
+            found.keep("xmp", content)
     return found
 
 

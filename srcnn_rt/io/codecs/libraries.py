@@ -9,7 +9,8 @@ encodes JPEG XL with a color profile.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,18 @@ _WEBP_METHOD = 4  # 6 saves nothing and takes four times as long
 _PNG_FAST = {"level": 1, "strategy": 3, "filter": 16}  # run-length encoding of differences, as in OpenCV
 
 
+@contextmanager
+def _library_errors() -> Iterator[None]:
+    """Convert exceptions of libraries to `DamagedError`, with a message of one line."""
+    try:
+        yield
+    except (DamagedError, MemoryError, RuntimeMissingError):
+        raise
+    except Exception as error:  # each library has its own exceptions, some undocumented
+        raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+@_library_errors()
 def decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[Any], bytes | None]:
     """Decode a file.
 
@@ -52,43 +65,36 @@ def decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[Any
     DamagedError
         If the library cannot decode it, with a message of one line.
     """
-    try:
-        array, icc = _decode(data, format_, icc)
-    except (DamagedError, MemoryError, RuntimeMissingError):
-        raise
-    except Exception as error:  # each library has its own exceptions, some undocumented
-        raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
+    if format_ is JPEG and jpeg.frame(data)[4] == 4:  # components
+        array, icc = cmyk.decode(data, icc)
+    else:
+        array = _decode(data, format_)
     return np.atleast_3d(array), icc
 
 
-def _decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[Any], bytes | None]:
+def _decode(data: bytes, format_: Format) -> NDArray[Any]:
     import imagecodecs
 
     if format_ is PNG:
-        return imagecodecs.png_decode(png.samples_only(data)), icc
+        return imagecodecs.png_decode(png.samples_only(data))
     if format_ is JPEG:
-        if jpeg.components(data) == 4:
-            return cmyk.decode(data, icc)
-        return _full_range(imagecodecs.jpeg8_decode(data), jpeg.depth(data)), icc
+        return _full_range(imagecodecs.jpeg8_decode(data), jpeg.frame(data)[1])
     if format_ is WEBP:
-        return imagecodecs.webp_decode(data, hasalpha=webp.declared(data).channels == 4), icc
+        return imagecodecs.webp_decode(data, hasalpha=webp.declared(data).channels == 4)
     if format_ is AVIF:
-        return _full_range(
-            imagecodecs.avif_decode(data, numthreads=available_threads()), avif.bits(data)
-        ), icc
+        return _full_range(imagecodecs.avif_decode(data, numthreads=available_threads()), avif.bits(data))
     if format_ is JXL:
         array = imagecodecs.jpegxl_decode(data, numthreads=available_threads())
-        if array.dtype.kind == "f":
-            return array, icc
-        return _full_range(array, jxl.header(data).bits), icc
+        return array if array.dtype.kind == "f" else _full_range(array, jxl.header(data).bits)
     from PIL.BmpImagePlugin import BmpImageFile
 
     # Image.open has its own limit on the number of pixels.
     with BmpImageFile(io.BytesIO(data)) as image:
         mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
-        return np.asarray(image if mode == image.mode else image.convert(mode)), icc
+        return np.asarray(image if mode == image.mode else image.convert(mode))
 
 
+@_library_errors()
 def encode(
     array: NDArray[Any], format_: Format, metadata: Metadata, quality: int | None, top: float | None = None
 ) -> bytes:
@@ -113,29 +119,24 @@ def encode(
     DamagedError
         If the library cannot encode it, with a message of one line.
     """
-    try:
-        return _ENCODERS[format_.name](array, metadata, quality, top)
-    except (DamagedError, MemoryError, RuntimeMissingError):
-        raise
-    except Exception as error:
-        raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def _png(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
     import imagecodecs
 
-    coded = bytes(imagecodecs.png_encode(_flat(array), **_PNG_FAST))
-    return png.insert(coded, metadata, array.dtype, top)
+    if format_ is PNG:
+        coded = imagecodecs.png_encode(_flat(array), **_PNG_FAST)
+        return png.insert(bytes(coded), metadata, array.dtype, top)
+    if format_ is JPEG:
+        coded = imagecodecs.jpeg8_encode(_flat(array), level=quality or JPEG_QUALITY, subsampling="444")
+        return jpeg.insert(bytes(coded), metadata)
+    if format_ is WEBP:
+        return webp.insert(_webp(array, quality), metadata)
+    if format_ is BMP:
+        return bmp.encode(array, metadata)
+    if format_ is AVIF:
+        return _avif(array, metadata, quality, top)
+    return jxl.insert(_jxl(array, metadata.icc, quality, top), metadata)
 
 
-def _jpeg(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
-    import imagecodecs
-
-    coded = imagecodecs.jpeg8_encode(_flat(array), level=quality or JPEG_QUALITY, subsampling="444")
-    return jpeg.insert(bytes(coded), metadata)
-
-
-def _webp(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
+def _webp(array: NDArray[Any], quality: int | None) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
@@ -143,11 +144,7 @@ def _webp(array: NDArray[Any], metadata: Metadata, quality: int | None, top: flo
     Image.fromarray(_colored(array)).save(
         out, "WEBP", lossless=quality is None, quality=quality or 0, method=_WEBP_METHOD, exact=True
     )
-    return webp.insert(out.getvalue(), metadata)
-
-
-def _bmp(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
-    return bmp.encode(array, metadata)
+    return out.getvalue()
 
 
 def _avif(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
@@ -176,36 +173,21 @@ def _avif(array: NDArray[Any], metadata: Metadata, quality: int | None, top: flo
     return avif.with_color(coded.tobytes(), cicp) if cicp and not metadata.icc else coded.tobytes()
 
 
-def _jxl(array: NDArray[Any], metadata: Metadata, quality: int | None, top: float | None) -> bytes:
+def _jxl(array: NDArray[Any], icc: bytes | None, quality: int | None, top: float | None) -> bytes:
+    import imagecodecs
+
     bits = 8 * array.dtype.itemsize if top is None else int(top).bit_length()
     distance = _distance(quality)
-    if metadata.icc:  # imagecodecs cannot embed a profile, and opencodecs cannot declare fewer bits
-        coded = jxl.profile_library().encode(
-            _full_range(_flat(array), bits),
-            lossless=distance == 0,
-            distance=distance,
-            effort=_JXL_EFFORT,
-            numthreads=available_threads(),
-            icc_profile=metadata.icc,
-        )
-    else:
-        import imagecodecs
-
-        coded = imagecodecs.jpegxl_encode(
-            _flat(array),
-            lossless=distance == 0,
-            distance=distance,
-            effort=_JXL_EFFORT,
-            numthreads=available_threads(),
-            bitspersample=bits,
-            usecontainer=False,
-        )
-    return jxl.insert(bytes(coded), metadata)
-
-
-_ENCODERS: Mapping[str, Callable[[NDArray[Any], Metadata, int | None, float | None], bytes]] = {
-    PNG.name: _png, JPEG.name: _jpeg, WEBP.name: _webp, BMP.name: _bmp, AVIF.name: _avif, JXL.name: _jxl,
-}  # fmt: skip
+    options: dict[str, Any] = {
+        "lossless": distance == 0,
+        "distance": distance,
+        "effort": _JXL_EFFORT,
+        "numthreads": available_threads(),
+    }
+    if icc:  # imagecodecs cannot embed a profile, and opencodecs cannot declare fewer bits
+        samples = _full_range(_flat(array), bits)
+        return bytes(jxl.profile_library().encode(samples, icc_profile=icc, **options))
+    return bytes(imagecodecs.jpegxl_encode(_flat(array), bitspersample=bits, usecontainer=False, **options))
 
 
 def _distance(quality: int | None) -> float:

@@ -15,6 +15,7 @@ from ..metadata.header import (
     MAX_BLOCK,
     MAX_TEXT,
     MAX_TEXTS,
+    Block,
     DamagedError,
     Declared,
     Found,
@@ -30,6 +31,7 @@ _BITS = "sBIT"
 _NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # to decode the samples
 _XMP = "XML:com.adobe.xmp"
 _RAW = "Raw profile type "  # ImageMagick stores EXIF as hexadecimal text, which is older than eXIf
+_RAW_BLOCKS: dict[str, Block] = {"exif": "exif", "APP1": "exif", "xmp": "xmp", "icc": "icc", "icm": "icc"}
 _INCH = 0.0254  # metres
 
 
@@ -117,9 +119,9 @@ def read(data: bytes) -> Found:
             block = content.startswith((_XMP.encode(), _RAW.encode()))
             key, text = _text(kind, content, MAX_BLOCK if block else MAX_TEXT)
             if key == _XMP and text:
-                found.xmp = found.xmp or text
+                found.keep("xmp", text)
             elif key.startswith(_RAW):
-                _raw_profile(found, key[len(_RAW) :], text)
+                _keep_raw_profile(found, key[len(_RAW) :], text)
             elif key and text is not None and len(text) <= budget:
                 budget -= len(text)
                 said = decode_text(text) if kind == b"iTXt" else text.decode("latin-1")
@@ -230,16 +232,12 @@ def _text(kind: bytes, content: bytes, limit: int) -> tuple[str, bytes | None]:
     return key, rest
 
 
-def _raw_profile(found: Found, name: str, text: bytes | None) -> None:
+def _keep_raw_profile(found: Found, name: str, text: bytes | None) -> None:
     """Store EXIF, XMP or a profile from ImageMagick's hexadecimal text, which has name, size and digits."""
     words = (text or b"").split()
     try:
         content = bytes.fromhex(b"".join(words[2:]).decode("ascii"))
     except ValueError:
         return
-    if name in ("exif", "APP1"):
-        found.exif = found.exif or without_prefix(content)
-    elif name == "xmp":
-        found.xmp = found.xmp or content or None
-    elif name in ("icc", "icm"):
-        found.icc = found.icc or content or None
+    if name in _RAW_BLOCKS:
+        found.keep(_RAW_BLOCKS[name], content)

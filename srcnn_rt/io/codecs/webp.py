@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...image.info import Metadata
-from ..metadata.header import DamagedError, Declared, Found, without_prefix
+from ..metadata.header import Block, DamagedError, Declared, Found
 
-_ICC, _ALPHA, _EXIF, _XMP, _ANIMATION = 0x20, 0x10, 0x08, 0x04, 0x02  # flags of VP8X
+_ALPHA, _ANIMATION = 0x10, 0x02  # flags of VP8X
+_BLOCKS: dict[bytes, tuple[Block, int]] = {  # by chunk type, each with its flag
+    b"ICCP": ("icc", 0x20),
+    b"EXIF": ("exif", 0x08),
+    b"XMP ": ("xmp", 0x04),
+}
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -53,32 +58,25 @@ def read(data: bytes) -> Found:
     """Return the metadata."""
     found = Found()
     for kind, start, stop in chunks(data):
-        content = data[start:stop] if kind in (b"ICCP", b"EXIF", b"XMP ") else b""
-        if kind == b"ICCP":
-            found.icc = found.icc or content or None
-        elif kind == b"EXIF":
-            found.exif = found.exif or without_prefix(content)
-        elif kind == b"XMP ":
-            found.xmp = found.xmp or content or None
+        if kind in _BLOCKS:
+            found.keep(_BLOCKS[kind][0], data[start:stop])
     return found
 
 
 def insert(coded: bytes, metadata: Metadata) -> bytes:
     """Return an encoded image with its metadata, which need the extended file format."""
-    before = [(b"ICCP", metadata.icc, _ICC)]
-    after = [(b"EXIF", metadata.exif, _EXIF), (b"XMP ", metadata.xmp, _XMP)]
-    if not any(content for _, content, _ in before + after):
+    blocks = {kind: getattr(metadata, name) for kind, (name, _) in _BLOCKS.items() if getattr(metadata, name)}
+    if not blocks:
         return coded
     said = declared(coded)
-    flags = sum(flag for _, content, flag in before + after if content)
-    flags |= _ALPHA if said.channels == 4 else 0
+    flags = sum(_BLOCKS[kind][1] for kind in blocks) | (_ALPHA if said.channels == 4 else 0)
     size = (said.width - 1).to_bytes(3, "little") + (said.height - 1).to_bytes(3, "little")
     view = memoryview(coded)
-    samples = [(k, view[a:b]) for k, a, b in chunks(coded) if k != b"VP8X"]
     pieces: list[tuple[bytes, bytes | memoryview]] = [(b"VP8X", bytes([flags, 0, 0, 0]) + size)]
-    pieces += [(k, c) for k, c, _ in before if c]
-    pieces += samples
-    pieces += [(k, c) for k, c, _ in after if c]
+    if b"ICCP" in blocks:  # the only block before the samples
+        pieces.append((b"ICCP", blocks.pop(b"ICCP")))
+    pieces += [(kind, view[a:b]) for kind, a, b in chunks(coded) if kind != b"VP8X"]
+    pieces += blocks.items()
     parts: list[bytes | memoryview] = []
     for kind, content in pieces:
         parts += [kind, len(content).to_bytes(4, "little"), content, bytes(len(content) % 2)]

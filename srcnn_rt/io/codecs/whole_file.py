@@ -18,17 +18,9 @@ from ..metadata import exif, xmp
 from ..metadata.header import DamagedError
 from . import bmp, jpeg, jxl, libraries, png
 from .formats import AVIF, BMP, FORMATS, JXL, PNG, Format, recognise
-from .integrity import MAX_PIXELS, check_declared, declared
+from .integrity import MAX_PIXELS, check_bytes, check_declared, declared
 
-__all__ = [
-    "FORMATS",
-    "MAX_PIXELS",
-    "Format",
-    "check_coded",
-    "encode",
-    "read_coded",
-    "recognise",
-]
+__all__ = ["FORMATS", "check_coded", "encode", "read_coded", "recognise"]
 
 _SRGB = b"\1\x0d"  # primaries and transfer of sRGB in a cICP chunk
 
@@ -50,19 +42,17 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
     ImageError
         If the file is truncated, damaged, animated or too large.
     """
-    size = path.stat().st_size
     try:
         # Only the beginning is read, because the file may be larger than memory.
         said = declared(path, format_)
     except ImageError:
-        if format_.truncated(path.read_bytes()):
-            raise ImageError(f"{path}: truncated or damaged {format_.name}, {size} bytes") from None
+        data = path.read_bytes()
+        if format_.truncated(data):
+            raise ImageError(f"{path}: truncated or damaged {format_.name}, {len(data)} bytes") from None
         raise
-    check_declared(path, format_, said, size, 0, max_pixels)
+    check_declared(path, format_, said, max_pixels)
     data = path.read_bytes()
-    if format_.truncated(data):
-        raise ImageError(f"{path}: truncated {format_.name}, {len(data)} bytes")
-    check_declared(path, format_, said, len(data), format_.min_bytes(data), max_pixels)
+    check_bytes(path, format_, said, data)
     if format_.animated(data):
         raise ImageError(f"{path}: an animated {format_.name}; only images of one frame are supported")
     found = format_.read(data)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 MAX_TEXT = 2**20  # bytes of a decompressed text
 MAX_TEXTS = 2**22  # bytes of all texts of a file
 MAX_BLOCK = 2**24  # bytes of a decompressed profile, EXIF block or XMP packet
+
+Block = Literal["icc", "exif", "xmp"]
 
 
 class DamagedError(Exception):
@@ -58,6 +60,13 @@ class Found:
     texts: dict[str, str] = field(default_factory=dict)
     orientation: int | None = None
     color: dict[str, bytes] = field(default_factory=dict)
+
+    def keep(self, block: Block, content: bytes | None) -> None:
+        """Store a block, unless it is empty, has no TIFF header (EXIF), or one of its kind is stored."""
+        if content and block == "exif":
+            content = without_prefix(content)
+        if content and getattr(self, block) is None:
+            setattr(self, block, content)
 
 
 def without_prefix(exif: bytes) -> bytes | None:

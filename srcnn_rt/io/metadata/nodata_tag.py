@@ -91,6 +91,5 @@ def held(value: float, dtype: np.dtype[Any]) -> float | None:
     if dtype.kind == "f":
         return float(value)
     info = np.iinfo(dtype)
-    return (
-        int(value) if np.isfinite(value) and value == int(value) and info.min <= value <= info.max else None
-    )
+    whole = np.isfinite(value) and value == int(value)
+    return int(value) if whole and info.min <= value <= info.max else None

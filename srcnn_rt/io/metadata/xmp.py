@@ -9,6 +9,7 @@ _SIZES = {
     b"tiff:ImageWidth": 0, b"exif:PixelXDimension": 0, b"tiff:ImageLength": 1, b"exif:PixelYDimension": 1,
 }  # fmt: skip
 _DENSITIES = (b"tiff:XResolution", b"tiff:YResolution")
+_NUMBER = rb"\d{1,9}(?:/\d{1,9})?"
 
 
 def upright(xmp: bytes | None, turned: int) -> bytes | None:
@@ -17,11 +18,10 @@ def upright(xmp: bytes | None, turned: int) -> bytes | None:
         return xmp
     xmp = _item(b"tiff:Orientation", rb"[2-8]").sub(rb"\g<1>1\g<3>", xmp)
     if turned >= 5:
-        found = [_item(name, rb"\d{1,9}(?:/\d{1,9})?").search(xmp) for name in _DENSITIES]
-        if found[0] and found[1] and found[0][2] != found[1][2]:
-            values = found[1][2], found[0][2]
-            for name, value in zip(_DENSITIES, values, strict=True):
-                xmp = _item(name, rb"\d{1,9}(?:/\d{1,9})?").sub(rb"\g<1>" + value + rb"\g<3>", xmp, count=1)
+        x, y = (_item(name, _NUMBER).search(xmp) for name in _DENSITIES)
+        if x and y and x[2] != y[2]:
+            for name, value in zip(_DENSITIES, (y[2], x[2]), strict=True):
+                xmp = _item(name, _NUMBER).sub(rb"\g<1>" + value + rb"\g<3>", xmp, count=1)
     return xmp
 
 
@@ -32,7 +32,7 @@ def scaled(xmp: bytes | None, scale: int, size: tuple[int, int]) -> bytes | None
     for name, axis in _SIZES.items():
         xmp = _item(name, rb"\d{1,9}").sub(rb"\g<1>" + str(size[axis]).encode() + rb"\g<3>", xmp)
     for name in _DENSITIES:
-        xmp = _item(name, rb"\d{1,9}(?:/\d{1,9})?").sub(lambda m: m[1] + _times(m[2], scale) + m[3], xmp)
+        xmp = _item(name, _NUMBER).sub(lambda m: m[1] + _times(m[2], scale) + m[3], xmp)
     return xmp
 
 
@@ -45,7 +45,8 @@ def _item(name: bytes, value: bytes) -> re.Pattern[bytes]:
 
 def _times(number: bytes, scale: int) -> bytes:
     above, _, below = number.partition(b"/")
-    if int(below or b"1") == 0:
+    divisor = int(below or b"1")
+    if divisor == 0:
         return number
-    value = Fraction(int(above), int(below or b"1")) * scale
+    value = Fraction(int(above), divisor) * scale
     return f"{value.numerator}/{value.denominator}".encode() if below else str(value).encode()

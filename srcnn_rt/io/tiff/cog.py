@@ -17,7 +17,7 @@ from ..._system.safe_files import workspace
 from ...errors import OutputError
 from .directory import SUBFILE_TYPE
 from .gdal import open_quietly
-from .ifd import TILE_COUNTS, TILE_OFFSETS, Directory, Field, Reader, encode
+from .ifd import TILE_COUNTS, TILE_OFFSETS, Directory, Reader, encode
 from .photometric import COLOR_MAP, EXTRA_SAMPLES, PHOTOMETRIC
 
 BLOCK = 512
@@ -70,19 +70,19 @@ def _restore(path: Path, finished: Directory) -> None:
     with path.open("r+b") as file:
         reader = Reader(file)
         directories = reader.chain()
-        fields = [d.get(TILE_OFFSETS) for d in directories]
-        starts = [n for field in fields if field for n in field.numbers() if n]
+        starts = [n for d in directories for n in d.numbers(TILE_OFFSETS) if n]
         start = min(starts, default=path.stat().st_size) - _LEADER
         file.seek(0)
         head = file.read(start)
         note = head.find(_NOTE, 0, 64)
         color = [f for f in finished.fields if f.tag in _COLOR]
         stored = [f for f in directories[0].fields if f.tag in _STRUCTURE]
+        overviews = [  # masks have no colors
+            d if d.number(SUBFILE_TYPE, 0) & 4 else d.without(*_COLOR).with_fields(color)
+            for d in directories[1:]
+        ]
         data, _ = encode(
-            [
-                finished.without(*_STRUCTURE).with_fields(stored),
-                *(_with_color(directory, color) for directory in directories[1:]),
-            ],
+            [finished.without(*_STRUCTURE).with_fields(stored), *overviews],
             big=head[2:3] == b"+",
             after_header=head[note : reader.first] if note >= 0 else b"",
         )
@@ -92,9 +92,3 @@ def _restore(path: Path, finished: Directory) -> None:
         file.write(data + bytes(start - len(data)))
         file.flush()
         os.fsync(file.fileno())
-
-
-def _with_color(directory: Directory, color: list[Field]) -> Directory:
-    if directory.number(SUBFILE_TYPE, 0) & 4:  # a mask
-        return directory
-    return directory.without(*_COLOR).with_fields(color)

@@ -54,7 +54,7 @@ def page_directory(
         Number of pages of the result.
     """
     tiff, metadata, layout = TiffMetadata.of(info.metadata), info.metadata, info.layout
-    made = _gdal_directory(info, tiff, scale, block, planar, pages)
+    made = _gdal_directory(info, scale, block, planar, pages)
     fields = [Field.of(_COMPRESSION, SHORT, COMPRESSIONS[compress])]
     if compress != "none":
         fields.append(Field.of(_PREDICTOR, SHORT, 3 if info.dtype.kind == "f" else 2))
@@ -86,25 +86,17 @@ def page_directory(
 
 def mask_directory(shape: tuple[int, int], block: tuple[int, int]) -> Directory:
     """Return the directory of a page's internal mask, 1 bit per pixel (TIFF 6.0, transparency mask)."""
-    return Directory((
-        Field.of(SUBFILE_TYPE, LONG, 4),
-        Field.of(256, LONG, shape[1]),
-        Field.of(257, LONG, shape[0]),
-        Field.of(258, SHORT, 1),
-        Field.of(_COMPRESSION, SHORT, COMPRESSIONS["deflate"]),
-        Field.of(PHOTOMETRIC, SHORT, 4),
-        Field.of(277, SHORT, 1),
-        Field.of(284, SHORT, 1),
-        Field.of(322, LONG, block[1]),
-        Field.of(323, LONG, block[0]),
-    ))  # fmt: skip
+    longs = {SUBFILE_TYPE: 4, 256: shape[1], 257: shape[0], 322: block[1], 323: block[0]}
+    shorts = {258: 1, _COMPRESSION: COMPRESSIONS["deflate"], PHOTOMETRIC: 4, 277: 1, 284: 1}
+    fields = [Field.of(tag, LONG, value) for tag, value in longs.items()]
+    return Directory((*fields, *(Field.of(tag, SHORT, value) for tag, value in shorts.items())))
 
 
 def _gdal_directory(
-    info: ImageInfo, tiff: TiffMetadata, scale: int, block: tuple[int, int], planar: bool, pages: int
+    info: ImageInfo, scale: int, block: tuple[int, int], planar: bool, pages: int
 ) -> Directory:
     """Return the directory that GDAL writes for an empty file with the same properties."""
-    layout, place = info.layout, info.metadata.georeference
+    tiff, layout, place = TiffMetadata.of(info.metadata), info.layout, info.metadata.georeference
     begins_with_rgb = tuple((tiff.colorinterp or ())[:3]) == _RGB
     options: dict[str, Any] = {
         "height": info.shape[0],

@@ -6,15 +6,68 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import rasterio
 from rasterio.errors import NotGeoreferencedWarning
+from rasterio.transform import Affine
 
 from ...errors import ImageError, OutputError, SrcnnError
+from ...image.info import Georeference, Reading
+from .ifd import Directory
 
 _filters_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class OpenPage:
+    """A page that is open for reading.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    file : rasterio.DatasetReader
+        The page in rasterio.
+    ifd : Directory
+        Its directory.
+    reading : Reading
+        How to interpret its samples where its metadata should be overridden.
+    pages : int
+        Number of pages in the file.
+    overviews : bool
+        Whether overviews of the page follow it in the file.
+    significant_bits : int, optional
+        Significant bits per sample by the image description.
+    """
+
+    path: Path
+    file: Any
+    ifd: Directory
+    reading: Reading
+    pages: int
+    overviews: bool
+    significant_bits: int | None
+
+    @cached_property
+    def georeference(self) -> Georeference:
+        """Georeference of the page, false if it has none."""
+        file = self.file
+        return Georeference(
+            crs=file.crs,
+            transform=None if file.transform == Affine.identity() else file.transform,
+            gcps=file.gcps if file.gcps[0] else None,
+            rpcs=file.rpcs,
+        )
+
+    @property
+    def planar(self) -> bool:
+        """Whether each of several channels is stored separately."""
+        interleaving = self.file.interleaving
+        return interleaving is not None and interleaving.name == "band" and bool(self.file.count > 1)
 
 
 def open_quietly(path: Path | str, **options: Any) -> Any:

@@ -82,10 +82,19 @@ class Directory:
         """Return the first field with a tag, None if there is none."""
         return next((f for f in self.fields if f.tag == tag), None)
 
+    def data(self, tag: int) -> bytes:
+        """Return the bytes of a field, empty if there is none."""
+        field = self.get(tag)
+        return field.data if field else b""
+
+    def numbers(self, tag: int) -> tuple[int, ...]:
+        """Return the unsigned integers of a field, empty if there are none."""
+        field = self.get(tag)
+        return field.numbers() if field else ()
+
     def number(self, tag: int, default: int) -> int:
         """Return the first unsigned integer of a field, `default` if there is none."""
-        field = self.get(tag)
-        return next(iter(field.numbers()), default) if field else default
+        return next(iter(self.numbers(tag)), default)
 
     def with_fields(
         self, fields: Iterable[Field], subdirectories: Iterable[tuple[int, Directory]] = ()
@@ -258,12 +267,10 @@ def is_complete(path: Path) -> bool:
     with path.open("rb") as file:
         size = file.seek(0, 2)
         for directory in Reader(file).chain():
-            for tags in ((TILE_OFFSETS, TILE_COUNTS), (_STRIP_OFFSETS, _STRIP_COUNTS)):
-                offsets, counts = (directory.get(tag) for tag in tags)
-                if offsets is None or counts is None:
-                    continue
-                if any(p + n > size for p, n in zip(offsets.numbers(), counts.numbers(), strict=True)):
-                    return False
+            offsets = directory.numbers(TILE_OFFSETS) + directory.numbers(_STRIP_OFFSETS)
+            counts = directory.numbers(TILE_COUNTS) + directory.numbers(_STRIP_COUNTS)
+            if any(p + n > size for p, n in zip(offsets, counts, strict=True)):
+                return False
     return True
 
 

@@ -14,24 +14,22 @@ _DROPPED = (b"roi ", b"over")
 
 def fields(ifd: Directory) -> tuple[Field, ...]:
     """Return the two fields of a page's block in little-endian order; none if missing or damaged."""
-    sizes, block = ifd.get(_COUNTS), ifd.get(_BLOCK)
-    if sizes is None or block is None or block.data[:4] not in (_BIG, _LITTLE):
+    data, end = ifd.data(_BLOCK), ifd.number(_COUNTS, 0)
+    if data[:4] not in (_BIG, _LITTLE) or end > len(data) or end % 8 != 4:
         return ()
-    big, data, counts = block.data[:4] == _BIG, block.data, sizes.numbers()
-    end = counts[0] if counts else 0
-    if end > len(data) or end % 8 != 4:
-        return ()
+    big, counts = data[:4] == _BIG, ifd.numbers(_COUNTS)
+    table = swap_bytes(data[:end], 4) if big else data[:end]
     header, items = [_LITTLE], []
     at, k = end, 1
     for entry in range(4, end, 8):
-        kind = data[entry : entry + 4] if big else data[entry : entry + 4][::-1]
-        count = int.from_bytes(data[entry + 4 : entry + 8], "big" if big else "little")
+        kind = table[entry : entry + 4][::-1]
+        count = int.from_bytes(table[entry + 4 : entry + 8], "little")
         lengths = counts[k : k + count]
         k += count
         if len(lengths) < count or at + sum(lengths) > len(data):
             return ()
         if kind not in _DROPPED:
-            header += [kind[::-1], count.to_bytes(4, "little")]
+            header.append(table[entry : entry + 8])
         for length in lengths:
             item, word = data[at : at + length], _WORDS.get(kind, 1)
             at += length

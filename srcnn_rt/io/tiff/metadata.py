@@ -7,33 +7,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rasterio.enums import ColorInterp
-from rasterio.transform import Affine
 
-from ...image.info import Georeference, Metadata, Reading
+from ...image.info import Metadata
 from ..metadata import exif, xmp
 from ..metadata.header import decode_text
 from . import imagej, photoshop
+from .gdal import OpenPage
 from .ifd import ASCII, EXIF_DIRECTORY, GPS_DIRECTORY, SHORT, Directory, Field, encode
 from .photometric import PALETTE, PHOTOMETRIC, Interpretation
 
-# PNG keywords of TIFF's text fields, by GDAL's names.
-TEXTS = {
-    "TIFFTAG_DOCUMENTNAME": "Title",
-    "TIFFTAG_ARTIST": "Author",
-    "TIFFTAG_IMAGEDESCRIPTION": "Description",
-    "TIFFTAG_COPYRIGHT": "Copyright",
-    "TIFFTAG_DATETIME": "Creation Time",
-    "TIFFTAG_SOFTWARE": "Software",
-}
+# TIFF's text fields by GDAL's names: tag and PNG keyword.
 _TEXT_FIELDS = {
-    "TIFFTAG_DOCUMENTNAME": 269,
-    "TIFFTAG_IMAGEDESCRIPTION": 270,
-    "TIFFTAG_SOFTWARE": 305,
-    "TIFFTAG_DATETIME": 306,
-    "TIFFTAG_ARTIST": 315,
-    "TIFFTAG_HOSTCOMPUTER": 316,
-    "TIFFTAG_COPYRIGHT": 33432,
+    "TIFFTAG_DOCUMENTNAME": (269, "Title"),
+    "TIFFTAG_ARTIST": (315, "Author"),
+    "TIFFTAG_IMAGEDESCRIPTION": (270, "Description"),
+    "TIFFTAG_COPYRIGHT": (33432, "Copyright"),
+    "TIFFTAG_DATETIME": (306, "Creation Time"),
+    "TIFFTAG_SOFTWARE": (305, "Software"),
+    "TIFFTAG_HOSTCOMPUTER": (316, None),
 }
+TEXTS = {name: keyword for name, (_, keyword) in _TEXT_FIELDS.items() if keyword}
 # PNG keywords without a TIFF field. GDAL stores them in its own metadata.
 OTHER_TEXTS = ("Comment", "Disclaimer", "Warning", "Source", "Creation Time")
 # Structure, statistics and value range are those of the source only.
@@ -117,54 +110,26 @@ class TiffMetadata:
         return pages == self.pages and not self.axes_changed
 
 
-def applied_orientation(file: Any, ifd: Directory) -> int:
+def applied_orientation(page: OpenPage) -> int:
     """Return the orientation to apply to a page, 1 to 8; georeferenced pages are never turned."""
-    value = ifd.number(_ORIENTATION, 1)
-    return value if 1 <= value <= 8 and not georeference(file) else 1
+    return 1 if page.georeference else _declared_orientation(page.ifd)
 
 
-def georeference(file: Any) -> Georeference:
-    """Return the georeference of an open page."""
-    return Georeference(
-        crs=file.crs,
-        transform=None if file.transform == Affine.identity() else file.transform,
-        gcps=file.gcps if file.gcps[0] else None,
-        rpcs=file.rpcs,
-    )
-
-
-def read(
-    file: Any,
-    ifd: Directory,
-    interpretation: Interpretation,
-    reading: Reading,
-    *,
-    orientation: int,
-    pages: int,
-    overviews: bool,
-) -> Metadata:
+def read(page: OpenPage, interpretation: Interpretation, orientation: int) -> Metadata:
     """Collect the metadata of a page: those of the upright image, at the source's resolution.
 
     Parameters
     ----------
-    file : rasterio.DatasetReader
+    page : OpenPage
         The page.
-    ifd : Directory
-        Its directory.
     interpretation : Interpretation
         How its samples are decoded.
-    reading : Reading
-        Overrides of the interpretation.
     orientation : int
         As returned by `applied_orientation`.
-    pages : int
-        Number of pages in the file.
-    overviews : bool
-        Whether the page has overviews.
     """
-    transposed = orientation >= 5
+    file, ifd, transposed = page.file, page.ifd, orientation >= 5
     items = file.tags()
-    for name, tag in _TEXT_FIELDS.items():
+    for name, (tag, _) in _TEXT_FIELDS.items():
         entry = ifd.get(tag)
         if name not in items and entry and entry.type == ASCII:  # rasterio skips texts that are not UTF-8
             items[name] = decode_text(entry.data)
@@ -174,26 +139,25 @@ def read(
         tags |= {a: tags[b] for a, b in ((x, y), (y, x)) if b in tags}
     same_bands, values_kept = interpretation.palette is None, interpretation.values_kept
     copied = [entry for tag in (*_COPIED, *interpretation.fields) if (entry := ifd.get(tag))]
-    stated = ifd.number(_ORIENTATION, 1)
-    if 2 <= stated <= 8 and orientation == 1:
-        copied.append(Field.of(_ORIENTATION, SHORT, stated))
+    declared = _declared_orientation(ifd)
+    if declared != orientation:  # a georeferenced page is not turned
+        copied.append(Field.of(_ORIENTATION, SHORT, declared))
     if interpretation.colormap is not None:
         copied += [interpretation.colormap, Field.of(PHOTOMETRIC, SHORT, PALETTE)]
     nodata = ifd.get(_NODATA)
-    if nodata and values_kept and not interpretation.signed and reading.nodata is None:
+    if nodata and values_kept and not interpretation.signed and page.reading.nodata is None:
         # GDAL would write other digits. The value may also be one that no sample can have.
         copied.append(nodata)
-    planar = file.interleaving is not None and file.interleaving.name == "band" and file.count > 1
-    icc, packet, resources = ifd.get(_ICC), ifd.get(_XMP), ifd.get(photoshop.FIELD)
+    packet = ifd.get(_XMP)
     return Metadata(
-        icc=icc.data if icc else None,
+        icc=ifd.data(_ICC) or None,
         exif=exif.upright(_exif(ifd), orientation),
         xmp=xmp.upright(packet.data.rstrip(b"\0"), orientation) if packet else None,
         dpi=_dpi(tags),
         texts={name: tags[tag] for tag, name in TEXTS.items() if tag in tags}
         | {name: tags[name] for name in OTHER_TEXTS if name in tags},
-        georeference=georeference(file),
-        overviews=overviews,
+        georeference=page.georeference,
+        overviews=page.overviews or bool(file.overviews(1)),
         colormap=interpretation.colormap is not None,
         private=TiffMetadata(
             descriptions=_descriptions(file) if same_bands else (),
@@ -206,14 +170,14 @@ def read(
             domains={d: file.tags(ns=d) for d in file.tag_namespaces() if _is_private(d)},
             band_tags=[_without_derived(file.tags(k)) for k in file.indexes] if same_bands else (),
             statistics=any("STATISTICS_MEAN" in file.tags(k) for k in file.indexes),
-            planar=planar,
+            planar=page.planar,
             fields=tuple(copied),
             stack_fields=imagej.fields(ifd),
-            photoshop=photoshop.scaled(resources.data, 1, transposed=transposed) if resources else b"",
-            pages=pages,
+            photoshop=photoshop.scaled(ifd.data(photoshop.FIELD), 1, transposed=transposed),
+            pages=page.pages,
             axes_changed=transposed
             or not same_bands
-            or (planar and interpretation.layout.color in ("gray", "rgb")),
+            or (page.planar and interpretation.layout.color in ("gray", "rgb")),
         ),
     )
 
@@ -222,6 +186,11 @@ def nodata_text(ifd: Directory) -> str:
     """Return the text of GDAL's nodata value, empty if there is none."""
     entry = ifd.get(_NODATA)
     return decode_text(entry.data) if entry and entry.type == ASCII else ""
+
+
+def _declared_orientation(ifd: Directory) -> int:
+    value = ifd.number(_ORIENTATION, 1)
+    return value if 1 <= value <= 8 else 1
 
 
 def _descriptions(file: Any) -> tuple[str | None, ...]:

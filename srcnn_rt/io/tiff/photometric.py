@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
 from ...errors import ArgumentError, ImageError
-from ...image.info import SAMPLE_TYPES, Layout, Reading, top_of_bits, top_of_value
+from ...image.info import SAMPLE_TYPES, Layout, top_of_bits, top_of_value
+from .gdal import OpenPage
 from .ifd import SHORT, Directory, Field
 
 PHOTOMETRIC, COLOR_MAP, EXTRA_SAMPLES = 262, 320, 338
@@ -115,44 +115,22 @@ class Interpretation:
 
 def needs_raw(ifd: Directory) -> bool:
     """Return whether the page must be opened as GTIFF_RAW, lest GDAL convert its colors to RGB."""
-    return _photometric(ifd) in _OTHER_COLORS
+    return ifd.number(PHOTOMETRIC, -1) in _OTHER_COLORS
 
 
-def interpret(
-    path: Path,
-    file: Any,
-    ifd: Directory,
-    reading: Reading,
-    *,
-    georeferenced: bool,
-    significant_bits: int | None = None,
-) -> Interpretation:
+def interpret(page: OpenPage) -> Interpretation:
     """Determine how to decode the samples of a page.
 
     Which value is white is taken from the directory: GDAL reports some white-is-zero images as palettes.
-
-    Parameters
-    ----------
-    path : Path
-        For error messages.
-    file : rasterio.DatasetReader
-        The page.
-    ifd : Directory
-        Its directory.
-    reading : Reading
-        Overrides of the interpretation.
-    georeferenced : bool
-        Whether the page has a georeference.
-    significant_bits : int, optional
-        Significant bits per sample by the image description.
 
     Raises
     ------
     ImageError
         If the page has no samples, samples of an unsupported type, or a palette and a georeference.
     ArgumentError
-        If `reading` asks for classes and the samples are floats.
+        If ``page.reading`` asks for classes and the samples are floats.
     """
+    path, file, ifd, reading = page.path, page.file, page.ifd, page.reading
     if file.count == 0 or file.width < 1 or file.height < 1:
         raise ImageError(f"{path}: an image needs samples, got {file.width} x {file.height} x {file.count}")
     if len(set(file.dtypes)) > 1 or file.dtypes[0] not in SAMPLE_TYPES:
@@ -170,12 +148,11 @@ def interpret(
     if short_signed:
         dtype = np.dtype(f"int{8 * dtype.itemsize}")
     roles: tuple[ColorInterp, ...] = file.colorinterp
-    photometric, extra = _photometric(ifd), ifd.get(EXTRA_SAMPLES)
-    last_extra = extra.numbers()[-1:] if extra else ()
+    photometric, last_extra = ifd.number(PHOTOMETRIC, -1), ifd.numbers(EXTRA_SAMPLES)[-1:]
     drawn = photometric == PALETTE or (photometric == _BLACK_IS_ZERO and bits == 8)
     indexed = file.count == 1 and roles[0] is ColorInterp.palette and dtype.kind == "u" and drawn
     if reading.classes:
-        return _interpret_classes(path, file, ifd, dtype, bits, indexed)
+        return _interpret_classes(page, dtype, bits, indexed)
     if photometric in _OTHER_COLORS:
         signed = slice(1, 3) if photometric == _CIELAB and dtype.kind == "u" else None
         # Inks are not divided by a premultiplied alpha, which then is a band like the others.
@@ -186,12 +163,12 @@ def interpret(
             None,
             bits,
             short_signed=short_signed,
-            top=None if signed else _declared_top(ifd, dtype, bits, significant_bits),
+            top=None if signed else _declared_top(page, dtype, bits),
             signed=signed,
             fields=_INK_FIELDS,
         )
     if indexed and dtype.itemsize <= 2:
-        if georeferenced:
+        if page.georeference:
             raise ImageError(
                 f"{path}: a georeferenced image with a palette holds classes, which cannot be blended; "
                 "use --classes to enlarge them by copying, or convert a drawn map to RGB first"
@@ -204,7 +181,7 @@ def interpret(
     inverted = photometric == _WHITE_IS_ZERO and layout.color == "gray" and dtype.kind == "u"
     table = _gray_table(bits, inverted) if dtype.kind == "u" and bits < 8 else None
     white = 2**bits - 1 if inverted and table is None else None
-    top = _declared_top(ifd, dtype, bits, significant_bits) if white is None else top_of_bits(bits, dtype)
+    top = _declared_top(page, dtype, bits) if white is None else top_of_bits(bits, dtype)
     premultiplied = bool(layout.alpha and last_extra == (_PREMULTIPLIED,))
     fields = (PHOTOMETRIC,) if photometric == _WHITE_IS_ZERO and not inverted else ()
     if layout.color == "bands" and photometric in (0, 1, 2) and not premultiplied:
@@ -223,18 +200,19 @@ def interpret(
     )
 
 
-def _interpret_classes(
-    path: Path, file: Any, ifd: Directory, dtype: np.dtype[Any], bits: int, indexed: bool
-) -> Interpretation:
+def _interpret_classes(page: OpenPage, dtype: np.dtype[Any], bits: int, indexed: bool) -> Interpretation:
     """Return the interpretation that keeps category numbers and their colors."""
     if dtype.kind not in "iu":
-        raise ArgumentError(f"{path}: classes are whole numbers, got {dtype}")
+        raise ArgumentError(f"{page.path}: classes are whole numbers, got {dtype}")
+    file, ifd = page.file, page.ifd
     return Interpretation(
         Layout("classes", file.count),
         dtype,
         None if indexed else _without_palette(file.colorinterp),
         bits,
-        fields=(PHOTOMETRIC, EXTRA_SAMPLES) if _photometric(ifd) == _WHITE_IS_ZERO else (EXTRA_SAMPLES,),
+        fields=(PHOTOMETRIC, EXTRA_SAMPLES)
+        if ifd.number(PHOTOMETRIC, -1) == _WHITE_IS_ZERO
+        else (EXTRA_SAMPLES,),
         colormap=_colormap(file, ifd, bits, dtype) if indexed else None,
     )
 
@@ -298,11 +276,6 @@ def flip_sign_bit(samples: NDArray[Any], channels: slice) -> None:
     samples[:, :, channels] ^= samples.dtype.type(1 << (samples.dtype.itemsize * 8 - 1))
 
 
-def _photometric(ifd: Directory) -> int | None:
-    value = ifd.number(PHOTOMETRIC, -1)
-    return None if value < 0 else value
-
-
 def _palette(file: Any, size: int, nodata: Any) -> NDArray[np.uint8]:
     """Return the colors of a palette as gray, RGB or RGBA, whichever is the smallest that holds them."""
     table = np.zeros((size, 4), np.uint8)
@@ -326,16 +299,13 @@ def _gray_table(bits: int, inverted: bool) -> NDArray[np.uint8]:
     return np.asarray(np.rint((maximum - values if inverted else values) * (255 / maximum)), np.uint8)
 
 
-def _declared_top(
-    ifd: Directory, dtype: np.dtype[Any], bits: int, significant_bits: int | None
-) -> float | None:
+def _declared_top(page: OpenPage, dtype: np.dtype[Any], bits: int) -> float | None:
     """Return the smallest declared maximum: by stored bits, by significant bits or as a value; else None."""
     found = [top_of_bits(bits, dtype)]
-    if significant_bits is not None:
-        found.append(top_of_bits(significant_bits, dtype))
+    if page.significant_bits is not None:
+        found.append(top_of_bits(page.significant_bits, dtype))
     for tag in (_MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE):
-        field = ifd.get(tag)
-        values = set(field.numbers()) if field else set()
+        values = set(page.ifd.numbers(tag))
         if len(values) == 1:
             found.append(top_of_value(values.pop(), dtype))
     return min((top for top in found if top is not None), default=None)

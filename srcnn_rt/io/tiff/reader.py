@@ -20,7 +20,7 @@ from ..metadata.header import decode_text
 from ..protocols import Closing
 from . import descriptions
 from . import metadata as page_metadata
-from .gdal import open_quietly, reading
+from .gdal import OpenPage, open_quietly, reading
 from .ifd import Directory, Page, Reader
 from .orientation import decode_page, stored_window
 from .photometric import interpret, needs_raw
@@ -70,7 +70,7 @@ class RasterSource(Closing):
         If the page does not exist or `overrides` does not suit its samples.
     """
 
-    in_memory = False
+    in_memory = on_device = False
 
     def __init__(self, path: Path, page: int = 1, overrides: Reading = AS_SAID) -> None:
         self._path = path
@@ -88,28 +88,15 @@ class RasterSource(Closing):
         self._mask: Any = None
         try:
             with reading(path):
-                _check_block(path, self._file)
-                self._interpretation = interpret(
-                    path,
-                    self._file,
-                    ifd,
-                    overrides,
-                    georeferenced=bool(page_metadata.georeference(self._file)),
-                    significant_bits=outline.significant_bits,
-                )
+                count, bits = len(outline.pages), outline.significant_bits
+                opened = OpenPage(path, self._file, ifd, overrides, count, here.overviews, bits)
+                _check_block(opened)
+                self._interpretation = interpret(opened)
                 if here.mask is not None and not outline.by_name:  # GDAL looks for masks only by name
                     self._mask = open_quietly(f"GTIFF_DIR:off:{here.mask}:{path}")
-                self._orientation = page_metadata.applied_orientation(self._file, ifd)
-                metadata = page_metadata.read(
-                    self._file,
-                    ifd,
-                    self._interpretation,
-                    overrides,
-                    orientation=self._orientation,
-                    pages=len(outline.pages),
-                    overviews=here.overviews or bool(self._file.overviews(1)),
-                )
-                self.info = self._describe(metadata, ifd, overrides)
+                self._orientation = page_metadata.applied_orientation(opened)
+                metadata = page_metadata.read(opened, self._interpretation, self._orientation)
+                self.info = self._describe(opened, metadata)
         except BaseException:
             self.close()
             raise
@@ -150,16 +137,12 @@ class RasterSource(Closing):
             return np.asarray(self._file.read(window=_window(rows, columns)).transpose(1, 2, 0))
 
     def _decode_mask(self, rows: Span, columns: Span) -> NDArray[np.uint8]:
-        window = _window(rows, columns)
+        read = self._file.read_masks if self._mask is None else self._mask.read
         with reading(self._path):
-            if self._mask is None:
-                mask = self._file.read_masks(1, window=window)
-            else:
-                mask = self._mask.read(1, window=window)
-        return np.asarray(mask)[:, :, np.newaxis]
+            return np.asarray(read(1, window=_window(rows, columns)))[:, :, np.newaxis]
 
-    def _describe(self, metadata: Metadata, ifd: Directory, overrides: Reading) -> ImageInfo:
-        file, found = self._file, self._interpretation
+    def _describe(self, page: OpenPage, metadata: Metadata) -> ImageInfo:
+        file, overrides, found = page.file, page.reading, self._interpretation
         shape = (file.width, file.height) if self._orientation >= 5 else (file.height, file.width)
         flags = file.mask_flag_enums[0]
         masked = self._mask is not None or (MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags)
@@ -168,7 +151,7 @@ class RasterSource(Closing):
                 f"{self._path}: damaged TIFF: a page of {file.width} x {file.height} has a mask of"
                 f" {self._mask.width} x {self._mask.height}"
             )
-        value, text = file.nodata, page_metadata.nodata_text(ifd)
+        value, text = file.nodata, page_metadata.nodata_text(page.ifd)
         if overrides.nodata is not None:
             value = None if overrides.nodata == "none" else overrides.nodata
             text = repr(value)
@@ -189,18 +172,19 @@ def _check_samples(path: Path, ifd: Directory) -> None:
         raise ImageError(f"{path}: damaged TIFF: 0 bits per sample")
 
 
-def _check_block(path: Path, file: Any) -> None:
+def _check_block(page: OpenPage) -> None:
     """Refuse tiles and strips that do not fit in memory.
 
     A single large strip passes if GDAL decodes it row by row: then its block is one row.
     """
+    file = page.file
     if file.dtypes[0] not in SAMPLE_TYPES:
         return  # `interpret` refuses it; NumPy may not know the type
-    (h, w), planar = file.block_shapes[0], file.interleaving is not None and file.interleaving.name == "band"
-    size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if planar else file.count)
+    h, w = file.block_shapes[0]
+    size = h * w * np.dtype(file.dtypes[0]).itemsize * (1 if page.planar else file.count)
     if size > MAX_BLOCK_BYTES:
         raise ImageError(
-            f"{path}: tiles and strips are decoded whole and may have at most "
+            f"{page.path}: tiles and strips are decoded whole and may have at most "
             f"{MAX_BLOCK_BYTES / 1e6:.0f} MB, got {size / 1e6:.0f} MB for {w} x {h} pixels; "
             "rewrite the file with smaller ones"
         )
@@ -231,8 +215,7 @@ def _outline_of(path: Path, *identity: int) -> _Outline:
         reader = Reader(file)
         pages = reader.pages()
         first = reader.directory(pages[0].offset)
-    entry = first.get(_DESCRIPTION)
-    text = decode_text(entry.data) if entry else ""
+    text = decode_text(first.data(_DESCRIPTION))
     samples = math.prod(first.number(tag, 1) for tag in (_WIDTH, _HEIGHT, _BANDS))
     return _Outline(
         pages,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +27,7 @@ from ..._system.safe_files import clear_workspace, interruptible, open_own, wait
 from ...errors import OutputError
 from ...image.info import ImageInfo
 from ...tiling.geometry import Span
-from ..protocols import Closing, Record
+from ..protocols import Record
 from . import cog
 from .directory import SUBFILE_TYPE, mask_directory, page_directory
 from .gdal import open_quietly, writing
@@ -57,7 +56,7 @@ def block_side(scale: int) -> int:
     return side * scale
 
 
-class TiffTarget(Closing):
+class TiffTarget:
     """A tiled, compressed TIFF with one or more pages, as a `Target`; a BigTIFF if it may exceed 4 GB.
 
     Parameters
@@ -116,16 +115,14 @@ class TiffTarget(Closing):
             with writing(path):
                 if self.size < len(head):
                     os.ftruncate(self._file, 0)
-                    _write(self._file, head, 0)
-                elif os.pread(self._file, len(head), 0) != head:
-                    # The last step had begun to write into the head. It will do so again.
+                # If the last step had begun to write into the head, it will do so again.
+                if os.pread(self._file, len(head), 0) != head:
                     _write(self._file, head, 0)
         except BaseException:
             self.abort()
             raise
         self.end = len(head)
         self._has_statistics = False
-        self._lock = threading.Lock()
 
     def page(self, index: int) -> _Page:
         """Return the sink of a page, counted from 0."""
@@ -133,10 +130,9 @@ class TiffTarget(Closing):
 
     def append(self, data: bytes) -> int:
         """Append bytes to the file; return their offset."""
-        with self._lock:
-            at = self.end
-            _write(self._file, data, at)
-            self.end += len(data)
+        at = self.end
+        _write(self._file, data, at)
+        self.end += len(data)
         return at
 
     def crc(self, start: int, size: int) -> int:
@@ -179,11 +175,8 @@ class TiffTarget(Closing):
                 return self.path
             # GDAL does not report what it failed to write while closing a file.
             self._read_back(made, rebuilt=True)
-            handle = os.open(made, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
             return made
 
     def abort(self) -> None:
@@ -193,9 +186,6 @@ class TiffTarget(Closing):
         with suppress(OSError):
             os.close(file)
 
-    def close(self) -> None:
-        self.abort()
-
     def _read_back(self, path: Path, *, rebuilt: bool = False) -> None:
         """Check that GDAL can read the last pixel of the image and of each overview."""
         h, w = self._infos[0].shape
@@ -204,7 +194,7 @@ class TiffTarget(Closing):
                 raise OutputError(f"{path}: reads back as {file.width} x {file.height}, not {w} x {h}")
             _read_last_pixel(file)
             levels = len(file.overviews(1))
-            overviews = rebuilt and len(self._infos) == 1 and self._infos[0].metadata.overviews
+            overviews = rebuilt and self._infos[0].metadata.overviews
             incomplete = (self._has_statistics and "STATISTICS_MEAN" not in file.tags(1)) or (
                 overviews and not self._cog and levels != len(_overview_factors((h, w)))
             )
@@ -249,18 +239,16 @@ class _Tile(NamedTuple):
         0 for the image, 1 for its mask.
     number : int
         Index of the tile in the directory.
-    rows, columns, channels : slice
-        Samples of the chunk that are in the tile.
+    key : tuple of slice
+        Index of its samples in the chunk or in the chunk's mask.
     """
 
     directory: int
     number: int
-    rows: slice
-    columns: slice
-    channels: slice
+    key: tuple[slice, ...]
 
 
-class _Page(Closing):
+class _Page:
     """A page as a `Sink` of whole tiles."""
 
     max_bytes: int | None = CHUNK_BYTES
@@ -315,15 +303,16 @@ class _Page(Closing):
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         if self._signed:
             flip_sign_bit(block, self._signed)
-        tiles = self._tiles_of(y, x)
-        jobs: list[tuple[NDArray[Any], bool]] = []
-        for tile in tiles:
-            part: Any = mask if tile.directory else block[:, :, tile.channels]
-            jobs.append((_pad(part[tile.rows, tile.columns], self.block), bool(tile.directory)))
-        sizes, crc, start = [], 0, self._target.end
+
+        def encoded(tile: _Tile) -> bytes:
+            part: Any = mask if tile.directory else block
+            samples = _pad(part[tile.key], self.block)
+            return _coded_mask(samples) if tile.directory else coded_tile(samples, self._compress)
+
+        tiles, sizes, crc, start = self._tiles_of(y, x), [], 0, self._target.end
         try:
             with writing(self._target.path):
-                for tile, data in zip(tiles, self._target.pool.map(self._encode, jobs), strict=True):
+                for tile, data in zip(tiles, self._target.pool.map(encoded, tiles), strict=True):
                     self._note(tile, self._target.append(data), len(data))
                     sizes.append(len(data))
                     crc = zlib.crc32(data, crc)
@@ -348,9 +337,6 @@ class _Page(Closing):
             self._target.end += size
         return True
 
-    def close(self) -> None:
-        pass
-
     def _note(self, tile: _Tile, at: int, size: int) -> None:
         offsets, sizes = self.indexes[tile.directory]
         offsets[tile.number], sizes[tile.number] = at, size
@@ -362,18 +348,17 @@ class _Page(Closing):
         found = []
         for top in range(0, y.size, side):
             for left in range(0, x.size, side):
-                rows, columns = slice(top, top + side), slice(left, left + side)
+                key = slice(top, top + side), slice(left, left + side)
                 number = (y.start + top) // side * self._grid[1] + (x.start + left) // side
-                found += [_Tile(0, k * self._tiles + number, rows, columns, g) for k, g in enumerate(groups)]
+                found += [_Tile(0, k * self._tiles + number, (*key, g)) for k, g in enumerate(groups)]
                 if self.info.masked:
-                    found.append(_Tile(1, number, rows, columns, slice(0, 1)))
+                    found.append(_Tile(1, number, key))
         return found
 
-    def _encode(self, job: tuple[NDArray[Any], bool]) -> bytes:
-        samples, is_mask = job
-        if is_mask:
-            return bytes(imagecodecs.deflate_encode(np.packbits(samples, axis=1).tobytes(), 6))
-        return coded_tile(samples, self._compress)
+
+def _coded_mask(mask: NDArray[np.bool_]) -> bytes:
+    """Return the (h, w) validity mask of a tile as it is stored."""
+    return bytes(imagecodecs.deflate_encode(np.packbits(mask, axis=1).tobytes(), 6))
 
 
 def coded_tile(samples: NDArray[Any], compress: str) -> bytes:

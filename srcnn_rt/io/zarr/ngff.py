@@ -11,7 +11,6 @@ closer to the edge::
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +25,6 @@ _ALPHA = "alpha"
 _WHITE = "FFFFFF"
 _PRIMARIES = ("FF0000", "00FF00", "0000FF")
 _RGB_LABELS = (("red", "green", "blue"), ("r", "g", "b"))
-_TYPES = {"t": "time", "c": "channel", "z": "space", "y": "space", "x": "space"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +150,8 @@ def describe(image: Image, scale: int, levels: int) -> dict[str, Any]:
             if letter in "yx":
                 sizes[k] = image.scale[k] * 2**level / scale
                 centres[k] += (sizes[k] - image.scale[k]) / 2
-        datasets.append(
-            {
-                "path": str(level),
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": sizes},
-                    {"type": "translation", "translation": centres},
-                ],
-            }
-        )
+        steps = [{"type": "scale", "scale": sizes}, {"type": "translation", "translation": centres}]
+        datasets.append({"path": str(level), "coordinateTransformations": steps})
     multiscale: dict[str, Any] = {
         "axes": [dict(axis) for axis in image.axes],
         "datasets": datasets,
@@ -195,12 +186,8 @@ def layout(omero: dict[str, Any] | None, channels: int, dtype: str) -> Layout:
     """
     if channels == 1:
         return Layout("gray", 1)
-    listed = (omero or {}).get("channels")
-    if (
-        not isinstance(listed, list)
-        or len(listed) != channels
-        or not all(isinstance(c, dict) for c in listed)
-    ):
+    listed = _channels(omero)
+    if len(listed) != channels or not all(isinstance(c, dict) for c in listed):
         return Layout("bands", channels)
     labels = [str(c.get("label", "")).strip().lower() for c in listed]
     alpha = labels[-1] == _ALPHA
@@ -219,11 +206,8 @@ def top(omero: dict[str, Any] | None, dtype: np.dtype[Any]) -> float | None:
     The ``min`` and ``max`` of a display window limit its ``start`` and ``end``. Programs write either the
     possible or the actual range of the samples there, which `top_of_value` distinguishes.
     """
-    listed = (omero or {}).get("channels")
-    if not isinstance(listed, list) or not listed:
-        return None
     found = set()
-    for channel in listed:
+    for channel in _channels(omero):
         limits = _vector(_window(channel, "min", "max"), 2)
         if limits is None or limits[0] not in (0, -limits[1] - 1):
             return None
@@ -262,7 +246,7 @@ def plain(meaning: Layout, dtype: np.dtype[Any], top: float | None = None) -> Im
         for label, color in labels
     ]
     return Image(
-        axes=tuple({"name": a, "type": _TYPES[a]} for a in letters),
+        axes=tuple({"name": a, "type": "channel" if a == "c" else "space"} for a in letters),
         path="0",
         scale=(1.0,) * len(letters),
         translation=(0.0,) * len(letters),
@@ -270,11 +254,15 @@ def plain(meaning: Layout, dtype: np.dtype[Any], top: float | None = None) -> Im
     )
 
 
+def _channels(omero: dict[str, Any] | None) -> list[Any]:
+    found = (omero or {}).get("channels")
+    return found if isinstance(found, list) else []
+
+
 def _vector(values: Any, count: int) -> list[float] | None:
     """Return `count` finite numbers; None if `values` are anything else."""
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != count:
-        return None
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+    valid = isinstance(values, list) and all(type(v) in (int, float) for v in values)
+    if not valid or len(values) != count:
         return None
     try:
         found = [float(v) for v in values]

@@ -38,8 +38,10 @@ class ZarrImage:
         Letters of the array's axes, such as ``"tczyx"``.
     shape : tuple of int
         Shape of the array.
+    others : dict of str to int
+        Lengths of the axes other than y, x and c.
     planes : int
-        Number of planes: one for each index on the axes other than y, x and c.
+        Number of planes: one for each index on these axes.
     info : ImageInfo
         Description of each plane.
     image : ngff.Image, optional
@@ -75,16 +77,13 @@ class ZarrImage:
         if tuple(self._array.shape) != shape:
             raise ImageError(f"{where}: zarr reads the shape {tuple(self._array.shape)}, not {shape}")
         self.fill_value = self._array.fill_value
-        self.planes = math.prod(self._others().values())
+        self.others = {a: n for a, n in zip(self.axes, shape, strict=True) if a not in "yxc"}
+        self.planes = math.prod(self.others.values())
         self._layout = self._meaning(bands)
         self._top = ngff.top(self.image.omero if self.image else None, np.dtype(self._array.dtype))
         if self.planes < 1:
             raise ImageError(f"{where}: holds no image, its shape is {shape}")
         self.info = self.plane(0).info
-
-    def place(self, plane: int) -> dict[str, int]:
-        """Return the index of a plane on each axis other than y, x and c, such as ``{"t": 3, "z": 0}``."""
-        return place_of(self._others(), plane)
 
     def plane(self, plane: int) -> SlicedSource:
         """Return a plane, counted from 0, as a source.
@@ -101,16 +100,13 @@ class ZarrImage:
                 self._array,
                 self.axes,
                 layout=self._layout,
-                at=self.place(plane),
+                at=place_of(self.others, plane),
                 nodata=math.nan if nan else None,
                 top=self._top,
                 name=str(self.path),
             )
         except SrcnnError as error:
             raise ImageError(f"{self.path}: {error}") from error
-
-    def _others(self) -> dict[str, int]:
-        return {a: n for a, n in zip(self.axes, self.shape, strict=True) if a not in "yxc"}
 
     def _letters(self, axes: str | None, shape: tuple[int, ...], where: str) -> str:
         if self.image is not None:
@@ -180,15 +176,11 @@ def pages(path: str | Path, *, axes: str | None = None) -> int:
     return open_zarr(path, axes=axes).planes
 
 
-def open_plane(
-    path: str | Path, plane: int = 0, *, axes: str | None = None, bands: bool | None = None
-) -> SlicedSource:
-    """Open a plane of a Zarr folder as a source; parameters and errors as in `open_zarr`."""
-    return open_zarr(path, axes=axes, bands=bands).plane(plane)
-
-
 def place_of(others: dict[str, int], plane: int) -> dict[str, int]:
-    """Return the index of a plane on axes of given lengths; the last one varies fastest."""
+    """Return the index of a plane on axes of given lengths, such as ``{"t": 3, "z": 0}``.
+
+    The index on the last axis varies fastest.
+    """
     count = math.prod(others.values())
     if not 0 <= plane < count:
         raise ImageError(f"plane must be from 0 to {count - 1}, got {plane}")

@@ -107,8 +107,7 @@ def read_node(folder: Path, root: Path) -> Node:
     """
     if not folder.exists():
         raise SourceMissingError(f"{folder}: no such folder")
-    document = _load(folder / "zarr.json", root)
-    if document is not None:
+    if (document := _load(folder / "zarr.json", root)) is not None:
         if document.get("zarr_format") != 3 or document.get("node_type") not in ("array", "group"):
             raise ImageError(f"{folder / 'zarr.json'}: neither an array nor a group of zarr_format 3")
         attributes = document.get("attributes", {})
@@ -116,11 +115,9 @@ def read_node(folder: Path, root: Path) -> Node:
             raise ImageError(f"{folder / 'zarr.json'}: attributes must be an object")
         return Node(document["node_type"], 3, document, attributes)
     attributes = _load(folder / ".zattrs", root) or {}
-    document = _load(folder / ".zarray", root)
-    if document is not None:
+    if (document := _load(folder / ".zarray", root)) is not None:
         return Node("array", 2, document, attributes)
-    document = _load(folder / ".zgroup", root)
-    if document is not None:
+    if (document := _load(folder / ".zgroup", root)) is not None:
         return Node("group", 2, document, attributes)
     raise ImageError(f"{folder}: not a Zarr: it has no zarr.json, .zarray or .zgroup")
 
@@ -210,43 +207,39 @@ def _chunks(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...] | 
     if node.format == 2:
         filters = doc.get("filters") or []
         used = [*(filters if isinstance(filters, list) else [filters]), doc.get("compressor")]
-        _check_codecs([c.get("id") if isinstance(c, dict) else c for c in used if c], _V2_CODECS, where)
+        _check_codecs([c for c in used if c], "id", _V2_CODECS, where)
         return _sizes(doc.get("chunks"), where, "chunks"), None
     grid = doc.get("chunk_grid")
     if not isinstance(grid, dict) or grid.get("name") != "regular":
         raise ImageError(f"{where}: the chunk grid must be regular")
     chunk, shard = _sizes(_option(grid, "chunk_shape"), where, "chunks"), None
     codecs = doc.get("codecs")
-    if isinstance(codecs, list) and [_name(c) for c in codecs] == [_SHARDING]:
+    if isinstance(codecs, list) and [_name(c, "name") for c in codecs] == [_SHARDING]:
         sharding = codecs[0]
         shard, chunk = chunk, _sizes(_option(sharding, "chunk_shape"), where, "chunks")
         index = _option(sharding, "index_codecs")
-        _check_codecs([] if index is None else _names(index, where), _V3_CODECS, where)
+        _check_codecs([] if index is None else index, "name", _V3_CODECS, where)
         codecs = _option(sharding, "codecs")
-    _check_codecs(_names(codecs, where), _V3_CODECS, where)
+    _check_codecs(codecs, "name", _V3_CODECS, where)
     return chunk, shard
 
 
-def _check_codecs(names: list[Any], known: set[str], where: str) -> None:
-    for name in names:
+def _check_codecs(codecs: Any, key: str, known: set[str], where: str) -> None:
+    if not isinstance(codecs, list):
+        raise ImageError(f"{where}: codecs must be a list, got {codecs!r:.80}")
+    for name in (_name(c, key) for c in codecs):
         if not isinstance(name, str) or name not in known:
             raise ImageError(f"{where}: the codec {name!r:.80} is not one of {', '.join(sorted(known))}")
 
 
-def _name(entry: Any) -> Any:
-    """Return the name of ``{"name": ..., "configuration": ...}`` (format 3)."""
-    return entry.get("name") if isinstance(entry, dict) else entry
+def _name(codec: Any, key: str) -> Any:
+    """Return the name of a codec: under "id" in format 2, under "name" in format 3."""
+    return codec.get(key) if isinstance(codec, dict) else codec
 
 
 def _option(entry: Any, key: str) -> Any:
     options = entry.get("configuration") if isinstance(entry, dict) else None
     return options.get(key) if isinstance(options, dict) else None
-
-
-def _names(codecs: Any, where: str) -> list[Any]:
-    if not isinstance(codecs, list):
-        raise ImageError(f"{where}: codecs must be a list, got {codecs!r:.80}")
-    return [_name(c) for c in codecs]
 
 
 def _sizes(value: Any, where: str, what: str) -> tuple[int, ...]:

@@ -47,8 +47,6 @@ class ZarrWriter:
 
     Attributes
     ----------
-    planes : int
-        Number of planes.
     info : ImageInfo
         Description of each enlarged plane.
     """
@@ -56,24 +54,14 @@ class ZarrWriter:
     append_only = False
 
     def __init__(self, path: Path, zarr: Any, plan: _Plan) -> None:
-        self.planes, self.info = plan.planes, plan.info
-        self._path, self._plan = path, plan
+        self.info, self._path, self._plan = plan.info, path, plan
         root = zarr.open(str(path), mode="r+", zarr_format=3)
         self._levels = [root] if plan.image is None else [root[str(k)] for k in range(len(plan.shapes))]
         self._unsynced: list[tuple[PlaneSink, Span, Span]] = []
 
     def page(self, index: int) -> PlaneSink:
         """Return the sink of a plane, counted from 0. Planes may be written in any order, one at a time."""
-        plan = self._plan
-        return PlaneSink(
-            self._unsynced,
-            self._levels[0],
-            plan.info,
-            plan.scale,
-            plan.axes,
-            at=place_of(plan.others, index),
-            name=str(self._path),
-        )
+        return PlaneSink(self, index)
 
     def rewind(self) -> None:
         """Do nothing: chunks that were not restored are written again."""
@@ -117,9 +105,10 @@ class PlaneSink(SlicedSink):
     it. So no written chunk is lost if the process ends.
     """
 
-    def __init__(self, unsynced: list[tuple[PlaneSink, Span, Span]], *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._unsynced = unsynced
+    def __init__(self, writer: ZarrWriter, index: int) -> None:
+        plan, at = writer._plan, place_of(writer._plan.others, index)
+        super().__init__(writer._levels[0], plan.info, plan.scale, plan.axes, at=at, name=str(writer._path))
+        self._unsynced = writer._unsynced
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         super().write(y, x, block, mask)
@@ -163,22 +152,21 @@ class _Plan:
         self.attributes: Mapping[str, Any] = {}
         self.names: list[str | None] | None = None
         self.fill: Any = None
+        self.others: dict[str, int] = {}
         if isinstance(like, ImageInfo):
             lr = like
             self.image: ngff.Image | None = ngff.plain(lr.layout, lr.dtype, lr.top)
             self.axes = self.image.letters
-            sizes: tuple[int, ...] = (*([] if self.axes == "yx" else [lr.layout.channels]), *lr.shape)
+            sizes: tuple[int, ...] = lr.shape if self.axes == "yx" else (lr.layout.channels, *lr.shape)
             if lr.nodata is not None and math.isnan(lr.nodata):
                 self.fill = math.nan
         else:
             lr, self.image, self.axes, sizes = like.info, like.image, like.axes, like.shape
-            self.fill = like.fill_value
+            self.fill, self.others = like.fill_value, like.others
             self.attributes, self.names = _copied(like.attributes, like.image), like.names
         self.info = lr.scaled(scale)
         if self.image is not None:
             self.names = [str(axis["name"]) for axis in self.image.axes]
-        self.others = {a: n for a, n in zip(self.axes, sizes, strict=True) if a not in "yxc"}
-        self.planes = math.prod(self.others.values())
         levels = [self.info.shape] if self.image is None else level_sizes(self.info.shape)
         self.shapes = [_with(self.axes, sizes, size) for size in levels]
         side = _chunk_side(scale, lr.layout.channels * lr.dtype.itemsize)

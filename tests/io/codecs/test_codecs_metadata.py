@@ -16,7 +16,6 @@ from PIL import Image, ImageCms, ImageOps
 
 from srcnn_rt import Engine, RuntimeMissingError
 from srcnn_rt.image.info import Metadata
-from srcnn_rt.io.codecs import integrity
 from srcnn_rt.io.codecs.formats import FORMATS
 from srcnn_rt.io.metadata import exif, xmp
 from tests.conftest import drawing
@@ -292,7 +291,7 @@ def test_the_orientation_in_a_jpeg_xl_header(tmp_path: Path, orientation: int) -
     data[4] = 2 * orientation - 1
     expected = exif.turn((9 * np.arange(18, dtype=np.uint8)).reshape(2, 3, 3), orientation)
     height, width, _ = expected.shape
-    assert integrity.declared(bytes(data), FORMATS[".jxl"]) == (width, height, 3, 1)
+    assert FORMATS[".jxl"].declared(bytes(data)) == (width, height, 3, 1)
     assert (read_bytes(tmp_path, bytes(data)) == expected).all()
 
 

@@ -20,7 +20,7 @@ from srcnn_rt import Engine, ImageError, OutputError, RuntimeMissingError
 from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io.zarr import ngff, pyramid
 from srcnn_rt.io.zarr import writer as zarr_writer
-from srcnn_rt.io.zarr.reader import open_plane, open_zarr, pages
+from srcnn_rt.io.zarr.reader import open_zarr, pages, place_of
 from srcnn_rt.io.zarr.writer import create, reopen
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import drawing
@@ -63,7 +63,7 @@ def test_every_plane_and_channel_by_itself(engine: Engine, tmp_path: Path, versi
     path = ome_zarr(tmp_path / "a.zarr", data, "tczyx", version, omero=omero)
     source = open_zarr(path)
     assert (source.axes, source.planes, pages(path)) == ("tczyx", 4, 4)
-    assert source.place(3) == {"t": 1, "z": 1}
+    assert place_of(source.others, 3) == {"t": 1, "z": 1}
     assert source.info.layout == Layout("bands", 3)
     attributes = upscaled(engine, source, tmp_path / "b.zarr.partial")
     result = zarr.open_group(tmp_path / "b.zarr.partial", mode="r")
@@ -231,19 +231,19 @@ def test_axes_may_be_given_and_must_be_where_nothing_says_them(engine: Engine, t
     path = plain_zarr(tmp_path / "a", np.moveaxis(image, 2, 0))
     with pytest.raises(ImageError, match=r"axes='cyx'; got the shape \(3, 30, 40\)"):
         open_zarr(path)
-    assert open_plane(path, axes="cyx").info.layout == Layout("bands", 3)
-    assert open_plane(path, axes="cyx", bands=False).info.layout == Layout("rgb", 3)
+    assert open_zarr(path, axes="cyx").plane(0).info.layout == Layout("bands", 3)
+    assert open_zarr(path, axes="cyx", bands=False).plane(0).info.layout == Layout("rgb", 3)
     assert open_zarr(path, axes="zyx").planes == 3
     for wrong in ("cy", "cyy", "ayx", "tcyx"):
         with pytest.raises(ImageError, match="axes must be 3 letters: y, x"):
             open_zarr(path, axes=wrong)
-    assert open_plane(plain_zarr(tmp_path / "b", image)).info.layout == Layout("rgb", 3)
+    assert open_zarr(plain_zarr(tmp_path / "b", image)).plane(0).info.layout == Layout("rgb", 3)
     named = plain_zarr(tmp_path / "c", image, dimension_names=["Latitude", "lon", "band"])
     assert open_zarr(named).axes == "yxc"
     with pytest.raises(ImageError, match="say that the axes are yx, not xy"):
         open_zarr(ome_zarr(tmp_path / "d", image[..., 0], "yx"), axes="xy")
     with pytest.raises(ImageError, match="plane must be from 0 to 0, got 1"):
-        open_plane(path, 1, axes="cyx")
+        open_zarr(path, axes="cyx").plane(1)
 
 
 def test_another_image_becomes_an_ome_zarr(engine: Engine, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_another_image_becomes_an_ome_zarr(engine: Engine, tmp_path: Path) -> No
         assert (shown is None) == (text in ("gray", "5 bands"))
         if shown is not None:
             assert len(Omero.model_validate(shown).channels) == channels_
-        back = open_plane(target)  # the meaning of the channels is kept
+        back = open_zarr(target).plane(0)  # the meaning of the channels is kept
         assert str(back.info.layout) == text
         assert (back.read(Span(0, 40), Span(0, 30)) == image).all()
 

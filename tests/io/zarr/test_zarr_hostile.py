@@ -18,7 +18,7 @@ from srcnn_rt import ArgumentError, ImageError, SourceMissingError
 from srcnn_rt.image.info import ImageInfo, Layout
 from srcnn_rt.io.array_like import SlicedSink
 from srcnn_rt.io.zarr import store
-from srcnn_rt.io.zarr.reader import open_plane, open_zarr
+from srcnn_rt.io.zarr.reader import open_zarr
 from srcnn_rt.io.zarr.writer import create
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import drawing
@@ -35,7 +35,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 
 def refused(path: Path, rule: str, **options: Any) -> None:
     with pytest.raises(ImageError) as caught:
-        source = open_plane(path, **options)
+        source = open_zarr(path, **options).plane(0)
         h, w = source.info.shape
         source.read(Span(0, h), Span(0, w))
     assert rule in str(caught.value)
@@ -175,7 +175,7 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     refused(path, "leads out of")
     (path / "s0").unlink()
     (path / "s0").symlink_to("real")  # links inside the folder are allowed
-    assert (open_plane(path).read(Span(0, 50), Span(0, 50)) == 1).all()
+    assert (open_zarr(path).plane(0).read(Span(0, 50), Span(0, 50)) == 1).all()
     (path / "real" / ".zarray").rename(tmp_path / "c")
     (path / "real" / ".zarray").symlink_to(tmp_path / "c")
     refused(path, "must be a plain file in")
@@ -184,7 +184,7 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
 def test_a_folder_may_be_reached_by_a_link(tmp_path: Path) -> None:
     ome_zarr(tmp_path / "a", np.ones((50, 50), np.uint8), "yx")
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert (open_plane(tmp_path / "link").read(Span(0, 50), Span(0, 50)) == 1).all()
+    assert (open_zarr(tmp_path / "link").plane(0).read(Span(0, 50), Span(0, 50)) == 1).all()
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -197,7 +197,7 @@ def test_damaged_and_foreign_chunks_are_refused(tmp_path: Path, zarr_format: int
         chunk.write_bytes(damaged)
         refused(path, "cannot be read")
     chunk.unlink()
-    source = open_plane(path)  # a missing chunk has the fill value
+    source = open_zarr(path).plane(0)  # a missing chunk has the fill value
     assert (source.read(Span(0, 30), Span(0, 30)) == 0).all()
     chunk.symlink_to("/dev/zero")
     refused(path, "must be a plain file")
@@ -218,7 +218,7 @@ def test_a_large_array_of_nothing_costs_nothing(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "a", shape=(2**24, 2**24), chunks=(512, 512), dtype=np.uint8)
     tracemalloc.start()
     try:
-        source = open_plane(tmp_path / "a")
+        source = open_zarr(tmp_path / "a").plane(0)
         part = source.read(Span(2**23, 2**23 + 300), Span(2**23, 2**23 + 300))
         assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     finally:
