@@ -34,5 +34,6 @@ def allocated_bytes(path: Path) -> int:
         return 0
     if stat.S_ISDIR(found.st_mode):
         return sum(allocated_bytes(Path(at) / name) for at, _, names in os.walk(path) for name in names)
-    size = min(found.st_blocks * 512, found.st_size)
+    blocks = getattr(found, "st_blocks", None)  # not on Windows
+    size = found.st_size if blocks is None else min(blocks * 512, found.st_size)
     return size if found.st_nlink == 1 and stat.S_ISREG(found.st_mode) else 0

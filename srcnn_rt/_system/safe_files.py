@@ -93,7 +93,7 @@ def open_own(path: Path, flags: int = 0) -> int:
         may have planted.
     """
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | flags, 0o666)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise OutputError(f"{path}: cannot be written: a symbolic link is in the way") from error

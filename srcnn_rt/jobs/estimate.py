@@ -38,8 +38,8 @@ from .report import JobFiles
 
 # The low end of a result's bytes per raw byte, over the source's: enlarged images compress better, by up to
 # twice, and the source's codec may be 2.5 times weaker than the result's. A source that is hardly
-# compressed, or so well that it is no photograph, tells nothing.
-LOW, TELLING = 1 / 5, (0.1, 0.95)
+# compressed, or so well that it is no photograph, predicts nothing.
+LOW, PREDICTIVE_RATIOS = 1 / 5, (0.1, 0.95)
 LOSSY_LOW = 1 / 100  # at quality 100, in proportion below
 # The high end per raw byte: of most codecs, of LZW, which expands noise, and of other formats than PNG.
 HIGH, HIGH_LZW, HIGH_CODED = 1.01, 1.5, 1.25
@@ -278,7 +278,7 @@ def _plain_bytes(job: Job, infos: Sequence[ImageInfo], large: Sequence[ImageInfo
         return tiled, tiled + masks, tiled
     # Of a file with several pages, one page may be compressed unlike the others.
     own = disk.allocated_bytes(job.source) / max(1, sum(map(_raw_bytes, infos))) if job.page is None else 1.0
-    low = LOW * own if TELLING[0] <= own < TELLING[1] else 0.0
+    low = LOW * own if PREDICTIVE_RATIOS[0] <= own < PREDICTIVE_RATIOS[1] else 0.0
     if suffix in LOSSY_SUFFIXES or job.output.quality is not None:
         low = min(low, LOSSY_LOW * (job.output.quality or 95) / 100)
     if suffix in TIFF_SUFFIXES and job.output.compress == "lzw":

@@ -27,6 +27,8 @@ _MAX_FIELDS = 4096
 _MAX_BYTES = 64 * 2**20  # per field; larger profiles and private blocks are dropped
 _MAX_READ = 256 * 2**20  # of all fields together, because many fields may point to the same bytes
 _SUBFILE, _REDUCED, _MASK = 254, 1, 4
+# An entry as stored: tag, type, number of values, and the values or their offset.
+_Entry = tuple[int, int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ class Reader:
                 found[-1] = replace(found[-1], overviews=True)
         return found or [Page(self.first)]
 
-    def _walk(self) -> Iterator[tuple[int, list[bytes]]]:
+    def _walk(self) -> Iterator[tuple[int, list[_Entry]]]:
         """Yield the offset and raw entries of every linked directory, each once."""
         offset, seen = self.first, set[int]()
         while offset and offset not in seen:
@@ -193,12 +195,10 @@ class Reader:
             yield offset, entries
             offset = following
 
-    def _parse(self, entries: Sequence[bytes], depth: int = 0) -> Directory:
+    def _parse(self, entries: Sequence[_Entry], depth: int = 0) -> Directory:
         fields, below = [], []
-        value = 12 if self._big else 8
-        for raw in entries:
-            tag, type_ = self._number(raw[:2]), self._number(raw[2:4])
-            data = self._values(raw[value:], type_, self._number(raw[4:value]))
+        for tag, type_, count, value in entries:
+            data = self._values(value, type_, count)
             if data is None:
                 continue
             field = Field(tag, type_, data)
@@ -208,25 +208,25 @@ class Reader:
                 below.append((tag, self._parse(self._entries(offsets[0])[0], depth + 1)))
         return Directory(tuple(fields), tuple(below))
 
-    def _subfile_type(self, entries: Sequence[bytes]) -> int:
+    def _subfile_type(self, entries: Sequence[_Entry]) -> int:
         """Return NewSubfileType, 0 for a page of its own."""
-        for raw in entries:
-            tag, type_ = self._number(raw[:2]), self._number(raw[2:4])
+        for tag, type_, _, value in entries:
             if tag == _SUBFILE and type_ in (SHORT, LONG):
-                at = 12 if self._big else 8
-                return self._number(raw[at : at + _SIZES[type_][0]])
+                return self._number(value[: _SIZES[type_][0]])
         return 0
 
-    def _entries(self, offset: int) -> tuple[list[bytes], int]:
+    def _entries(self, offset: int) -> tuple[list[_Entry], int]:
         """Return the raw entries of a directory and the offset of the next directory, 0 for none."""
-        word, pointer, entry = (8, 8, 20) if self._big else (2, 4, 12)
+        word, pointer, code = (8, 8, "HHQ8s") if self._big else (2, 4, "HHI4s")
+        entry = struct.Struct(f"{'<' if self._little else '>'}{code}")
         head = self._bytes(offset, word) if offset else b""
         count = self._number(head) if len(head) == word else 0
         if not 0 < count <= _MAX_FIELDS:
             return [], 0
-        table = self._bytes(offset + word, count * entry + pointer)
-        entries = [table[k * entry : (k + 1) * entry] for k in range(min(count, len(table) // entry))]
-        rest = table[count * entry :]
+        table = self._bytes(offset + word, count * entry.size + pointer)
+        present = min(count, len(table) // entry.size)  # fewer in a truncated file
+        entries = list(entry.iter_unpack(table[: present * entry.size]))
+        rest = table[count * entry.size :]
         return entries, self._number(rest) if len(rest) == pointer else 0
 
     def _number(self, data: bytes) -> int:
