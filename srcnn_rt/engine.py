@@ -41,7 +41,7 @@ from .tiling.geometry import Span
 
 if TYPE_CHECKING:
     from .jobs.estimate import Estimate
-    from .jobs.file_job import Job
+    from .jobs.job import Job
 
 TUNE_FROM = 10**9  # HR pixels; tile="auto" measures before a larger image
 WHOLE = 2**40  # LR pixels; a tile that every image fits into
@@ -412,7 +412,7 @@ class Engine(Closing):
         ------
         ArgumentError
         """
-        from .jobs.file_job import Job
+        from .jobs.job import Job
 
         given: dict[str, Any] = {**options}
         data_range = given.pop("data_range", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, ImageError, SourceMissingError
 from ..io import is_image, is_image_name
-from ..jobs.file_job import Job
+from ..jobs.job import Job
 from ..jobs.manifest import Manifest
 
 _SUFFIXES = {"tif": (".tif", ".tiff"), "jpg": (".jpg", ".jpeg")}

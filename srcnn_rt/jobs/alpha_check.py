@@ -15,7 +15,7 @@ from ..io import Source
 from ..io.tiff.ifd import Directory, Reader
 from ..tiling import kernels
 from ..tiling.geometry import Span
-from .file_job import Job
+from .job import Job
 
 MAX_WINDOWS = 25  # per page
 MAX_PAGES = 8

@@ -33,7 +33,8 @@ from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
 from ..io.spool import MIN_BYTES
 from ..models.spec import ModelSpec
 from . import alpha_check, journal
-from .file_job import Job, Pages
+from .file_job import Pages
+from .job import Job
 from .report import JobFiles
 
 # The low end of a result's bytes per raw byte, over the source's: enlarged images compress better, by up to

@@ -12,16 +12,15 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .._system.safe_files import clear_workspace, remove_own, sync_folder, workspace
 from ..errors import ImageError, OutputError, RangeError, SrcnnError
 from ..execution.executor import Progress
-from ..image.info import AS_SAID, ImageInfo, Reading
+from ..image.info import ImageInfo
 from ..io import (
     Record,
     Sink,
@@ -30,93 +29,18 @@ from ..io import (
     check_holds,
     check_output,
     create_target,
-    open_source,
-    page_count,
 )
 from ..io.protocols import Closing
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
-from ..options import OutputOptions
 from ..tiling.geometry import Plan
-from .journal import SUFFIX, Journal, fingerprint
+from .job import Job
+from .journal import Journal, fingerprint
 from .resume import can_resume, chunk_count, is_published, recorded_plans, restore_chunks
 
-PARTIAL = ".partial"
 # Seconds of work that a power failure may cost. A killed process loses a chunk or two.
 SYNC_SECONDS = 10.0
 
 _log = logging.getLogger("srcnn_rt")
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One file to upscale.
-
-    Attributes
-    ----------
-    source, target : Path
-        Files to read and to write.
-    scale : int
-        Scale factor.
-    identity : mapping
-        JSON values of everything else that the result depends on. Only an equal job can be resumed.
-    output : OutputOptions
-        How the result is written.
-    overwrite : bool
-        Replace `target` if it exists, and discard what an interrupted run left.
-    resume : bool
-        Continue what an interrupted run left, if there is anything.
-    page : int, optional
-        The only page to upscale, from 1; all pages if None.
-    max_pixels : int, optional
-        Refuse images with more pixels.
-    reading : Reading
-        How to interpret the samples of the source.
-    """
-
-    source: Path
-    target: Path
-    scale: int
-    identity: Mapping[str, Any]
-    output: OutputOptions
-    overwrite: bool = False
-    resume: bool = False
-    page: int | None = None
-    max_pixels: int | None = None
-    reading: Reading = AS_SAID
-
-    @property
-    def partial(self) -> Path:
-        """The growing file."""
-        return self.target.with_name(self.target.name + PARTIAL)
-
-    @property
-    def journal(self) -> Path:
-        """The journal of the growing file."""
-        return self.partial.with_name(self.partial.name + SUFFIX)
-
-    def facts(self) -> dict[str, Any]:
-        """Return everything that the bytes of the result depend on, as JSON values."""
-        return {
-            **self.identity,
-            "source": fingerprint(self.source, beside=True),
-            "page": self.page,
-            "scale": self.scale,
-            "compress": self.output.compress,
-            "cog": self.output.cog,
-            "quality": self.output.quality,
-            **self.reading.facts(),
-        }
-
-    def page_numbers(self) -> range:
-        """Return the numbers of the pages to upscale, from 1. Raises as `page_count` does."""
-        # Pages are not counted if one is chosen: a stack behind one directory can only be read by --page 1.
-        if self.page is not None:
-            return range(self.page, 1 + self.page)
-        return range(1, 1 + page_count(self.source))
-
-    def open(self, page: int) -> Source:
-        """Open a page of the source, from 1; the caller closes it. Raises as `open_source` does."""
-        return open_source(self.source, page, self.max_pixels, self.reading)
 
 
 class Pages(Closing):

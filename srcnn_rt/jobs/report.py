@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from ..backends.loader import Setup
     from ..image.info import ImageInfo
-    from .file_job import Job
+    from .job import Job
 
 
 @dataclass(frozen=True, slots=True)

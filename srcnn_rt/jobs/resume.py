@@ -15,7 +15,7 @@ from ..tiling.geometry import Plan, Span
 from .journal import Journal, fingerprint
 
 if TYPE_CHECKING:
-    from .file_job import Job
+    from .job import Job
 
 _log = logging.getLogger("srcnn_rt")
 

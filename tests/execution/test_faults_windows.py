@@ -138,7 +138,9 @@ def test_no_memory_for_a_buffer(gray: Bench, monkeypatch: pytest.MonkeyPatch) ->
     with Engine("bicubic-x2", "cpu", 32, threads=1) as engine:
         gray.run(engine=engine)
     assert {s[1] > 16 for s in sizes} == {True, False}
-    monkeypatch.setattr(host_renderer.HostRenderer, "render", lambda *words: (_ for _ in ()).throw(MemoryError))
+    monkeypatch.setattr(
+        host_renderer.HostRenderer, "render", lambda *words: (_ for _ in ()).throw(MemoryError)
+    )
     with pytest.raises(OutOfMemoryError, match="the smallest possible"):
         gray.run(overwrite=True)
 
@@ -177,9 +179,7 @@ def test_a_model_of_unbounded_reach_is_not_cut(memory: type[Limited], tmp_path: 
     with Engine(path, "cpu", tile=None) as engine:
         engine.upscale(np.zeros((64, 64), np.uint8))
         memory.maximum = 3000
-        with pytest.raises(
-            OutOfMemoryError, match="windows of 64 x 64 LR pixels, the smallest possible"
-        ):
+        with pytest.raises(OutOfMemoryError, match="windows of 64 x 64 LR pixels, the smallest possible"):
             engine.upscale(np.zeros((64, 64), np.uint8))
 
 

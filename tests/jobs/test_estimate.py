@@ -27,7 +27,7 @@ from srcnn_rt.cli.estimates import lines, time_text
 from srcnn_rt.io.codecs import libraries
 from srcnn_rt.jobs import estimate, totals
 from srcnn_rt.jobs.estimate import Estimate, size_text
-from srcnn_rt.jobs.file_job import Job
+from srcnn_rt.jobs.job import Job
 from srcnn_rt.options import OutputOptions
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.reference import quantise

@@ -18,7 +18,7 @@ from srcnn_rt import Engine, ImageError, OutputError, SourceMissingError
 from srcnn_rt.execution import executor
 from srcnn_rt.io.tiff import reader as raster
 from srcnn_rt.io.tiff import writer as tiff
-from srcnn_rt.jobs import file_job
+from srcnn_rt.jobs import file_job, job
 from tests.conftest import drawing
 from tests.helpers import faults
 from tests.helpers.faults import KINDS, Bench, disk_of, stop_after
@@ -168,7 +168,7 @@ def test_a_page_of_another_size_comes_up(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = Bench(tmp_path, KINDS["pages"], engine)
-    opened = file_job.open_source
+    opened = job.open_source
     other = tmp_path.parent / "other.tif"
     tifffile.imwrite(other, np.zeros((64, 64), np.uint8))
 
@@ -178,7 +178,7 @@ def test_a_page_of_another_size_comes_up(
         calls.append(page)
         return opened(other, 1) if len(calls) > 4 else opened(path, page, *words)
 
-    monkeypatch.setattr(file_job, "open_source", another)
+    monkeypatch.setattr(job, "open_source", another)
     with pytest.raises(ImageError, match="changed while it was being read"):
         bench.run()
     assert bench.contents() == ["a.tif"]

@@ -21,7 +21,7 @@ from srcnn_rt import Engine, OutputError, SrcnnError
 from srcnn_rt.execution import executor
 from srcnn_rt.io.tiff import reader as raster
 from srcnn_rt.io.tiff import writer as tiff
-from srcnn_rt.jobs import file_job, journal
+from srcnn_rt.jobs import file_job, job, journal
 from srcnn_rt.models.spec import ValueRange
 from srcnn_rt.tiling import geometry
 from tests.conftest import TEST_MODEL
@@ -116,7 +116,7 @@ def test_ctrl_c_in_every_stage(gray: Bench, stage: str, error: type[BaseExceptio
             case "progress":
                 options["progress"] = after(6, lambda done, total: None)
             case "open":
-                patch.setattr(file_job, "open_source", after(0, file_job.open_source))
+                patch.setattr(job, "open_source", after(0, job.open_source))
             case "finish":
                 patch.setattr(tiff.TiffTarget, "_complete", after(0, tiff.TiffTarget._complete))
             case "publish":
