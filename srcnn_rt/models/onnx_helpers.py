@@ -15,9 +15,19 @@ MIN_IR_WITHOUT_WEIGHT_INPUTS = 4  # before IR version 4 initialisers had to be l
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     """Return an attribute's value, or `default` if the node does not have it."""
+    for a in node.attribute:
+        if a.name == name:
+            from onnx import helper
+
+            return helper.get_attribute_value(a)
+    return default
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """Return the values of all attributes by name; of two with one name the first."""
     from onnx import helper
 
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+    return {a.name: helper.get_attribute_value(a) for a in reversed(node.attribute)}
 
 
 def is_op(node: NodeProto | None, *ops: str) -> bool:

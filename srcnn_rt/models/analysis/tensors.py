@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelError
-from ..onnx_helpers import attribute
+from ..onnx_helpers import attributes
 from .receptive_field import IDENTITY, Link
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ class Call:
         self.node = node
         self.op = node.op_type
         self.inputs: list[Known | Flow | None] = []
+        self._attributes: dict[str, Any] | None = None  # read many times over
         for name in node.input:
             if name and name not in states:
                 raise self.refusal(f"input {name!r} has no source")
@@ -153,7 +154,9 @@ class Call:
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Return an attribute's value, or `default` if the node does not have it."""
-        return attribute(self.node, name, default)
+        if self._attributes is None:
+            self._attributes = attributes(self.node)
+        return self._attributes.get(name, default)
 
     @property
     def flow(self) -> Flow:
