@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .._system.cpu import model_name
-from .._system.safe_files import atomic_write
 from .._version import __version__
 from ..errors import OutputError
 
@@ -109,6 +108,8 @@ def note_checked(key: str) -> None:
 
 
 def _write(name: str, key: str, value: object) -> Path | None:
+    from .._system.safe_files import atomic_write  # start-up time counts
+
     path = folder() / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from ..errors import ArgumentError, ImageError, OutputError, SourceMissingError
 from ..image.info import AS_SAID, ImageInfo, Reading
 from ..options import OutputOptions
-from .codecs.formats import FORMATS, recognise
 from .metadata import nodata_tag
 from .protocols import Source, Target
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".zarr",)  # folders
+# The keys of codecs.formats.FORMATS, which is imported with the first such file: start-up time counts.
+CODED_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl")
 MAX_TIFF_SIDE = 2**31 - 1  # pixels; the limit of GDAL, which most TIFF readers use
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
@@ -165,7 +166,7 @@ def create_target(
         compress, threads = output.compress, output.threads
         return TiffTarget(path, infos, scale, compress, as_cog=output.cog, threads=threads, resume=resume)
     if kind is _CODED:
-        from .codecs.whole_file import encode
+        from .codecs.whole_file import FORMATS, encode
         from .spool import SpoolTarget
 
         format_ = FORMATS[final.suffix.lower()]
@@ -262,7 +263,7 @@ def _check_zarr(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) 
 
 def _open_coded(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
     from .codecs.integrity import MAX_PIXELS
-    from .codecs.whole_file import read_coded
+    from .codecs.whole_file import read_coded, recognise
 
     _check_page(path, page, 1)
     format_ = recognise(_head(path))
@@ -275,7 +276,7 @@ def _open_coded(path: Path, page: int, max_pixels: int | None, reading: Reading)
 
 
 def _check_coded(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
-    from .codecs.whole_file import check_coded
+    from .codecs.whole_file import FORMATS, check_coded
 
     if output.cog:
         raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
@@ -287,7 +288,7 @@ def _check_coded(final: Path, infos: Sequence[ImageInfo], output: OutputOptions)
 
 
 _TIFF = _Kind(TIFF_SUFFIXES, _tiff_pages, _open_tiff, _check_tiff)
-_CODED = _Kind(tuple(FORMATS), lambda path: 1, _open_coded, _check_coded)
+_CODED = _Kind(CODED_SUFFIXES, lambda path: 1, _open_coded, _check_coded)
 _ZARR = _Kind(ZARR_SUFFIXES, _zarr_pages, _open_zarr, _check_zarr)
 _KINDS = {suffix: kind for kind in (_TIFF, _CODED, _ZARR) for suffix in kind.suffixes}
 IMAGE_SUFFIXES = tuple(_KINDS)

@@ -520,3 +520,10 @@ def test_metadata_of_the_source_is_not_changed(tmp_path: Path) -> None:
     for suffix in EVERY[:3]:
         coded.encode(pixels(source), coded.FORMATS[suffix], source.info, 1, None, tmp_path / "b")
     assert source.info == before
+
+
+def test_the_suffixes_of_the_registry_are_those_of_the_formats() -> None:
+    from srcnn_rt.io.registry import CODED_SUFFIXES, IMAGE_SUFFIXES
+
+    assert tuple(coded.FORMATS) == CODED_SUFFIXES
+    assert set(CODED_SUFFIXES) < set(IMAGE_SUFFIXES)
