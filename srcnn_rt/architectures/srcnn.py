@@ -102,6 +102,11 @@ class SRCNN(nn.Module):
         return sum(k // 2 for k in kernel_sizes(self.arch))
 
     @property
+    def magnification(self) -> int:
+        """HR pixels of the output per pixel of the input, which is upscaled already."""
+        return 1
+
+    @property
     def first_filters(self) -> Tensor:
         """Filters (n1, C, f1, f1) that the first layer applies."""
         return zero_sum(self.conv1.weight) if self.form == "equivariant" else self.conv1.weight

@@ -36,7 +36,17 @@ _NATURAL, _DECAY, _POSITIVE = click.IntRange(0), click.FloatRange(0), click.Floa
 )  # fmt: skip
 @click.option("--out", required=True, metavar="RUN_DIR", help="Folder of the run, created if missing.")
 @click.option("--scale", type=SCALE, help="Scale factor; 1 trains restoration only.")
-@click.option("--arch", metavar="F1-F2-F3", help="Kernel sizes.  [default: 9-1-5]")
+@click.option(
+    "--arch", metavar="NAME",
+    help="9-1-5, 9-3-5 or 9-5-5 for an SRCNN with these kernels; compact-mMcC for M layers of C channels "
+    "that work on LR pixels, such as compact-m4c16, with PReLU, or compact-m4c16-relu.  [default: 9-1-5]",
+)  # fmt: skip
+@click.option(
+    "--branches/--no-branches",
+    default=None,
+    help="Train every layer of a compact network as a sum of branches, which export folds into one "
+    "convolution.  [default: --branches]",
+)
 @click.option(
     "--recipe", type=click.Choice(["best", "paper"]),
     help="Defaults of all other options: those of the bundled models, or those of the paper.  "
@@ -57,7 +67,15 @@ _NATURAL, _DECAY, _POSITIVE = click.IntRange(0), click.FloatRange(0), click.Floa
 @click.option("--steps", type=COUNT, help="Number of training steps.  [default: 20000]")
 @click.option("--minutes", type=_POSITIVE, help="Training time in minutes, instead of --steps.")
 @click.option("--batch", type=COUNT, help="Batch size.  [default: 32]")
-@click.option("--patch", type=COUNT, help="Size of training crops in HR pixels.  [default: 40]")
+@click.option(
+    "--patch", type=COUNT,
+    help="Size of training crops in pixels of the network's input: HR pixels of an SRCNN, LR pixels of a "
+    "compact network.  [default: 40; 24 + 4M for compact-mMcC]",
+)  # fmt: skip
+@click.option(
+    "--augment-scale", "augment_scales", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    multiple=True, help="Also train on the images downscaled by this factor. Can be repeated.",
+)  # fmt: skip
 @click.option("--lr", type=_POSITIVE, help="Initial learning rate.  [default: 0.003]")
 @click.option("--weight-decay", type=_DECAY, help="Weight decay of the first layer.  [default: 0]")
 @click.option(
@@ -84,7 +102,7 @@ _NATURAL, _DECAY, _POSITIVE = click.IntRange(0), click.FloatRange(0), click.Floa
 @click.option("--resume", is_flag=True, help="Continue the run in RUN_DIR.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def train(out: str, resume: bool, quiet: bool, **given: Any) -> None:
-    """Train an SRCNN.
+    """Train an SRCNN or a compact network.
 
     Saves a checkpoint every minute and on Ctrl-C; --resume continues from it, bit-identically on a CPU
     if the length is given in steps. run.json in RUN_DIR records everything needed to repeat the run.
@@ -130,13 +148,13 @@ def train(out: str, resume: bool, quiet: bool, **given: Any) -> None:
 
 def _configured(out: str, values: dict[str, Any]) -> TrainConfig:
     """Return the configuration of a new run: the recipe, overridden by the given options."""
-    from ..training.recipe import RECIPES, TrainConfig
+    from ..training.recipe import RECIPES, TrainConfig, defaults_of
 
     for name in ("data", "scale"):
         if name not in values:
             raise click.UsageError(f"--{name} is required for a new run")
     recipe = RECIPES[values.get("recipe", "best")]
-    return TrainConfig(**{**recipe, **values, "out": out})
+    return TrainConfig(**{**recipe, **defaults_of(values.get("arch", "")), **values, "out": out})
 
 
 def _resumed(out: Path, values: dict[str, Any]) -> TrainConfig:

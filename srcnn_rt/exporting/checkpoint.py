@@ -19,15 +19,15 @@ from onnx import ModelProto
 from torch import nn
 
 from .._system.safe_files import atomic_write
-from ..architectures import checkpoints, families, spandrel_models, srcnn_weights
+from ..architectures import checkpoints, compact_weights, families, spandrel_models, srcnn_weights
 from ..architectures.srcnn import SRCNN
 from ..backends.onnxruntime import Session
 from ..backends.untiled import load_whole
 from ..errors import ArgumentError, ModelError, OutputError
 from ..models import spec
 from ..models.optimize.dead_filters import drop_dead_filters
-from . import srcnn_graph
-from .srcnn_graph import Upscaler
+from . import network_graph
+from .network_graph import Branches, Upscaler
 from .torch_exporters import export_dynamo, export_torchscript
 
 # Batches and core sizes (n, h, w) that are compared with torch: one pixel, odd, elongated.
@@ -109,9 +109,14 @@ def _recognise(path: Path, scale: int | None) -> _Network:
     if (srcnn := srcnn_weights.find(path, loaded)) is not None:
         scale = _resolve_scale(path, scale, srcnn.scale)
         network = srcnn.network()
-        exporter = partial(srcnn_graph.build_graph, network, scale)
+        exporter = partial(network_graph.build_graph, network, scale)
         upscaler = Upscaler(network, scale) if scale > 1 else network
         return _Network(network.arch, upscaler, [exporter], scale, srcnn.training)
+    if (compact := compact_weights.find(loaded)) is not None:
+        scale = _resolve_scale(path, scale, compact.scale)
+        exporter = partial(network_graph.build_graph, compact, scale)
+        training = loaded.get("training") if isinstance(loaded, dict) else None
+        return _Network(compact.arch, Branches(compact), [exporter], scale, training or {})
     weights = checkpoints.tensors(loaded)
     try:
         for inner in checkpoints.without_prefixes(weights):
@@ -204,7 +209,7 @@ def _compare_with_torch(data: bytes, network: _Network) -> dict[str, Any]:
     """
     described = load_whole(data)[1]  # also loads models that cannot be tiled
     reference, margin = network.reference.eval(), described.margin  # a failed exporter may leave train mode
-    if isinstance(reference, Upscaler):
+    if isinstance(reference, Upscaler | Branches):
         margin = reference.margin
     elif isinstance(reference, SRCNN):
         margin = reference.shrink

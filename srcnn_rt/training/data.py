@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -35,19 +36,23 @@ class Pair:
     Attributes
     ----------
     degraded : ndarray, shape (H, W) or (H, W, 3), float32
-        The LR image upscaled by bicubic; for scale 1 the LR image itself.
-    truth : ndarray of the same shape, float32
-        The HR image.
+        The LR image, upscaled by bicubic if the network works on HR pixels.
+    truth : ndarray, shape (r·H, r·W) or (r·H, r·W, 3), float32
+        The HR image; r is 1, or the scale factor if the network works on LR pixels.
     """
 
     degraded: Samples
     truth: Samples
 
 
-def make_pair(truth: Image, scale: int, degradation: Degradation, rng: np.random.Generator) -> Pair:
-    """Crop an image to a multiple of `scale`, degrade it and upscale it by bicubic."""
+def make_pair(
+    truth: Image, scale: int, degradation: Degradation, rng: np.random.Generator, upscale: bool = True
+) -> Pair:
+    """Crop an image to a multiple of `scale`, degrade it and, if asked to, upscale it by bicubic."""
     truth = modcrop(truth, scale)
-    degraded = imresize(degradation.apply(truth, scale, rng), scale, down=False)
+    degraded = degradation.apply(truth, scale, rng)
+    if upscale:
+        degraded = imresize(degraded, scale, down=False)
     # float32, because thousands of images are held until they are packed.
     return Pair(degraded.astype(np.float32), truth.astype(np.float32))
 
@@ -85,6 +90,9 @@ def load(
     minimum: int,
     seed: int,
     log: Callable[[str], None] = lambda line: None,
+    *,
+    upscale: bool = True,
+    augment_scales: Sequence[float] = (),
 ) -> Loaded:
     """Read and degrade images. Unusable ones are skipped.
 
@@ -102,6 +110,10 @@ def load(
         Seed of random degradations.
     log : callable, optional
         Called with a line for every skipped file.
+    upscale : bool
+        Whether degraded images are upscaled by bicubic.
+    augment_scales : sequence of float
+        Factors below 1. Every image is also used downscaled by each of them, if it remains large enough.
 
     Raises
     ------
@@ -123,7 +135,10 @@ def load(
             skipped.append(str(error))
             log(f"skipped: {error}")
             continue
-        images.append((k, weight, image.astype(np.float32)))
+        for factor in (1.0, *augment_scales):
+            small = _downscale(image, factor)
+            if min(small.shape[:2]) >= minimum + scale or factor == 1:
+                images.append((k, weight, small.astype(np.float32)))
         names.append(path.name)
         digest.update(path.read_bytes())
     if not images:
@@ -135,13 +150,27 @@ def load(
     weights: list[int] = []
     while images:
         k, weight, image32 = images.pop(0)
-        pairs += _versions(image32.astype(np.float64), scale, degradation, minimum, [seed, k], draws)
+        image = image32.astype(np.float64)
+        pairs += _versions(image, scale, degradation, minimum, [seed, k], draws, upscale)
         weights += [weight] * draws
     return Loaded(pairs, weights, names, skipped, digest.hexdigest())
 
 
+def _downscale(image: Image, factor: float) -> Image:
+    if factor == 1:
+        return image
+    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float64)
+
+
 def _versions(
-    image: Image, scale: int, degradation: Degradation, minimum: int, seed: list[int], draws: int
+    image: Image,
+    scale: int,
+    degradation: Degradation,
+    minimum: int,
+    seed: list[int],
+    draws: int,
+    upscale: bool,
 ) -> list[Pair]:
     rng = np.random.default_rng(seed)
     pairs = []
@@ -150,7 +179,7 @@ def _versions(
         y, x = (int(n) * scale for n in rng.integers(0, 8, 2)) if degradation.jpeg and draw else (0, 0)
         if min(image.shape[0] - y, image.shape[1] - x) < minimum + scale:
             y = x = 0
-        pairs.append(make_pair(image[y:, x:], scale, degradation, rng))
+        pairs.append(make_pair(image[y:, x:], scale, degradation, rng, upscale))
     return pairs
 
 
@@ -165,9 +194,9 @@ class Patches:
     pairs : sequence of Pair
         Images, none smaller than `size`.
     size : int
-        Side of the input crops in HR pixels.
+        Side of the input crops in pixels of the input.
     shrink : int
-        Pixels by which the target is smaller on each side, as the output of the network is.
+        Input pixels by which the target is smaller on each side, as the output of the network is.
     batch : int
         Crops per batch.
     seed : int
@@ -180,6 +209,8 @@ class Patches:
     device : torch.device or str
     weights : sequence of int, optional
         Relative sampling frequency of each pair.
+    magnification : int
+        HR pixels per pixel of the input.
 
     Raises
     ------
@@ -198,14 +229,15 @@ class Patches:
         stride: int = 14,
         device: torch.device | str = "cpu",
         weights: Sequence[int] | None = None,
+        magnification: int = 1,
     ) -> None:
         if size <= 2 * shrink:
             raise ArgumentError(f"patch must be larger than {2 * shrink} pixels, got {size}")
         self.size, self.shrink, self.batch, self.seed = size, shrink, batch, seed
-        self.sampling = sampling
+        self.sampling, self.magnification = sampling, magnification
         self._degraded = _pack([p.degraded for p in pairs], device)
         self._truth = _pack([p.truth for p in pairs], device)
-        shapes = np.array([p.truth.shape[:2] for p in pairs], dtype=np.int64)
+        shapes = np.array([p.degraded.shape[:2] for p in pairs], dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))[:-1]])
         step = stride if sampling == "grid" else _CELL
         positions = [_positions(shape, size, step) for shape in shapes]
@@ -215,7 +247,9 @@ class Patches:
         self._height, self._width, self._start = np.repeat(images, count, axis=0).T
         weight = np.ones(len(self._y))
         if sampling == "detail":
-            weight = np.concatenate([_rms_error(p, at, size) for p, at in zip(pairs, positions, strict=True)])
+            weight = np.concatenate(
+                [_rms_error(p, at, size, magnification) for p, at in zip(pairs, positions, strict=True)]
+            )
             # Not 0 if bicubic loses nothing anywhere.
             weight = np.maximum(weight, weight.mean() / 2) + 1e-12
         times = np.repeat([1] * len(pairs) if weights is None else weights, count)
@@ -229,8 +263,8 @@ class Patches:
         return len(self._y)
 
     def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return batch `step`: inputs (N, C, size, size) and their central targets, float32."""
-        size, cut = self.size, self.shrink
+        """Return batch `step`: inputs (N, C, size, size) and targets of their centres, float32."""
+        size, times = self.size, self.magnification
         if self._grid is not None:
             index = np.array([self._grid_position(step * self.batch + k) for k in range(self.batch)])
             y, x = self._y[index], self._x[index]
@@ -244,17 +278,20 @@ class Patches:
             x = np.minimum(self._x[index] + jitter[1], self._width[index] - size)
             turn = rng.integers(0, 8, self.batch)
         width = self._width[index]
-        along = np.arange(size)
-        rows = np.where((turn & 1)[:, None] == 1, along[::-1], along)  # (N, size)
-        cols = np.where((turn & 2)[:, None] == 2, along[::-1], along)
-        swap = (turn & 4)[:, None, None] == 4
-        y_in_crop = np.where(swap, rows[:, None, :], rows[:, :, None])
-        x_in_crop = np.where(swap, cols[:, :, None], cols[:, None, :])
-        base = self._start[index] + y * width + x
-        flat = base[:, None, None] + y_in_crop * width[:, None, None] + x_in_crop
-        indices = torch.from_numpy(flat).to(self._truth.device)
-        inner = indices[:, cut : size - cut, cut : size - cut]
-        return _gather(self._degraded, indices), _gather(self._truth, inner)
+        start = self._start[index]
+        cut, core = times * self.shrink, times * (size - 2 * self.shrink)
+        return (
+            _gather(self._degraded, _crop_indices(start + y * width + x, width, size, turn)),
+            _gather(
+                self._truth,
+                _crop_indices(
+                    times**2 * start + (times * y + cut) * (times * width) + times * x + cut,
+                    times * width,
+                    core,
+                    turn,
+                ),
+            ),
+        )
 
     def _grid_position(self, k: int) -> int:
         """Return the position of crop `k` of an endless sequence of shuffled epochs."""
@@ -278,8 +315,22 @@ def _pack(images: Sequence[Samples], device: torch.device | str) -> Tensor:
     return torch.from_numpy(flat).to(device)
 
 
+def _crop_indices(
+    start: NDArray[np.int64], width: NDArray[np.int64], size: int, turn: NDArray[np.int64]
+) -> Tensor:
+    """Return (N, size, size) indices of crops of a flat array, in one of eight orientations each."""
+    along = np.arange(size)
+    rows = np.where((turn & 1)[:, None] == 1, along[::-1], along)  # (N, size)
+    cols = np.where((turn & 2)[:, None] == 2, along[::-1], along)
+    swap = (turn & 4)[:, None, None] == 4
+    y = np.where(swap, rows[:, None, :], rows[:, :, None])
+    x = np.where(swap, cols[:, :, None], cols[:, None, :])
+    return torch.from_numpy(start[:, None, None] + y * width[:, None, None] + x)
+
+
 def _gather(flat: Tensor, indices: Tensor) -> Tensor:
     """Gather (N, h, w) indices from (C, pixels) into (N, C, h, w), float32 in [0, 1]."""
+    indices = indices.to(flat.device)
     n, h, w = indices.shape
     gathered = flat[:, indices.reshape(-1)].reshape(-1, n, h, w).movedim(0, 1)
     return (gathered.float() * _STEP).contiguous()
@@ -291,9 +342,13 @@ def _positions(shape: NDArray[np.int64], size: int, step: int) -> NDArray[np.int
     return np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _rms_error(pair: Pair, positions: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    """Return the RMS difference of truth and degraded image in the crop at each position."""
-    error = (pair.truth.astype(np.float64) - pair.degraded) ** 2
+def _rms_error(
+    pair: Pair, positions: NDArray[np.int64], size: int, magnification: int
+) -> NDArray[np.float64]:
+    """Return the RMS difference of truth and upscaled degraded image in the crop at each position."""
+    upscaled = imresize(pair.degraded.astype(np.float64), magnification, down=False)
+    error = (pair.truth - upscaled) ** 2
+    positions, size = positions * magnification, size * magnification
     plane = error if error.ndim == 2 else error.mean(axis=2)
     total = np.pad(plane.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     y, x = positions.T

@@ -21,6 +21,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 
 from .._system.cpu import instruction_sets
+from ..architectures.compact import Compact
+from ..architectures.networks import Network, is_compact
 from ..architectures.srcnn import SRCNN
 from ..errors import ArgumentError, TrainingError
 from ..evaluation import metrics
@@ -132,10 +134,14 @@ def train(
     device = _device(config.device)
     channels = 1 if config.channels == "y" else 3
     torch.manual_seed(config.seed)
-    model = SRCNN(config.arch, channels, config.init, form=config.form)
+    model: Network
+    if is_compact(config.arch):
+        model = Compact(config.arch, channels, config.scale, config.branches)
+    else:
+        model = SRCNN(config.arch, channels, config.init, form=config.form)
     if config.init_from:
         model.load_state_dict(dict(initial_weights(config.init_from, model)))
-    loaded, validation = _load_images(config, log)
+    loaded, validation = _load_images(config, model.magnification, log)
     patches = Patches(
         loaded.pairs,
         config.patch,
@@ -146,6 +152,7 @@ def train(
         config.stride,
         device,
         loaded.weights,
+        model.magnification,
     )
     log(
         f"{len(loaded.names)} images with {len(patches)} crop positions, {len(loaded.skipped)} skipped; "
@@ -176,7 +183,7 @@ class _Run:
         self,
         config: TrainConfig,
         folder: RunFolder,
-        model: SRCNN,
+        model: Network,
         device: torch.device,
         validation: list[Pair],
     ) -> None:
@@ -273,7 +280,7 @@ class _Run:
         return loss.detach()
 
     def _save(self) -> None:
-        weights = cast("SRCNN", self.average.module) if self.config.ema else self.model
+        weights = cast("Network", self.average.module) if self.config.ema else self.model
         if not all(bool(p.isfinite().all()) for p in weights.parameters()):
             raise self._diverged("the weights are not finite")
         if self.validation:
@@ -325,17 +332,18 @@ class _Run:
             events.add_scalar(name, row[name], status.step)
 
 
-def make_optimiser(model: SRCNN, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimiser(model: Network, config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimiser, with a parameter group per tensor, because learning rates differ."""
     groups: list[dict[str, Any]] = []
-    for layer in (model.conv1, model.conv2, model.conv3):
-        rate = config.lr * (config.last_layer_lr if layer is model.conv3 else 1)
-        # SOAP's merge_dims fails on vectors (pytorch-optimizer 4.1).
-        for parameter in layer.parameters():
-            factor = 1 if parameter.ndim > 1 else config.bias_lr
-            decay = config.weight_decay if parameter is model.conv1.weight else 0.0
-            group = {"params": [parameter], "lr": rate * factor, "weight_decay": decay}
-            groups.append(group | ({"merge_dims": parameter.ndim > 1} if config.optimiser == "soap" else {}))
+    for name, parameter in model.named_parameters():
+        rate = config.lr * (config.last_layer_lr if name.startswith("conv3.") else 1)
+        rate *= config.bias_lr if name.endswith(".bias") else 1
+        decay = config.weight_decay if name == "conv1.weight" else 0.0
+        group = {"params": [parameter], "lr": rate, "weight_decay": decay}
+        if config.optimiser == "soap":
+            # SOAP's merge_dims fails on tensors that it merges to vectors (pytorch-optimizer 4.1).
+            group["merge_dims"] = parameter.ndim > 1 and parameter.numel() > _MAX_SOAP_DIM
+        groups.append(group)
     if config.optimiser == "soap":
         from pytorch_optimizer import SOAP
 
@@ -359,7 +367,7 @@ def distance(out: Tensor, target: Tensor, config: TrainConfig) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model: SRCNN, pairs: list[Pair], border: int) -> float:
+def validate(model: Network, pairs: list[Pair], border: int) -> float:
     """Return the mean PSNR of a network in dB, as `evaluation` measures it."""
     scores = []
     parameter, around = next(model.parameters()), ((model.shrink, model.shrink),) * 2 + ((0, 0),)
@@ -398,8 +406,11 @@ def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def _load_images(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.Loaded, list[Pair]]:
+def _load_images(
+    config: TrainConfig, magnification: int, log: Callable[[str], None]
+) -> tuple[data.Loaded, list[Pair]]:
     """Load the training images and the validation images."""
+    upscale = magnification == 1
     degradation = Degradation.parse(config.degrade)
     paths = [p for folder in config.data for p in list_images(folder)]
     validation: list[Path] = []
@@ -410,9 +421,12 @@ def _load_images(config: TrainConfig, log: Callable[[str], None]) -> tuple[data.
         validation = unique[:: math.ceil(len(unique) / config.hold_out)]
         paths = [p for p in paths if p not in validation]
     common = (config.scale, config.channels, degradation)
-    loaded = data.load(paths, *common, config.patch, config.seed, log)
+    loaded = data.load(
+        paths, *common, config.patch * magnification, config.seed, log,
+        upscale=upscale, augment_scales=config.augment_scales,
+    )  # fmt: skip
     if not validation:
         return loaded, []
-    held_out = data.load(validation, *common, 2 * config.scale + 1, config.seed + 1, log)
+    held_out = data.load(validation, *common, 2 * config.scale + 1, config.seed + 1, log, upscale=upscale)
     # One version per image.
     return loaded, held_out.pairs[:: len(held_out.pairs) // len(held_out.names)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from ..architectures.srcnn import kernel_sizes
+from ..architectures import compact, networks
 from ..errors import ArgumentError
 from ..evaluation.protocol import Channels, Degradation
 from .data import Sampling
@@ -24,12 +24,16 @@ class TrainConfig:
     data : tuple of str
         Folders of training images, searched recursively. A folder given n times is sampled n times as
         often.
+    augment_scales : tuple of float
+        Factors by which every image is also downscaled, for more images and finer detail.
     out : str
         Run folder, created by the run.
     scale : int
         Scale factor; 1 for restoration without upscaling.
     arch, channels, form, init : str
-        See `SRCNN`.
+        See `SRCNN` and `Compact`. A compact network has one form and initialisation.
+    branches : bool
+        Whether the blocks of a compact network have branches, see `compact.Block`.
     degrade : str
         How LR images are made, see `protocol.Degradation`.
     recipe : str
@@ -88,6 +92,8 @@ class TrainConfig:
     degrade: str = "bicubic"
     recipe: str = "best"
     init: Literal["identity", "paper"] = "identity"
+    branches: bool = True
+    augment_scales: tuple[float, ...] = ()
     init_from: str = ""
     optimiser: Literal["sgd", "adam", "soap"] = "soap"
     lr: float = 3e-3
@@ -115,7 +121,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         try:
-            kernel_sizes(self.arch)
+            networks.check_name(self.arch)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
         Degradation.parse(self.degrade)
@@ -131,6 +137,10 @@ class TrainConfig:
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
                 raise ArgumentError(f"{name} must be from {low:g} to {high:g}, got {getattr(self, name)}")
+        if networks.is_compact(self.arch) and (self.form, self.init) != ("equivariant", "identity"):
+            raise ArgumentError(f"{self.arch} has the equivariant form only; use --recipe best")
+        if not all(0 < factor < 1 for factor in self.augment_scales):
+            raise ArgumentError(f"augment-scale must be between 0 and 1, got {self.augment_scales}")
         if self.scale == 1 and str(Degradation.parse(self.degrade)) == "bicubic":
             raise ArgumentError("scale 1 needs a degradation to undo: --degrade blur, noise or jpeg")
 
@@ -146,7 +156,8 @@ class TrainConfig:
         mismatch = set(values) ^ {f.name for f in fields(cls)}
         if mismatch:
             raise ArgumentError(f"written by another version: {', '.join(sorted(mismatch))}")
-        return cls(**{**values, "data": tuple(values["data"])})
+        found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**found)
 
     def summary(self) -> str:
         """Return a line that describes optimisation and initialisation."""
@@ -174,7 +185,7 @@ class TrainConfig:
 
     def asdict(self) -> dict[str, Any]:
         """Return the configuration as plain values for JSON."""
-        return {**asdict(self), "data": list(self.data)}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 # §4.1 and the authors' Caffe files: SGD with momentum 0.9, learning rate 10^-4 and 10^-5 in the last layer,
@@ -186,5 +197,16 @@ PAPER: Mapping[str, Any] = MappingProxyType({
     "batch": 128, "patch": 33, "stride": 14, "sampling": "grid",
     "precision": "float32", "tail": 1.0,
 })  # fmt: skip
+
+
+def defaults_of(arch: str) -> dict[str, Any]:
+    """Return the defaults of an architecture that differ from those of the recipe."""
+    if not networks.is_compact(arch):
+        return {}
+    networks.check_name(arch)
+    # Half to two thirds of a crop's sides remain after the convolutions, which do not pad.
+    return {"patch": 24 + 4 * compact.parse(arch).layers}
+
+
 BEST: Mapping[str, Any] = MappingProxyType({"recipe": "best"})
 RECIPES: Mapping[str, Mapping[str, Any]] = MappingProxyType({"best": BEST, "paper": PAPER})

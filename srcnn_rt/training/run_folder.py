@@ -14,7 +14,9 @@ import torch
 from .._system.cpu import model_name
 from .._system.safe_files import atomic_write
 from .._version import __version__
-from ..architectures.srcnn import SRCNN, adapt
+from ..architectures import compact, compact_weights, srcnn
+from ..architectures.compact import Compact
+from ..architectures.networks import Network
 from ..errors import ArgumentError, ModelError, OutputError, SourceMissingError
 from ..models import spec
 from .recipe import TrainConfig
@@ -153,7 +155,7 @@ class RunFolder:
         return found
 
 
-def initial_weights(source: str, network: SRCNN) -> Mapping[str, torch.Tensor]:
+def initial_weights(source: str, network: Network) -> Mapping[str, torch.Tensor]:
     """Return the weights of a checkpoint or of a model of this package, adapted to a network.
 
     Raises
@@ -161,12 +163,18 @@ def initial_weights(source: str, network: SRCNN) -> Mapping[str, torch.Tensor]:
     SourceMissingError, ModelError
         If the source cannot be read.
     ArgumentError
-        If its weights do not fit, see `srcnn.adapt`.
+        If its weights do not fit, see `srcnn.adapt` and `compact.adapt`.
     """
     from ..architectures.srcnn_weights import read_checkpoint, read_model
 
+    if isinstance(network, Compact):
+        old = compact_weights.read(source)
+        try:
+            return compact.adapt(old, network)
+        except ValueError as error:
+            raise ArgumentError(f"{source}: is {old.arch} with {old.channels} channels: {error}") from error
     found = read_model(source) if spec.is_model(source) else read_checkpoint(Path(source))
     try:
-        return adapt(found.weights, network)
+        return srcnn.adapt(found.weights, network)
     except ValueError as error:
         raise ArgumentError(f"{source}: is {found.arch} with {found.channels} channels: {error}") from error

@@ -18,7 +18,7 @@ from srcnn_rt.architectures import srcnn_weights  # noqa: E402
 from srcnn_rt.architectures.srcnn import ARCHITECTURES, FORMS, SRCNN  # noqa: E402
 from srcnn_rt.cli import main  # noqa: E402
 from srcnn_rt.exporting import checkpoint as exporter  # noqa: E402
-from srcnn_rt.exporting import srcnn_graph  # noqa: E402
+from srcnn_rt.exporting import network_graph  # noqa: E402
 from srcnn_rt.models import spec  # noqa: E402
 from tests.conftest import drawing  # noqa: E402
 from tests.helpers import reference  # noqa: E402
@@ -94,7 +94,7 @@ def test_the_first_filters_sum_to_zero_without_rounding(tmp_path: Path) -> None:
     weight = (
         torch.randn(7, 3, 9, 9, dtype=torch.float64).numpy() * 10.0 ** np.arange(-6, 1)[:, None, None, None]
     )
-    made = srcnn_graph.exactly_zero_sum(weight)
+    made = network_graph.exactly_zero_sum(weight)
     assert made.dtype == np.float32
     assert (made.astype(np.float64).sum(axis=(2, 3)) == 0).all()
     centred = weight - weight.mean(axis=(2, 3), keepdims=True)
@@ -254,7 +254,7 @@ def test_the_scale_must_be_known_once(tmp_path: Path) -> None:
 def test_a_mismatch_removes_the_file_and_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, form: str
 ) -> None:
-    real = srcnn_graph.build_graph
+    real = network_graph.build_graph
 
     def wrong(network: SRCNN, scale: int):
         torch_net = SRCNN(network.arch, filters=(64, 32), form=form)
@@ -271,7 +271,7 @@ def test_a_mismatch_removes_the_file_and_fails(
         kernel.raw_data = np.roll(phases, 1, axis=0).tobytes()
         return proto
 
-    monkeypatch.setattr(srcnn_graph, "build_graph", wrong)
+    monkeypatch.setattr(network_graph, "build_graph", wrong)
     source = checkpoint(tmp_path / "c.pt", form=form)
     (tmp_path / "old.onnx").write_text("the old model")
     for target in ("m.onnx", "old.onnx"):
