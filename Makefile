@@ -36,9 +36,9 @@ sanitize: $(VENV)/.test
 	  --build-temp build/sanitize/temp
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-	  SRCNN_RT_TILES="$$(echo build/sanitize/srcnn_rt/_tiles.*.so)" \
+	  SRCNN_RT_EXTENSIONS=build/sanitize/srcnn_rt \
 	  $(BIN)/python -m pytest -p tests.helpers.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
-	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py
+	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py tests/backends/test_native_kernels.py
 
 # 200 SIGKILLs at random moments; twenty minutes. Ends with docs/reliability.md's table.
 test-kill: $(VENV)/.test
@@ -71,7 +71,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist demo .benchmarks *.egg-info srcnn_rt/*.so _ext/_tiles.c
+	rm -rf $(VENV) build dist demo .benchmarks *.egg-info srcnn_rt/*.so _ext/_tiles.c _ext/_conv.c
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; try make PYTHON=python3.12")'

@@ -1,4 +1,4 @@
-"""The one compiled part: the tiler's loops. Everything else is in pyproject.toml."""
+"""The compiled parts: the tiler's loops and the native backend's. Everything else is in pyproject.toml."""
 
 import sys
 
@@ -9,6 +9,16 @@ from setuptools import Extension, setup
 FLAGS = (
     [] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 )
+# Here sums of products are contracted, in the same order for every sample. It needs vector extensions of GCC or Clang.
+CONV = [
+    Extension(
+        "srcnn_rt._conv",
+        ["_ext/_conv.pyx"],
+        include_dirs=["_ext"],
+        depends=["_ext/conv_chain.h", "_ext/conv_rows.h"],
+        extra_compile_args=[*(f for f in FLAGS if "contract" not in f), "-ffp-contract=fast"],
+    )
+] * (sys.platform != "win32")
 
 setup(
     ext_modules=cythonize(
@@ -19,7 +29,8 @@ setup(
                 include_dirs=["_ext"],
                 depends=["_ext/rows.h", "_ext/enlarge.h"],
                 extra_compile_args=FLAGS,
-            )
+            ),
+            *CONV,
         ]
     )
 )

@@ -59,9 +59,10 @@ class Engine(Closing):
     model : str, Path or bytes
         A bundled name (see `list_models`), ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX
         file, or the bytes of one.
-    provider : {"auto", "cpu", "cuda", "openvino"}
-        ``"auto"`` uses CUDA where it works, else ONNX Runtime on the CPU, or OpenVINO where
-        `precision` is ``"fast"``. Any other provider is used or `ProviderError` is raised.
+    provider : {"auto", "cpu", "cuda", "native", "openvino"}
+        ``"auto"`` uses CUDA where it works, else the CPU: the native backend for chains of 3x3
+        convolutions, OpenVINO where `precision` is ``"fast"``, and ONNX Runtime (``"cpu"``) otherwise.
+        Any other provider is used or `ProviderError` is raised.
     tile : int, "auto" or None
         Side of a tile in LR pixels, without margins, at least 8. ``"auto"`` uses what `tune` measured.
         Without a measurement it uses 256 HR pixels (512 for heavy models), and measures before an image
@@ -212,7 +213,7 @@ class Engine(Closing):
 
     @property
     def provider(self) -> str:
-        """Active provider: ``"cpu"``, ``"cuda"`` or ``"openvino"``."""
+        """Active provider: ``"cpu"``, ``"cuda"``, ``"native"`` or ``"openvino"``."""
         return self._provider
 
     @property

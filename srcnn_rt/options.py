@@ -12,7 +12,7 @@ from .errors import ArgumentError
 from .image.info import Nodata
 from .tiling.geometry import MIN_TILE
 
-PROVIDERS = ("auto", "cpu", "cuda", "openvino")
+PROVIDERS = ("auto", "cpu", "cuda", "native", "openvino")
 PRECISIONS = ("exact", "fast")
 TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
 
@@ -25,7 +25,7 @@ class EngineOptions:
 
     Attributes
     ----------
-    provider : {"auto", "cpu", "cuda", "openvino"}
+    provider : {"auto", "cpu", "cuda", "native", "openvino"}
     precision : {"exact", "fast"}
     tile : int, "auto" or None
         Side of a tile in LR pixels; None runs whole images.

@@ -91,7 +91,7 @@ class Network:
     Attributes
     ----------
     provider : str
-        The active provider: ``"cpu"``, ``"cuda"`` or ``"openvino"``.
+        The active provider: ``"cpu"``, ``"cuda"``, ``"native"`` or ``"openvino"``.
     threads : int
         CPU threads per run.
     gpu : Gpu, optional

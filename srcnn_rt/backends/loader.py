@@ -19,6 +19,7 @@ from ..models.prepare import Program
 from ..models.spec import ModelSpec
 from ..options import EngineOptions
 from .base import Network, warn_once
+from .host_renderer import HostNetwork
 from .onnxruntime import Session
 from .tuning_cache import Choice
 
@@ -158,14 +159,10 @@ class Loader:
             openvino = OpenVinoSession(self._prepared, threads, fast=self._fast)
             return Setup(self._prepared.spec, (openvino,) * (1 if self._whole else 2), threads)
         if self._fast:
-            raise ProviderError("precision fast needs provider cuda or openvino, got cpu")
+            raise ProviderError(f"precision fast needs provider cuda or openvino, got {provider}")
         # One thread per worker: each computes its own window, and none waits for another.
         workers, each = layout or ((1, threads) if self._whole else (threads, 1))
-        try:
-            session = Session(self._prepared.data, each)
-        except ModelError as error:
-            raise ModelError(f"{self.file.spec.name}: {error}") from error
-        return Setup(self._prepared.spec, (session,) * workers, each)
+        return Setup(self._prepared.spec, (self._on_cpu(each),) * workers, each)
 
     def chosen(self, choice: Choice, present: Setup) -> Setup:
         """Load the model with tuned settings; return `present` if it has them already."""
@@ -181,9 +178,26 @@ class Loader:
             ways = [(STREAMS, name) for name in names] + [(streams, names[0]) for streams in (1, 2, 4)]
             return [self.open((streams, 1), name) for streams, name in ways]
         found = {(present.workers, present.threads)}
-        if isinstance(present.networks[0], Session):  # OpenVINO has one layout only
+        if present.provider != "openvino":  # which has one layout only
             found |= {(self.options.threads, 1), (1, self.options.threads)}
         return [self.open(layout) for layout in sorted(found)]
+
+    def _on_cpu(self, threads: int) -> HostNetwork:
+        """Return the network in the native backend, or in ONNX Runtime."""
+        provider = self.options.provider
+        if provider in ("native", "auto"):
+            from .native import NativeSession
+
+            try:
+                return NativeSession(self._prepared, threads)
+            except ProviderError as error:
+                if provider == "native":
+                    raise
+                _log.debug("%s; using ONNX Runtime", error)
+        try:
+            return Session(self._prepared.data, threads)
+        except ModelError as error:
+            raise ModelError(f"{self.file.spec.name}: {error}") from error
 
     @property
     def _fast(self) -> bool:

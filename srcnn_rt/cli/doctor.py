@@ -60,7 +60,8 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "providers": {name: _try_provider(name) for name in ("cpu", "cuda", "openvino")},
+        "providers": {name: _try_provider(name) for name in ("cpu", "cuda", "openvino")}
+        | {"native": _try_native()},
         "cuda": _gpus(),
         "precision": {"fast": openvino.missing(bfloat16=True) or "works"},
         "threads": available_threads(),
@@ -95,6 +96,18 @@ def _gpus() -> dict[str, str]:
             f"{gpu.multiprocessors} multiprocessors"
         )
     return found
+
+
+def _try_native() -> str:
+    """Return "works" if there are kernels for this CPU, or why not."""
+    from ..backends import native
+    from ..errors import ProviderError
+
+    try:
+        native.instruction_set()
+    except ProviderError as error:
+        return str(error)
+    return "works"
 
 
 def _try_provider(name: str) -> str:

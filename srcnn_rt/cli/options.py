@@ -35,7 +35,7 @@ def _named_numbers(
 
 _RUNTIME = (
     click.option(
-        "--provider", type=click.Choice(["auto", "cpu", "cuda", "openvino"]), default="auto",
+        "--provider", type=click.Choice(["auto", "cpu", "cuda", "native", "openvino"]), default="auto",
         help="Execution provider. Fails if the given provider is not available.",
     ),
     click.option(

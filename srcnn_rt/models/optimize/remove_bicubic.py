@@ -57,20 +57,15 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
 
 
 def _is_bicubic(edit: Edit, name: str, scale: int) -> bool:
-    """Return whether a tensor is the image enlarged by bicubic and cropped by the same width on all sides."""
-    node = edit.maker(name)
-    while node is not None and node.op_type == "Slice":
-        crop = crop_of(edit, node)
-        if crop is None or len(set(crop)) > 1:
-            return False
-        name = node.input[0]
-        node = edit.maker(name)
+    """Return whether a tensor is the image, enlarged by bicubic and cropped by the same width on all sides."""
+    name = _before_crops(edit, name)
     if scale == 1:
         return name in edit.inputs
+    node = edit.maker(name)
     if node is None or node.op_type != "DepthToSpace" or attribute(node, "blocksize") != scale:
         return False
     conv = Conv.of(edit, edit.maker(node.input[0]))
-    if conv is None or any(conv.pads) or conv.node.input[0] not in edit.inputs:
+    if conv is None or any(conv.pads) or _before_crops(edit, conv.node.input[0]) not in edit.inputs:
         return False
     channels = len(conv.weight) // scale**2
     wanted = bicubic.weights(scale, channels)
@@ -81,3 +76,13 @@ def _is_bicubic(edit: Edit, name: str, scale: int) -> bool:
         and not np.any(conv.bias)
         and bool(np.abs(conv.weight - wanted).max() <= _TOLERANCE)
     )
+
+
+def _before_crops(edit: Edit, name: str) -> str:
+    """Return the tensor that a tensor was cropped from by the same width on all sides, or itself."""
+    while (node := edit.maker(name)) is not None and node.op_type == "Slice":
+        crop = crop_of(edit, node)
+        if crop is None or len(set(crop)) > 1:
+            break
+        name = node.input[0]
+    return name
