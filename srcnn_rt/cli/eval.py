@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..evaluation.protocol import Channels
-    from ..evaluation.runner import Method, Protocol
+    from ..evaluation.runner import Method, Protocol, Result
 
 
 @click.command("eval")
@@ -50,6 +50,13 @@ if TYPE_CHECKING:
     "--contact-sheet", type=FILE, metavar="PNG", help="Write an image that compares crops of all methods."
 )
 @click.option("--summary", is_flag=True, help="Print only the mean of each folder.")
+@click.option(
+    "--speed", is_flag=True, help="Also measure the speed of every method; takes about a minute each."
+)
+@click.option(
+    "-o", "--output", "figure", type=FILE, metavar="PNG|SVG|PDF",
+    help="With --speed: draw PSNR of the first folder over speed. Requires the extra \"train\".",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per folder and protocol.")
 @runtime_options
 def evaluate(
@@ -61,6 +68,8 @@ def evaluate(
     crop_border: int | None,
     contact_sheet: Path | None,
     summary: bool,
+    speed: bool,
+    figure: Path | None,
     as_json: bool,
     **runtime: Any,
 ) -> None:
@@ -73,30 +82,41 @@ def evaluate(
     \b
     srcnn-rt eval --data set5 --scale 3
     srcnn-rt eval --data set5 --data set14 --model my.onnx --contact-sheet crops.png
+    srcnn-rt eval --data set5 --scale 2 --summary --speed -o front.png
 
     Exit status: 0 success (skipped files are listed), 1 no image could be measured, 2 usage error.
     """
     from ..evaluation import runner, tables
 
+    if figure is not None and not speed:
+        raise click.UsageError("-o needs --speed")
     log = partial(click.echo, err=True)
     sheet = tables.Sheet()
     results = []
+    speeds: dict[Protocol, dict[str, float]] = {}
     with ExitStack() as stack:
         groups = _by_protocol(models, scale, (channels, degrade, crop_border), runtime)
         for protocol, methods in groups.items():
             columns = [*runner.baselines(protocol), *methods]
             for method in columns:
                 stack.enter_context(method.closing)
+            if speed:
+                log(f"measuring the speed of {len(columns)} methods at ×{protocol.scale}")
+                speeds[protocol] = runner.speeds(columns, protocol)
             for folder in data:
                 keep = sheet.add if contact_sheet is not None else None
                 result = runner.evaluate(folder, columns, protocol, log=log, keep=keep)
                 results.append(result)
                 if as_json:
-                    click.echo(json.dumps(result.as_json()))
+                    measured = {"mpx_per_s": speeds[protocol]} if speed else {}
+                    click.echo(json.dumps(result.as_json() | measured))
                 elif not summary:
                     click.echo(tables.per_image(result) + "\n")
-    if not as_json and (summary or len(results) > 1):
-        click.echo(tables.summary(results))
+    if not as_json and (summary or speed or len(results) > 1):
+        click.echo(tables.summary(results, speeds))
+    if figure is not None:
+        _draw(figure, results, speeds)
+        log(f"figure: {figure}")
     if contact_sheet is not None:
         _write_png(contact_sheet, sheet.image())
         log(f"contact sheet: {contact_sheet}")
@@ -142,6 +162,22 @@ def _by_protocol(
     if not groups and scale is not None:
         groups[runner.protocol_for(scale, *conditions)] = []
     return groups
+
+
+def _draw(figure: Path, results: list[Result], speeds: dict[Protocol, dict[str, float]]) -> None:
+    """Draw PSNR on the first folder over speed, a panel per protocol."""
+    with requires("matplotlib"):
+        from ..plotting.figures import draw_front
+    folder = results[0].folder
+    draw_front(
+        {
+            str(r.protocol): {m: (speeds[r.protocol][m], r.mean(m).psnr) for m in r.scores}
+            for r in results
+            if r.folder == folder
+        },
+        figure,
+        quality=f"PSNR on {folder}, dB",
+    )
 
 
 def _write_png(path: Path, image: NDArray[np.uint8]) -> None:

@@ -19,7 +19,7 @@ from ..engine import Engine
 from ..errors import ArgumentError, ImageError
 from ..image.color import STUDIO_BLACK, STUDIO_WHITE, luminance
 from ..models import spec
-from . import metrics
+from . import metrics, speed
 from .protocol import BICUBIC, Channels, Degradation, Image, crop_border, list_images, modcrop, read_image
 
 Upscale = Callable[[NDArray[np.float32]], NDArray[Any]]
@@ -263,6 +263,13 @@ def evaluate(
     if len(skipped) == len(found):
         raise ImageError(f"{folder}: none of {len(found)} images can be used")
     return Result(Path(folder).name or str(folder), protocol, scores, skipped)
+
+
+def speeds(methods: Sequence[Method], protocol: Protocol) -> dict[str, float]:
+    """Return the speed of methods on the images that a protocol gives them, in HR megapixels per second."""
+    rgb = protocol.channels == "rgb"
+    timed = {m.name: (m.upscale, 3 if rgb or m.colour else 1) for m in methods}
+    return speed.measure(timed, protocol.scale)
 
 
 class _TestImage:

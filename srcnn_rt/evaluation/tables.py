@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .runner import Result, Score
+from .runner import Protocol, Result, Score
 
 CROP = 48  # side of a crop in HR pixels
 ZOOM = 4  # magnification of crops
@@ -32,12 +32,21 @@ def per_image(result: Result) -> str:
     return "\n".join(lines)
 
 
-def summary(results: Sequence[Result]) -> str:
-    """Return the mean scores as a Markdown table: a row per method and protocol, a column per folder."""
+def summary(results: Sequence[Result], speeds: Mapping[Protocol, Mapping[str, float]] | None = None) -> str:
+    """Return the mean scores as a Markdown table: a row per method and protocol, a column per folder.
+
+    Parameters
+    ----------
+    results : sequence of Result
+    speeds : mapping, optional
+        HR megapixels per second of each method, for a further column.
+    """
     folders = list(dict.fromkeys(r.folder for r in results))
     lines = [
-        "| model | scale | degradation | " + " | ".join(f"{f}, PSNR / SSIM" for f in folders) + " |",
-        "|---|---|---|" + "---:|" * len(folders),
+        "| model | scale | degradation | "
+        + " | ".join([f"{f}, PSNR / SSIM" for f in folders] + ["Mpx/s"] * bool(speeds))
+        + " |",
+        "|---|---|---|" + "---:|" * (len(folders) + bool(speeds)),
     ]
     for protocol in dict.fromkeys(r.protocol for r in results):
         by_folder = {r.folder: r for r in results if r.protocol == protocol}
@@ -48,6 +57,8 @@ def summary(results: Sequence[Result]) -> str:
                 found = folder in by_folder and method in by_folder[folder].scores
                 score = by_folder[folder].mean(method) if found else None
                 cells.append(f"{score.psnr:.2f} / {score.ssim:.4f}" if score else "")
+            if speeds:
+                cells.append(f"{speeds[protocol][method]:.2f}")
             lines.append(f"| {method} | ×{protocol.scale} | {degradation} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Figures of filters and of training runs, drawn by matplotlib."""
+"""Figures of filters, training runs, and quality over speed, drawn by matplotlib."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from .._system.safe_files import atomic_write
 from ..errors import ArgumentError, OutputError
+from ..evaluation.speed import pareto_front
 from .filters import Filter
 
 _COLUMNS = 16
@@ -85,6 +86,45 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], target: Path) -
     panels[0].set_yscale("log")
     panels[0].legend()
     panels[2].set_xlabel("steps")
+    _save(figure, target)
+
+
+def draw_front(
+    panels: Mapping[str, Mapping[str, tuple[float, float]]], target: Path, *, quality: str
+) -> None:
+    """Draw quality over speed, with a line through the methods that no other beats in both.
+
+    Parameters
+    ----------
+    panels : mapping of str to mapping of str to (float, float)
+        By title: the speed in HR megapixels per second and the quality of each method, by its name.
+    target : Path
+        PNG, SVG or PDF file.
+    quality : str
+        Label of the quality axis.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    figure = Figure(figsize=(6 * len(panels) + 1, 5), dpi=_DPI, layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, (title, points) in zip(axes, panels.items(), strict=True):
+        front = pareto_front(points)
+        axis.plot(*zip(*(points[name] for name in front), strict=True), color="tab:blue", alpha=0.4)
+        for name, (speed, score) in points.items():
+            color = "tab:blue" if name in front else "tab:gray"
+            axis.plot(speed, score, "o", color=color)
+            axis.annotate(
+                name, (speed, score), xytext=(4, 4), textcoords="offset points", fontsize=7, color=color
+            )
+        axis.set_xscale("log")
+        axis.margins(x=0.25, y=0.1)
+        axis.set_title(title)
+        axis.set_xlabel("HR megapixels per second")
+        axis.set_ylabel(quality)
+        axis.grid(alpha=0.3, which="both")
     _save(figure, target)
 
 
