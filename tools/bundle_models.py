@@ -14,24 +14,30 @@ from typing import Any
 import onnx
 
 from srcnn_rt import ModelSpec
+from srcnn_rt.architectures import compact
+from srcnn_rt.architectures.networks import is_compact
 from srcnn_rt.evaluation import runner
 from srcnn_rt.exporting.checkpoint import export
 from srcnn_rt.models import spec
-from srcnn_rt.training.recipe import RECIPES, TrainConfig
+from srcnn_rt.training.recipe import RECIPES, TrainConfig, defaults_of
 from srcnn_rt.training.run_folder import RunFolder
 
 MODELS = Path(spec.__file__).parent / "bundled"
 
 MODEL_CARD = """# {name}
 
-SRCNN {arch} (Dong et al., arXiv 1501.00092) {purpose}{inside}. {form}
+{network} {purpose}{inside}. {form}
 
-| | | |---|---| | architecture | {arch}, 64 and 32 filters, {parameters} parameters{taps} | | input, output |
-`lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32{values} | | margin |
-{margin} LR pixels, mirrored at the image's edges | | degradation | {degrade} | | training data | {sources}:
-{images} images ({held} held out for validation); no image of a test set | | recipe | {how} | | length |
-{steps} steps{more}, {minutes} minutes with {threads} thread(s) of an {cpu} | | export | agrees with
-{against} to {largest:.1g} of full scale |
+| | |
+|---|---|
+| architecture | {arch}, {size}, {parameters} parameters{taps} |
+| input, output | `lr` (N, {channels}, h + {pad}, w + {pad}) → `hr` (N, {channels}, {up}h, {up}w), float32{values} |
+| margin | {margin} LR pixels, mirrored at the image's edges |
+| degradation | {degrade} |
+| training data | {sources}: {images} images ({held} held out for validation); no image of a test set |
+| recipe | {how} |
+| length | {steps} steps{more}, {minutes} minutes with {threads} thread(s) of an {cpu} |
+| export | agrees with {against} to {largest:.1g} of full scale |
 
 PSNR in dB / SSIM, mean over each folder, measured on this file through `Engine`:
 
@@ -50,8 +56,8 @@ internet-scale scenes (2012), both for research. They are not part of this repos
 """
 
 FORMS = {
-    "equivariant": """Equivariant form: no biases, first
-filters that sum to zero, and the result added to the {image}, so that f(a·x + b) = a·f(x) + b.""",
+    "equivariant": "Equivariant form: no biases, first filters that sum to zero, and the result added to the "
+    "{image}, so that f(a·x + b) = a·f(x) + b.",
     "paper": "The paper's form: with biases; the network gives the image itself.",
 }
 VALUES = {
@@ -110,12 +116,19 @@ def table(results: list[runner.Result], described: ModelSpec) -> str:
 
 def command(config: TrainConfig, name: str) -> str:
     """Return the command that repeats one run."""
-    plain = {**TrainConfig(data=("",), out="", scale=2).asdict(), **RECIPES[config.recipe]}
+    plain = TrainConfig(data=("",), out="", scale=2).asdict()
+    plain |= {**RECIPES[config.recipe], **defaults_of(config.arch)}
     words = [f"--data DIR/{Path(d).name}" for d in config.data] + [f"--scale {config.scale}"]
     if config.minutes:
         words.append(f"--minutes {config.minutes:g}")
     for key, value in config.asdict().items():
         if key in ("data", "scale", "minutes", "out", "validate", "device") or value == plain[key]:
+            continue
+        if key == "augment_scales":
+            words += [f"--augment-scale {factor:g}" for factor in value]
+            continue
+        if key == "branches":
+            words.append("--no-branches")
             continue
         value = f"runs/{Path(value).parent.name}/last.pt" if key == "init_from" else value
         words.append(f"--{key.replace('_', '-')} {value}")
@@ -127,6 +140,18 @@ def commands(run: Path) -> list[str]:
     config: TrainConfig = RunFolder(run).read()["config"]
     before = commands(run.parent / Path(config.init_from).parent.name) if config.init_from else []
     return [*before, command(config, run.name)]
+
+
+def describe(arch: str) -> tuple[str, str]:
+    """Return what an architecture is, and its size, for the model card."""
+    if not is_compact(arch):
+        return f"SRCNN {arch} (Dong et al., arXiv 1501.00092)", "64 and 32 filters"
+    shape = compact.parse(arch)
+    return (
+        "A compact network on LR pixels, trained and folded as ECBSR is (Zhang et al., ACM MM 2021),",
+        f"{shape.layers + 2} layers of 3x3 filters, {shape.width} channels with "
+        f"{'PReLU' if shape.prelu else 'ReLU'} between them",
+    )
 
 
 def bundle(run: Path, folders: list[Path]) -> ModelSpec:
@@ -171,8 +196,11 @@ def bundle(run: Path, folders: list[Path]) -> ModelSpec:
         purpose = f"for ×{s} {what}"
     else:
         purpose = f"that undoes {config.degrade} at ×{s} {what}"
+    network, size = describe(described.architecture)
     text = MODEL_CARD.format(
         name=name,
+        network=network,
+        size=size,
         purpose=purpose,
         inside=", with bicubic enlargement inside the graph" if s > 1 else "",
         form=FORMS["equivariant" if equivariant else "paper"].format(

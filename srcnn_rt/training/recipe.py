@@ -171,6 +171,7 @@ class TrainConfig:
         parts = [
             f"{self.optimiser.upper() if self.optimiser != 'adam' else 'Adam'} {rate}",
             f"weights of {self.init_from}" if self.init_from else f"{self.init} start",
+            *(["layers trained as branches"] if networks.is_compact(self.arch) and self.branches else []),
             f"{self.loss}{' summed' if self.summed else ''}",
             f"batch {self.batch} of {self.patch}x{self.patch}, {self.sampling}",
             f"EMA {self.ema:g}" if self.ema else "no EMA",
