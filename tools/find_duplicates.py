@@ -1,7 +1,9 @@
-"""Find training images that show what a test image shows: python tools/find_duplicates.py TRAIN... --eval TEST...
+"""Find training images that show what a test image shows.
 
-Compares local features (SIFT, which scale, rotation and crops do not change) of every pair and prints pairs whose
-matches agree on one similarity transform. Exits with 1 if there are any.
+python tools/find_duplicates.py TRAIN_DIR... --eval TEST_DIR...
+
+Compares local features of every pair (SIFT, which scale, rotation and crops do not change) and prints the
+pairs whose matches agree on one similarity transform. Exits with 1 if there are any.
 """
 
 from __future__ import annotations
@@ -62,9 +64,8 @@ def main() -> None:
                 if matches >= MIN_MATCHES:
                     found += 1
                     print(f"{path} and {test}: {matches} matches")
-    print(
-        f"{count} training images, {len(tests)} test images, {found} pairs; others agree in up to {highest} matches"
-    )
+    print(f"{count} training images, {len(tests)} test images: {found} pairs")
+    print(f"all other pairs agree in at most {highest} matches, {MIN_MATCHES} are needed")
     sys.exit(1 if found else 0)
 
 
