@@ -137,29 +137,15 @@ def test_other_wrong_arguments_are_refused() -> None:
         TrainConfig(data=("d",), out="o", scale=2, augment_scales=(0.5, 1.0))
 
 
-def oracle(network: Compact, image: np.ndarray) -> np.ndarray:
-    """Enlarge a (C, H, W) image in float64 from the definitions, mirrored at its edges."""
-    scale, channels = network.scale, network.channels
-    m = network.shrink
-    x = np.pad(image.astype(np.float64), ((0, 0), (m, m), (m, m)), mode="symmetric")
+def oracle(network: Compact, planes: np.ndarray) -> np.ndarray:
+    """Enlarge (C, H, W) planes in float64 from the definitions."""
     kernels = [k.detach().double().numpy() for k in network.kernels()]
     kernels[0] = kernels[0] - kernels[0].mean(axis=(2, 3), keepdims=True)
-    for k, kernel in enumerate(kernels):
-        x = reference.convolve(x, kernel, None)
-        if k < len(kernels) - 1:
-            module = network.activations[k]
-            slope = (
-                module.weight.detach().double().numpy()
-                if isinstance(module, torch.nn.PReLU)
-                else np.zeros(len(x))
-            )
-            x = np.where(x < 0, slope[:, None, None] * x, x)
-    out = np.stack([reference.bicubic(plane, scale) if scale > 1 else plane for plane in image])
-    for c in range(channels):
-        for p in range(scale):
-            for q in range(scale):
-                out[c, p::scale, q::scale] += x[(c * scale + p) * scale + q]
-    return out
+    slopes = [
+        a.weight.detach().numpy() if isinstance(a, torch.nn.PReLU) else np.zeros(len(k))
+        for a, k in zip(network.activations, kernels, strict=False)
+    ]
+    return reference.compact(planes, network.scale, kernels, slopes)
 
 
 @pytest.mark.parametrize("case", CASES)

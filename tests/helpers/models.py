@@ -156,10 +156,11 @@ def srcnn_like(
 
 
 def layers_of(path: Path | str | bytes) -> Layers:
-    """Read conv1 … conv3 from a model file; the equivariant form has biases of 0."""
+    """Read conv1, conv2 … from a model file; the equivariant form has biases of 0."""
     proto = onnx.load_model_from_string(path) if isinstance(path, bytes) else onnx.load(path)
     found = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-    weights = [found[f"conv{k}.weight"] for k in (1, 2, 3)]
+    count = sum(name.startswith("conv") and name.endswith(".weight") for name in found)
+    weights = [found[f"conv{k}.weight"] for k in range(1, count + 1)]
     if proto.graph.node[-1].op_type == "Add":
         assert not any(name.endswith("bias") for name in found)
         return [(w, np.zeros(len(w), np.float32)) for w in weights]
@@ -172,6 +173,13 @@ def network_of(path: Path | str) -> Network:
     proto, layers = onnx.load(file), layers_of(file)
     meta = {p.key: p.value for p in proto.metadata_props}
     added = proto.graph.node[-1].op_type == "Add"
+    slopes = None
+    if meta["srcnn_rt.architecture"].startswith("compact"):
+        found = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+        slopes = [
+            found.get(f"prelu{k}.slope", np.zeros((len(w), 1, 1)))[:, 0, 0]
+            for k, (w, _) in enumerate(layers[:-1], start=1)
+        ]
     studio = not added and layers[0][0].shape[1] == 1
     black, white = (16 / 255, 235 / 255) if studio else (0.0, 1.0)
-    return Network(layers, int(meta["srcnn_rt.scale"]), added, black, white)
+    return Network(layers, int(meta["srcnn_rt.scale"]), added, black, white, slopes)

@@ -78,18 +78,24 @@ def srcnn(planes: np.ndarray, scale: int, layers: list[tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True)
 class Network:
-    """An SRCNN: its layers, whether bicubic is added to their result, and its range of values."""
+    """An SRCNN: its layers, whether bicubic is added to their result, and its range of values.
+
+    With `slopes`, one array per activation, it is a compact network on LR pixels instead.
+    """
 
     layers: list[tuple[np.ndarray, np.ndarray]]
     scale: int
     added: bool
     black: float = 0.0
     white: float = 1.0
+    slopes: list[np.ndarray] | None = None
 
     def __call__(self, planes: np.ndarray) -> np.ndarray:
         """Upscale (C, H, W) planes in the network's own range of values."""
         if self.added:
             assert not any(bias.any() for _, bias in self.layers)
+            if self.slopes is not None:
+                return compact(planes, self.scale, [weight for weight, _ in self.layers], self.slopes)
             return added_to_bicubic(planes, self.scale, [weight for weight, _ in self.layers])
         return srcnn(planes, self.scale, self.layers)
 
@@ -168,3 +174,23 @@ def added_to_bicubic(planes: np.ndarray, scale: int, kernels: list[np.ndarray]) 
     layers = [(k, np.zeros(len(k))) for k in kernels]
     plain = np.stack([bicubic(p, scale) for p in planes])
     return srcnn(planes, scale, layers) + plain
+
+
+def compact(
+    planes: np.ndarray, scale: int, kernels: list[np.ndarray], slopes: list[np.ndarray]
+) -> np.ndarray:
+    """Apply layers with PReLU between them to mirrored LR planes, and add the result to bicubic.
+
+    Channel c·s² + p·s + q of the last layer is row phase p and column phase q of plane c.
+    """
+    margin = len(kernels)
+    x = np.pad(planes.astype(np.float64), ((0, 0), (margin, margin), (margin, margin)), mode="symmetric")
+    for k, kernel in enumerate(kernels):
+        x = convolve(x, kernel, None)
+        if k < len(slopes):
+            x = np.where(x < 0, slopes[k].astype(np.float64)[:, None, None] * x, x)
+    out = np.stack([bicubic(plane, scale) for plane in planes]) if scale > 1 else planes.astype(np.float64)
+    for channel, plane in enumerate(x):
+        c, phase = divmod(channel, scale**2)
+        out[c, phase // scale :: scale, phase % scale :: scale] += plane
+    return out
