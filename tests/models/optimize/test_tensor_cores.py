@@ -430,6 +430,8 @@ def test_variants_of_the_bundled_models(name: str, rng: np.random.Generator) -> 
     bases = {"file", "narrow"} | ({"folded"} if facts.scale > 1 else set())
     bases |= {"phases", "blocks"} if "-915-" in name else set()
     unrolled = {f"{base}+unrolled" for base in bases - {"blocks"}}
+    if name.startswith("compact"):  # the rewrites are for wide kernels after an enlargement
+        bases, unrolled = {"file"}, set()
     assert set(found) == bases | unrolled
     n = 2 * facts.margin + 12
     x = rng.integers(0, 256, (1, facts.channels, n, n)).astype(np.float32) / np.float32(255)
