@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, ImageError, OutputError
-from ..image.info import ImageInfo, Layout, Metadata
+from ..image.info import SAMPLE_TYPES, ImageInfo, Layout
 from ..tiling.geometry import Span
-from .in_memory import native_sample_type
 from .protocols import Closing, Record
 
 # The aimed size of a write: several chunks, which a store compresses in parallel. A larger last write would
@@ -61,7 +61,7 @@ class SlicedSource(Closing):
         Meaning of the channels, in place of `bands`, `alpha` and `classes`.
     at : mapping of str to int, optional
         Index on every other axis, such as ``{"t": 3, "z": 0}``.
-    metadata, nodata, top
+    nodata, top
         As in `ImageInfo`.
     name : str
         Name of the array in error messages.
@@ -84,7 +84,6 @@ class SlicedSource(Closing):
         classes: bool = False,
         layout: Layout | None = None,
         at: Mapping[str, int] | None = None,
-        metadata: Metadata | None = None,
         nodata: float | None = None,
         top: float | None = None,
         name: str = "the array",
@@ -98,7 +97,7 @@ class SlicedSource(Closing):
         layout = layout or Layout.of(channels, bands=bands, alpha=alpha, classes=classes)
         if layout.channels != channels:
             raise ArgumentError(f"the layout has {layout.channels} channels, the array {channels}")
-        self.info = ImageInfo((h, w), layout, self._dtype, metadata or Metadata(), nodata, top=top)
+        self.info = ImageInfo((h, w), layout, self._dtype, nodata=nodata, top=top)
         self.in_memory = _in_memory(array)
         chunk = _chunk(array, ("chunks",))
         self.by_rows = (
@@ -138,8 +137,6 @@ class SlicedSink(Closing):
         Scale factor.
     axes, at, name
         As in `SlicedSource`.
-    block : tuple of (int, int), optional
-        Height and width of a chunk in HR pixels, in place of the array's ``shards`` or ``chunks``.
 
     Raises
     ------
@@ -156,12 +153,9 @@ class SlicedSink(Closing):
         scale: int,
         axes: str | None = None,
         *,
-        block: tuple[int, int] | None = None,
         at: Mapping[str, int] | None = None,
         name: str = "the array",
     ) -> None:
-        if axes is None and info.layout.channels == 1 and len(array.shape) == 2:
-            axes = "yx"
         self._array, self._name, self._info = array, name, info
         self._axes = _Axes(tuple(array.shape), axes, at or {})
         wanted = (*info.shape, info.layout.channels)
@@ -178,9 +172,7 @@ class SlicedSink(Closing):
         self._dtype = np.dtype(array.dtype)
         self.in_memory = _in_memory(array) and self._dtype.isnative
         chunk = _chunk(array, ("shards", "chunks"))
-        if block is None and chunk is not None:
-            block = self._axes.of(chunk)
-        self.block = _block(block, info, scale)
+        self.block = (1, 1) if chunk is None else _block(self._axes.of(chunk), info, scale)
         # One buffer is filled while the other is written.
         self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
 
@@ -219,6 +211,32 @@ class SlicedSink(Closing):
                 flush()
             except Exception as error:
                 raise OutputError(f"{self._name} cannot be written: {_reason(error)}") from error
+
+
+def native_sample_type(dtype: Any, *, classes: bool) -> np.dtype[Any]:
+    """Return the sample type of an array in native byte order.
+
+    Parameters
+    ----------
+    dtype : dtype or object
+        The array's ``dtype`` attribute.
+    classes : bool
+        Whether the samples are category numbers, which may be integers of any type.
+
+    Raises
+    ------
+    ArgumentError
+        If it is not supported.
+    """
+    found: np.dtype[Any] | None = None
+    with suppress(TypeError):  # other libraries have types that NumPy does not know
+        found = np.dtype(dtype)
+    if found is not None and classes:
+        if found.kind not in "iu":
+            raise ArgumentError(f"classes are whole numbers, got {found}")
+    elif found is None or found.name not in SAMPLE_TYPES:
+        raise ArgumentError(f"samples must be {', '.join(SAMPLE_TYPES)}, got {dtype}")
+    return np.dtype(found.name)
 
 
 class _Axes:
@@ -293,12 +311,8 @@ def _chunk(array: Sliced, names: tuple[str, ...]) -> tuple[int, ...] | None:
     return None
 
 
-def _block(chunk: tuple[int, int] | None, info: ImageInfo, scale: int) -> tuple[int, int]:
+def _block(chunk: tuple[int, int], info: ImageInfo, scale: int) -> tuple[int, int]:
     """Return the smallest block of whole chunks and whole LR pixels, (1, 1) if that is too large."""
-    if chunk is None:
-        return 1, 1
-    if min(chunk) < 1:
-        raise ArgumentError(f"the sides of block must be at least 1 HR pixel, got {chunk}")
     # A block is never larger than the image, but chunks may be.
     h, w = (min(math.lcm(c, scale), n) for c, n in zip(chunk, info.shape, strict=True))
     bytes_ = h * w * info.layout.channels * info.dtype.itemsize

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import ArgumentError, ImageError, OutputError, SourceMissingError
 from ..image.info import AS_SAID, ImageInfo, Reading
@@ -17,7 +17,6 @@ from .protocols import Source, Target
 
 if TYPE_CHECKING:
     from .array_like import SlicedSource
-    from .in_memory import ArraySource
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 ZARR_SUFFIXES = (".zarr",)  # folders
@@ -27,18 +26,15 @@ MAX_TIFF_SIDE = 2**31 - 1  # pixels; the limit of GDAL, which most TIFF readers 
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ZARR_FILES = ("zarr.json", ".zarray", ".zgroup")
 
+_Kind = Literal["tiff", "coded", "zarr"]
+_KINDS: dict[str, _Kind] = {
+    **dict.fromkeys(TIFF_SUFFIXES, "tiff"),
+    **dict.fromkeys(CODED_SUFFIXES, "coded"),
+    **dict.fromkeys(ZARR_SUFFIXES, "zarr"),
+}
+IMAGE_SUFFIXES = tuple(_KINDS)
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """A kind of files and the functions that read and write it.
-
-    The functions import what they need when they are called, because rasterio and zarr take 0.1 s each.
-    """
-
-    suffixes: tuple[str, ...]
-    pages: Callable[[Path], int]
-    open: Callable[[Path, int, int | None, Reading], Source]
-    check: Callable[[Path, Sequence[ImageInfo], OutputOptions], None]
+# The functions import a format's modules when they need them, because rasterio and zarr take 0.1 s each.
 
 
 def is_image_name(path: Path) -> bool:
@@ -58,7 +54,14 @@ def page_count(path: Path) -> int:
     ------
     SourceMissingError, ImageError
     """
-    return _kind_of_file(path).pages(path)
+    kind = _kind_of_file(path)
+    if kind == "coded":
+        return 1
+    if kind == "tiff":
+        from .tiff.reader import pages
+    else:
+        from .zarr.reader import pages
+    return pages(path)
 
 
 def open_source(
@@ -84,7 +87,25 @@ def open_source(
     ArgumentError
         If the file has no such page, or cannot be read as `reading` says.
     """
-    return _kind_of_file(path).open(path, page, max_pixels, reading)
+    kind = _kind_of_file(path)
+    if kind == "coded":
+        return _open_coded(path, page, max_pixels, reading)
+    source: Source
+    if kind == "tiff":
+        from .tiff.reader import RasterSource
+
+        source = RasterSource(path, page, reading)
+    else:
+        from .zarr.reader import open_zarr
+
+        image = open_zarr(path)
+        _check_page(path, page, image.planes)
+        source = _interpreted(path, image.plane(page - 1), reading)
+    h, w = source.info.shape
+    if max_pixels is not None and h * w > max_pixels:
+        source.close()
+        raise ImageError(f"{path}: {w} x {h} pixels are more than the {max_pixels} of --max-pixels")
+    return source
 
 
 def check_output(path: Path, source: Path | None, *, overwrite: bool) -> None:
@@ -127,7 +148,32 @@ def check_holds(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) 
     OutputError
         Naming the file and the limit.
     """
-    _kind_of_name(final).check(final, infos, output)
+    kind = _KINDS[final.suffix.lower()]
+    if output.cog and kind != "tiff":
+        raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
+    if kind == "coded":
+        from .codecs.whole_file import FORMATS, check_coded
+
+        if len(infos) > 1:
+            raise OutputError(
+                f"{final}: holds one image, got {len(infos)} pages; choose one with --page, or write a TIFF"
+            )
+        check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
+        return
+    if output.quality is not None:
+        name = "TIFF" if kind == "tiff" else "Zarr"
+        raise OutputError(f"{final}: {name} is written losslessly and takes no quality")
+    if kind == "zarr":
+        if any(i.layout.color == "classes" and i.metadata.colormap for i in infos):
+            raise OutputError(f"{final}: Zarr cannot hold the colors of classes; write a TIFF instead")
+        return
+    if output.cog and len(infos) > 1:
+        raise OutputError(
+            f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; choose one with --page"
+        )
+    for h, w in (info.shape for info in infos):
+        if max(h, w) > MAX_TIFF_SIDE:
+            raise OutputError(f"{final}: TIFF sides are at most {MAX_TIFF_SIDE} pixels, got {w} x {h}")
 
 
 def create_target(
@@ -159,13 +205,13 @@ def create_target(
     resume : bool
         Continue the file at `path`.
     """
-    kind, info = _kind_of_name(final), infos[0]
-    if kind is _TIFF:
+    kind, info = _KINDS[final.suffix.lower()], infos[0]
+    if kind == "tiff":
         from .tiff.writer import TiffTarget
 
         compress, threads = output.compress, output.threads
         return TiffTarget(path, infos, scale, compress, as_cog=output.cog, threads=threads, resume=resume)
-    if kind is _CODED:
+    if kind == "coded":
         from .codecs.whole_file import FORMATS, encode
         from .spool import SpoolTarget
 
@@ -202,63 +248,9 @@ def make_folder(path: Path) -> None:
         raise OutputError(f"{path}: the folder cannot be made: {error.strerror}") from error
 
 
-# TIFF
-
-
-def _tiff_pages(path: Path) -> int:
-    from .tiff.reader import pages
-
-    return pages(path)
-
-
-def _open_tiff(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
-    from .tiff.reader import RasterSource
-
-    return _bounded(path, RasterSource(path, page, reading), max_pixels)
-
-
-def _check_tiff(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
-    if output.quality is not None:
-        raise OutputError(f"{final}: TIFF is written losslessly and takes no quality")
-    if output.cog and len(infos) > 1:
-        raise OutputError(
-            f"{final}: a Cloud-Optimised GeoTIFF holds one page, got {len(infos)}; choose one with --page"
-        )
-    for h, w in (info.shape for info in infos):
-        if max(h, w) > MAX_TIFF_SIDE:
-            raise OutputError(f"{final}: TIFF sides are at most {MAX_TIFF_SIDE} pixels, got {w} x {h}")
-
-
-# Zarr
-
-
 def _is_zarr(folder: Path) -> bool:
     """Return whether a folder holds a Zarr array or group."""
     return any((folder / name).is_file() for name in _ZARR_FILES)
-
-
-def _zarr_pages(path: Path) -> int:
-    from .zarr.reader import pages
-
-    return pages(path)
-
-
-def _open_zarr(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
-    from .zarr.reader import open_zarr
-
-    image = open_zarr(path)
-    _check_page(path, page, image.planes)
-    return _bounded(path, _interpreted(path, image.plane(page - 1), reading), max_pixels)
-
-
-def _check_zarr(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
-    if any(i.layout.color == "classes" and i.metadata.colormap for i in infos):
-        raise OutputError(f"{final}: Zarr cannot hold the colors of classes; write a TIFF instead")
-    if output.quality is not None or output.cog:
-        raise OutputError(f"{final}: Zarr is written losslessly and takes neither quality nor cog")
-
-
-# Formats that are decoded and encoded whole
 
 
 def _open_coded(path: Path, page: int, max_pixels: int | None, reading: Reading) -> Source:
@@ -275,33 +267,10 @@ def _open_coded(path: Path, page: int, max_pixels: int | None, reading: Reading)
     return _interpreted(path, source, reading)
 
 
-def _check_coded(final: Path, infos: Sequence[ImageInfo], output: OutputOptions) -> None:
-    from .codecs.whole_file import FORMATS, check_coded
-
-    if output.cog:
-        raise OutputError(f"{final}: only a TIFF can be a Cloud-Optimised GeoTIFF")
-    if len(infos) > 1:
-        raise OutputError(
-            f"{final}: holds one image, got {len(infos)} pages; choose one with --page, or write a TIFF"
-        )
-    check_coded(final, FORMATS[final.suffix.lower()], infos[0], output.quality)
-
-
-_TIFF = _Kind(TIFF_SUFFIXES, _tiff_pages, _open_tiff, _check_tiff)
-_CODED = _Kind(CODED_SUFFIXES, lambda path: 1, _open_coded, _check_coded)
-_ZARR = _Kind(ZARR_SUFFIXES, _zarr_pages, _open_zarr, _check_zarr)
-_KINDS = {suffix: kind for kind in (_TIFF, _CODED, _ZARR) for suffix in kind.suffixes}
-IMAGE_SUFFIXES = tuple(_KINDS)
-
-
-def _kind_of_name(path: Path) -> _Kind:
-    return _KINDS[path.suffix.lower()]
-
-
 def _kind_of_file(path: Path) -> _Kind:
     if path.is_dir() and _is_zarr(path):
-        return _ZARR
-    return _TIFF if _head(path)[:4] in _TIFF_SIGNATURES else _CODED
+        return "zarr"
+    return "tiff" if _head(path)[:4] in _TIFF_SIGNATURES else "coded"
 
 
 def _head(path: Path) -> bytes:
@@ -327,7 +296,7 @@ def _check_page(path: Path, page: int, count: int) -> None:
         raise ArgumentError(f"{path}: has {count} page{'s' if count > 1 else ''}, so there is no page {page}")
 
 
-def _interpreted(path: Path, source: ArraySource | SlicedSource, reading: Reading) -> Source:
+def _interpreted(path: Path, source: SlicedSource, reading: Reading) -> Source:
     """Apply `reading` to a source of a format without nodata values."""
     info = source.info
     if reading.classes and info.dtype.kind not in "iu":
@@ -339,12 +308,4 @@ def _interpreted(path: Path, source: ArraySource | SlicedSource, reading: Readin
         nodata_tag.check(path, value, found, info.dtype)
         info = replace(info, nodata=found, nodata_within=0.0)
     source.info = info
-    return source
-
-
-def _bounded(path: Path, source: Source, max_pixels: int | None) -> Source:
-    h, w = source.info.shape
-    if max_pixels is not None and h * w > max_pixels:
-        source.close()
-        raise ImageError(f"{path}: {w} x {h} pixels are more than the {max_pixels} of --max-pixels")
     return source

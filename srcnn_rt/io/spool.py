@@ -7,11 +7,10 @@ reclaim the memory at any time.
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,26 +67,20 @@ class SpoolTarget:
         shape = (*info.shape, info.layout.channels)
         size = math.prod(shape) * info.dtype.itemsize
         self._kept = size < MIN_BYTES
-        self._map: mmap.mmap | None = None
         self.array: NDArray[Any] | None
-        file = open_own(path)
+        file = os.fdopen(open_own(path), "r+b")
         clear_workspace(path)
-        try:
+        with file, self._disk_errors():
             # A shorter file was not allocated completely; its missing samples would read as black.
-            self._restorable = resume and not self._kept and os.fstat(file).st_size == size
+            self._restorable = resume and not self._kept and os.fstat(file.fileno()).st_size == size
             if not self._restorable:
-                os.ftruncate(file, 0)
+                file.truncate(0)
             if self._kept:
                 self.array = np.empty(shape, info.dtype)
-                return
-            # Allocated at once: with a full disk, writing to the map later would raise a signal.
-            os.posix_fallocate(file, 0, size)
-            self._map = mmap.mmap(file, size)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-        finally:
-            os.close(file)
-        self.array = np.frombuffer(self._map, info.dtype).reshape(shape)
+            else:
+                # Allocated at once: with a full disk, writing to the map later would raise a signal.
+                os.posix_fallocate(file.fileno(), 0, size)
+                self.array = np.memmap(file, info.dtype, "r+", shape=shape)
 
     def page(self, index: int) -> SpoolTarget:
         return self
@@ -105,31 +98,33 @@ class SpoolTarget:
         pass
 
     def sync(self) -> None:
-        if self._map is not None:
-            try:
-                self._map.flush()
-            except OSError as error:
-                raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+        if isinstance(self.array, np.memmap):
+            with self._disk_errors():
+                self.array.flush()
 
     def finish(self) -> Path:
         data = interruptible(self._path, partial(self._encode, self._samples))
         made = workspace(self._path) / "coded"
         try:
-            with made.open("wb") as file:
+            with self._disk_errors(), made.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
+        except OutputError:
             clear_workspace(self._path)
-            raise OutputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+            raise
         self.abort()
         return made
 
     def abort(self) -> None:
-        self.array = None
-        if self._map is not None:
-            with suppress(BufferError, ValueError):  # an array still refers to it, and releases it
-                self._map.close()
+        self.array = None  # unmapped with the last view of it
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
 
     @property
     def _samples(self) -> NDArray[Any]:

@@ -23,14 +23,8 @@ def recognised(head: bytes) -> bool:
 
 
 def truncated(data: bytes) -> bool:
-    """Return whether a box or the content of an item is cut short."""
-    if not isobmff.whole(data):
-        return True
-    try:
-        places = isobmff.items(data).places
-    except DamagedError:
-        return False  # `declared` has a better message
-    return any(at + length > len(data) for pieces in places.values() for at, length in pieces)
+    """Return whether a box is cut short."""
+    return not isobmff.whole(data)
 
 
 def animated(data: bytes) -> bool:
@@ -41,30 +35,20 @@ def animated(data: bytes) -> bool:
 def declared(data: bytes) -> Declared:
     """Return the size and sample type of the primary item."""
     found = isobmff.items(data)
-    size, depth = None, (8, 3)
-    for kind, a, b in found.properties.get(found.primary, []):
-        if kind == b"ispe":
-            _, width, height = isobmff.unpack(">III", data, a, b)
-            size = width, height
-        elif kind == b"av1C":
-            depth = _depth(data, a, b)
-        elif kind == b"pixi":
-            _, count, first = isobmff.unpack(">IBB", data, a, b)
-            depth = first, 1 if count == 1 else 3
-    if size is None or not min(size):
-        raise DamagedError("no size" if size is None else f"declares {size[0]} x {size[1]} pixels")
-    return Declared(*size, depth[1] + _has_alpha(data, found), 2 if depth[0] > 8 else 1)
+    sizes = [(a, b) for kind, a, b in found.properties.get(found.primary, []) if kind == b"ispe"]
+    if not sizes:
+        raise DamagedError("no size")
+    size = isobmff.Reader(data, *sizes[-1])
+    _, width, height = (size.number(4) for _ in range(3))
+    if not (width and height):
+        raise DamagedError(f"declares {width} x {height} pixels")
+    depth, colors = _decoder(data, found)
+    return Declared(width, height, colors + _has_alpha(data, found), 2 if depth > 8 else 1)
 
 
 def bits(data: bytes) -> int:
-    """Return the bits per sample that the AV1 decoder is configured for."""
-    found = isobmff.items(data)
-    candidates = [found.primary, *(to for kind, source, to in found.refers if kind == b"dimg")]
-    for item in candidates:
-        for kind, a, b in found.properties.get(item, []):
-            if kind == b"av1C":
-                return _depth(data, a, b)[0]
-    raise DamagedError("no bit depth")
+    """Return the bits per sample."""
+    return _decoder(data, isobmff.items(data))[0]
 
 
 def read(data: bytes) -> Found:
@@ -108,10 +92,14 @@ def with_color(coded: bytes, color: bytes) -> bytes:
     return bytes(out)
 
 
-def _depth(data: bytes, start: int, stop: int) -> tuple[int, int]:
-    """Return bits per sample and number of color channels from an av1C property."""
-    flags = isobmff.unpack(">4B", data, start, stop)[2]
-    return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, 1 if flags & 0x10 else 3
+def _decoder(data: bytes, found: isobmff.Items) -> tuple[int, int]:
+    """Return bits per sample and number of color channels that the AV1 decoder is configured for."""
+    for item in (found.primary, *(to for kind, _, to in found.refers if kind == b"dimg")):
+        for kind, a, b in found.properties.get(item, []):
+            if kind == b"av1C":
+                flags = isobmff.Reader(data, a, b).number(4) >> 8
+                return (12 if flags & 0x20 else 10) if flags & 0x40 else 8, 1 if flags & 0x10 else 3
+    raise DamagedError("no bit depth")
 
 
 def _has_alpha(data: bytes, found: isobmff.Items) -> bool:

@@ -35,8 +35,8 @@ class Format:
         Whether it supports transparency.
     lossy : bool
         Whether it takes a quality.
-    texts, density, exif : bool
-        Whether it has its own fields for texts, for the print resolution, and for EXIF and XMP.
+    exif : bool
+        Whether it has fields for EXIF and XMP.
     max_side, max_pixels : int
         Limits of the format, or of the libraries that most programs read it with.
     """
@@ -52,8 +52,6 @@ class Format:
     depths: tuple[int, ...] = (1,)
     alpha: bool = True
     lossy: bool = True
-    texts: bool = False
-    density: bool = False
     exif: bool = True
     max_side: int
     max_pixels: int = 2**62
@@ -62,13 +60,13 @@ class Format:
 PNG = Format(
     name="PNG", suffixes=(".png",), recognised=lambda head: head.startswith(png.SIGNATURE),
     truncated=png.truncated, declared=png.declared, read=png.read, animated=png.animated,
-    min_bytes=png.min_bytes, depths=(1, 2), lossy=False, texts=True, density=True,
+    min_bytes=png.min_bytes, depths=(1, 2), lossy=False,
     max_side=1_000_000,  # of libpng; the format allows 2^31 - 1
 )  # fmt: skip
 JPEG = Format(
     name="JPEG", suffixes=(".jpg", ".jpeg"), recognised=lambda head: head.startswith(jpeg.SIGNATURE),
     truncated=jpeg.truncated, declared=jpeg.declared, read=jpeg.read, min_bytes=jpeg.min_bytes,
-    alpha=False, density=True, max_side=65_535,
+    alpha=False, max_side=65_535,
 )  # fmt: skip
 WEBP = Format(
     name="WebP", suffixes=(".webp",), recognised=lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
@@ -78,7 +76,7 @@ WEBP = Format(
 BMP = Format(
     name="BMP", suffixes=(".bmp",), recognised=lambda head: head.startswith(bmp.SIGNATURE),
     truncated=bmp.truncated, declared=bmp.declared, read=bmp.read, min_bytes=bmp.min_bytes,
-    alpha=False, lossy=False, density=True, exif=False, max_side=2**31 - 1,
+    alpha=False, lossy=False, exif=False, max_side=2**31 - 1,
 )  # fmt: skip
 AVIF = Format(
     name="AVIF", suffixes=(".avif",), recognised=avif.recognised,

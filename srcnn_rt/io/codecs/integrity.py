@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...errors import ImageError
+from ...errors import ImageError, RuntimeMissingError, SrcnnError
 from ..metadata.header import DamagedError, Declared
 from .formats import Format
 
 MAX_PIXELS = 2**30  # default limit of images that are decoded whole
 _HEAD = 2**20  # bytes that nearly always contain the header
+
+
+@contextmanager
+def one_line_errors(kind: type[SrcnnError], what: str) -> Iterator[None]:
+    """Convert the exceptions of a parser or library to `kind`, with a message of one line after `what`."""
+    try:
+        yield
+    except (MemoryError, RuntimeMissingError):
+        raise
+    except Exception as error:  # each library has its own exceptions, some undocumented
+        raise kind(f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def declared(path: Path, format_: Format) -> Declared:
@@ -33,31 +45,31 @@ def declared(path: Path, format_: Format) -> Declared:
         with suppress(DamagedError):
             return format_.declared(head)
         head += file.read()  # profiles and thumbnails may precede it
-    try:
+    if format_.truncated(head):
+        raise ImageError(f"{path}: truncated or damaged {format_.name}, {len(head)} bytes")
+    with one_line_errors(ImageError, f"{path}: damaged {format_.name}"):
         return format_.declared(head)
-    except DamagedError as error:
-        raise ImageError(f"{path}: damaged {format_.name}: {error}") from error
 
 
-def check_declared(path: Path, format_: Format, said: Declared, max_pixels: int) -> None:
-    """Refuse an image that is too large.
+def checked_bytes(path: Path, format_: Format, max_pixels: int) -> bytes:
+    """Return the content of a file that can be decoded, as far as its structure tells.
 
     Parameters
     ----------
     path : Path
-        Name of the file in messages.
+        The file.
     format_ : Format
         Its format.
-    said : Declared
-        Its header.
     max_pixels : int
-        Limit of pixels.
+        Limit of pixels, which is checked before more than the header is read.
 
     Raises
     ------
     ImageError
-        Naming the file and the limit.
+        If the image is too large, ends early, is too small for the size that it declares, or is animated.
     """
+    # Only the beginning is read, because the file may be larger than memory.
+    said = declared(path, format_)
     w, h = said.width, said.height
     if w * h > max_pixels:
         raise ImageError(
@@ -69,32 +81,15 @@ def check_declared(path: Path, format_: Format, said: Declared, max_pixels: int)
             f"{path}: declares {w} x {h} pixels; {format_.name} sides of at most {format_.max_side}"
             f" and {format_.max_pixels} pixels are read"
         )
-
-
-def check_bytes(path: Path, format_: Format, said: Declared, data: bytes) -> None:
-    """Refuse a file that ends early, or is too small for the size that it declares.
-
-    Parameters
-    ----------
-    path : Path
-        Name of the file in messages.
-    format_ : Format
-        Its format.
-    said : Declared
-        Its header.
-    data : bytes
-        Its content.
-
-    Raises
-    ------
-    ImageError
-        Naming the file.
-    """
+    data = path.read_bytes()
     if format_.truncated(data):
         raise ImageError(f"{path}: truncated {format_.name}, {len(data)} bytes")
     minimum = format_.min_bytes(data)
     if len(data) < minimum:
         raise ImageError(
-            f"{path}: truncated {format_.name}: declares {said.width} x {said.height} pixels, which take at"
+            f"{path}: truncated {format_.name}: declares {w} x {h} pixels, which take at"
             f" least {minimum} bytes, and has {len(data)}"
         )
+    if format_.animated(data):
+        raise ImageError(f"{path}: an animated {format_.name}; only images of one frame are supported")
+    return data

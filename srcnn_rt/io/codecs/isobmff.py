@@ -37,10 +37,7 @@ def box(kind: bytes, *contents: bytes) -> bytes:
 
 def whole(data: bytes) -> bool:
     """Return whether the last box ends at the end of the file."""
-    end = 0
-    for _, _, stop in walk(data, 0, len(data)):
-        end = stop
-    return end == len(data)
+    return max((stop for _, _, stop in walk(data, 0, len(data))), default=0) == len(data)
 
 
 @dataclass(slots=True)
@@ -76,7 +73,7 @@ class Items:
         return b"".join(data[at : at + length] for at, length in pieces)
 
 
-class _Reader:
+class Reader:
     """Reads big-endian numbers in sequence; raises `DamagedError` at the end."""
 
     def __init__(self, data: bytes, at: int, stop: int) -> None:
@@ -87,12 +84,6 @@ class _Reader:
             raise DamagedError("a box ends too early")
         self.at += size
         return int.from_bytes(self.data[self.at - size : self.at], "big")
-
-    def string(self) -> bytes:
-        end = self.data.find(b"\0", self.at, self.stop)
-        text = self.data[self.at : self.stop if end < 0 else end]
-        self.at = self.stop if end < 0 else end + 1
-        return text
 
 
 def exif(content: bytes) -> bytes:
@@ -114,7 +105,7 @@ def items(data: bytes) -> Items:
     found = Items()
     inner = {kind: (a, b) for kind, a, b in walk(data, meta[1] + 4, meta[2])}
     if b"pitm" in inner:
-        reader = _Reader(data, *inner[b"pitm"])
+        reader = Reader(data, *inner[b"pitm"])
         found.primary = reader.number(2 if reader.number(4) >> 24 == 0 else 4)
     if b"iinf" in inner:
         _infos(data, *inner[b"iinf"], found)
@@ -126,7 +117,7 @@ def items(data: bytes) -> Items:
         start, stop = inner[b"iref"]
         wide = 4 if data[start : start + 1] != b"\0" else 2
         for kind, a, b in walk(data, start + 4, stop):
-            reader = _Reader(data, a, b)
+            reader = Reader(data, a, b)
             source, count = reader.number(wide), reader.number(2)
             found.refers += [(kind, source, reader.number(wide)) for _ in range(count)]
     return found
@@ -137,21 +128,20 @@ def _infos(data: bytes, start: int, stop: int, found: Items) -> None:
     for kind, a, b in walk(data, start + head, stop):
         if kind != b"infe":
             continue
-        reader = _Reader(data, a, b)
+        reader = Reader(data, a, b)
         version = reader.number(4) >> 24
         if version < 2:
             continue
         item = reader.number(2 if version == 2 else 4)
         reader.number(2)
         name = reader.number(4).to_bytes(4, "big")
-        if name == b"mime":
-            reader.string()
-            name = reader.string()
+        if name == b"mime":  # two strings follow: a name and the media type
+            name = (data[reader.at : b] + b"\0\0").split(b"\0")[1]
         found.kinds[item] = name
 
 
 def _locations(data: bytes, start: int, stop: int, idat: int, found: Items) -> None:
-    reader = _Reader(data, start, stop)
+    reader = Reader(data, start, stop)
     version = reader.number(4) >> 24
     sizes = reader.number(2)
     offset_size, length_size, base_size, index_size = (sizes >> k & 15 for k in (12, 8, 4, 0))
@@ -176,7 +166,7 @@ def _properties(data: bytes, start: int, stop: int, found: Items) -> None:
     for kind, a, b in inner:
         if kind != b"ipma":
             continue
-        reader = _Reader(data, a, b)
+        reader = Reader(data, a, b)
         head = reader.number(4)
         for _ in range(min(reader.number(4), _MAX_ITEMS)):
             item = reader.number(4 if head >> 24 else 2)
@@ -185,17 +175,3 @@ def _properties(data: bytes, start: int, stop: int, found: Items) -> None:
                 index = reader.number(2) & 0x7FFF if head & 1 else reader.number(1) & 0x7F
                 if 0 < index <= len(known):
                     listed.append(known[index - 1])
-
-
-def unpack(layout: str, data: bytes, start: int, stop: int) -> tuple[int, ...]:
-    """Unpack the numbers at the beginning of a box.
-
-    Raises
-    ------
-    DamagedError
-        If it is too short.
-    """
-    size = struct.calcsize(layout)
-    if start + size > stop:
-        raise DamagedError("a box ends too early")
-    return struct.unpack(layout, data[start : start + size])

@@ -22,18 +22,27 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker of each whole segment before the samples, and the start and end of its content."""
+    """Yield the marker of each whole segment up to the end marker, and the start and end of its content.
+
+    Compressed data are skipped.
+    """
     at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    while at + 2 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:
             at += 1
             continue
-        size = int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker in (_EOI, _SOS) or size < 2 or at + 2 + size > len(data):
+        if marker == _EOI:
+            yield marker, at + 2, at + 2
             return
-        yield marker, at + 4, at + 2 + size
-        at += 2 + size
+        stop = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if not at + 4 <= stop <= len(data):
+            return
+        yield marker, at + 4, stop
+        at = stop
+        if marker == _SOS:
+            found = _MARKER.search(data, at)
+            at = found.start() if found else len(data)
 
 
 def truncated(data: bytes) -> bool:
@@ -41,23 +50,7 @@ def truncated(data: bytes) -> bool:
 
     The last two bytes of the file do not tell: thumbnails have end markers too, and cameras append data.
     """
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return True
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == _EOI:
-            return False
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == _SOS:
-            found = _MARKER.search(data, at)
-            if found is None:
-                return True
-            at = found.start()
-    return data[at : at + 2] != b"\xff\xd9"
+    return all(marker != _EOI for marker, _, _ in segments(data))
 
 
 def frame(data: bytes) -> tuple[int, ...]:
@@ -103,6 +96,8 @@ def read(data: bytes) -> Found:
     profile: dict[int, bytes] = {}
     parts = 0
     for marker, start, stop in segments(data):
+        if marker == _SOS:
+            break
         content = data[start:stop]
         if marker == _APP0 and content.startswith(b"JFIF\0") and len(content) >= 12:
             unit, x, y = struct.unpack(">BHH", content[7:12])

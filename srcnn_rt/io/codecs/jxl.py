@@ -108,7 +108,6 @@ def header(data: bytes) -> Header:
     width, height = bits.image_size()
     if bits.number(1):  # all other fields have their defaults
         return Header(width, height)
-    animated = False
     if bits.number(1):
         if bits.number(3) >= 4:  # orientation - 1: these exchange the sides
             width, height = height, width
@@ -119,12 +118,8 @@ def header(data: bytes) -> Header:
                 lambda: bits.choice(16, 32, (1, 5), (33, 9)),
                 lambda: bits.choice((1, 6), (65, 8), (321, 10), (1345, 12)),
             )
-        animated = bool(bits.number(1))
-        if animated:
-            bits.choice(100, 1000, (1, 10), (1, 30))  # ticks per second, a fraction
-            bits.choice(1, 1001, (1, 8), (1, 10))
-            bits.choice(0, (0, 3), (0, 16), (0, 32))  # loops
-            bits.number(1)  # whether there are time codes
+        if bits.number(1):  # animations are refused, whatever follows
+            return Header(width, height, animated=True)
     depth = bits.depth()
     bits.number(1)  # whether 16-bit buffers suffice
     extra = bits.choice(0, 1, (2, 4), (1, 12))
@@ -132,7 +127,7 @@ def header(data: bytes) -> Header:
         raise DamagedError("has channels beside color and alpha; only these are supported")
     bits.number(1)  # whether samples are stored as XYB
     colors, srgb = _color(bits)
-    return Header(width, height, depth, colors + extra, animated, srgb)
+    return Header(width, height, depth, colors + extra, srgb=srgb)
 
 
 def _is_alpha(bits: _Bits) -> bool:

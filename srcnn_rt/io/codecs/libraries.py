@@ -9,15 +9,12 @@ encodes JPEG XL with a color profile.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..._system.cpu import available_threads
-from ...errors import RuntimeMissingError
 from ...image.info import Metadata
 from ..metadata.header import DamagedError
 from . import avif, bmp, cmyk, jpeg, jxl, png, webp
@@ -29,18 +26,6 @@ _WEBP_METHOD = 4  # 6 saves nothing and takes four times as long
 _PNG_FAST = {"level": 1, "strategy": 3, "filter": 16}  # run-length encoding of differences, as in OpenCV
 
 
-@contextmanager
-def _library_errors() -> Iterator[None]:
-    """Convert exceptions of libraries to `DamagedError`, with a message of one line."""
-    try:
-        yield
-    except (DamagedError, MemoryError, RuntimeMissingError):
-        raise
-    except Exception as error:  # each library has its own exceptions, some undocumented
-        raise DamagedError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-@_library_errors()
 def decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[Any], bytes | None]:
     """Decode a file.
 
@@ -62,14 +47,12 @@ def decode(data: bytes, format_: Format, icc: bytes | None) -> tuple[NDArray[Any
 
     Raises
     ------
-    DamagedError
-        If the library cannot decode it, with a message of one line.
+    Exception
+        If the library cannot decode it; each library has its own exceptions, some undocumented.
     """
     if format_ is JPEG and jpeg.frame(data)[4] == 4:  # components
-        array, icc = cmyk.decode(data, icc)
-    else:
-        array = _decode(data, format_)
-    return np.atleast_3d(array), icc
+        return cmyk.decode(data, icc)
+    return np.atleast_3d(_decode(data, format_)), icc
 
 
 def _decode(data: bytes, format_: Format) -> NDArray[Any]:
@@ -94,7 +77,6 @@ def _decode(data: bytes, format_: Format) -> NDArray[Any]:
         return np.asarray(image if mode == image.mode else image.convert(mode))
 
 
-@_library_errors()
 def encode(
     array: NDArray[Any], format_: Format, metadata: Metadata, quality: int | None, top: float | None = None
 ) -> bytes:
@@ -116,8 +98,8 @@ def encode(
 
     Raises
     ------
-    DamagedError
-        If the library cannot encode it, with a message of one line.
+    Exception
+        If the library cannot encode it; each library has its own exceptions, some undocumented.
     """
     import imagecodecs
 
@@ -128,7 +110,7 @@ def encode(
         coded = imagecodecs.jpeg8_encode(_flat(array), level=quality or JPEG_QUALITY, subsampling="444")
         return jpeg.insert(bytes(coded), metadata)
     if format_ is WEBP:
-        return webp.insert(_webp(array, quality), metadata)
+        return _webp(array, metadata, quality)
     if format_ is BMP:
         return bmp.encode(array, metadata)
     if format_ is AVIF:
@@ -136,13 +118,14 @@ def encode(
     return jxl.insert(_jxl(array, metadata.icc, quality, top), metadata)
 
 
-def _webp(array: NDArray[Any], quality: int | None) -> bytes:
+def _webp(array: NDArray[Any], metadata: Metadata, quality: int | None) -> bytes:
     from PIL import Image
 
     out = io.BytesIO()
+    blocks = {"icc_profile": metadata.icc, "exif": metadata.exif or b"", "xmp": metadata.xmp or b""}
     # In lossless mode, quality is the effort. exact keeps the color of transparent pixels.
     Image.fromarray(_colored(array)).save(
-        out, "WEBP", lossless=quality is None, quality=quality or 0, method=_WEBP_METHOD, exact=True
+        out, "WEBP", lossless=quality is None, quality=quality or 0, method=_WEBP_METHOD, exact=True, **blocks
     )
     return out.getvalue()
 

@@ -85,7 +85,7 @@ def min_bytes(data: bytes) -> int:
 
 
 def samples_only(data: bytes) -> bytes:
-    """Return the file without its metadata chunks, because the decoder would refuse damaged ones."""
+    """Return the file without its metadata chunks; libpng would print a warning for each damaged one."""
     kinds = {kind for kind, _, _ in chunks(data)}
     if kinds <= set(_NEEDED):
         return data

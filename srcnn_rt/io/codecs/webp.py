@@ -1,18 +1,13 @@
-"""WebP: parsing the RIFF chunks, and inserting metadata."""
+"""WebP: parsing the RIFF chunks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...image.info import Metadata
 from ..metadata.header import Block, DamagedError, Declared, Found
 
 _ALPHA, _ANIMATION = 0x10, 0x02  # flags of VP8X
-_BLOCKS: dict[bytes, tuple[Block, int]] = {  # by chunk type, each with its flag
-    b"ICCP": ("icc", 0x20),
-    b"EXIF": ("exif", 0x08),
-    b"XMP ": ("xmp", 0x04),
-}
+_BLOCKS: dict[bytes, Block] = {b"ICCP": "icc", b"EXIF": "exif", b"XMP ": "xmp"}
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -59,26 +54,5 @@ def read(data: bytes) -> Found:
     found = Found()
     for kind, start, stop in chunks(data):
         if kind in _BLOCKS:
-            found.keep(_BLOCKS[kind][0], data[start:stop])
+            found.keep(_BLOCKS[kind], data[start:stop])
     return found
-
-
-def insert(coded: bytes, metadata: Metadata) -> bytes:
-    """Return an encoded image with its metadata, which need the extended file format."""
-    blocks = {kind: getattr(metadata, name) for kind, (name, _) in _BLOCKS.items() if getattr(metadata, name)}
-    if not blocks:
-        return coded
-    said = declared(coded)
-    flags = sum(_BLOCKS[kind][1] for kind in blocks) | (_ALPHA if said.channels == 4 else 0)
-    size = (said.width - 1).to_bytes(3, "little") + (said.height - 1).to_bytes(3, "little")
-    view = memoryview(coded)
-    pieces: list[tuple[bytes, bytes | memoryview]] = [(b"VP8X", bytes([flags, 0, 0, 0]) + size)]
-    if b"ICCP" in blocks:  # the only block before the samples
-        pieces.append((b"ICCP", blocks.pop(b"ICCP")))
-    pieces += [(kind, view[a:b]) for kind, a, b in chunks(coded) if kind != b"VP8X"]
-    pieces += blocks.items()
-    parts: list[bytes | memoryview] = []
-    for kind, content in pieces:
-        parts += [kind, len(content).to_bytes(4, "little"), content, bytes(len(content) % 2)]
-    length = 4 + sum(len(part) for part in parts)
-    return b"".join([b"RIFF", length.to_bytes(4, "little"), b"WEBP", *parts])

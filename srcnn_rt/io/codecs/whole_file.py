@@ -15,10 +15,9 @@ from ...errors import ImageError, OutputError
 from ...image.info import SAMPLE_TYPES, ImageInfo, Layout, Metadata
 from ..in_memory import ArraySource
 from ..metadata import exif, xmp
-from ..metadata.header import DamagedError
 from . import bmp, jpeg, jxl, libraries, png
-from .formats import AVIF, BMP, FORMATS, JXL, PNG, Format, recognise
-from .integrity import MAX_PIXELS, check_bytes, check_declared, declared
+from .formats import AVIF, BMP, FORMATS, JPEG, JXL, PNG, Format, recognise
+from .integrity import MAX_PIXELS, checked_bytes, one_line_errors
 
 __all__ = ["FORMATS", "check_coded", "encode", "read_coded", "recognise"]
 
@@ -42,24 +41,10 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
     ImageError
         If the file is truncated, damaged, animated or too large.
     """
-    try:
-        # Only the beginning is read, because the file may be larger than memory.
-        said = declared(path, format_)
-    except ImageError:
-        data = path.read_bytes()
-        if format_.truncated(data):
-            raise ImageError(f"{path}: truncated or damaged {format_.name}, {len(data)} bytes") from None
-        raise
-    check_declared(path, format_, said, max_pixels)
-    data = path.read_bytes()
-    check_bytes(path, format_, said, data)
-    if format_.animated(data):
-        raise ImageError(f"{path}: an animated {format_.name}; only images of one frame are supported")
+    data = checked_bytes(path, format_, max_pixels)
     found = format_.read(data)
-    try:
+    with one_line_errors(ImageError, f"{path}: damaged {format_.name}"):
         array, icc = libraries.decode(data, format_, found.icc)
-    except DamagedError as error:
-        raise ImageError(f"{path}: damaged {format_.name}: {error}") from error
     if array.dtype.name not in SAMPLE_TYPES:
         raise ImageError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {array.dtype}")
     turned = found.orientation or exif.orientation(found.exif)
@@ -166,10 +151,8 @@ def encode(
     """
     h, w = info.shape
     metadata = outgoing(info.metadata, format_, scale, (w, h), info.layout.color)
-    try:
+    with one_line_errors(OutputError, f"{path}: cannot be encoded as {format_.name}"):
         return libraries.encode(array, format_, metadata, quality, info.top)
-    except DamagedError as error:
-        raise OutputError(f"{path}: cannot be encoded as {format_.name}: {error}") from error
 
 
 def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, int], color: str) -> Metadata:
@@ -192,9 +175,9 @@ def outgoing(metadata: Metadata, format_: Format, scale: int, size: tuple[int, i
     dpi = (x * scale, y * scale) if x > 0 and y > 0 else None
     block = exif.scaled(metadata.exif, scale, size)
     texts = dict(metadata.texts)
-    if format_.exif and not format_.texts:
+    if format_ not in (PNG, BMP):  # PNG has its own texts, BMP has none
         tagged, comment = _for_exif(texts, exif.texts(block))
-        if format_.density:  # this is JPEG, which also has comments
+        if format_ is JPEG:  # it has its own print resolution and comments
             more = exif.completed(block, tagged)
             if more is not None and len(more) > jpeg.MAX_EXIF:  # too long for a segment
                 comment = "\n".join(f"{key}: {text}" for key, text in texts.items())

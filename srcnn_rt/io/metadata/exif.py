@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate
 from fractions import Fraction
@@ -48,7 +48,6 @@ _ENCODINGS = {b"ASCII\0\0\0": "utf-8", b"\0" * 8: "utf-8", b"UNICODE\0": "utf-16
 class _Entry:
     """An entry of a directory: its offset, and the offset of its value, which is inside the block."""
 
-    tag: int
     type_: int
     count: int
     at: int
@@ -63,9 +62,9 @@ class _Block:
         orders: dict[bytes, Order] = {b"II*\0": "little", b"MM\0*": "big"}
         self.order: Order = orders.get(bytes(self.data[:4]), "little")
         self.valid = bytes(self.data[:4]) in orders and len(self.data) >= 8
-        self.first = self.directory(self.number(4, 4)) if self.valid else []
-        self.second: list[_Entry] = []
-        pointer = self.find(_EXIF_IFD, self.first)
+        self.first = self.directory(self.number(4, 4)) if self.valid else {}
+        self.second: dict[int, _Entry] = {}
+        pointer = self.first.get(_EXIF_IFD)
         if pointer is not None and pointer.type_ in (_LONG, 13):
             self.second = self.directory(self.number(pointer.value, 4))
 
@@ -75,9 +74,9 @@ class _Block:
     def put(self, at: int, size: int, value: int) -> None:
         self.data[at : at + size] = value.to_bytes(size, self.order)
 
-    def directory(self, at: int) -> list[_Entry]:
-        """Return the entries of the directory at `at` whose values are inside the block."""
-        found: list[_Entry] = []
+    def directory(self, at: int) -> dict[int, _Entry]:
+        """Return the entries of the directory at `at` whose values are inside the block, by tag."""
+        found: dict[int, _Entry] = {}
         if not 8 <= at <= len(self.data) - 2:
             return found
         for k in range(self.number(at, 2)):
@@ -88,12 +87,8 @@ class _Block:
             size = _SIZES.get(type_, 4) * count
             value = entry + 8 if size <= 4 else self.number(entry + 8, 4)
             if 8 <= value <= len(self.data) - size:  # never in the header, which must not be overwritten
-                found.append(_Entry(self.number(entry, 2), type_, count, entry, value))
+                found.setdefault(self.number(entry, 2), _Entry(type_, count, entry, value))
         return found
-
-    @staticmethod
-    def find(tag: int, entries: Iterable[_Entry]) -> _Entry | None:
-        return next((e for e in entries if e.tag == tag), None)
 
     def integer(self, entry: _Entry | None) -> int | None:
         if entry is None or entry.count != 1 or entry.type_ not in (_SHORT, _LONG):
@@ -125,7 +120,7 @@ class _Block:
 
     def comment(self) -> str:
         """Return the UserComment, whose first 8 bytes are its encoding."""
-        entry = self.find(_USER_COMMENT, self.second)
+        entry = self.second.get(_USER_COMMENT)
         if entry is None or entry.type_ not in (_UNDEFINED, _ASCII, _BYTES) or entry.count <= 8:
             return ""
         data = bytes(self.data[entry.value : entry.value + entry.count])
@@ -135,14 +130,7 @@ class _Block:
             return data[8:].decode(wide, "replace").strip("\0\ufeff ")
         return decode_text(data[8:]).strip() if encoding else ""
 
-    def swap(self, a: _Entry | None, b: _Entry | None) -> None:
-        """Exchange two integers, such as width and height."""
-        first, second = self.integer(a), self.integer(b)
-        if a and b and first is not None and second is not None:
-            self.set_integer(a, second)
-            self.set_integer(b, first)
-
-    def append(self, old: int, added: Mapping[int, tuple[int, int, bytes]], after: int) -> int:
+    def append(self, old: int, added: Mapping[int, tuple[int, int, bytes]]) -> int:
         """Append a copy of a directory with additional entries, and return its offset.
 
         Parameters
@@ -151,9 +139,8 @@ class _Block:
             Offset of the directory, 0 for an empty one.
         added : mapping of int to (int, int, bytes)
             Type, count and value by tag.
-        after : int
-            Offset of the next directory.
         """
+        after = self.number(self.link(old), 4) if old else 0
         items: list[tuple[int, bytes]] = []
         for k in range(self.number(old, 2) if old else 0):
             raw = bytes(self.data[old + 2 + 12 * k : old + 14 + 12 * k])
@@ -176,41 +163,38 @@ class _Block:
         self.data += after.to_bytes(4, self.order)
         return at
 
-    def next_directory(self, pointer: int) -> int:
-        """Return the offset of the pointer that follows the directory to which `pointer` points."""
-        at = self.number(pointer, 4)
-        return at + 2 + 12 * self.number(at, 2)
+    def link(self, directory: int) -> int:
+        """Return the offset of a directory's pointer to the next one."""
+        return directory + 2 + 12 * self.number(directory, 2)
 
 
 def orientation(exif: bytes | None) -> int:
     """Return the orientation of an EXIF block, 1 to 8; 1 (upright) if it has no valid one."""
     block = _Block(exif)
-    value = block.integer(block.find(ORIENTATION, block.first))
+    value = block.integer(block.first.get(ORIENTATION))
     return value if value is not None and 1 <= value <= 8 else 1
 
 
 def upright(exif: bytes | None, turned: int = 1) -> bytes | None:
     """Return the block of an image to which the orientation `turned` (1 to 8) has been applied.
 
-    The orientation becomes 1. Sizes and resolutions in x and y are exchanged if the sides were. The pointer
-    to the thumbnail is removed, because the thumbnail is not turned.
+    The orientation becomes 1. Resolutions in x and y are exchanged if the sides were; `scaled` sets the
+    sizes. The pointer to the thumbnail is removed, because the thumbnail is not turned.
     """
     block = _Block(exif)
     if exif is None or not block.valid:
         return exif
-    for entry in block.first:
-        if entry.tag == ORIENTATION and block.integer(entry) not in (None, 1):
-            block.set_integer(entry, 1)
+    entry = block.first.get(ORIENTATION)
+    if entry and block.integer(entry) not in (None, 1):
+        block.set_integer(entry, 1)
     if turned != 1:
-        link = block.next_directory(4)
+        link = block.link(block.number(4, 4))
         if link + 4 <= len(block.data):
             block.put(link, 4, 0)
     if turned >= 5:
         for entries in (block.first, block.second):
-            for width, height in zip(_WIDTHS, _HEIGHTS, strict=True):
-                block.swap(block.find(width, entries), block.find(height, entries))
             for tags in _DENSITIES:
-                x, y = (block.find(tag, entries) for tag in tags)
+                x, y = map(entries.get, tags)
                 dx, dy = block.rational(x), block.rational(y)
                 if x and y and dx and dy and x.value != y.value:
                     block.set_rational(x, dy)
@@ -224,12 +208,12 @@ def scaled(exif: bytes | None, scale: int, size: tuple[int, int]) -> bytes | Non
     if exif is None or not block.valid:
         return exif
     values = {}  # by offset, because x and y may share a value
-    for entry in (*block.first, *block.second):
-        if entry.tag in _WIDTHS:
+    for tag, entry in (*block.first.items(), *block.second.items()):
+        if tag in _WIDTHS:
             block.set_integer(entry, size[0])
-        elif entry.tag in _HEIGHTS:
+        elif tag in _HEIGHTS:
             block.set_integer(entry, size[1])
-        elif entry.tag in {tag for tags in _DENSITIES for tag in tags}:
+        elif tag in {tag for tags in _DENSITIES for tag in tags}:
             density = block.rational(entry)
             if density is not None:
                 values[entry.value] = (entry, density * scale)
@@ -241,8 +225,8 @@ def scaled(exif: bytes | None, scale: int, size: tuple[int, int]) -> bytes | Non
 def dpi(exif: bytes | None) -> tuple[float, float] | None:
     """Return pixels per inch in x and y, None if the block has not both."""
     block = _Block(exif)
-    x, y = (block.rational(block.find(tag, block.first)) for tag in (X_RESOLUTION, Y_RESOLUTION))
-    unit = block.integer(block.find(RESOLUTION_UNIT, block.first))
+    x, y = (block.rational(block.first.get(tag)) for tag in (X_RESOLUTION, Y_RESOLUTION))
+    unit = block.integer(block.first.get(RESOLUTION_UNIT))
     if x is None or y is None or unit == 1:  # unit 1: only the aspect ratio
         return None
     inch = 2.54 if unit == 3 else 1.0
@@ -252,7 +236,7 @@ def dpi(exif: bytes | None) -> tuple[float, float] | None:
 def texts(exif: bytes | None) -> dict[str, str]:
     """Return the texts by PNG keyword."""
     block = _Block(exif)
-    found = {key: block.text(block.find(tag, block.first)) for key, tag in TEXT_TAGS.items()}
+    found = {key: block.text(block.first.get(tag)) for key, tag in TEXT_TAGS.items()}
     found["Comment"] = block.comment()
     return {key: text for key, text in found.items() if text}
 
@@ -284,6 +268,8 @@ def completed(
         None if `exif` is None and there is nothing to add.
     """
     block = _Block(exif)
+    if not block.valid:
+        block = _Block(b"II*\0" + bytes(4))
     have = texts(exif)
     added = {
         TEXT_TAGS[key]: (_ASCII, len(data), data)
@@ -295,23 +281,18 @@ def completed(
             added[tag] = (_RATIONAL, 1, _rational(Fraction(value).limit_denominator(10_000), block.order))
         added[RESOLUTION_UNIT] = (_SHORT, 1, (2).to_bytes(2, block.order))
     before = have.get("Comment", "")
-    readable = bool(before) or block.find(_USER_COMMENT, block.second) is None
+    readable = bool(before) or _USER_COMMENT not in block.second
     said = None
     if comment and comment not in before and readable:
         said = _encoded_comment(f"{before}\n{comment}" if before else comment, block.order)
     if not added and said is None:
         return exif
-    if not block.valid:
-        block.data = bytearray(b"II*\0" + bytes(4))
-        block.order, block.first, block.second = "little", [], []
     if said is not None:
-        pointer = block.find(_EXIF_IFD, block.first)
+        pointer = block.first.get(_EXIF_IFD)
         old = block.number(pointer.value, 4) if pointer and block.second else 0
-        place = block.append(old, {_USER_COMMENT: (_UNDEFINED, len(said), said)}, 0)
+        place = block.append(old, {_USER_COMMENT: (_UNDEFINED, len(said), said)})
         added[_EXIF_IFD] = (_LONG, 1, place.to_bytes(4, block.order))
-    old, link = (block.number(4, 4), block.next_directory(4)) if block.first else (0, len(block.data))
-    after = block.number(link, 4) if link + 4 <= len(block.data) else 0
-    block.put(4, 4, block.append(old, added, after))
+    block.put(4, 4, block.append(block.number(4, 4) if block.first else 0, added))
     return bytes(block.data)
 
 

@@ -15,9 +15,8 @@ from rasterio.shutil import copy
 
 from ..._system.safe_files import workspace
 from ...errors import OutputError
-from .directory import SUBFILE_TYPE
 from .gdal import open_quietly
-from .ifd import TILE_COUNTS, TILE_OFFSETS, Directory, Reader, encode
+from .ifd import SUBFILE_TYPE, TILE_COUNTS, TILE_OFFSETS, Directory, Reader, encode
 from .photometric import COLOR_MAP, EXTRA_SAMPLES, PHOTOMETRIC
 
 BLOCK = 512
@@ -51,7 +50,7 @@ def make(path: Path, compress: str, resampling: Resampling) -> Path:
     """
     with path.open("rb") as file:
         finished = Reader(file).page().without(TILE_OFFSETS, TILE_COUNTS)
-    room = len(encode([finished], big=True)[0])
+    room = len(encode([finished], big=True))
     with open_quietly(f"GTIFF_RAW:{path}", mode="r+") as file:
         file.update_tags(**{_PADDING: "x" * room})
     made = workspace(path) / "cog.tif"
@@ -81,7 +80,7 @@ def _restore(path: Path, finished: Directory) -> None:
             d if d.number(SUBFILE_TYPE, 0) & 4 else d.without(*_COLOR).with_fields(color)
             for d in directories[1:]
         ]
-        data, _ = encode(
+        data = encode(
             [finished.without(*_STRUCTURE).with_fields(stored), *overviews],
             big=head[2:3] == b"+",
             after_header=head[note : reader.first] if note >= 0 else b"",

@@ -15,24 +15,23 @@ from ...image.info import ImageInfo
 from ..metadata import exif, xmp
 from . import descriptions, georeferencing, photoshop
 from .gdal import open_quietly
-from .ifd import BYTE, LONG, SHORT, TILE_COUNTS, TILE_OFFSETS, UNDEFINED, Directory, Field, Reader
-from .metadata import OTHER_TEXTS, TEXTS, TiffMetadata
-from .photometric import EXTRA_SAMPLES, PHOTOMETRIC
+from .ifd import BYTE, LONG, SHORT, SUBFILE_TYPE, UNDEFINED, Directory, Field, Reader
+from .metadata import ICC, OTHER_TEXTS, TEXTS, XMP, TiffMetadata
+from .photometric import EXTRA_SAMPLES, MAX_SAMPLE_VALUE, PHOTOMETRIC, S_MAX_SAMPLE_VALUE
 
 COMPRESSIONS = {"none": 1, "lzw": 5, "deflate": 8, "zstd": 50000}
-SUBFILE_TYPE = 254
-_XMP, _ICC, _COMPRESSION, _PREDICTOR = 700, 34675, 259, 317
-_MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE = 281, 341
+_COMPRESSION, _PREDICTOR = 259, 317
 # Fields of EXIF's first directory that GDAL has no item for: maker, model, Windows' rating and texts.
 _CAMERA = (271, 272, 18246, 18249, *range(40091, 40096))
 _DESCRIPTION = "TIFFTAG_IMAGEDESCRIPTION"
+_BAND_DEFAULTS = {"scales": 1.0, "offsets": 0.0}
 _RGB = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 
 
 def page_directory(
-    info: ImageInfo, scale: int, block: tuple[int, int], compress: str, planar: bool, pages: int = 1
+    info: ImageInfo, scale: int, side: int, compress: str, planar: bool, pages: int = 1
 ) -> Directory:
-    """Return the directory of a tiled page, without the offsets and sizes of its tiles.
+    """Return the directory of a tiled page; the offsets and sizes of its tiles are those of an empty file.
 
     GDAL writes an empty file with the same properties in memory, from which the fields are taken. So
     georeference, band names and nodata are stored as GDAL stores them. XMP, EXIF and other fields that GDAL
@@ -44,7 +43,7 @@ def page_directory(
         The result; its metadata are those of the source.
     scale : int
         Scale factor.
-    block : tuple of (int, int)
+    side : int
         Height and width of a tile.
     compress : str
         A key of `COMPRESSIONS`.
@@ -54,19 +53,19 @@ def page_directory(
         Number of pages of the result.
     """
     tiff, metadata, layout = TiffMetadata.of(info.metadata), info.metadata, info.layout
-    made = _gdal_directory(info, scale, block, planar, pages)
+    made = _gdal_directory(info, scale, side, planar, pages)
     fields = [Field.of(_COMPRESSION, SHORT, COMPRESSIONS[compress])]
     if compress != "none":
         fields.append(Field.of(_PREDICTOR, SHORT, 3 if info.dtype.kind == "f" else 2))
     if info.top is not None:
         # MaxSampleValue holds 16 bits, and libtiff refuses files with more in it.
-        tag, type_ = (_MAX_SAMPLE_VALUE, SHORT) if info.top < 2**16 else (_S_MAX_SAMPLE_VALUE, LONG)
+        tag, type_ = (MAX_SAMPLE_VALUE, SHORT) if info.top < 2**16 else (S_MAX_SAMPLE_VALUE, LONG)
         fields.append(Field.of(tag, type_, *[int(info.top)] * layout.channels))
     if metadata.icc:
-        fields.append(Field(_ICC, UNDEFINED, metadata.icc))
+        fields.append(Field(ICC, UNDEFINED, metadata.icc))
     size = (info.shape[1], info.shape[0])
     if packet := xmp.scaled(metadata.xmp, scale, size):
-        fields.append(Field(_XMP, BYTE, packet))
+        fields.append(Field(XMP, BYTE, packet))
     if any(f.tag == PHOTOMETRIC and f.numbers() != (0,) for f in tiff.fields):
         made = made.without(EXTRA_SAMPLES)  # a color space with other channels has other extra samples
     fields += tiff.fields
@@ -74,27 +73,24 @@ def page_directory(
         fields += tiff.stack_fields
     if resources := photoshop.scaled(tiff.photoshop, scale, transposed=False):
         fields.append(Field(photoshop.FIELD, UNDEFINED, resources))
-    block_of_exif = exif.scaled(metadata.exif, scale, size)
-    if not block_of_exif:
-        return made.with_fields(fields)
-    # Offsets in an EXIF block count from its start. In a TIFF it becomes a subdirectory.
-    camera = Reader(io.BytesIO(block_of_exif.removeprefix(b"Exif\0\0"))).page()
-    known = {f.tag for f in (*made.fields, *fields)}
-    fields += [f for f in camera.fields if f.tag in _CAMERA and f.tag not in known]
-    return made.with_fields(fields, [(tag, d) for tag, d in camera.subdirectories if d.fields])
+    if block := exif.scaled(metadata.exif, scale, size):
+        # Offsets in an EXIF block count from its start. In a TIFF it becomes a subdirectory.
+        camera = Reader(io.BytesIO(block.removeprefix(b"Exif\0\0"))).page()
+        known = {f.tag for f in (*made.fields, *fields)}
+        fields += [f for f in camera.fields if f.tag in _CAMERA and f.tag not in known]
+        fields += [f for f in camera.fields if f.below and f.below.fields]
+    return made.with_fields(fields)
 
 
-def mask_directory(shape: tuple[int, int], block: tuple[int, int]) -> Directory:
+def mask_directory(shape: tuple[int, int], side: int) -> Directory:
     """Return the directory of a page's internal mask, 1 bit per pixel (TIFF 6.0, transparency mask)."""
-    longs = {SUBFILE_TYPE: 4, 256: shape[1], 257: shape[0], 322: block[1], 323: block[0]}
+    longs = {SUBFILE_TYPE: 4, 256: shape[1], 257: shape[0], 322: side, 323: side}
     shorts = {258: 1, _COMPRESSION: COMPRESSIONS["deflate"], PHOTOMETRIC: 4, 277: 1, 284: 1}
     fields = [Field.of(tag, LONG, value) for tag, value in longs.items()]
     return Directory((*fields, *(Field.of(tag, SHORT, value) for tag, value in shorts.items())))
 
 
-def _gdal_directory(
-    info: ImageInfo, scale: int, block: tuple[int, int], planar: bool, pages: int
-) -> Directory:
+def _gdal_directory(info: ImageInfo, scale: int, side: int, planar: bool, pages: int) -> Directory:
     """Return the directory that GDAL writes for an empty file with the same properties."""
     tiff, layout, place = TiffMetadata.of(info.metadata), info.layout, info.metadata.georeference
     begins_with_rgb = tuple((tiff.colorinterp or ())[:3]) == _RGB
@@ -104,8 +100,8 @@ def _gdal_directory(
         "count": layout.channels,
         "dtype": info.dtype.name,
         "tiled": True,
-        "blockysize": block[0],
-        "blockxsize": block[1],
+        "blockysize": side,
+        "blockxsize": side,
         "interleave": "band" if planar else "pixel",
         "bigtiff": "YES",
         "sparse_ok": "TRUE",
@@ -127,8 +123,7 @@ def _gdal_directory(
         with open_quietly(memory.name, mode="w", **options) as file:
             _set_items(file, info, tiff, scale, pages)
         memory.seek(0)
-        made = Reader(io.BytesIO(memory.read())).page()
-    return made.without(TILE_OFFSETS, TILE_COUNTS)
+        return Reader(io.BytesIO(memory.read())).page()
 
 
 def _set_items(file: Any, info: ImageInfo, tiff: TiffMetadata, scale: int, pages: int) -> None:
@@ -143,12 +138,8 @@ def _set_items(file: Any, info: ImageInfo, tiff: TiffMetadata, scale: int, pages
     elif layout.alpha:
         gray = (ColorInterp.gray, *[ColorInterp.undefined] * (layout.colors - 1))
         file.colorinterp = (*(_RGB if layout.color == "rgb" else gray), ColorInterp.alpha)
-    for k, text in enumerate(tiff.descriptions, start=1):
-        if text and k <= layout.channels:
-            file.set_band_description(k, text)
-    for name, default in (("scales", 1.0), ("offsets", 0.0), ("units", None)):
-        values = getattr(tiff, name)
-        if len(values) == layout.channels and any(v != default for v in values):
+    for name, values in tiff.bands.items():
+        if len(values) == layout.channels and any(v != _BAND_DEFAULTS.get(name) for v in values):
             setattr(file, name, values)
     for k, items in enumerate(tiff.band_tags, start=1):
         if items:
@@ -161,27 +152,22 @@ def _set_items(file: Any, info: ImageInfo, tiff: TiffMetadata, scale: int, pages
 
 def _tags(info: ImageInfo, tiff: TiffMetadata, scale: int, pages: int) -> dict[str, str]:
     """Return the texts and the resolution by GDAL's names, whatever the format of the source."""
-    tags, texts = dict(tiff.tags), info.metadata.texts
+    tags, texts, shape = dict(tiff.tags), info.metadata.texts, info.shape
     for key in ("TIFFTAG_XRESOLUTION", "TIFFTAG_YRESOLUTION"):
         if key in tags:  # the print size stays the same
             try:
                 tags[key] = repr(float(tags[key]) * scale)
             except ValueError:  # GDAL would write 0
                 del tags[key]
-    if _DESCRIPTION in tags:
-        shape = (info.shape[0] // scale, info.shape[1] // scale)
-        text = descriptions.scaled(
-            tags.pop(_DESCRIPTION), scale, shape, pages=pages, complete=tiff.complete(pages)
-        )
-        if text is not None:
-            tags[_DESCRIPTION] = text
-    elif "Description" in texts:
-        tags[_DESCRIPTION] = texts["Description"]
     for tag, name in TEXTS.items():
-        if tag in tags or name not in texts or tag == _DESCRIPTION:
-            continue
-        date = exif.date(texts[name]) if name == "Creation Time" else texts[name]
-        tags[tag if date else name] = date or texts[name]
+        if tag not in tags and name in texts:
+            date = exif.date(texts[name]) if name == "Creation Time" else texts[name]
+            tags[tag if date else name] = date or texts[name]
+    if _DESCRIPTION in tiff.tags:
+        before = (shape[0] // scale, shape[1] // scale)
+        source = tags.pop(_DESCRIPTION)
+        text = descriptions.scaled(source, scale, before, pages=pages, complete=tiff.complete(pages))
+        tags |= {_DESCRIPTION: text} if text is not None else {}
     tags |= {name: texts[name] for name in OTHER_TEXTS if name in texts and name not in tags}
     dpi = info.metadata.dpi
     if dpi is not None and "TIFFTAG_XRESOLUTION" not in tags:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-TILE_OFFSETS, TILE_COUNTS = 324, 325
+import numpy as np
+
+SUBFILE_TYPE, TILE_OFFSETS, TILE_COUNTS = 254, 324, 325
 _STRIP_OFFSETS, _STRIP_COUNTS = 273, 279
 EXIF_DIRECTORY, GPS_DIRECTORY = 34665, 34853
 _SUBDIRECTORIES = (EXIF_DIRECTORY, GPS_DIRECTORY, 40965)
@@ -26,7 +28,7 @@ _SIZES = {
 _MAX_FIELDS = 4096
 _MAX_BYTES = 64 * 2**20  # per field; larger profiles and private blocks are dropped
 _MAX_READ = 256 * 2**20  # of all fields together, because many fields may point to the same bytes
-_SUBFILE, _REDUCED, _MASK = 254, 1, 4
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 # An entry as stored: tag, type, number of values, and the values or their offset.
 _Entry = tuple[int, int, int, bytes]
 
@@ -43,11 +45,14 @@ class Field:
         TIFF type code, such as `LONG`.
     data : bytes
         Values, little-endian.
+    below : Directory, optional
+        The EXIF, GPS or interoperability directory that the field points to.
     """
 
     tag: int
     type: int
     data: bytes
+    below: Directory | None = None
 
     @classmethod
     def of(cls, tag: int, type_: int, *values: int) -> Field:
@@ -67,18 +72,9 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Fields of one page.
-
-    Attributes
-    ----------
-    fields : tuple of Field
-        Without those that point to subdirectories.
-    subdirectories : tuple of (int, Directory)
-        EXIF, GPS and interoperability directories by the tag that points to them.
-    """
+    """Fields of one page or subdirectory."""
 
     fields: tuple[Field, ...]
-    subdirectories: tuple[tuple[int, Directory], ...] = ()
 
     def get(self, tag: int) -> Field | None:
         """Return the first field with a tag, None if there is none."""
@@ -98,17 +94,13 @@ class Directory:
         """Return the first unsigned integer of a field, `default` if there is none."""
         return next(iter(self.numbers(tag)), default)
 
-    def with_fields(
-        self, fields: Iterable[Field], subdirectories: Iterable[tuple[int, Directory]] = ()
-    ) -> Directory:
+    def with_fields(self, fields: Iterable[Field]) -> Directory:
         """Return a copy with fields added; they replace fields with the same tag."""
-        kept = {f.tag: f for f in self.fields} | {f.tag: f for f in fields}
-        below = dict(self.subdirectories) | dict(subdirectories)
-        return Directory(tuple(kept.values()), tuple(below.items()))
+        return Directory(tuple({f.tag: f for f in (*self.fields, *fields)}.values()))
 
     def without(self, *tags: int) -> Directory:
         """Return a copy without the fields of some tags."""
-        return replace(self, fields=tuple(f for f in self.fields if f.tag not in tags))
+        return Directory(tuple(f for f in self.fields if f.tag not in tags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +188,7 @@ class Reader:
             offset = following
 
     def _parse(self, entries: Sequence[_Entry], depth: int = 0) -> Directory:
-        fields, below = [], []
+        fields = []
         for tag, type_, count, value in entries:
             data = self._values(value, type_, count)
             if data is None:
@@ -205,13 +197,14 @@ class Reader:
             if tag not in _SUBDIRECTORIES:
                 fields.append(field)
             elif depth < 2 and (offsets := field.numbers()):
-                below.append((tag, self._parse(self._entries(offsets[0])[0], depth + 1)))
-        return Directory(tuple(fields), tuple(below))
+                below = self._parse(self._entries(offsets[0])[0], depth + 1)
+                fields.append(replace(field, below=below))
+        return Directory(tuple(fields))
 
     def _subfile_type(self, entries: Sequence[_Entry]) -> int:
         """Return NewSubfileType, 0 for a page of its own."""
         for tag, type_, _, value in entries:
-            if tag == _SUBFILE and type_ in (SHORT, LONG):
+            if tag == SUBFILE_TYPE and type_ in (SHORT, LONG):
                 return self._number(value[: _SIZES[type_][0]])
         return 0
 
@@ -257,9 +250,7 @@ class Reader:
 
 def swap_bytes(data: bytes, word: int) -> bytes:
     """Reverse the byte order of numbers of `word` bytes each."""
-    if word == 1:
-        return data
-    return b"".join(data[k : k + word][::-1] for k in range(0, len(data), word))
+    return np.frombuffer(data, f"u{word}").byteswap().tobytes()
 
 
 def is_complete(path: Path) -> bool:
@@ -274,10 +265,8 @@ def is_complete(path: Path) -> bool:
     return True
 
 
-def encode(
-    directories: Sequence[Directory], *, big: bool, after_header: bytes = b""
-) -> tuple[bytes, list[dict[int, int]]]:
-    """Encode directories as the beginning of a little-endian TIFF.
+def encode(directories: Sequence[Directory], *, big: bool, after_header: bytes = b"") -> bytes:
+    """Return the beginning of a little-endian TIFF: its header and directories.
 
     Parameters
     ----------
@@ -287,52 +276,44 @@ def encode(
         Whether to write a BigTIFF.
     after_header : bytes
         Inserted before the first directory.
-
-    Returns
-    -------
-    data : bytes
-        Header and directories.
-    offsets : list of dict of int to int
-        For each directory, the offset of the values of each tag.
     """
     out = bytearray(
         struct.pack("<2sHHHQ", b"II", 43, 8, 0, 16) if big else struct.pack("<2sHI", b"II", 42, 8)
     )
-    offsets: list[dict[int, int]] = []
     link = len(out) - (8 if big else 4)
     out += after_header
     for directory in directories:
         _align(out)
         struct.pack_into("<Q" if big else "<I", out, link, len(out))
-        offsets.append({})
-        link = _append(out, directory, big, offsets[-1])
-    return bytes(out), offsets
+        link = _append(out, directory, big)
+    return bytes(out)
 
 
-def _append(out: bytearray, directory: Directory, big: bool, offsets: dict[int, int]) -> int:
+def _append(out: bytearray, directory: Directory, big: bool) -> int:
     """Append a directory and its values; return the offset of the link to the next directory."""
     pointer, code = (LONG8, "<Q") if big else (LONG, "<I")
-    links = [Field.of(tag, pointer, 0) for tag, _ in directory.subdirectories]
-    fields = sorted([*directory.fields, *links], key=lambda f: f.tag)
     inline, entry = (8, 20) if big else (4, 12)
+    fields = sorted(directory.fields, key=lambda f: f.tag)
+    links = []
     first = len(out) + (8 if big else 2)
     out += struct.pack("<Q" if big else "<H", len(fields)) + bytes(entry * len(fields) + inline)
     for k, field in enumerate(fields):
         at = first + k * entry
+        if field.below:
+            links.append((at + entry - inline, field.below))
+            field = Field.of(field.tag, pointer, 0)
         struct.pack_into("<HHQ" if big else "<HHI", out, at, field.tag, field.type, field.count)
         value = at + entry - inline
         if len(field.data) <= inline:
-            offsets[field.tag] = value
             out[value : value + len(field.data)] = field.data
         else:
             _align(out)
-            offsets[field.tag] = len(out)
             struct.pack_into(code, out, value, len(out))
             out += field.data
-    for tag, below in directory.subdirectories:
+    for value, below in links:
         _align(out)
-        struct.pack_into(code, out, offsets[tag], len(out))
-        _append(out, below, big, {})
+        struct.pack_into(code, out, value, len(out))
+        _append(out, below, big)
     return first + len(fields) * entry
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from .ifd import BYTE, LONG, Directory, Field, swap_bytes
 
 _COUNTS, _BLOCK = 50838, 50839
@@ -17,24 +19,20 @@ def fields(ifd: Directory) -> tuple[Field, ...]:
     data, end = ifd.data(_BLOCK), ifd.number(_COUNTS, 0)
     if data[:4] not in (_BIG, _LITTLE) or end > len(data) or end % 8 != 4:
         return ()
-    big, counts = data[:4] == _BIG, ifd.numbers(_COUNTS)
-    table = swap_bytes(data[:end], 4) if big else data[:end]
-    header, items = [_LITTLE], []
-    at, k = end, 1
-    for entry in range(4, end, 8):
-        kind = table[entry : entry + 4][::-1]
-        count = int.from_bytes(table[entry + 4 : entry + 8], "little")
-        lengths = counts[k : k + count]
-        k += count
+    big, counts = data[:4] == _BIG, ifd.numbers(_COUNTS)[1:]
+    header, items, at = [_LITTLE], [], end
+    for code, count in struct.iter_unpack(">II" if big else "<II", data[4:end]):
+        lengths, counts, kind = counts[:count], counts[count:], code.to_bytes(4, "big")
         if len(lengths) < count or at + sum(lengths) > len(data):
             return ()
-        if kind not in _DROPPED:
-            header.append(table[entry : entry + 8])
+        if kind in _DROPPED:
+            at += sum(lengths)
+            continue
+        header.append(struct.pack("<II", code, count))
         for length in lengths:
             item, word = data[at : at + length], _WORDS.get(kind, 1)
+            items.append(swap_bytes(item, word) if big and length % word == 0 else item)
             at += length
-            if kind not in _DROPPED:
-                items.append(swap_bytes(item, word) if big and length % word == 0 else item)
     if not items:
         return ()
     head = b"".join(header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +37,7 @@ _DERIVED_TAGS = (
 _DERIVED_DOMAINS = (
     "IMAGE_STRUCTURE", "COLOR_PROFILE", "RPC", "DERIVED_SUBDATASETS", "SUBDATASETS", "EXIF", "GEOLOCATION",
 )  # fmt: skip
-_ORIENTATION, _XMP, _ICC, _NODATA = 274, 700, 34675, 42113
+XMP, ICC, _ORIENTATION, _NODATA = 700, 34675, 274, 42113
 # Copied unchanged: maker and model, position on the sheet, page name and number, white point and primaries,
 # IPTC, Windows' rating and texts. Other private fields may state the pixel size, which changes.
 _COPIED = (271, 272, 285, 286, 287, 297, 318, 319, 18246, 18249, 33723, *range(40091, 40096))
@@ -51,12 +52,9 @@ class TiffMetadata:
 
     Attributes
     ----------
-    descriptions : sequence of (str or None)
-        Names of the bands.
-    scales, offsets : sequence of float
-        Linear conversion of samples to physical values, by band.
-    units : sequence of (str or None)
-        Units of the physical values, by band.
+    bands : mapping of str to sequence
+        Values by band: ``descriptions``, the names of the bands; ``scales``, ``offsets`` and ``units``, the
+        linear conversion of samples to physical values.
     colorinterp : tuple of ColorInterp or None
         GDAL's color interpretation of the bands; None for the usual one of the layout.
     signed : slice, optional
@@ -78,15 +76,10 @@ class TiffMetadata:
     photoshop : bytes
         Photoshop's image resources.
     pages : int
-        Number of pages in the source.
-    axes_changed : bool
-        Whether the result has other axes than the source, such as RGB from a palette.
+        Number of pages in the source; 0 if the result has other axes, such as RGB from a palette.
     """
 
-    descriptions: Sequence[str | None] = ()
-    scales: Sequence[float] = ()
-    offsets: Sequence[float] = ()
-    units: Sequence[str | None] = ()
+    bands: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     colorinterp: tuple[ColorInterp, ...] | None = None
     signed: slice | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -98,7 +91,6 @@ class TiffMetadata:
     stack_fields: tuple[Field, ...] = ()
     photoshop: bytes = b""
     pages: int = 1
-    axes_changed: bool = False
 
     @classmethod
     def of(cls, metadata: Metadata) -> TiffMetadata:
@@ -107,7 +99,7 @@ class TiffMetadata:
 
     def complete(self, pages: int) -> bool:
         """Return whether a result of `pages` pages has all pages of the source, with the same axes."""
-        return pages == self.pages and not self.axes_changed
+        return pages == self.pages
 
 
 def applied_orientation(page: OpenPage) -> int:
@@ -138,6 +130,8 @@ def read(page: OpenPage, interpretation: Interpretation, orientation: int) -> Me
         x, y = _RESOLUTIONS
         tags |= {a: tags[b] for a, b in ((x, y), (y, x)) if b in tags}
     same_bands, values_kept = interpretation.palette is None, interpretation.values_kept
+    interleaved = page.planar and interpretation.layout.color in ("gray", "rgb")
+    same_axes = same_bands and not (transposed or interleaved)
     copied = [entry for tag in (*_COPIED, *interpretation.fields) if (entry := ifd.get(tag))]
     declared = _declared_orientation(ifd)
     if declared != orientation:  # a georeferenced page is not turned
@@ -148,9 +142,12 @@ def read(page: OpenPage, interpretation: Interpretation, orientation: int) -> Me
     if nodata and values_kept and not interpretation.signed and page.reading.nodata is None:
         # GDAL would write other digits. The value may also be one that no sample can have.
         copied.append(nodata)
-    packet = ifd.get(_XMP)
+    bands = {name: getattr(file, name) for name in ("scales", "offsets", "units") if values_kept}
+    with suppress(UnicodeDecodeError):  # rasterio only decodes UTF-8
+        bands |= {"descriptions": file.descriptions} if same_bands else {}
+    packet = ifd.get(XMP)
     return Metadata(
-        icc=ifd.data(_ICC) or None,
+        icc=ifd.data(ICC) or None,
         exif=exif.upright(_exif(ifd), orientation),
         xmp=xmp.upright(packet.data.rstrip(b"\0"), orientation) if packet else None,
         dpi=_dpi(tags),
@@ -160,10 +157,7 @@ def read(page: OpenPage, interpretation: Interpretation, orientation: int) -> Me
         overviews=page.overviews or bool(file.overviews(1)),
         colormap=interpretation.colormap is not None,
         private=TiffMetadata(
-            descriptions=_descriptions(file) if same_bands else (),
-            scales=file.scales if values_kept else (),
-            offsets=file.offsets if values_kept else (),
-            units=file.units if values_kept else (),
+            bands=bands,
             colorinterp=interpretation.roles,
             signed=interpretation.signed,
             tags=tags,
@@ -174,10 +168,7 @@ def read(page: OpenPage, interpretation: Interpretation, orientation: int) -> Me
             fields=tuple(copied),
             stack_fields=imagej.fields(ifd),
             photoshop=photoshop.scaled(ifd.data(photoshop.FIELD), 1, transposed=transposed),
-            pages=page.pages,
-            axes_changed=transposed
-            or not same_bands
-            or (page.planar and interpretation.layout.color in ("gray", "rgb")),
+            pages=page.pages if same_axes else 0,
         ),
     )
 
@@ -193,13 +184,6 @@ def _declared_orientation(ifd: Directory) -> int:
     return value if 1 <= value <= 8 else 1
 
 
-def _descriptions(file: Any) -> tuple[str | None, ...]:
-    try:
-        return tuple(file.descriptions)
-    except UnicodeDecodeError:  # rasterio only decodes UTF-8
-        return (None,) * int(file.count)
-
-
 def _dpi(tags: dict[str, str]) -> tuple[float, float] | None:
     """Return pixels per inch; resolution unit 2 is the inch, 3 the centimetre."""
     unit = tags.get("TIFFTAG_RESOLUTIONUNIT", "2")[:1]
@@ -213,13 +197,9 @@ def _dpi(tags: dict[str, str]) -> tuple[float, float] | None:
 
 def _exif(ifd: Directory) -> bytes | None:
     """Return the EXIF and GPS directories as a block of their own, as JPEG and PNG store them."""
-    below = tuple(
-        (tag, d) for tag, d in ifd.subdirectories if tag in (EXIF_DIRECTORY, GPS_DIRECTORY) and d.fields
-    )
-    if not below:
-        return None
-    camera = tuple(f for f in ifd.fields if f.tag in _CAMERA)
-    return encode([Directory(camera, below)], big=False)[0]
+    below = [f for f in ifd.fields if f.tag in (EXIF_DIRECTORY, GPS_DIRECTORY) and f.below and f.below.fields]
+    camera = [f for f in ifd.fields if f.tag in _CAMERA]
+    return encode([Directory((*camera, *below))], big=False) if below else None
 
 
 def _is_private(domain: str) -> bool:

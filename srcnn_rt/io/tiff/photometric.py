@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from .ifd import SHORT, Directory, Field
 
 PHOTOMETRIC, COLOR_MAP, EXTRA_SAMPLES = 262, 320, 338
 PALETTE = 3
-_MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE, _SAMPLE_FORMAT, _SIGNED = 281, 341, 339, 2
+MAX_SAMPLE_VALUE, S_MAX_SAMPLE_VALUE, _SAMPLE_FORMAT, _SIGNED = 281, 341, 339, 2
 _PREMULTIPLIED, _STRAIGHT = 1, 2
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _SEPARATED, _CIELAB, _ICCLAB, _ITULAB = 0, 1, 5, 8, 9, 10
 # Color spaces other than gray and RGB. Their channels are kept as bands.
@@ -153,20 +153,14 @@ def interpret(page: OpenPage) -> Interpretation:
     indexed = file.count == 1 and roles[0] is ColorInterp.palette and dtype.kind == "u" and drawn
     if reading.classes:
         return _interpret_classes(page, dtype, bits, indexed)
+    top = _declared_top(page, dtype, bits)
+    stored = Interpretation(_layout(roles), dtype, None, bits, short_signed=short_signed, top=top)
     if photometric in _OTHER_COLORS:
-        signed = slice(1, 3) if photometric == _CIELAB and dtype.kind == "u" else None
         # Inks are not divided by a premultiplied alpha, which then is a band like the others.
         layout = reading.meaning(Layout("bands", file.count, file.count > 1 and last_extra == (_STRAIGHT,)))
-        return Interpretation(
-            layout,
-            dtype,
-            None,
-            bits,
-            short_signed=short_signed,
-            top=None if signed else _declared_top(page, dtype, bits),
-            signed=signed,
-            fields=_INK_FIELDS,
-        )
+        stored = replace(stored, layout=layout, fields=_INK_FIELDS)
+        signed = photometric == _CIELAB and dtype.kind == "u"
+        return replace(stored, top=None, signed=slice(1, 3)) if signed else stored
     if indexed and dtype.itemsize <= 2:
         if page.georeference:
             raise ImageError(
@@ -176,28 +170,19 @@ def interpret(page: OpenPage) -> Interpretation:
         nodata = file.nodata if reading.nodata is None else reading.nodata
         palette = _palette(file, 2 ** (8 * dtype.itemsize), nodata)
         return Interpretation(Layout.of(palette.shape[1]), palette.dtype, None, bits, palette=palette)
-    layout = reading.meaning(_layout(roles))
+    layout = reading.meaning(stored.layout)
     # Bands are measurements: there white-is-zero only says how to display them.
     inverted = photometric == _WHITE_IS_ZERO and layout.color == "gray" and dtype.kind == "u"
-    table = _gray_table(bits, inverted) if dtype.kind == "u" and bits < 8 else None
-    white = 2**bits - 1 if inverted and table is None else None
-    top = _declared_top(page, dtype, bits) if white is None else top_of_bits(bits, dtype)
+    if dtype.kind == "u" and bits < 8:
+        stored = replace(stored, table=_gray_table(bits, inverted), top=None)
+    elif inverted:
+        stored = replace(stored, white=2**bits - 1, top=top_of_bits(bits, dtype))
     premultiplied = bool(layout.alpha and last_extra == (_PREMULTIPLIED,))
     fields = (PHOTOMETRIC,) if photometric == _WHITE_IS_ZERO and not inverted else ()
     if layout.color == "bands" and photometric in (0, 1, 2) and not premultiplied:
         fields = (*fields, EXTRA_SAMPLES)
-    return Interpretation(
-        layout,
-        dtype,
-        None if inverted else _without_palette(roles),
-        bits,
-        table=table,
-        white=white,
-        short_signed=short_signed,
-        top=top if table is None else None,
-        premultiplied=premultiplied,
-        fields=fields,
-    )
+    shown = None if inverted else _without_palette(roles)
+    return replace(stored, layout=layout, roles=shown, premultiplied=premultiplied, fields=fields)
 
 
 def _interpret_classes(page: OpenPage, dtype: np.dtype[Any], bits: int, indexed: bool) -> Interpretation:
@@ -205,16 +190,10 @@ def _interpret_classes(page: OpenPage, dtype: np.dtype[Any], bits: int, indexed:
     if dtype.kind not in "iu":
         raise ArgumentError(f"{page.path}: classes are whole numbers, got {dtype}")
     file, ifd = page.file, page.ifd
-    return Interpretation(
-        Layout("classes", file.count),
-        dtype,
-        None if indexed else _without_palette(file.colorinterp),
-        bits,
-        fields=(PHOTOMETRIC, EXTRA_SAMPLES)
-        if ifd.number(PHOTOMETRIC, -1) == _WHITE_IS_ZERO
-        else (EXTRA_SAMPLES,),
-        colormap=_colormap(file, ifd, bits, dtype) if indexed else None,
-    )
+    fields = (EXTRA_SAMPLES, *[PHOTOMETRIC] * (ifd.number(PHOTOMETRIC, -1) == _WHITE_IS_ZERO))
+    colormap = _colormap(file, ifd, bits, dtype) if indexed else None
+    roles = None if indexed else _without_palette(file.colorinterp)
+    return Interpretation(Layout("classes", file.count), dtype, roles, bits, fields=fields, colormap=colormap)
 
 
 def _without_palette(roles: tuple[ColorInterp, ...]) -> tuple[ColorInterp, ...]:
@@ -304,7 +283,7 @@ def _declared_top(page: OpenPage, dtype: np.dtype[Any], bits: int) -> float | No
     found = [top_of_bits(bits, dtype)]
     if page.significant_bits is not None:
         found.append(top_of_bits(page.significant_bits, dtype))
-    for tag in (_MAX_SAMPLE_VALUE, _S_MAX_SAMPLE_VALUE):
+    for tag in (MAX_SAMPLE_VALUE, S_MAX_SAMPLE_VALUE):
         values = set(page.ifd.numbers(tag))
         if len(values) == 1:
             found.append(top_of_value(values.pop(), dtype))

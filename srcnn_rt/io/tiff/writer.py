@@ -29,9 +29,9 @@ from ...image.info import ImageInfo
 from ...tiling.geometry import Span
 from ..protocols import Record
 from . import cog
-from .directory import SUBFILE_TYPE, mask_directory, page_directory
+from .directory import mask_directory, page_directory
 from .gdal import open_quietly, writing
-from .ifd import LONG, LONG8, TILE_COUNTS, TILE_OFFSETS, Directory, Field, encode, is_complete
+from .ifd import LONG, LONG8, SUBFILE_TYPE, TILE_COUNTS, TILE_OFFSETS, Directory, Field, encode, is_complete
 from .metadata import TiffMetadata
 from .photometric import flip_sign_bit
 
@@ -42,7 +42,6 @@ CHUNK_BYTES = 2 * 2**20
 _MAX_INTERLEAVED_BYTES = 8 * 2**20
 # Classic TIFF has 32-bit offsets. A compressed tile may be slightly larger than the raw one.
 _MAX_CLASSIC_BYTES = 2 * 10**9
-_COPY_BYTES = 2**20
 
 
 def block_side(scale: int) -> int:
@@ -90,7 +89,7 @@ class TiffTarget:
         threads: int = 1,
         resume: bool = False,
     ) -> None:
-        self.path, self._infos, self._cog, self._compress = path, infos, as_cog, compress
+        self.path, self.infos, self._cog, self.compress = path, infos, as_cog, compress
         side = block_side(scale)
         wait_for(path)  # after Ctrl-C GDAL may still be working on the file
         # Tiles are padded, which multiplies the size of an image that is one pixel wide.
@@ -98,14 +97,10 @@ class TiffTarget:
             math.prod(-(-n // side) * side for n in i.shape) * i.layout.channels * i.dtype.itemsize
             for i in infos
         )
-        big = raw > _MAX_CLASSIC_BYTES
+        self.big = raw > _MAX_CLASSIC_BYTES
         with writing(path):
-            self._pages = [_Page(self, info, scale, side, compress) for info in infos]
-            head, offsets = encode(
-                [d for page in self._pages for d in page.directories(big, len(infos))], big=big
-            )
-            for page in self._pages:
-                page.index_offsets = [offsets.pop(0) for _ in range(1 + page.info.masked)]
+            self._pages = [_Page(self, info, scale, side) for info in infos]
+            head = self._head()
             self._file = open_own(path)
         self.pool = ThreadPoolExecutor(max(1, threads), "srcnn-encode")
         # Size that an interrupted run has left. Nothing beyond it can be restored.
@@ -137,10 +132,7 @@ class TiffTarget:
 
     def crc(self, start: int, size: int) -> int:
         """Return the CRC-32 of bytes in the file, or of fewer if the file ends before."""
-        value = 0
-        for at in range(start, start + size, _COPY_BYTES):
-            value = zlib.crc32(os.pread(self._file, min(_COPY_BYTES, start + size - at), at), value)
-        return value
+        return zlib.crc32(os.pread(self._file, size, start))
 
     def rewind(self) -> None:
         """Discard everything in the file after the restored chunks."""
@@ -155,10 +147,7 @@ class TiffTarget:
     def finish(self) -> Path:
         """Complete the file; return its path."""
         with writing(self.path):
-            for page in self._pages:
-                for at, (offsets, sizes) in zip(page.index_offsets, page.indexes, strict=True):
-                    _write(self._file, offsets.tobytes(), at[TILE_OFFSETS])
-                    _write(self._file, sizes.tobytes(), at[TILE_COUNTS])
+            _write(self._file, self._head(), 0)
             os.fsync(self._file)
         self.abort()
         try:
@@ -166,6 +155,9 @@ class TiffTarget:
         except Exception:
             clear_workspace(self.path)
             raise
+
+    def _head(self) -> bytes:
+        return encode([d for page in self._pages for d in page.directories()], big=self.big)
 
     def _complete(self) -> Path:
         with writing(self.path):
@@ -188,13 +180,13 @@ class TiffTarget:
 
     def _read_back(self, path: Path, *, rebuilt: bool = False) -> None:
         """Check that GDAL can read the last pixel of the image and of each overview."""
-        h, w = self._infos[0].shape
+        h, w = self.infos[0].shape
         with open_quietly(path) as file:
             if (file.height, file.width) != (h, w):
                 raise OutputError(f"{path}: reads back as {file.width} x {file.height}, not {w} x {h}")
             _read_last_pixel(file)
             levels = len(file.overviews(1))
-            overviews = rebuilt and self._infos[0].metadata.overviews
+            overviews = rebuilt and self.infos[0].metadata.overviews
             incomplete = (self._has_statistics and "STATISTICS_MEAN" not in file.tags(1)) or (
                 overviews and not self._cog and levels != len(_overview_factors((h, w)))
             )
@@ -206,9 +198,9 @@ class TiffTarget:
 
     def _rebuild(self) -> Path | None:
         """Recompute the statistics and overviews that the source had; return None if it had neither."""
-        if len(self._infos) > 1:
+        if len(self.infos) > 1:
             return None
-        info = self._infos[0]
+        info = self.infos[0]
         tiff = TiffMetadata.of(info.metadata)
         if tiff.statistics:
             with suppress(StatisticsError), self._reopen() as file:  # raised if all samples are nodata
@@ -219,7 +211,7 @@ class TiffTarget:
         if info.layout.color == "classes":
             resampling = Resampling.mode
         if self._cog:
-            return cog.make(self.path, self._compress, resampling)
+            return cog.make(self.path, self.compress, resampling)
         if info.metadata.overviews:
             with self._reopen() as file:
                 file.build_overviews(_overview_factors(info.shape), resampling)
@@ -253,11 +245,9 @@ class _Page:
 
     max_bytes: int | None = CHUNK_BYTES
     in_memory = False
-    index_offsets: list[dict[int, int]]
 
-    def __init__(self, target: TiffTarget, info: ImageInfo, scale: int, side: int, compress: str) -> None:
-        self._target, self.info, self._scale, self._compress = target, info, scale, compress
-        self.block = (side, side)
+    def __init__(self, target: TiffTarget, info: ImageInfo, scale: int, side: int) -> None:
+        self._target, self.info, self.block = target, info, (side, side)
         self._grid = tuple(-(-n // side) for n in info.shape)
         self._tiles = math.prod(self._grid)
         tiff, layout = TiffMetadata.of(info.metadata), info.layout
@@ -265,30 +255,31 @@ class _Page:
         planar = tiff.planar and layout.color in ("bands", "classes")
         self._planar = layout.channels > 1 and (planar or size > _MAX_INTERLEAVED_BYTES)
         self._signed = tiff.signed
-        self.indexes: list[tuple[NDArray[Any], NDArray[Any]]] = []  # offsets and sizes of tiles, by directory
+        pages = len(target.infos)
+        self._directories = [page_directory(info, scale, side, target.compress, self._planar, pages)]
+        counts = [self._tiles * (layout.channels if self._planar else 1)]
+        if info.masked:
+            self._directories.append(mask_directory(info.shape, side))
+            counts.append(self._tiles)
+        # Offsets and sizes of tiles, by directory.
+        self._indexes = [(np.zeros(n, "<u8" if target.big else "<u4"), np.zeros(n, "<u4")) for n in counts]
+        if pages > 1:  # otherwise readers would take the pages for overviews of each other
+            self._directories = [
+                d.with_fields([Field.of(SUBFILE_TYPE, LONG, 2 | d.number(SUBFILE_TYPE, 0))])
+                for d in self._directories
+            ]
         # One buffer is filled while the other is written. Allocating one per chunk would fragment the heap,
         # and memory would grow with the number of chunks.
         self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
 
-    def directories(self, big: bool, pages: int) -> list[Directory]:
-        """Return the directories of the page and its mask, with room for the index of the tiles."""
-        info = self.info
-        made = [page_directory(info, self._scale, self.block, self._compress, self._planar, pages)]
-        counts = [self._tiles * (info.layout.channels if self._planar else 1)]
-        if info.masked:
-            made.append(mask_directory(info.shape, self.block))
-            counts.append(self._tiles)
-        if pages > 1:  # otherwise readers would take the pages for overviews of each other
-            made = [
-                d.with_fields([Field.of(SUBFILE_TYPE, LONG, 2 | d.number(SUBFILE_TYPE, 0))]) for d in made
-            ]
-        self.indexes = [(np.zeros(n, "<u8" if big else "<u4"), np.zeros(n, "<u4")) for n in counts]
+    def directories(self) -> list[Directory]:
+        """Return the directories of the page and its mask, with the index of the tiles written so far."""
         return [
             d.with_fields([
-                Field(TILE_OFFSETS, LONG8 if big else LONG, offsets.tobytes()),
+                Field(TILE_OFFSETS, LONG8 if self._target.big else LONG, offsets.tobytes()),
                 Field(TILE_COUNTS, LONG, sizes.tobytes()),
             ])
-            for d, (offsets, sizes) in zip(made, self.indexes, strict=True)
+            for d, (offsets, sizes) in zip(self._directories, self._indexes, strict=True)
         ]  # fmt: skip
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
@@ -307,7 +298,7 @@ class _Page:
         def encoded(tile: _Tile) -> bytes:
             part: Any = mask if tile.directory else block
             samples = _pad(part[tile.key], self.block)
-            return _coded_mask(samples) if tile.directory else coded_tile(samples, self._compress)
+            return _coded_mask(samples) if tile.directory else coded_tile(samples, self._target.compress)
 
         tiles, sizes, crc, start = self._tiles_of(y, x), [], 0, self._target.end
         try:
@@ -338,7 +329,7 @@ class _Page:
         return True
 
     def _note(self, tile: _Tile, at: int, size: int) -> None:
-        offsets, sizes = self.indexes[tile.directory]
+        offsets, sizes = self._indexes[tile.directory]
         offsets[tile.number], sizes[tile.number] = at, size
 
     def _tiles_of(self, y: Span, x: Span) -> list[_Tile]:

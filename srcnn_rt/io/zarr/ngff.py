@@ -180,12 +180,10 @@ def layout(omero: dict[str, Any] | None, channels: int, dtype: str) -> Layout:
     omero : dict, optional
         Display settings of the channels.
     channels : int
-        Number of channels.
+        Number of channels, at least 2.
     dtype : str
         NumPy name of the sample type.
     """
-    if channels == 1:
-        return Layout("gray", 1)
     listed = _channels(omero)
     if len(listed) != channels or not all(isinstance(c, dict) for c in listed):
         return Layout("bands", channels)

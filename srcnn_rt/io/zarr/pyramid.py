@@ -56,8 +56,7 @@ def build(above: Any, level: Any, axes: str, *, classes: bool = False) -> None:
     with ThreadPoolExecutor(THREADS, "srcnn-pyramid") as pool:
         # In batches, because futures for all chunks of a large image would take too much memory.
         while batch := list(itertools.islice(starts, 16 * THREADS)):
-            for future in [pool.submit(build_chunk, chunk) for chunk in batch]:
-                future.result()
+            list(pool.map(build_chunk, batch))
 
 
 def halved(plane: NDArray[Any]) -> NDArray[Any]:

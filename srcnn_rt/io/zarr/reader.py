@@ -67,22 +67,19 @@ class ZarrImage:
             if node.kind != "array":
                 raise ImageError(f"{folder}: level 0 must be an array")
         where = str(folder)
-        shape = store.check(node, where)
+        self.shape, chunk = store.check(node, where)
         self.names = _dimension_names(node)
-        self.axes = self._letters(axes, shape, where)
-        store.check(node, where, self.axes)
-        self.shape = shape
+        self.axes = self._letters(axes, where)
+        store.check_axes(self.axes, self.shape, chunk, where)
         self._array = store.open_array(folder, path, node)
-        # zarr may interpret the metadata differently from the check.
-        if tuple(self._array.shape) != shape:
-            raise ImageError(f"{where}: zarr reads the shape {tuple(self._array.shape)}, not {shape}")
         self.fill_value = self._array.fill_value
-        self.others = {a: n for a, n in zip(self.axes, shape, strict=True) if a not in "yxc"}
-        self.planes = math.prod(self.others.values())
-        self._layout = self._meaning(bands)
+        sizes = dict(zip(self.axes, self.shape, strict=True))
+        self.others = {a: n for a, n in sizes.items() if a not in "yxc"}
+        self.planes, channels = math.prod(self.others.values()), sizes.get("c", 1)
+        if self.planes * channels < 1:
+            raise ImageError(f"{where}: holds no image, its shape is {self.shape}")
+        self._layout = self._meaning(channels, bands)
         self._top = ngff.top(self.image.omero if self.image else None, np.dtype(self._array.dtype))
-        if self.planes < 1:
-            raise ImageError(f"{where}: holds no image, its shape is {shape}")
         self.info = self.plane(0).info
 
     def plane(self, plane: int) -> SlicedSource:
@@ -108,7 +105,8 @@ class ZarrImage:
         except SrcnnError as error:
             raise ImageError(f"{self.path}: {error}") from error
 
-    def _letters(self, axes: str | None, shape: tuple[int, ...], where: str) -> str:
+    def _letters(self, axes: str | None, where: str) -> str:
+        shape = self.shape
         if self.image is not None:
             letters = self.image.letters
             if axes is not None and axes != letters:
@@ -132,10 +130,7 @@ class ZarrImage:
             raise ImageError(f"{where}: axes must be {len(shape)} letters: {rule}, got {letters}")
         return letters
 
-    def _meaning(self, bands: bool | None) -> Layout:
-        channels = dict(zip(self.axes, self.shape, strict=True)).get("c", 1)
-        if channels < 1:
-            raise ImageError(f"{self.path}: an image needs channels, its shape is {self.shape}")
+    def _meaning(self, channels: int, bands: bool | None) -> Layout:
         if bands is not None or channels == 1:
             return Layout.of(channels, bands=bool(bands) and channels > 1)
         if self.image is not None:
@@ -184,10 +179,8 @@ def place_of(others: dict[str, int], plane: int) -> dict[str, int]:
     count = math.prod(others.values())
     if not 0 <= plane < count:
         raise ImageError(f"plane must be from 0 to {count - 1}, got {plane}")
-    found = {}
-    for letter in reversed(others):
-        plane, found[letter] = divmod(plane, others[letter])
-    return found
+    index = np.unravel_index(plane, tuple(others.values()))
+    return {letter: int(k) for letter, k in zip(others, index, strict=True)}
 
 
 def _ome(node: store.Node, path: Path) -> dict[str, Any]:

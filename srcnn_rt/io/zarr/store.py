@@ -12,6 +12,8 @@ import json
 import math
 import re
 import stat
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +33,12 @@ MAX_CHUNK_BYTES = 2**28
 # A window of WINDOW x WINDOW pixels may touch at most MAX_TOUCHED chunks, because each chunk is a task.
 WINDOW = 512
 MAX_TOUCHED = 2**16
+# By letter: the largest size of the axis, and how much of it a window covers.
+_LIMITS = {
+    **dict.fromkeys("yx", (MAX_SIDE, WINDOW)),
+    **dict.fromkeys("tz", (MAX_PLANES, 1)),
+    "c": (MAX_BANDS, MAX_BANDS),
+}
 MAX_SHARD_CHUNKS = 2**20
 _SHARDING = "sharding_indexed"
 # A compressed chunk is never much larger than the raw one. Files of shards are read in parts.
@@ -124,13 +132,10 @@ def read_node(folder: Path, root: Path) -> Node:
 
 def level_folder(root: Path, name: str) -> Path:
     """Return the folder of a path in metadata, which must be inside `root`."""
-    parts = name.split("/")
-    if any(p in ("", ".", "..") or "\\" in p or ":" in p or "\0" in p for p in parts):
+    if any(p in ("", ".", "..") or set(p) & set("\\:\0") for p in name.split("/")):
         raise ImageError(f"{root}: a path in metadata must be names below the folder, got {name!r:.80}")
-    folder = root.joinpath(*parts)
-    if not _within(folder, root):
-        raise ImageError(f"{folder}: leads out of {root}")
-    return folder
+    _check_inside(root / name, root)
+    return root / name
 
 
 def open_array(folder: Path, root: Path, node: Node) -> Any:
@@ -155,8 +160,8 @@ def open_array(folder: Path, root: Path, node: Node) -> Any:
         raise ImageError(f"{folder}: zarr cannot open it: {error or type(error).__name__}") from error
 
 
-def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]:
-    """Check the type, codecs and sizes of an array; return its shape.
+def check(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Check the type, codecs and chunks of an array; return its shape and that of a chunk.
 
     Parameters
     ----------
@@ -164,8 +169,6 @@ def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]
         Metadata of the array.
     where : str
         Name of the array in error messages.
-    letters : str, optional
-        Letters of the axes. If they are given, chunks that are too small are refused too.
 
     Raises
     ------
@@ -178,10 +181,6 @@ def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]
         raise ImageError(f"{where}: samples must be {', '.join(SAMPLE_TYPES)}, got {dtype!r:.80}")
     itemsize = int(dtype[-1]) if node.format == 2 else np.dtype(dtype).itemsize
     shape = _sizes(doc.get("shape"), where, "shape")
-    limits = {"c": MAX_BANDS, "t": MAX_PLANES, "z": MAX_PLANES}
-    for letter, n in zip(letters or "y" * len(shape), shape, strict=False):
-        if n > limits.get(letter, MAX_SIDE):
-            raise ImageError(f"{where}: {letter} must be at most {limits.get(letter, MAX_SIDE)}, got {shape}")
     chunk, shard = _chunks(node, where)
     for sizes in (chunk, shard or chunk):
         if len(sizes) != len(shape) or min(sizes, default=1) < 1:
@@ -190,15 +189,19 @@ def check(node: Node, where: str, letters: str | None = None) -> tuple[int, ...]
         raise ImageError(f"{where}: a chunk must hold at most {MAX_CHUNK_BYTES >> 20} MiB, got {chunk}")
     if shard and math.prod(-(-n // c) for n, c in zip(shard, chunk, strict=True)) > MAX_SHARD_CHUNKS:
         raise ImageError(f"{where}: a shard must have at most {MAX_SHARD_CHUNKS} chunks, got {shard}")
-    window = {"y": WINDOW, "x": WINDOW, "c": MAX_BANDS}
-    touched = [
-        -(-min(n, window.get(a, 1)) // c) for a, n, c in zip(letters or "", shape, chunk, strict=False)
-    ]
-    if math.prod(touched) > MAX_TOUCHED:
-        raise ImageError(
-            f"{where}: chunks must not be tiny: a window would touch {math.prod(touched)} of {chunk}"
-        )
-    return shape
+    return shape, chunk
+
+
+def check_axes(letters: str, shape: tuple[int, ...], chunk: tuple[int, ...], where: str) -> None:
+    """Refuse axes that are too long, and chunks that are too small for them."""
+    touched = 1
+    for letter, n, size in zip(letters, shape, chunk, strict=True):
+        limit, window = _LIMITS[letter]
+        if n > limit:
+            raise ImageError(f"{where}: {letter} must be at most {limit}, got {shape}")
+        touched *= -(-min(n, window) // size)
+    if touched > MAX_TOUCHED:
+        raise ImageError(f"{where}: chunks must not be tiny: a window would touch {touched} of {chunk}")
 
 
 def _chunks(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
@@ -248,26 +251,32 @@ def _sizes(value: Any, where: str, what: str) -> tuple[int, ...]:
     return tuple(value)
 
 
-def _within(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
+def _check_inside(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ImageError(f"{path}: leads out of {root}")
+
+
+def _check_file(path: Path, root: Path, limit: int, what: str) -> None:
+    """Refuse what is not a plain file below `root` with at most `limit` bytes."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError(f"{path}: must be a plain file in {root}")
+    _check_inside(path, root)
+    if status.st_size > limit:
+        raise ImageError(f"{path}: {what} must have at most {limit >> 20} MiB")
 
 
 def _load(path: Path, root: Path) -> dict[str, Any] | None:
     """Return a JSON object from a file, or None if there is no file."""
     try:
-        status = path.stat()
+        _check_file(path, root, MAX_JSON_BYTES, "metadata")
+        data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode) or not _within(path, root):
-        raise ImageError(f"{path}: must be a plain file in {root}")
-    if status.st_size > MAX_JSON_BYTES:
-        raise ImageError(f"{path}: metadata must have at most {MAX_JSON_BYTES >> 20} MiB")
     try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
+        found = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ImageError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict):
@@ -286,17 +295,9 @@ def _guarded_store() -> Any:
 
     class Guarded(LocalStore):
         def _check_key(self, key: str, part: Any) -> None:
-            path = self.root / key
-            try:
-                status = path.stat()
-            except OSError:
-                return  # the store reports it
-            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                raise ImageError(f"{path}: must be a plain file")
-            if not path.resolve().is_relative_to(self.root):
-                raise ImageError(f"{path}: leads out of {self.root}")
-            if part is None and status.st_size > MAX_FILE_BYTES:
-                raise ImageError(f"{path}: a chunk's file must have at most {MAX_FILE_BYTES >> 20} MiB")
+            with suppress(OSError):  # the store reports it
+                limit = MAX_FILE_BYTES if part is None else sys.maxsize
+                _check_file(self.root / key, self.root, limit, "a chunk's file")
 
         async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
             self._check_key(key, byte_range)

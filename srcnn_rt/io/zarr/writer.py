@@ -57,7 +57,7 @@ class ZarrWriter:
         self.info, self._path, self._plan = plan.info, path, plan
         root = zarr.open(str(path), mode="r+", zarr_format=3)
         self._levels = [root] if plan.image is None else [root[str(k)] for k in range(len(plan.shapes))]
-        self._unsynced: list[tuple[PlaneSink, Span, Span]] = []
+        self._unsynced: list[Path] = []
 
     def page(self, index: int) -> PlaneSink:
         """Return the sink of a plane, counted from 0. Planes may be written in any order, one at a time."""
@@ -75,9 +75,8 @@ class ZarrWriter:
             If a file cannot be flushed.
         """
         written = self._unsynced[:]
-        files = {path for sink, y, x in written for path in sink.files(y, x)}
         with _writing(self._path):
-            flush(self._path, files)
+            flush(self._path, set(written))
         del self._unsynced[: len(written)]
 
     def finish(self) -> Path:
@@ -112,7 +111,7 @@ class PlaneSink(SlicedSink):
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         super().write(y, x, block, mask)
-        self._unsynced.append((self, y, x))
+        self._unsynced += list(self.files(y, x))
         return {"crc": _crc(self._axes.stored(block))}
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
@@ -127,7 +126,7 @@ class PlaneSink(SlicedSink):
             return False
         if _crc(found) != record["crc"]:
             return False
-        self._unsynced.append((self, y, x))  # the next `sync` must cover it too
+        self._unsynced += list(self.files(y, x))  # the next `sync` must cover it too
         return True
 
     def files(self, y: Span, x: Span) -> Iterator[Path]:

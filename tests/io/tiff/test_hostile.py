@@ -81,15 +81,12 @@ def real_heads() -> list[bytes]:
                     image_of(1, np.uint8, 20, 30, k)[..., 0], description="x" * 30, contiguous=False, **tile
                 )
         out.append(file.getvalue())
-    below = Directory(
-        (Field(270, 2, b"text\0"),),
-        (
-            (34665, Directory((Field(33434, 5, bytes(8)),), ((40965, Directory((Field(1, 2, b"R98\0"),))),))),
-            (34853, Directory((Field(2, 5, bytes(24)),))),
-        ),
-    )
+    interoperability = Field(40965, 4, bytes(4), Directory((Field(1, 2, b"R98\0"),)))
+    exif = Field(34665, 4, bytes(4), Directory((Field(33434, 5, bytes(8)), interoperability)))
+    gps = Field(34853, 4, bytes(4), Directory((Field(2, 5, bytes(24)),)))
+    below = Directory((Field(270, 2, b"text\0"), exif, gps))
     for big in (False, True):
-        out.append(ifd.encode([below, below, below], big=big)[0])
+        out.append(ifd.encode([below, below, below], big=big))
     return out
 
 
@@ -129,7 +126,7 @@ def test_real_heads_are_read_whole() -> None:
                 assert directory.get(270).data == b"x" * 30 + b"\0"
     for data in REAL[4:]:
         first = Reader(io.BytesIO(data)).page()
-        assert first.subdirectories[0][1].subdirectories[0][1].get(1).data == b"R98\0"
+        assert first.get(34665).below.get(40965).below.get(1).data == b"R98\0"
 
 
 @pytest.mark.parametrize("big", [False, True])

@@ -324,7 +324,7 @@ def test_a_run_can_be_resumed(engine: Engine, tmp_path: Path, monkeypatch: pytes
 
     class Stopping(zarr_writer.PlaneSink):
         def write(self, *args: Any) -> Any:
-            if len(self._unsynced) > 1:
+            if len(records) > 1:
                 raise StoppedError
             record = super().write(*args)
             records.append((args[0], args[1], record))

@@ -178,7 +178,7 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     assert (open_zarr(path).plane(0).read(Span(0, 50), Span(0, 50)) == 1).all()
     (path / "real" / ".zarray").rename(tmp_path / "c")
     (path / "real" / ".zarray").symlink_to(tmp_path / "c")
-    refused(path, "must be a plain file in")
+    refused(path, "leads out of")
 
 
 def test_a_folder_may_be_reached_by_a_link(tmp_path: Path) -> None:
