@@ -15,6 +15,8 @@ _PACKAGES = (
     "srcnn-rt", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "nvidia-cuda-runtime",
     "nvidia-cublas", "nvidia-cudnn-cu13", "openvino", "opencv-python-headless", "rasterio", "torch",
 )  # fmt: skip
+# The model that is tried on each provider.
+_TRIALS = {**dict.fromkeys(("cpu", "cuda", "openvino"), "bicubic-x2"), "native": "compact-m4c16-x2"}
 
 
 @click.command()
@@ -60,8 +62,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
-        "providers": {name: _try_provider(name) for name in ("cpu", "cuda", "openvino")}
-        | {"native": _try_native()},
+        "providers": {name: _try_provider(name, model) for name, model in _TRIALS.items()},
         "cuda": _gpus(),
         "precision": {"fast": openvino.missing(bfloat16=True) or "works"},
         "threads": available_threads(),
@@ -98,19 +99,7 @@ def _gpus() -> dict[str, str]:
     return found
 
 
-def _try_native() -> str:
-    """Return "works" if there are kernels for this CPU, or why not."""
-    from ..backends import native
-    from ..errors import ProviderError
-
-    try:
-        native.instruction_set()
-    except ProviderError as error:
-        return str(error)
-    return "works"
-
-
-def _try_provider(name: str) -> str:
+def _try_provider(name: str, model: str) -> str:
     """Return "works" if a model runs on a provider, or why not. A listed provider may fail to load."""
     import numpy as np
 
@@ -118,7 +107,7 @@ def _try_provider(name: str) -> str:
     from ..errors import SrcnnError
 
     try:
-        with Engine("bicubic-x2", name, threads=1) as engine:
+        with Engine(model, name, threads=1) as engine:
             out = engine.upscale(np.ones((8, 8), np.float32))
     except SrcnnError as error:
         return str(error)

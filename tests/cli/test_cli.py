@@ -312,7 +312,7 @@ def test_doctor_fails_where_nothing_works(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(openvino, "missing", lambda *, bfloat16: "not installed")
     result = run("doctor")
     assert result.exit_code == 1
-    assert result.output.count("does not import") == 2
+    assert result.output.count("does not import") == 3
 
 
 def test_export_without_torch_gives_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
