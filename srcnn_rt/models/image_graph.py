@@ -166,12 +166,9 @@ def _interface(
         return helper.make_tensor_value_info(name, kind, list(dims))
 
     if source == "gather":
-        inputs = [
-            value("image", kind, "height", "width", channels),
-            value("rows", TensorProto.INT64, size[0]),
-            value("columns", TensorProto.INT64, size[1]),
-        ]
-        return inputs, value("result", kind, *large, channels)
+        image = value("image", kind, "height", "width", channels)
+        indices = (value(k, TensorProto.INT64, n) for k, n in zip(("rows", "columns"), size, strict=True))
+        return [image, *indices], value("result", kind, *large, channels)
     n = spec.batch or "n"
     return [value("image", kind, n, *size, channels)], value("result", kind, n, *large, channels)
 
@@ -191,12 +188,10 @@ class _Network:
         face = Interface.of(model)
         graph = model.graph
         names = {n for node in graph.node for n in (*node.input, *node.output)}
-        names |= {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+        names |= {t.name for t in graph.initializer}
         taken = {name: unused_name(f"network.{name}", names) for name in PUBLIC if name in names}
         for tensor in graph.initializer:
             tensor.name = taken.get(tensor.name, tensor.name)
-        for sparse in graph.sparse_initializer:
-            sparse.values.name = taken.get(sparse.values.name, sparse.values.name)
         self._nodes = [_renamed(node, taken) for node in graph.node]
         del graph.node[:]
         graph.node.extend(self._nodes)  # for `Edit`, which keeps names apart
@@ -309,16 +304,20 @@ class _ImagePath:
             smooth = self._steps.enlarge(self._steps.crop(planes, self._cut), spec.scale, layout.channels)
             return self._steps.op("Add", smooth, self._detail(planes))
         if margins.recolors(spec, layout):
-            return self._recolored(planes)
+            return self._recolored(np.eye(3), planes)
         return self._sharp(planes, layout.channels)
 
     def _detail(self, planes: str) -> str:
         """Return the network's difference to bicubic, one for each colour channel or one for all of them."""
-        if margins.recolors(self._spec, self._layout):
-            y, gain = self._luminance(planes)
-            return self._steps.times(y, gain)
-        inner = self._steps.crop(planes, margins.bicubic_margin(self._spec, self._layout))
-        return self._sharp(inner, self._layout.channels - self._layout.alpha)
+        steps, spec, layout = self._steps, self._spec, self._layout
+        if margins.recolors(spec, layout):
+            return self._luminance(planes) if spec.adds_bicubic else self._recolored(np.zeros((1, 3)), planes)
+        count = layout.channels - layout.alpha
+        sharp = self._sharp(steps.crop(planes, margins.bicubic_margin(spec, layout)), count)
+        if spec.adds_bicubic:
+            return sharp
+        smooth = steps.times(steps.crop(planes, self._cut), -1)
+        return steps.op("Add", sharp, steps.enlarge(smooth, spec.scale, count))
 
     def _network(self, planes: str) -> str:
         """Run the network on planes of as many channels as it has."""
@@ -335,45 +334,37 @@ class _ImagePath:
             ones = np.ones(3)
             fed = steps.mix(planes, (ones * self._gain / self._white)[:, None], ones * self._offset)
             back = ones * self._white / (3 * self._gain)
-            return steps.mix(
-                self._net.write(steps, fed), back[None, :], -(back @ (ones * self._offset))[None]
-            )
+            bias = -(back @ (ones * self._offset))[None]
+            return steps.mix(self._net.write(steps, fed), back[None, :], bias)
         if self._spec.batch is None:
             # Each channel becomes an image of the batch.
             planes = steps.op("Reshape", planes, steps.ints(-1, 1, 0, 0))
             return steps.op("Reshape", self._network(planes), steps.ints(-1, count, 0, 0))
         return steps.concat(*(self._network(steps.channels(planes, c, c + 1)) for c in range(count)))
 
-    def _luminance(self, planes: str) -> tuple[str, float]:
-        """Return the network's luminance of RGB, and the factor that converts it to code values."""
-        gain, offset = self._gain[0], self._offset[0]
+    def _luminance(self, planes: str) -> str:
+        """Return the network's luminance of RGB in code values, without the offset of its range."""
+        steps, gain = self._steps, self._gain[0]
         weight = np.array([color.LUMA_WEIGHTS]) * gain / self._white
-        bias = np.array([offset])
-        inner = self._steps.crop(planes, margins.bicubic_margin(self._spec, self._layout))
-        y = self._net.write(self._steps, self._steps.mix(inner, weight, bias))
-        return y, self._white / gain
+        inner = steps.crop(planes, margins.bicubic_margin(self._spec, self._layout))
+        y = self._net.write(steps, steps.mix(inner, weight, np.array([self._offset[0]])))
+        return steps.times(y, self._white / gain)
 
-    def _less_luminance(self, colors: NDArray[np.float64], planes: str) -> str:
-        """Return combinations of R, G, B minus their luminance, which the network's luminance replaces.
+    def _recolored(self, colors: NDArray[np.float64], planes: str) -> str:
+        """Return combinations of bicubic R, G, B with the network's luminance in place of their own.
 
         The offset of the network's range of values is subtracted too.
         """
-        share = np.array(color.LUMA_WEIGHTS)
+        steps = self._steps
         constant = self._white * self._offset[0] / self._gain[0]
         bias = np.full(len(colors), -constant)
-        return self._steps.mix(self._steps.crop(planes, self._cut), colors - share, bias)
-
-    def _recolored(self, planes: str) -> str:
-        """Take luminance from the network and colour from bicubic."""
-        steps = self._steps
-        y, gain = self._luminance(planes)
-        rest = steps.enlarge(self._less_luminance(np.eye(3), planes), self._spec.scale, 3)
-        return steps.op("Add", rest, steps.times(y, gain))
+        rest = steps.mix(steps.crop(planes, self._cut), colors - np.array(color.LUMA_WEIGHTS), bias)
+        return steps.op("Add", steps.enlarge(rest, self._spec.scale, len(colors)), self._luminance(planes))
 
     def _with_alpha(self, planes: str) -> str:
         """Add the network's detail of filled colour to bicubic of premultiplied colour."""
         steps, spec, count = self._steps, self._spec, self._layout.channels - 1
-        radius, scale = margins.alpha_radius(spec), spec.scale
+        radius = margins.alpha_radius(spec)
         colors = steps.channels(planes, 0, count)
         alpha = steps.times(steps.channels(planes, count, count + 1), 1 / self._white)
         seen = alpha if self._integer else steps.clip(alpha, 1)
@@ -383,28 +374,12 @@ class _ImagePath:
         if not self._integer:  # with unclipped alpha, also outside [0, 1]
             plain = steps.concat(steps.op("Mul", colors, alpha), alpha)
             weighted = steps.crop(plain, radius)
-        smooth = [steps.crop(weighted, self._cut)]
-        # Detail: the result of the network minus bicubic, which is enlarged with the premultiplied colour.
-        sharp, less = "", 0
-        if spec.adds_bicubic:
-            detail = self._detail(opaque)
-        elif margins.recolors(spec, self._layout):
-            y, gain = self._luminance(opaque)
-            sharp, less = steps.times(y, gain), 1
-            smooth.append(self._less_luminance(np.zeros((1, 3)), opaque))
-        else:
-            sharp, less = (
-                self._sharp(steps.crop(opaque, margins.bicubic_margin(spec, self._layout)), count),
-                count,
-            )
-            smooth.append(steps.times(steps.crop(opaque, self._cut), -1))
-        large = steps.enlarge(steps.concat(*smooth), scale, count + 1 + less)
-        if not spec.adds_bicubic:
-            detail = steps.op("Add", sharp, steps.channels(large, count + 1, count + 1 + less))
+        large = steps.enlarge(steps.crop(weighted, self._cut), spec.scale, count + 1)
         alpha = steps.channels(large, count, count + 1)
-        divided = steps.op("Add", steps.op("Div", steps.channels(large, 0, count), alpha), detail)
+        colors = steps.op("Div", steps.channels(large, 0, count), alpha)
+        sharp = steps.op("Add", colors, self._detail(opaque))
         visible = steps.op("GreaterOrEqual", alpha, steps.number(kernels.min_alpha(self._dtype)))
-        colors = steps.op("Where", visible, divided, steps.number(0))
+        colors = steps.op("Where", visible, sharp, steps.number(0))
         return steps.concat(colors, steps.times(alpha, self._white))
 
     def _filled(self, weighted: str, radius: int, count: int) -> str:

@@ -15,12 +15,7 @@ MIN_IR_WITHOUT_WEIGHT_INPUTS = 4  # before IR version 4 initialisers had to be l
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     """Return an attribute's value, or `default` if the node does not have it."""
-    for a in node.attribute:
-        if a.name == name:
-            from onnx import helper
-
-            return helper.get_attribute_value(a)
-    return default
+    return attributes(node).get(name, default)
 
 
 def attributes(node: NodeProto) -> dict[str, Any]:
@@ -61,6 +56,13 @@ def inputs_without_weights(graph: GraphProto) -> list[ValueInfoProto]:
 def dimensions(value: ValueInfoProto) -> list[int | None]:
     """Return the dimensions of an input or output, None where they are free."""
     return [d.dim_value if d.dim_value > 0 else None for d in value.type.tensor_type.shape.dim]
+
+
+def type_name(kind: int) -> str:
+    """Return the name of an element type, or its number if ONNX does not know it."""
+    from onnx import TensorProto
+
+    return str(TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else kind)
 
 
 def opset_version(model: ModelProto) -> int:

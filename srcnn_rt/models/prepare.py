@@ -68,7 +68,9 @@ def build_program(data: bytes, spec: ModelSpec) -> Program:
 
 def _inner(model: ModelProto, spec: ModelSpec) -> ModelProto | None:
     """Return the network that a model adds to bicubic; None if it does not, or cannot be tiled that way."""
-    return optimize.without_bicubic(model, spec.scale) if spec.equivariant and not spec.padded else None
+    from .optimize.remove_bicubic import without_bicubic  # with all passes, which start-up does not need
+
+    return without_bicubic(model, spec.scale) if spec.equivariant and not spec.padded else None
 
 
 def network(data: bytes, spec: ModelSpec) -> bytes:
@@ -95,10 +97,11 @@ def candidates(data: bytes, spec: ModelSpec, *, float16: bool = True) -> dict[st
         At least ``file``, the model of the file.
     """
     model = parse(data)
-    many = len(model.graph.node) > MAX_NODES
-    inner = None if many else _inner(model, spec)
+    if len(model.graph.node) > MAX_NODES:
+        return {"file": Program(data, spec, False)}
+    inner = _inner(model, spec)
     base = inner or model
-    graphs = {} if many else optimize.variants(base, float16=float16)
+    graphs = optimize.variants(base, float16=float16)
     found = {name: _program(data, spec, base, made, adds=inner is not None) for name, made in graphs.items()}
     kept = {name: ready for name, ready in found.items() if ready.rewritten or name == "file"}
     return kept or {"file": Program(data, spec, False)}

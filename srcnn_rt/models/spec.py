@@ -466,6 +466,8 @@ def set_metadata(
         Range of values, as for `ValueRange.parse`. By default 16/255 to 235/255 for luminance, and 0 to 1
         for RGB.
     """
+    from onnx import helper
+
     from .analysis import is_equivariant
 
     usual = values or (STUDIO_RANGE if channels == 1 else "0..1")
@@ -480,9 +482,7 @@ def set_metadata(
         "check": json.dumps(dict(check or {})),
     }
     kept = {p.key: p.value for p in proto.metadata_props if not p.key.startswith(PREFIX)}
-    del proto.metadata_props[:]
-    for key, value in {**kept, **{PREFIX + k: v for k, v in own.items()}}.items():
-        proto.metadata_props.add(key=key, value=value)
+    helper.set_model_props(proto, {**kept, **{PREFIX + k: v for k, v in own.items()}})
 
 
 def parse(data: bytes) -> ModelProto:
@@ -503,14 +503,14 @@ def parse(data: bytes) -> ModelProto:
     if not proto.graph.node or not proto.graph.output:
         raise ModelError("not an ONNX model: no graph in it")
     old = proto.ir_version < MIN_IR_WITHOUT_WEIGHT_INPUTS
-    if old and len(proto.graph.input) <= 1 and proto.graph.initializer:
+    old = old and len(proto.graph.input) <= 1 and bool(proto.graph.initializer)
+    if old:
         # ONNX's checker wants weights among the inputs of such a file. Runtimes do not.
         proto.ir_version = MIN_IR_WITHOUT_WEIGHT_INPUTS
-        data = proto.SerializeToString()
     bare = [v.type.tensor_type for v in proto.graph.output if not v.type.tensor_type.HasField("shape")]
-    if bare:  # ONNX's checker wants a shape, which every runtime infers by itself
-        for kind in bare:
-            kind.shape.SetInParent()
+    for kind in bare:  # ONNX's checker wants a shape, which every runtime infers by itself
+        kind.shape.SetInParent()
+    if old or bare:
         data = proto.SerializeToString()
     validate(proto, data)
     _refuse_image_graph(proto)

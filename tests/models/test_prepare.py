@@ -16,6 +16,7 @@ from srcnn_rt.image import bicubic
 from srcnn_rt.models import analysis, optimize, spec
 from srcnn_rt.models import prepare as program
 from srcnn_rt.models.bundled import bundled
+from srcnn_rt.models.optimize.remove_bicubic import without_bicubic
 from srcnn_rt.models.prepare import build_program
 from srcnn_rt.models.spec import ValueRange
 from tests.conftest import TEST_MODEL, drawing
@@ -69,7 +70,7 @@ def test_candidates_for_a_card_are_the_model(name: str, monkeypatch: pytest.Monk
     data, described = spec.load(name)
     found = program.candidates(data, described)
     assert {"file", "phases", "phases+unrolled", "blocks"} < set(found)
-    base = optimize.without_bicubic(spec.parse(data), 2) if described.equivariant else spec.parse(data)
+    base = without_bicubic(spec.parse(data), 2) if described.equivariant else spec.parse(data)
     assert list(found) == list(optimize.variants(base))
     assert program.network(data, described) == (base.SerializeToString() if described.equivariant else data)
     exact = Session(base.SerializeToString(), 1)

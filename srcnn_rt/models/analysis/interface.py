@@ -18,7 +18,7 @@ from ...errors import ArgumentError
 from ..onnx_helpers import MIN_IR_WITHOUT_WEIGHT_INPUTS, dimensions, inputs_without_weights, unused_name
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto, ValueInfoProto
+    from onnx import ModelProto, ValueInfoProto
 
 ChannelOrder = Literal["rgb", "bgr"]
 ORDERS = ("rgb", "bgr")
@@ -135,12 +135,7 @@ def _is_channels_last(value: ValueInfoProto) -> bool:
 
 def _transpose(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto) -> None:
     """Take and return (N, C, H, W) in place of (N, H, W, C)."""
-    from onnx import helper
-
-    before = helper.make_node("Transpose", [source.name], [_fresh(model, "turned")], perm=[0, 2, 3, 1])
-    made = _fresh(model, "channels_last")
-    after = helper.make_node("Transpose", [made], [target.name], perm=[0, 3, 1, 2])
-    _wrap(model, before, after)
+    _wrap(model, "Transpose", source.name, target.name, [], {"perm": [0, 2, 3, 1]}, {"perm": [0, 3, 1, 2]})
     for value in (source, target):
         shape = value.type.tensor_type.shape
         if len(shape.dim) == 4:
@@ -151,32 +146,28 @@ def _transpose(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto
 
 def _reorder(model: ModelProto, source: ValueInfoProto, target: ValueInfoProto) -> None:
     """Take and return R, G, B in place of B, G, R."""
-    from onnx import helper
-
     if dimensions(source)[1] != 3:
         raise ArgumentError("channel_order bgr needs a model of three channels")
     index = _fresh(model, "bgr")
     _add_weight(model, index, np.array([2, 1, 0]))
-    before = helper.make_node("Gather", [source.name, index], [_fresh(model, "ordered")], axis=1)
-    made = _fresh(model, "in_its_order")
-    after = helper.make_node("Gather", [made, index], [target.name], axis=1)
-    _wrap(model, before, after)
+    _wrap(model, "Gather", source.name, target.name, [index], {"axis": 1}, {"axis": 1})
 
 
-def _wrap(model: ModelProto, before: NodeProto, after: NodeProto) -> None:
-    """Insert a node behind the input and one before the output.
+def _wrap(
+    model: ModelProto, op: str, source: str, target: str, weights: list[str], *attributes: dict[str, Any]
+) -> None:
+    """Insert two nodes of an operator, one behind the input and one before the output."""
+    from onnx import helper
 
-    Readers of the input then read the output of `before`, and the old output is the input of `after`.
-    """
-    renamed = {before.input[0]: before.output[0], after.output[0]: after.input[0]}
+    inside, made = _fresh(model, "inside"), _fresh(model, "made")
     for node in model.graph.node:
         for k, name in enumerate(node.input):
-            node.input[k] = renamed.get(name, name)
+            node.input[k] = {source: inside, target: made}.get(name, name)
         for k, name in enumerate(node.output):
-            node.output[k] = after.input[0] if name == after.output[0] else name
-    nodes = [before, *model.graph.node, after]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+            node.output[k] = made if name == target else name
+    before, after = attributes
+    model.graph.node.insert(0, helper.make_node(op, [source, *weights], [inside], **before))
+    model.graph.node.append(helper.make_node(op, [made, *weights], [target], **after))
     del model.graph.value_info[:]
 
 

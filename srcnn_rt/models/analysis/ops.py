@@ -169,36 +169,28 @@ def _reduced(call: Call, axes: Iterable[int], keep: bool) -> Results:
     return unmoved(Flow.of([axis for k, axis in enumerate(left) if keep or k not in places]))
 
 
-def _global_pool(call: Call) -> Results:
-    return _reduced(call, range(2, len(call.flow.shape)), True)
+def _normalised(axes: Callable[[Call, int], Iterable[int]]) -> Callable[[Call], Results]:
+    """Return the rule of an operator that normalises along some axes of a tensor of a rank."""
 
+    def rule(call: Call) -> Results:
+        check_channels(call, list(axes(call, len(call.flow.shape))))
+        if call.op == "InstanceNormalization":
+            _check_parameters(call, call.flow)
+        return unmoved(call.flow)
 
-def _softmax(call: Call) -> Results:
-    check_channels(call, [call.attribute("axis", -1)])
-    return unmoved(call.flow)
-
-
-def _layer_norm(call: Call) -> Results:
-    rank = len(call.flow.shape)
-    check_channels(call, range(call.axis(call.attribute("axis", -1), rank), rank))
-    return unmoved(call.flow)
-
-
-def _instance_norm(call: Call) -> Results:
-    check_channels(call, range(2, len(call.flow.shape)))
-    _check_parameters(call, call.flow)
-    return unmoved(call.flow)
-
-
-def _group_norm(call: Call) -> Results:
-    check_channels(call, range(1, len(call.flow.shape)))
-    return unmoved(call.flow)
+    return rule
 
 
 _OPERATORS: dict[str, Callable[[Call], Results]] = {
     **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), window_ops.pool),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), _global_pool),
-    **dict.fromkeys(("LogSoftmax", "LpNormalization", "Softmax"), _softmax),
+    **dict.fromkeys(
+        ("GlobalAveragePool", "GlobalMaxPool"),
+        lambda call: _reduced(call, range(2, len(call.flow.shape)), True),
+    ),
+    **dict.fromkeys(
+        ("LogSoftmax", "LpNormalization", "Softmax"),
+        _normalised(lambda call, rank: [call.attribute("axis", -1)]),
+    ),
     **dict.fromkeys([f"Reduce{k}" for k in ("L1", "L2", "Max", "Mean", "Min", "Sum", "SumSquare")], _reduce),
     **dict.fromkeys(("Resize", "Upsample"), resampling_ops.resize),
     "Concat": layout_ops.concat,
@@ -211,9 +203,11 @@ _OPERATORS: dict[str, Callable[[Call], Results]] = {
     "Gather": layout_ops.gather,
     "Gemm": product_ops.gemm,
     "GridSample": resampling_ops.grid_sample,
-    "GroupNormalization": _group_norm,
-    "InstanceNormalization": _instance_norm,
-    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _normalised(lambda call, rank: range(1, rank)),
+    "InstanceNormalization": _normalised(lambda call, rank: range(2, rank)),
+    "LayerNormalization": _normalised(
+        lambda call, rank: range(call.axis(call.attribute("axis", -1), rank), rank)
+    ),
     "MatMul": product_ops.matmul,
     "Pad": _pad,
     "QLinearConv": lambda call: window_ops.conv(call, 3),

@@ -10,20 +10,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Protocol
 
 Interval = tuple[int, int]
-
-
-class Link(Protocol):
-    """Map from an output interval to an input interval, both half-open."""
-
-    @property
-    def rate(self) -> Fraction:
-        """Output samples per input sample."""
-
-    def input_interval(self, lo: int, hi: int) -> Interval:
-        """Return the hull of the input samples that outputs lo … hi - 1 read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +123,7 @@ class Interpolated:
         k = math.floor(x)
         a, b = self.whole if x == k else self.taps
         return k + a, k + b
+
+
+Link = Strided | Transposed | Interpolated
+"""Map from an output interval to an input interval, both half-open."""

@@ -25,7 +25,6 @@ SIZED = 2**20
 # onnx's reference implementation of these loops over elements in Python, searches, or sorts.
 _SLOW = frozenset(("Erf", "GatherND", "NonZero", "OneHot", "ScatterElements", "ScatterND", "TopK", "Unique"))
 _SLOW_FACTOR = 64
-_MAX_SIZES = 64  # elements of a list of sizes
 
 
 class TooLargeError(ModelError):
@@ -84,17 +83,16 @@ def fold(call: Call, budget: Budget) -> list[Known]:
             return [Known(np.array(shape.prod()), True)]
         part = slice(call.attribute("start", 0), call.attribute("end"))
         return [Known(shape[part], np.array([first.is_spatial(k) for k in range(len(shape))])[part])]
-    values = [i.value if isinstance(i, Known) else None for i in call.inputs]
     if call.op in ("If", "Loop", "Scan"):
         raise call.refusal("control flow cannot be analysed")
     if call.op not in _FREE:
         count = _RESULT_SIZES.get(call.op)
         if count is None:
             raise call.refusal("cannot be computed")
-        budget.spend(call, count(call, values), _all_inputs(call, values))
+        budget.spend(call, count(call), _all_inputs(call))
     with np.errstate(all="ignore"):  # values of the file, which may overflow
         direct = _DIRECT.get(call.op)
-        results = _computed(call, values) if direct is None else [np.asarray(direct(call, *values))]
+        results = _computed(call) if direct is None else [np.asarray(direct(call, *_values(call)))]
     return [Known(value, _sized(call, value)) for value in results]
 
 
@@ -113,20 +111,23 @@ def _sized(call: Call, result: NDArray[Any]) -> bool | NDArray[np.bool_]:
         return np.concatenate(masks, axis=call.attribute("axis"))
     if not any(m.any() for m in masks[1:]):
         if call.op in ("Gather", "Slice"):
-            values = [i.value if isinstance(i, Known) else None for i in call.inputs]
-            return np.asarray(_DIRECT[call.op](call, masks[0], *values[1:]))
+            return np.asarray(_DIRECT[call.op](call, masks[0], *_values(call)[1:]))
         if call.op in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
             return masks[0].reshape(result.shape)
     return True
 
 
-def _computed(call: Call, values: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
+def _values(call: Call) -> list[NDArray[Any] | None]:
+    return [i.value if isinstance(i, Known) else None for i in call.inputs]
+
+
+def _computed(call: Call) -> list[NDArray[Any]]:
     """Compute a node by onnx's reference implementation."""
     from onnx.reference import ReferenceEvaluator
 
     try:
         evaluator = ReferenceEvaluator(call.node)
-        feeds = {n: v for n, v in zip(call.node.input, values, strict=True) if n}
+        feeds = {n: v for n, v in zip(call.node.input, _values(call), strict=True) if n}
         return [np.asarray(v) for v in evaluator.run(None, feeds)]
     except Exception as error:  # it may raise anything, depending on the node
         raise call.refusal(f"cannot be computed: {error}") from error
@@ -188,90 +189,69 @@ _ELEMENTWISE = frozenset((
 
 # Sizes of results. An operator without an entry is not computed.
 
-Values = list[NDArray[Any] | None]
 _FREE = frozenset(("Constant", "Identity", "Shape", "Size", "Slice", "Squeeze", "Transpose", "Unsqueeze"))
 
 
-def _shape(values: Values, k: int) -> tuple[int, ...]:
-    """Return the shape of input k, () if it is absent."""
-    value = values[k]
-    return () if value is None else value.shape
+def _input_shapes(call: Call) -> list[tuple[int, ...]]:
+    return [i.value.shape for i in call.inputs if isinstance(i, Known)]
 
 
-def _size(values: Values, k: int) -> int:
-    return math.prod(_shape(values, k))
+def _largest_input(call: Call) -> int:
+    return max(map(math.prod, _input_shapes(call)), default=1)
 
 
-def _largest_input(call: Call, values: Values) -> int:
-    return max((v.size for v in values if v is not None), default=1)
+def _all_inputs(call: Call) -> int:
+    return sum(map(math.prod, _input_shapes(call)))
 
 
-def _all_inputs(call: Call, values: Values) -> int:
-    return sum(v.size for v in values if v is not None)
-
-
-def _broadcast_size(*shapes: tuple[int, ...]) -> int:
+def _broadcast_size(shapes: list[tuple[int, ...]]) -> int:
     rank = max(map(len, shapes), default=0)
     padded = [(1,) * (rank - len(shape)) + shape for shape in shapes]
     return math.prod(max(sizes) for sizes in zip(*padded, strict=True))
 
 
-def _broadcast(call: Call, values: Values) -> int:
-    return _broadcast_size(*(v.shape for v in values if v is not None))
+def _sizes(call: Call, k: int) -> list[int]:
+    """Return input k, which holds sizes."""
+    return [int(n) for n in call.numbers(k)]
 
 
-def _numbers(values: Values, k: int) -> list[int]:
-    """Return input k, which holds sizes, as a list."""
-    value = values[k]
-    if value is None or value.size > _MAX_SIZES:
-        raise ValueError(f"its sizes must be at most {_MAX_SIZES} numbers")
-    return [int(n) for n in value.reshape(-1).tolist()]
-
-
-def _ranged(call: Call, values: Values) -> int:
-    start, stop, step = (float(v.reshape(-1)[0]) for v in values[:3] if v is not None)
+def _ranged(call: Call) -> int:
+    start, stop, step = (float(call.value(k).reshape(-1)[0]) for k in range(3))
     return max(math.ceil((stop - start) / step), 0) if step else LARGEST + 1
 
 
-def _padded(call: Call, values: Values) -> int:
-    pads = [abs(int(n)) for n in call.attribute("pads", [])] or [abs(n) for n in _numbers(values, 1)]
-    maximum = sum(pads)  # of whichever axis, so this is an upper bound
-    return math.prod(n + maximum for n in _shape(values, 0))
+def _padded(call: Call) -> int:
+    pads = call.attribute("pads") or _sizes(call, 1)
+    maximum = sum(map(abs, pads))  # of whichever axis, so this is an upper bound
+    return math.prod(n + maximum for n in call.value(0).shape)
 
 
-def _gathered(call: Call, values: Values) -> int:
-    x, index = values[0], values[1]
-    if x is None or index is None:
-        return 1
+def _gathered(call: Call) -> int:
+    x, index = call.value(0), call.value(1)
     return index.size * (x.size // max(x.shape[call.attribute("axis", 0)], 1) if x.ndim else 1)
 
 
-def _gathered_nd(call: Call, values: Values) -> int:
-    x, index = values[0], values[1]
-    if x is None or index is None or not index.ndim:
+def _gathered_nd(call: Call) -> int:
+    x, index = call.value(0), call.value(1)
+    if not index.ndim:
         return 1
     depth = index.shape[-1] + call.attribute("batch_dims", 0)
     return int(index.size // max(index.shape[-1], 1) * math.prod(x.shape[depth:]))
 
 
-def _nonzero(call: Call, values: Values) -> int:
-    x = values[0]
-    return 0 if x is None else int(x.size) * max(x.ndim, 1)
-
-
-def _multiplied(call: Call, values: Values) -> int:
-    a, b = values[0], values[1]
-    if a is None or b is None or b.ndim > 2 or not a.ndim or not b.ndim:
+def _multiplied(call: Call) -> int:
+    a, b = call.value(0), call.value(1)
+    if b.ndim > 2 or not a.ndim or not b.ndim:
         raise ValueError("constants are multiplied by matrices only")
-    if call.attribute("transA", 0) or call.attribute("transB", 0):  # of Gemm, whose inputs are matrices
-        a, b = (m.T if call.attribute(name, 0) else m for name, m in (("transA", a), ("transB", b)))
+    # Inputs of Gemm are matrices.
+    a, b = (m.T if call.attribute(name, 0) else m for name, m in (("transA", a), ("transB", b)))
     # The result counts, and so does its work: rows x inner x columns, a thousand products as one element.
     rows, inner, columns = a.size // max(a.shape[-1], 1), a.shape[-1], b.size // max(b.shape[0], 1)
     return int(max(rows * columns, rows * inner * columns // 1000))
 
 
 # fmt: off
-_RESULT_SIZES: dict[str, Callable[[Call, Values], int]] = {
+_RESULT_SIZES: dict[str, Callable[[Call], int]] = {
     **dict.fromkeys((
         "Abs", "ArgMax", "ArgMin", "Cast", "CastLike", "Ceil", "CumSum", "Cos", "DequantizeLinear", "Dropout",
         "Erf", "Exp", "EyeLike", "Flatten", "Floor", "GatherElements", "IsInf", "IsNaN",
@@ -285,18 +265,18 @@ _RESULT_SIZES: dict[str, Callable[[Call, Values], int]] = {
         "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "Clip", "Div", "Equal", "Greater",
         "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub",
         "Sum", "Where", "Xor",
-    ), _broadcast),
+    ), lambda call: _broadcast_size(_input_shapes(call))),
     "Concat": _all_inputs,
-    "ConstantOfShape": lambda call, values: math.prod(_numbers(values, 0)),
-    "Expand": lambda call, values: _broadcast_size(_shape(values, 0), tuple(_numbers(values, 1))),
+    "ConstantOfShape": lambda call: math.prod(_sizes(call, 0)),
+    "Expand": lambda call: _broadcast_size([call.value(0).shape, tuple(_sizes(call, 1))]),
     "Gather": _gathered,
     "GatherND": _gathered_nd,
     "Gemm": _multiplied,
     "MatMul": _multiplied,
-    "NonZero": _nonzero,
-    "OneHot": lambda call, values: _size(values, 0) * abs(_numbers(values, 1)[0]),
+    "NonZero": lambda call: call.value(0).size * max(call.value(0).ndim, 1),
+    "OneHot": lambda call: call.value(0).size * abs(_sizes(call, 1)[0]),
     "Pad": _padded,
     "Range": _ranged,
-    "Tile": lambda call, values: _size(values, 0) * math.prod(abs(n) for n in _numbers(values, 1)),
+    "Tile": lambda call: call.value(0).size * math.prod(map(abs, _sizes(call, 1))),
 }
 # fmt: on

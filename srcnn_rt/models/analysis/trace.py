@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Self
 
 from ...errors import ModelError
-from ..onnx_helpers import dimensions, inputs_without_weights
+from ..onnx_helpers import dimensions, inputs_without_weights, type_name
 from . import ops
 from .receptive_field import Interval, Link
 from .shape_folding import CONSTANTS, SIZED, Budget, TooLargeError, fold
@@ -33,13 +33,8 @@ _MAX_AXES = 12
 _MALFORMED = (ArithmeticError, AttributeError, IndexError, KeyError, MemoryError, TypeError, ValueError)
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """One output of a node, the flows it comes from, and its links on y and x."""
-
-    sources: tuple[str, ...]
-    target: str
-    links: tuple[Link, Link]
+Edge = tuple[tuple[str, ...], str, tuple[Link, Link]]
+"""One output of a node: the flows it comes from, its name, and its links on y and x."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +99,7 @@ class Interface:
 def _element_type(value: ValueInfoProto) -> str:
     kind = value.type.tensor_type.elem_type
     if kind not in TYPES:
-        from onnx import TensorProto
-
-        got = TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else kind
-        raise ModelError(f"{value.name!r} must be one of {', '.join(TYPES.values())}, got {got}")
+        raise ModelError(f"{value.name!r} must be one of {', '.join(TYPES.values())}, got {type_name(kind)}")
     return TYPES[kind]
 
 
@@ -174,11 +166,11 @@ class Trace:
     def input_interval(self, axis: int, lo: int, hi: int) -> Interval:
         """Return the hull of the input samples that output [lo, hi) of an axis depends on."""
         want = {self._interface.target: (lo, hi)}
-        for edge in reversed(self._edges):
-            if edge.target not in want:
+        for sources, target, links in reversed(self._edges):
+            if target not in want:
                 continue
-            a, b = edge.links[axis].input_interval(*want[edge.target])
-            for name in edge.sources:
+            a, b = links[axis].input_interval(*want[target])
+            for name in sources:
                 c, d = want.get(name, (a, b))
                 want[name] = (min(a, c), max(b, d))
         return want[self._interface.source]
@@ -192,11 +184,11 @@ class Trace:
             If the inputs of a node have different ones.
         """
         rates = {self._interface.source: Fraction(1)}
-        for edge in self._edges:
-            found = {rates[name] * edge.links[axis].rate for name in edge.sources}
+        for sources, target, links in self._edges:
+            found = {rates[name] * links[axis].rate for name in sources}
             if len(found) != 1:
-                raise ModelError(f"{edge.target!r}: its inputs have different scales")
-            rates[edge.target] = found.pop()
+                raise ModelError(f"{target!r}: its inputs have different scales")
+            rates[target] = found.pop()
         return rates
 
     def _step(self, call: Call, budget: Budget) -> None:
@@ -216,7 +208,7 @@ class Trace:
                     f"image, got shape {flow.shape}"
                 )
             self.states[name] = flow
-            self._edges.append(Edge(sources, name, (y, x)))
+            self._edges.append((sources, name, (y, x)))
             self.macs += macs
 
 

@@ -51,14 +51,14 @@ def for_bfloat16(model: ModelProto) -> Bfloat16Model:
     """Prepare an optimised model, which is not changed. The function stays the same except for rounding."""
     edit = Edit(shuffle_enlargement(model))
     (source,) = edit.inputs
-    readers = [(node, Conv.of(edit, node)) for node in _readers(edit, source)]
-    if any(conv is None or conv.group != 1 for _, conv in readers):
+    readers = list(_readers(edit, source))
+    convs = [conv for node in readers if (conv := Conv.of(edit, node)) is not None and conv.group == 1]
+    if len(convs) < len(readers):
         return Bfloat16Model(edit.model(), False)
-    for node, conv in readers:
-        assert conv is not None
+    for conv in convs:
         weight = round_together(conv.weight)
         twice = np.concatenate([weight, weight], axis=1)
-        edit.replace([node], [conv.make(edit, weight=twice)])
+        edit.replace([conv.node], [conv.make(edit, weight=twice)])
     made = edit.model()
     channels = made.graph.input[0].type.tensor_type.shape.dim[1]
     channels.dim_value *= 2

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError, ProviderError
 from ..optimize.graph_edit import Conv, Edit, channels
+from ..optimize.node_builder import NodeBuilder
 from ..optimize.value_bounds import Bounds
 from .float16_casts import Float16Partition
 from .loss import Run, output_errors, psnr_loss, synthetic_image
@@ -195,15 +196,11 @@ def _probe(model: ModelProto, names: list[str]) -> ModelProto:
     probe, target = deepcopy(model), Edit(model).fresh("largest")
     del probe.graph.output[:]
     probe.graph.output.append(helper.make_tensor_value_info(target, TensorProto.FLOAT, [1] * 4))
-    edit, tops = Edit(probe), []
-    for name in names:
-        size = edit.node("Abs", [name], "size")
-        top = edit.node("ReduceMax", size.output, "top", keepdims=0)
-        edit.nodes += [size, top]
-        tops.append(top.output[0])
-    maximum = edit.node("Max", tops, "most")
-    shape = edit.weight("most.shape", np.array([1, 1, 1, 1], np.int64))
-    edit.nodes += [maximum, edit.node("Reshape", [maximum.output[0], shape], "most.shaped", target)]
+    edit = Edit(probe)
+    steps = NodeBuilder(edit, "probe")
+    tops = [steps.op("ReduceMax", steps.op("Abs", name), keepdims=0) for name in names]
+    steps.op("Reshape", steps.op("Max", *tops), steps.ints(1, 1, 1, 1), output=target)
+    edit.nodes += steps.nodes
     return edit.model()
 
 
@@ -212,15 +209,14 @@ def _framed(model: ModelProto, factor: float) -> ModelProto:
     if factor == 1:
         return model
     edit = Edit(model)
-    (source,) = edit.inputs
-    (target,) = edit.outputs
-    divided = edit.node("Mul", [source, edit.weight("share", np.array(1 / factor))], "share")
-    edit.rename(source, divided.output[0])
+    (source,), (target,) = edit.inputs, edit.outputs
+    maker = edit.maker(target)
+    assert maker is not None
+    steps = NodeBuilder(edit, "scaled")
+    edit.rename(source, steps.times(source, 1 / factor))
     inside = edit.fresh(f"{target}.inside")
-    for node in edit.nodes:
-        for names in (node.input, node.output):
-            for k, name in enumerate(names):
-                names[k] = inside if name == target else name
-    back = edit.node("Mul", [inside, edit.weight("factor", np.array(factor))], "factor", target)
-    edit.nodes = [divided, *edit.nodes, back]
+    edit.rename(target, inside)
+    edit.rename_output(maker, target, inside)
+    steps.op("Mul", inside, steps.number(factor), output=target)
+    edit.nodes = [steps.nodes[0], *edit.nodes, steps.nodes[1]]
     return edit.model()

@@ -25,15 +25,8 @@ def passes() -> tuple[Pass, ...]:
 
     return (
         fuse_linear.drop_identities, fuse_linear.fold_batch_norm, fuse_linear.fold_scale_offset,
-        fuse_linear.merge_linear, resize_to_subpixel, fold_enlargement, widen_narrow,
+        resize_to_subpixel, fold_enlargement, widen_narrow,
     )  # fmt: skip
-
-
-def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
-    """Return the network that a model adds to bicubic, see `remove_bicubic.without_bicubic`."""
-    from . import remove_bicubic
-
-    return remove_bicubic.without_bicubic(model, scale)
 
 
 def optimise(model: ModelProto) -> ModelProto:

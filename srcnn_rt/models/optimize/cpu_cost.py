@@ -7,6 +7,7 @@ Runtime block channels by it). So a convolution to one channel executes sixteen 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ class Work:
     layers: dict[str, float]
 
 
-def executed(out: int, inner: int, kernel: tuple[int, int], step: tuple[int, int] = (1, 1)) -> float:
+def executed(out: int, inner: int, kernel: tuple[int, ...], step: tuple[int, int] = (1, 1)) -> float:
     """Return the executed multiply-accumulates of a convolution per position of a grid.
 
     Parameters
@@ -53,6 +54,12 @@ def executed(out: int, inner: int, kernel: tuple[int, int], step: tuple[int, int
         Positions of the grid between two outputs, (y, x).
     """
     return math.ceil(out / LANES) * LANES * inner * math.prod(kernel) / math.prod(step)
+
+
+def cheapest(costs: Mapping[int, float], maximum: float) -> int | None:
+    """Return the key of the smallest cost; None if there is none up to `maximum`."""
+    best = min(costs, key=lambda key: costs[key], default=None)
+    return best if best is not None and costs[best] <= maximum else None
 
 
 def work(model: ModelProto) -> Work:

@@ -6,17 +6,15 @@ keeps its name.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..onnx_helpers import attribute, is_op
-from .graph_edit import MAX_WEIGHT_SIZE, MAX_WORK, Conv, Edit, channels
+from .graph_edit import Conv, Edit, channels
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -37,7 +35,7 @@ def fold_batch_norm(model: ModelProto) -> ModelProto:
     model : ModelProto
         Not changed.
     """
-    return _repeat(model, _batch_norm)
+    return _repeat(model, lambda edit: _after(edit, "BatchNormalization"))
 
 
 def fold_scale_offset(model: ModelProto) -> ModelProto:
@@ -53,36 +51,26 @@ def fold_scale_offset(model: ModelProto) -> ModelProto:
         Not changed.
     """
     shapes = channels(model)
-    return _repeat(model, lambda edit: _after(edit) or _before(edit, shapes))
+    return _repeat(model, lambda edit: _after(edit, *_ARITHMETIC) or _before(edit, shapes))
 
 
 def drop_identities(model: ModelProto) -> ModelProto:
-    """Remove Identity, and Dropout in inference mode.
-
-    A node that connects the graph's input, or another output, with an output stays.
+    """Remove Identity, unless it makes an output of the graph.
 
     Parameters
     ----------
     model : ModelProto
         Not changed.
     """
-    return _repeat(model, _identity)
-
-
-def merge_linear(model: ModelProto) -> ModelProto:
-    """Merge two adjacent Convs into one where that is exact and less work.
-
-    The second must not pad, because the padding of the first's output is not a convolution of the image; or
-    the first must be 1x1 without bias, stride and padding, so that its output is 0 where its input is. Work
-    is counted in multiply-accumulates per input pixel. Grouped convolutions become dense ones, which seldom
-    saves work.
-
-    Parameters
-    ----------
-    model : ModelProto
-        Not changed.
-    """
-    return _repeat(model, _merge)
+    edit = Edit(model)
+    for node in list(edit.nodes):
+        if not is_op(node, "Identity") or node.output[0] in edit.outputs:
+            continue
+        # `Edit` does not rename tensors in the subgraphs of an If or a Loop.
+        if all(node.output[0] in user.input for user in edit.users(node.output[0])):
+            edit.rename(node.output[0], node.input[0])
+            edit.replace([node], [])
+    return edit.model()
 
 
 def _repeat(model: ModelProto, step: Callable[[Edit], bool]) -> ModelProto:
@@ -91,14 +79,6 @@ def _repeat(model: ModelProto, step: Callable[[Edit], bool]) -> ModelProto:
     while step(edit):
         pass
     return edit.model()
-
-
-def _pairs(edit: Edit, *ops: str) -> Iterator[tuple[NodeProto, NodeProto]]:
-    """Yield convolutions with a single reader that is one of `ops`, and that reader."""
-    for node in edit.nodes:
-        user = edit.only_user(node.output[0]) if is_op(node, "Conv", "ConvTranspose") else None
-        if user is not None and is_op(user, *ops):
-            yield node, user
 
 
 def _filters(edit: Edit, node: NodeProto | None) -> tuple[Floats, Floats] | None:
@@ -132,48 +112,35 @@ def _refilled(
 
 def _scaled(node: NodeProto, weight: Floats, scale: Floats, *, outputs: bool) -> Floats:
     """Return a weight multiplied by one value per output channel, or per input channel."""
-    if (
-        is_op(node, "Conv") is outputs
-    ):  # Conv: (out, in / group, kh, kw), ConvTranspose: (in, out / group, kh, kw)
+    # Conv: (out, in / group, kh, kw), ConvTranspose: (in, out / group, kh, kw)
+    if is_op(node, "Conv") is outputs:
         return weight * scale[:, None, None, None]
     group = attribute(node, "group", 1)
     grouped = weight.reshape(group, -1, *weight.shape[1:]) * scale.reshape(group, 1, -1, 1, 1)
     return np.asarray(grouped.reshape(weight.shape))
 
 
-def _fold_after(edit: Edit, conv: NodeProto, scale: Floats, offset: Floats, last: NodeProto) -> bool:
-    """Fold `last`, the only reader of `conv`, which computes scale·x + offset, into it."""
-    found = _filters(edit, conv)
-    if found is None:
-        return False
-    weight, bias = _scaled(conv, found[0], scale, outputs=True), found[1] * scale + offset
-    edit.replace([conv, last], [_refilled(edit, conv, weight, bias, conv.input[0], last.output[0])])
-    return True
-
-
-def _batch_norm(edit: Edit) -> bool:
-    for conv, last in _pairs(edit, "BatchNormalization"):
-        if last.input[0] != conv.output[0]:
-            continue
-        parameters = [edit.array(name) for name in last.input[1:]]
-        trains = attribute(last, "training_mode", 0) or not attribute(last, "spatial", 1)
-        if edit.opset < _OLDEST or trains or any(last.output[1:]) or any(p is None for p in parameters):
-            continue
-        gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
-        spread = variance + attribute(last, "epsilon", 1e-5)
-        if not np.all(spread > 0):
-            continue
-        scale = gamma / np.sqrt(spread)
-        if _fold_after(edit, conv, scale, beta - mean * scale, last):
-            return True
-    return False
+def _batch_norm(edit: Edit, node: NodeProto) -> tuple[Floats, Floats] | None:
+    """Return (scale, offset) of a BatchNormalization in inference mode with constant parameters."""
+    parameters = [edit.array(name) for name in node.input[1:]]
+    trains = attribute(node, "training_mode", 0) or not attribute(node, "spatial", 1)
+    if trains or any(node.output[1:]) or any(p is None for p in parameters):
+        return None
+    gamma, beta, mean, variance = (np.asarray(p, np.float64) for p in parameters)
+    spread = variance + attribute(node, "epsilon", 1e-5)
+    if not np.all(spread > 0):
+        return None
+    scale = gamma / np.sqrt(spread)
+    return scale, beta - mean * scale
 
 
 def affine_of(edit: Edit, node: NodeProto, source: str, count: int) -> tuple[Floats, Floats] | None:
     """Return (scale, offset), shape (C,) each, of a node that computes scale·source + offset."""
-    if not is_op(node, *_ARITHMETIC) or edit.opset < _OLDEST:
+    if list(node.input).count(source) != 1 or edit.opset < _OLDEST:
         return None
-    if list(node.input).count(source) != 1:
+    if is_op(node, "BatchNormalization"):
+        return _batch_norm(edit, node) if node.input[0] == source else None
+    if not is_op(node, *_ARITHMETIC):
         return None
     first = node.input[0] == source
     value = edit.array(node.input[1 if first else 0])
@@ -194,11 +161,18 @@ def affine_of(edit: Edit, node: NodeProto, source: str, count: int) -> tuple[Flo
     return (1 / number, zero) if first and np.all(number) else None
 
 
-def _after(edit: Edit) -> bool:
-    for conv, last in _pairs(edit, *_ARITHMETIC):
-        found = _filters(edit, conv)
-        affine = affine_of(edit, last, conv.output[0], len(found[1])) if found is not None else None
-        if affine is not None and _fold_after(edit, conv, *affine, last):
+def _after(edit: Edit, *ops: str) -> bool:
+    for conv in edit.nodes:
+        last = edit.only_user(conv.output[0]) if is_op(conv, "Conv", "ConvTranspose") else None
+        found = _filters(edit, conv) if is_op(last, *ops) else None
+        if last is None or found is None:
+            continue
+        weight, bias = found
+        affine = affine_of(edit, last, conv.output[0], len(bias))
+        if affine is not None:
+            scale, offset = affine
+            weight, bias = _scaled(conv, weight, scale, outputs=True), bias * scale + offset
+            edit.replace([conv, last], [_refilled(edit, conv, weight, bias, conv.input[0], last.output[0])])
             return True
     return False
 
@@ -235,89 +209,3 @@ def _fold_before(edit: Edit, node: NodeProto, source: str, scale: Floats, offset
         edit.replace([user], [_refilled(edit, user, weight, bias, source, user.output[0])])
     edit.replace([node], [])
     return True
-
-
-def _identity(edit: Edit) -> bool:
-    for node in edit.nodes:
-        if not is_op(node, "Identity", "Dropout") or any(
-            edit.users(name) or name in edit.outputs for name in node.output[1:]
-        ):
-            continue
-        if is_op(node, "Dropout"):
-            trains = edit.array(node.input[2]) if len(node.input) > 2 and node.input[2] else np.array(False)
-            if edit.opset < _OLDEST or trains is None or trains.any():
-                continue
-        source, name = node.input[0], node.output[0]
-        maker = edit.maker(source)
-        bodies = [u for n in (source, name) for u in edit.users(n) if n not in u.input]
-        if bodies:  # `Edit` does not rename tensors in the subgraphs of an If or a Loop
-            continue
-        if name not in edit.outputs:
-            edit.rename(name, source)
-        elif maker is not None and source not in edit.outputs:
-            edit.rename(source, name)
-            edit.rename_output(maker, source, name)
-        else:
-            continue
-        edit.replace([node], [])
-        return True
-    return False
-
-
-def _merge(edit: Edit) -> bool:
-    for node, user in _pairs(edit, "Conv"):
-        first, second = Conv.of(edit, node), Conv.of(edit, user)
-        if first is None or second is None:
-            continue
-        maximum = max(first.dense_size, second.dense_size)
-        if maximum > MAX_WEIGHT_SIZE or second.dense_size * first.dense_size // len(first.weight) > MAX_WORK:
-            continue
-        keeps_zeros = (
-            first.kernel == (1, 1) and first.stride == (1, 1) and not any((*first.pads, *first.bias))
-        )
-        if any(second.pads) and not keeps_zeros:
-            continue
-        size, stride = _extent(first, second)[1], math.prod(first.stride) * math.prod(second.stride)
-        made = len(second.weight) * first.weight.shape[1] * first.group * math.prod(size) / stride
-        if made < first.weight.size / math.prod(first.stride) + second.weight.size / stride:
-            new = _composed(first, second).make(edit, output=second.node.output[0])
-            edit.replace([first.node, second.node], [new])
-            return True
-    return False
-
-
-def _extent(first: Conv, second: Conv) -> tuple[list[tuple[int, int, int]], list[int]]:
-    """Return the positions of the taps of `second` after `first` on y and x, and the size of the kernel.
-
-    Tap b of the second reads the output of the first at b·d₂, which starts at b·d₂·s₁ in the input, where
-    tap a is at a·d₁. Each axis has (common step, the steps of a and b in units of it).
-    """
-    steps, size = [], []
-    for k in (0, 1):
-        own = first.dilation[k] if first.kernel[k] > 1 else 0
-        next_ = second.dilation[k] * first.stride[k] if second.kernel[k] > 1 else 0
-        step = math.gcd(own, next_) or 1
-        steps.append((step, own // step, next_ // step))
-        size.append((own * (first.kernel[k] - 1) + next_ * (second.kernel[k] - 1)) // step + 1)
-    return steps, size
-
-
-def _composed(first: Conv, second: Conv) -> Conv:
-    """Return the convolution equal to `first` and then `second`, with no padding between them."""
-    ((dy, ay, by), (dx, ax, bx)), size = _extent(first, second)
-    inner, outer = first.dense, second.dense
-    weight = np.zeros((len(outer), inner.shape[1], *size))
-    for y, x in np.ndindex(*second.kernel):
-        rows = slice(by * y, by * y + ay * (first.kernel[0] - 1) + 1, ay or 1)
-        columns = slice(bx * x, bx * x + ax * (first.kernel[1] - 1) + 1, ax or 1)
-        weight[:, :, rows, columns] += np.tensordot(outer[:, :, y, x], inner, 1)
-    top, left, bottom, right = (a + b for a, b in zip(first.pads, second.pads, strict=True))
-    return replace(
-        first,
-        weight=weight,
-        bias=second.bias + outer.sum(axis=(2, 3)) @ first.bias,
-        stride=(first.stride[0] * second.stride[0], first.stride[1] * second.stride[1]),
-        dilation=(dy, dx),
-        pads=(top, left, bottom, right),
-        group=1,
-    )

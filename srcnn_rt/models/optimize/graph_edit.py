@@ -14,9 +14,8 @@ from .. import onnx_helpers as helpers
 from ..onnx_helpers import attribute, is_op, subgraphs
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
-_MAX_SORTED_USERS = 64  # users of a tensor that are kept in the order of the graph
 # Larger layers are not rewritten: values in a new weight, and products to compute it.
 MAX_WEIGHT_SIZE = 2**24
 MAX_WORK = 2**32
@@ -54,7 +53,9 @@ class Edit:
         self._added: dict[str, NDArray[Any]] = {}
         self._names = {n for node in self.nodes for n in (*_reads(node), *node.output, node.name)}
         self._names |= set(self._arrays)
-        self._index()
+        self._makers: dict[str, NodeProto] = {}
+        self._users: dict[str, list[NodeProto]] = {}
+        self._index(self.nodes)
 
     @property
     def opset(self) -> int:
@@ -80,7 +81,7 @@ class Edit:
         return self._makers.get(name)
 
     def users(self, name: str) -> list[NodeProto]:
-        """Return the nodes that read `name`, in the order of the graph."""
+        """Return the nodes that read `name`."""
         return self._users.get(name, [])
 
     def only_user(self, name: str) -> NodeProto | None:
@@ -122,7 +123,13 @@ class Edit:
         at = max(k for k, n in enumerate(self.nodes) if id(n) in gone)
         before = [n for n in self.nodes[:at] if id(n) not in gone]
         self.nodes = [*before, *new, *(n for n in self.nodes[at:] if id(n) not in gone)]
-        self._update_index(old, new)
+        for node in old:
+            for name in node.output:
+                if self._makers.get(name) is node:
+                    del self._makers[name]
+            for name in dict.fromkeys(_reads(node)):
+                self._users[name] = [n for n in self.users(name) if id(n) not in gone]
+        self._index(new)
 
     def rename(self, old: str, new: str) -> None:
         """Make the readers of `old` read `new`."""
@@ -131,12 +138,13 @@ class Edit:
             for k, name in enumerate(node.input):
                 if name == old:
                     node.input[k] = new
-        self._users[new] = self._in_order([*self._users.get(new, []), *users])
+        self._users[new] = list({id(n): n for n in (*self.users(new), *users)}.values())
 
     def rename_output(self, node: NodeProto, old: str, new: str) -> None:
         """Rename a node's output; its readers are not changed."""
         node.output[list(node.output).index(old)] = new
-        self._index()
+        del self._makers[old]
+        self._makers[new] = node
 
     def model(self) -> ModelProto:
         """Return the edited model, without unused nodes and weights."""
@@ -149,55 +157,24 @@ class Edit:
             if needed & set(node.output):
                 kept.append(node)
                 needed |= set(_reads(node))
-        del graph.node[:]
-        graph.node.extend(reversed(kept))
-        initialisers = [t for t in graph.initializer if t.name in needed]
-        dropped = {t.name for t in graph.initializer if t.name not in needed}
-        del graph.initializer[:]
-        graph.initializer.extend(initialisers)
-        graph.initializer.extend(
-            numpy_helper.from_array(a, name) for name, a in self._added.items() if name in needed
-        )
+        dropped = {t.name for t in graph.initializer} - needed
+        weights = [t for t in graph.initializer if t.name in needed]
+        weights += [numpy_helper.from_array(a, name) for name, a in self._added.items() if name in needed]
+        # Old files list weights among the inputs.
+        inputs = [v for v in graph.input if v.name not in dropped]
+        for field, values in ((graph.node, kept[::-1]), (graph.initializer, weights), (graph.input, inputs)):
+            del field[:]
+            field.extend(values)
         if self._added:
             out.ir_version = max(out.ir_version, helpers.MIN_IR_WITHOUT_WEIGHT_INPUTS)
-        # Old files list weights among the inputs. Shapes inside the graph are no longer true.
-        inputs = [v for v in graph.input if v.name not in dropped]
-        del graph.input[:]
-        graph.input.extend(inputs)
-        del graph.value_info[:]
+        del graph.value_info[:]  # shapes inside the graph are no longer true
         return out
 
-    def _index(self) -> None:
-        self._makers = {name: node for node in self.nodes for name in node.output if name}
-        self._users: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in dict.fromkeys(_reads(node)):
-                if name:
-                    self._users.setdefault(name, []).append(node)
-
-    def _update_index(self, old: list[NodeProto], new: list[NodeProto]) -> None:
-        """Update the index after `replace`, because a rebuild for each of many folds would be slow."""
-        gone = {id(n) for n in old}
-        for node in old:
-            for name in node.output:
-                if self._makers.get(name) is node:
-                    del self._makers[name]
-            for name in dict.fromkeys(_reads(node)):
-                self._users[name] = [n for n in self._users.get(name, []) if id(n) not in gone]
-        for node in new:
+    def _index(self, nodes: Iterable[NodeProto]) -> None:
+        for node in nodes:
             self._makers.update((name, node) for name in node.output if name)
             for name in dict.fromkeys(_reads(node)):
-                if name:
-                    self._users[name] = self._in_order([*self._users.get(name, []), node])
-
-    def _in_order(self, users: list[NodeProto]) -> list[NodeProto]:
-        """Return nodes without duplicates, in the order of the graph."""
-        if len(users) < 2:
-            return users
-        if len(users) > _MAX_SORTED_USERS:  # of a weight that layers share, whose order does not matter
-            return list({id(n): n for n in users}.values())
-        wanted = {id(n) for n in users}
-        return [n for n in self.nodes if id(n) in wanted]
+                self._users.setdefault(name, []).append(node)
 
 
 def _reads(node: NodeProto) -> Iterator[str]:
@@ -224,28 +201,26 @@ def inferred(model: ModelProto) -> GraphProto:
     return shape_inference.infer_shapes(clean, data_prop=True).graph
 
 
-def float32_names(model: ModelProto) -> set[str]:
-    """Return the names of all float32 tensors of a model, constants included."""
+def _float32_values(model: ModelProto) -> list[ValueInfoProto]:
     from onnx import TensorProto
 
     graph = inferred(model)
     values = (*graph.input, *graph.value_info, *graph.output)
-    names = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
-    return names | {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT}
+    return [v for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT]
+
+
+def float32_names(model: ModelProto) -> set[str]:
+    """Return the names of all float32 tensors of a model, constants included."""
+    from onnx import TensorProto
+
+    names = {v.name for v in _float32_values(model)}
+    return names | {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
 
 
 def channels(model: ModelProto) -> dict[str, int]:
     """Return the number of channels of each float32 tensor (N, C, H, W) of a model, where it is known."""
-    from onnx import TensorProto
-
-    graph = inferred(model)
-    found = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        kind = value.type.tensor_type
-        dims = kind.shape.dim
-        if kind.elem_type == TensorProto.FLOAT and len(dims) == 4 and dims[1].dim_value > 0:
-            found[value.name] = dims[1].dim_value
-    return found
+    sizes = {v.name: helpers.dimensions(v) for v in _float32_values(model)}
+    return {name: dims[1] for name, dims in sizes.items() if len(dims) == 4 and dims[1] is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,19 +285,13 @@ class Conv:
         return self.weight.shape[2], self.weight.shape[3]
 
     @property
-    def dense_size(self) -> int:
-        """Size of `dense`, which is much larger than `weight` if there are many groups."""
-        return self.weight.size * self.group
-
-    @property
     def dense(self) -> NDArray[np.float64]:
         """Weight (out, in, kh, kw) of the same convolution with one group."""
         out, width, *kernel = self.weight.shape
-        dense = np.zeros((out, width * self.group, *kernel))
-        for g in range(self.group):
-            rows = slice(g * out // self.group, (g + 1) * out // self.group)
-            dense[rows, g * width : (g + 1) * width] = self.weight[rows]
-        return dense
+        dense = np.zeros((self.group, out // self.group, self.group, width, *kernel))
+        each = range(self.group)
+        dense[each, :, each] = self.weight.reshape(self.group, -1, width, *kernel)
+        return dense.reshape(out, -1, *kernel)
 
     def make(
         self, edit: Edit, *, source: str | None = None, output: str | None = None, **changes: Any

@@ -6,6 +6,8 @@ inputs, no ReduceMean, whose axes moved in 18), so that they are valid in the op
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...image import bicubic
 from ..onnx_helpers import SLICE_END
-from .graph_edit import Edit
+from .graph_edit import Conv, Edit
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -53,6 +55,23 @@ class NodeBuilder:
         node = self.edit.node(op, inputs, f"{self._prefix}.{op.lower()}", output, **attributes)
         self.nodes.append(node)
         return str(node.output[0])
+
+    def layer(self, conv: Conv, x: str, **changes: Any) -> str:
+        """Add a convolution like another one, with the given changes of `Conv.make`."""
+        changes.setdefault("output", self.edit.fresh(f"{self._prefix}.out"))
+        self.nodes.append(conv.make(self.edit, source=x, **changes))
+        return str(self.nodes[-1].output[0])
+
+    def copy(self, node: NodeProto, x: str) -> str:
+        """Add a copy of a pointwise node that reads `x`; weights are shared."""
+        copy = deepcopy(node)
+        for k, name in enumerate(copy.input):
+            if name and self.edit.array(name) is None:
+                copy.input[k] = x
+        copy.name = self.edit.fresh(node.name or node.op_type)
+        copy.output[0] = self.edit.fresh(f"{copy.name}.out")
+        self.nodes.append(copy)
+        return str(copy.output[0])
 
     def ints(self, *values: int) -> str:
         """Return an int64 constant; equal ones are shared."""
@@ -113,20 +132,8 @@ class NodeBuilder:
         """Enlarge by bicubic, which shortens every side by two LR pixels."""
         if scale == 1:  # only the centre tap is not zero
             return self.crop(x, bicubic.RADIUS)
-        if self._split:
-            phases = self.conv(x, bicubic.weights(scale, channels), group=channels)
-            return self.op("DepthToSpace", phases, blocksize=scale, mode="CRD")
-        from onnx import numpy_helper
-
-        name = self.edit.fresh(f"{self._prefix}.bicubic")
-        out = self.edit.fresh(f"{name}.out")
-        nodes, weights = bicubic.nodes(x, out, scale, channels, name)
-        names = {t.name: self.edit.weight(t.name, numpy_helper.to_array(t)) for t in weights}
-        for node in nodes:
-            for k, read in enumerate(node.input):
-                node.input[k] = names.get(read, read)
-        self.nodes += nodes
-        return out
+        phases = self.conv(x, bicubic.weights(scale, channels), group=channels)
+        return self.op("DepthToSpace", phases, blocksize=scale, mode="CRD")
 
     def channels(self, x: str, start: int, stop: int) -> str:
         """Keep channels ``start … stop - 1``."""
@@ -137,9 +144,14 @@ class NodeBuilder:
 
     def crop(self, x: str, width: int) -> str:
         """Crop `width` samples from each side."""
-        if width == 0:
+        return self.cut(x, (width, width), (width, width))
+
+    def cut(self, x: str, before: Sequence[int], after: Sequence[int], *, output: str | None = None) -> str:
+        """Crop samples before and after the y and the x axis; none adds no node."""
+        if not any((*before, *after)):
             return x
-        return self.op("Slice", x, self.ints(width, width), self.ints(-width, -width), self.ints(2, 3))
+        ends = [-n if n else SLICE_END for n in after]
+        return self.op("Slice", x, self.ints(*before), self.ints(*ends), self.ints(2, 3), output=output)
 
     def clip(self, x: str, top: float) -> str:
         """Clip to [0, `top`]."""

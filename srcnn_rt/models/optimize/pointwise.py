@@ -33,14 +33,18 @@ def is_pointwise(edit: Edit, node: NodeProto, source: str) -> bool:
     return conv is not None and conv.kernel == conv.stride == (1, 1) and not any(conv.pads)
 
 
+def _follow(edit: Edit, name: str) -> tuple[list[NodeProto], str]:
+    """Return the chain of pointwise nodes behind a tensor, and its last output."""
+    chain = []
+    while (user := edit.only_user(name)) is not None and is_pointwise(edit, user, name):
+        chain.append(user)
+        name = user.output[0]
+    return chain, name
+
+
 def only_pointwise_to_output(edit: Edit, name: str) -> bool:
     """Return whether `name` is the graph's output, or becomes it pixel by pixel."""
-    while name not in edit.outputs:
-        user = edit.only_user(name)
-        if user is None or not is_pointwise(edit, user, name):
-            return False
-        name = user.output[0]
-    return True
+    return _follow(edit, name)[1] in edit.outputs
 
 
 def chain_to_last_layer(edit: Edit, name: str) -> tuple[list[NodeProto], Conv] | None:
@@ -49,11 +53,8 @@ def chain_to_last_layer(edit: Edit, name: str) -> tuple[list[NodeProto], Conv] |
     The result is None if there is no such convolution, or if it does not make the graph's output pixel by
     pixel.
     """
-    between = []
-    while (user := edit.only_user(name)) is not None and is_pointwise(edit, user, name):
-        between.append(user)
-        name = user.output[0]
-    last = Conv.of(edit, user)
+    between, name = _follow(edit, name)
+    last = Conv.of(edit, edit.only_user(name))
     if last is None or not last.plain or not only_pointwise_to_output(edit, last.node.output[0]):
         return None
     return between, last

@@ -57,7 +57,7 @@ def without_bicubic(model: ModelProto, scale: int) -> ModelProto | None:
 
 
 def _is_bicubic(edit: Edit, name: str, scale: int) -> bool:
-    """Return whether a tensor is the image, enlarged by bicubic and cropped by the same width on all sides."""
+    """Return whether a tensor is the image, enlarged by bicubic and cropped alike on all sides."""
     name = _before_crops(edit, name)
     if scale == 1:
         return name in edit.inputs

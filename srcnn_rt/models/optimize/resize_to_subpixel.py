@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..onnx_helpers import attribute, is_op
 from .graph_edit import Edit, channels
+from .node_builder import NodeBuilder
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -52,10 +53,9 @@ def resize_to_subpixel(model: ModelProto) -> ModelProto:
     shapes = channels(model)
     for node in list(edit.nodes):
         scale = _factor(edit, node) if is_op(node, "Resize") else None
-        count = shapes.get(node.input[0]) if node.input else None
-        kernel = _kernel(node, scale) if scale is not None and count is not None else None
-        if scale is not None and count is not None and kernel is not None:
-            edit.replace([node], _nodes(edit, node, scale, count, *kernel))
+        kernel = _kernel(node, scale) if scale is not None and node.input[0] in shapes else None
+        if scale is not None and kernel is not None:
+            _rewrite(edit, node, scale, shapes[node.input[0]], *kernel)
     return edit.model()
 
 
@@ -128,24 +128,15 @@ def _kernel(node: NodeProto, scale: int) -> tuple[NDArray[np.float64], int] | No
     return taps(scale, mode, Fraction(a), centred=how != "asymmetric")
 
 
-def _nodes(
+def _rewrite(
     edit: Edit, node: NodeProto, scale: int, count: int, rows: NDArray[np.float64], before: int
-) -> list[NodeProto]:
-    """Return the nodes that replace a Resize of `count` channels."""
-    name = node.name or node.output[0]
+) -> None:
+    """Replace a Resize of `count` channels."""
+    steps = NodeBuilder(edit, node.name or node.output[0])
     size = rows.shape[1]
     after = size - 1 - before
-    pads = np.array([0, 0, before, before, 0, 0, after, after], np.int64)
     kernel = np.einsum("py,qx->pqyx", rows, rows).reshape(scale * scale, 1, size, size)
-    pad = edit.node("Pad", [node.input[0], edit.weight(f"{name}.pads", pads)], f"{name}.pad", mode="edge")
-    conv = edit.node(
-        "Conv",
-        [pad.output[0], edit.weight(f"{name}.weight", np.tile(kernel, (count, 1, 1, 1)))],
-        f"{name}.conv",
-        kernel_shape=[size, size],
-        group=count,
-    )
-    shuffle = edit.node(
-        "DepthToSpace", [conv.output[0]], f"{name}.shuffle", node.output[0], blocksize=scale, mode="CRD"
-    )
-    return [pad, conv, shuffle]
+    x = steps.op("Pad", node.input[0], steps.ints(0, 0, before, before, 0, 0, after, after), mode="edge")
+    x = steps.conv(x, np.tile(kernel, (count, 1, 1, 1)), group=count)
+    steps.op("DepthToSpace", x, output=node.output[0], blocksize=scale, mode="CRD")
+    edit.replace([node], steps.nodes)

@@ -12,17 +12,17 @@ Many multiplications are by zero, but all lanes of a tensor core are used, where
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .cpu_cost import cheapest
 from .graph_edit import MAX_WEIGHT_SIZE, Conv, Edit
+from .node_builder import NodeBuilder
 from .pointwise import chain_to_last_layer
-from .subpixel_phases import copy_of
 from .tensor_core_cost import executed
-from .widen_narrow import OLDEST, may_crop
+from .widen_narrow import OLDEST, may_crop, shifted
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -48,29 +48,20 @@ def block_layers(model: ModelProto) -> ModelProto:
     if edit.opset < OLDEST or not may_crop(model):
         return edit.model()
     for node in list(edit.nodes):
-        chain = _find(edit, node)
-        block = None if chain is None else best_block(chain.first, chain.last)
-        if chain is not None and block is not None:
-            _rewrite(edit, chain, block)
+        first = Conv.of(edit, node)
+        if (
+            first is None
+            or not first.plain
+            or first.weight.shape[1] > _MAX_CHANNELS
+            or first.kernel == (1, 1)
+        ):
+            continue
+        rest = chain_to_last_layer(edit, node.output[0])
+        block = None if rest is None else best_block(first, rest[1])
+        if rest is not None and block is not None:
+            _rewrite(edit, first, *rest, block)
             break
     return edit.model()
-
-
-@dataclass(frozen=True, slots=True)
-class _Chain:
-    """A layer, the pointwise nodes behind it, and the next layer with a larger kernel."""
-
-    first: Conv
-    between: list[NodeProto]
-    last: Conv
-
-
-def _find(edit: Edit, node: NodeProto) -> _Chain | None:
-    first = Conv.of(edit, node)
-    if first is None or not first.plain or first.weight.shape[1] > _MAX_CHANNELS or first.kernel == (1, 1):
-        return None
-    rest = chain_to_last_layer(edit, node.output[0])
-    return None if rest is None else _Chain(first, *rest)
 
 
 def best_block(first: Conv, last: Conv) -> int | None:
@@ -85,12 +76,7 @@ def best_block(first: Conv, last: Conv) -> int | None:
         return all((k - 1) % b == 0 for k in conv.kernel) and conv.weight.size * b**4 <= MAX_WEIGHT_SIZE
 
     costs = {b: cost(first, b) + cost(last, b) for b in BLOCKS if allowed(first, b) and allowed(last, b)}
-    best = min(costs, key=lambda b: costs[b], default=None)
-    return (
-        best
-        if best is not None and costs[best] <= _MAX_COST_RATIO * (cost(first, 1) + cost(last, 1))
-        else None
-    )
+    return cheapest(costs, _MAX_COST_RATIO * (cost(first, 1) + cost(last, 1)))
 
 
 def blocked(weight: NDArray[np.float64], b: int) -> NDArray[np.float64]:
@@ -100,39 +86,28 @@ def blocked(weight: NDArray[np.float64], b: int) -> NDArray[np.float64]:
     """
     out, inner, kh, kw = weight.shape
     th, tw = (kh - 1) // b + 1, (kw - 1) // b + 1
-    made = np.zeros((b, b, out, b, b, inner, th, tw))
-    for (y, x), (i, j) in ((p, t) for p in np.ndindex(b, b) for t in np.ndindex(kh, kw)):
-        (qy, ty), (qx, tx) = divmod(y + i, b), divmod(x + j, b)
-        made[y, x, :, ty, tx, :, qy, qx] = weight[:, :, i, j]
-    return made.reshape(b * b * out, b * b * inner, th, tw)
+    places = shifted(weight, b).reshape(out, b * b, inner, th, b, tw, b)
+    return places.transpose(1, 0, 4, 6, 2, 3, 5).reshape(b * b * out, b * b * inner, th, tw)
 
 
-def _rewrite(edit: Edit, chain: _Chain, b: int) -> None:
-    first, last, places = chain.first, chain.last, b * b
-    target = last.node.output[0]
-    name = first.node.name or first.node.output[0]
-    start = edit.node("SpaceToDepth", first.node.input[:1], f"{name}.blocks", blocksize=b)
+def _rewrite(edit: Edit, first: Conv, between: list[NodeProto], last: Conv, b: int) -> None:
+    steps = NodeBuilder(edit, first.node.name or first.node.output[0])
 
-    def blocks(conv: Conv, source: str, name: str) -> NodeProto:
-        output, bias = edit.fresh(f"{name}.blocked"), np.tile(conv.bias, places)
-        return conv.make(edit, source=source, output=output, weight=blocked(conv.weight, b), bias=bias)
+    def layer(conv: Conv, x: str) -> str:
+        return steps.layer(conv, x, weight=blocked(conv.weight, b), bias=np.tile(conv.bias, b * b))
 
-    new = [start, blocks(first, start.output[0], name)]
+    def view(x: str, channels: int) -> str:
+        """Reshape to `channels` channels, and to as many images as that gives."""
+        return steps.op("Reshape", x, steps.ints(-1, channels, 0, 0))
+
+    at = layer(first, steps.op("SpaceToDepth", first.node.input[0], blocksize=b))
     # Activations without weights need no view. Nodes with weights per channel do.
-    weighted = [any(edit.array(n) is not None for n in node.input) for node in chain.between]
-    viewed = weighted.index(True) if any(weighted) else len(weighted)
-    for k, node in enumerate(chain.between):
-        if k == viewed:
-            new.append(_view(edit, new[-1].output[0], f"{name}.places", len(first.weight)))
-        new.append(copy_of(edit, node, new[-1].output[0]))
+    weighted = [any(edit.array(n) is not None for n in node.input) for node in between]
+    for k, node in enumerate(between):
+        if weighted[k] and not any(weighted[:k]):
+            at = view(at, len(first.weight))
+        at = steps.copy(node, at)
     if any(weighted):
-        new.append(_view(edit, new[-1].output[0], f"{name}.together", places * last.weight.shape[1]))
-    end = blocks(last, new[-1].output[0], target)
-    shuffle = edit.node("DepthToSpace", end.output, f"{name}.pixels", target, blocksize=b, mode="DCR")
-    edit.replace([first.node, *chain.between, last.node], [*new, end, shuffle])
-
-
-def _view(edit: Edit, source: str, name: str, channels: int) -> NodeProto:
-    """Return a node that reshapes a tensor to `channels` channels, and to as many images as that gives."""
-    shape = edit.weight(f"{name}.shape", np.array([-1, channels, 0, 0], np.int64))
-    return edit.node("Reshape", [source, shape], name)
+        at = view(at, b * b * last.weight.shape[1])
+    steps.op("DepthToSpace", layer(last, at), output=last.node.output[0], blocksize=b, mode="DCR")
+    edit.replace([first.node, *between, last.node], steps.nodes)

@@ -16,7 +16,7 @@ and the enlarged image, and activations of one phase are s² times smaller.
 
 from __future__ import annotations
 
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
@@ -25,10 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..onnx_helpers import SLICE_END, attribute
-from .cpu_cost import LANES, executed
+from .cpu_cost import LANES, cheapest, executed
 from .graph_edit import MAX_WEIGHT_SIZE, MAX_WORK, Conv, Edit
+from .node_builder import NodeBuilder
 from .pointwise import chain_to_last_layer
-from .widen_narrow import OLDEST, best_block, block_cost, may_crop
+from .widen_narrow import OLDEST, best_block, block_cost, may_crop, shifted
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -53,11 +54,13 @@ def fold_enlargement(model: ModelProto) -> ModelProto:
     """
     edit = Edit(model)
     for node in list(edit.nodes):
-        head = _find(edit, node) if node.op_type == "DepthToSpace" and edit.opset >= OLDEST else None
-        if head is not None:
-            stride = _best_stride(head, _STRIDES if may_crop(model) else _STRIDES[:1])
-            if stride is not None:
-                _rewrite(edit, head, stride)
+        head = _enlarging(edit, node)
+        rest = None if head is None else chain_to_last_layer(edit, head.first.node.output[0])
+        if head is None or rest is None or any(head.lost(axis, rest[1]) % head.scale for axis in (0, 1)):
+            continue
+        stride = _best_stride(head, rest[1], _STRIDES if may_crop(model) else _STRIDES[:1])
+        if stride is not None:
+            _rewrite(edit, head, *rest, stride)
     return edit.model()
 
 
@@ -91,60 +94,19 @@ class _Enlarging:
     first: Conv
     nodes: list[NodeProto]
 
-    def lost(self, axis: int) -> int:
-        """Return the HR samples that s times the input loses up to the end of these nodes."""
+    def lost(self, axis: int, last: Conv | None = None) -> int:
+        """Return the HR samples that s times the input loses up to the end of `first`, or of `last`."""
         enlarged = self.scale * (self.enlarge.shape[4 + axis] - 1) + self.crop[axis] + self.crop[axis + 2]
-        return int(enlarged + self.first.kernel[axis] - 1)
+        return int(enlarged + sum(conv.kernel[axis] - 1 for conv in (self.first, last) if conv is not None))
 
     def reads(self, axis: int, phase: int) -> list[tuple[int, int]]:
         """Return the LR offset and the enlarging phase that every tap of the first layer reads."""
         return [divmod(phase + self.crop[axis] + i, self.scale) for i in range(self.first.kernel[axis])]
 
 
-@dataclass(frozen=True, slots=True)
-class _Head(_Enlarging):
-    """An enlargement, the layer behind it, and the nodes up to the next layer with a larger kernel.
-
-    Attributes
-    ----------
-    between : list of NodeProto
-        Pointwise nodes.
-    last : Conv
-        The next layer.
-    """
-
-    between: list[NodeProto]
-    last: Conv
-
-    def lost(self, axis: int) -> int:
-        """Return the HR samples that s times the input loses up to the end of these nodes."""
-        return _Enlarging.lost(self, axis) + self.last.kernel[axis] - 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Phase:
-    """One phase on one axis.
-
-    Attributes
-    ----------
-    reads : list of tuple
-        LR offset and enlarging phase of every tap of the first layer.
-    low : int
-        Smallest LR offset.
-    places : list of tuple
-        (HR row of the block, tap of the last layer, its LR offset) of all that read this phase.
-    start, taps : int
-        Range of the LR offsets of `places`.
-    """
-
-    reads: list[tuple[int, int]]
-    low: int
-    places: list[tuple[int, int, int]]
-    start: int
-    taps: int
-
-
 def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
+    if shuffle.op_type != "DepthToSpace" or edit.opset < OLDEST:
+        return None
     enlarge = Conv.of(edit, edit.maker(shuffle.input[0]))
     if enlarge is None or edit.only_user(enlarge.node.output[0]) is None:
         return None
@@ -164,36 +126,11 @@ def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
     if first is None or not first.plain or s > _MAX_SCALE:
         return None
     # The two kernels are multiplied for every phase and every stride that is tried.
-    if (
-        enlarge.dense_size > MAX_WEIGHT_SIZE
-        or len(_STRIDES) * first.weight.size * enlarge.dense_size > MAX_WORK
-    ):
+    size = enlarge.weight.size * enlarge.group
+    if size > MAX_WEIGHT_SIZE or len(_STRIDES) * first.weight.size * size > MAX_WORK:
         return None
     kernel, bias = _by_phase(enlarge, s, attribute(shuffle, "mode", b"DCR"))
     return _Enlarging(enlarge.node.input[0], s, kernel, bias, crop, first, [*nodes, first.node])
-
-
-def _find(edit: Edit, shuffle: NodeProto) -> _Head | None:
-    found = _enlarging(edit, shuffle)
-    if found is None:
-        return None
-    rest = chain_to_last_layer(edit, found.first.node.output[0])
-    if rest is None:
-        return None
-    between, last = rest
-    nodes = [*found.nodes, *between, last.node]
-    head = _Head(
-        found.source,
-        found.scale,
-        found.enlarge,
-        found.enlarge_bias,
-        found.crop,
-        found.first,
-        nodes,
-        between,
-        last,
-    )
-    return None if any(head.lost(axis) % head.scale for axis in (0, 1)) else head
 
 
 def crop_of(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
@@ -219,155 +156,98 @@ def crop_of(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
 
 def _by_phase(conv: Conv, s: int, mode: bytes) -> tuple[Array, Array]:
     """Return the enlarging kernel as (c, s, s, in, kh, kw), and its bias as (c, s, s)."""
-    dense = conv.dense
-    out, inner = dense.shape[:2]
-    channels = out // (s * s)
-    if mode == b"CRD":
-        return dense.reshape(channels, s, s, inner, *conv.kernel), conv.bias.reshape(channels, s, s)
-    dense = dense.reshape(s, s, channels, inner, *conv.kernel)
-    return dense.transpose(2, 0, 1, 3, 4, 5), conv.bias.reshape(s, s, channels).transpose(2, 0, 1)
+    channels = len(conv.weight) // (s * s)
+    order = np.arange(len(conv.weight))
+    if mode != b"CRD":
+        order = order.reshape(s * s, channels).T.reshape(-1)
+    kernel = conv.dense[order].reshape(channels, s, s, -1, *conv.kernel)
+    return kernel, conv.bias[order].reshape(channels, s, s)
 
 
-def _best_stride(head: _Head, strides: range) -> int | None:
+def _best_stride(head: _Enlarging, last: Conv, strides: range) -> int | None:
     """Return the LR stride of the last layer that executes least; None if it does not save enough."""
-    s, first, last = head.scale, head.first, head.last
+    s, first = head.scale, head.first
     inner = head.enlarge.shape[3]
     b = best_block(len(last.weight), last.weight.shape[1], last.kernel)
     plain = block_cost(len(last.weight), last.weight.shape[1], last.kernel, b)
     plain += executed(len(first.weight), first.weight.shape[1], first.kernel)
     plain += executed(s * s * first.weight.shape[1], inner, head.enlarge.shape[4:], (s, s))
+    sizes = [_kernels(head, [y], [x])[0].shape[4:] for y, x in product(range(s), repeat=2)]
+    every = sum(executed(len(first.weight), inner, size, (s, s)) for size in sizes)
     costs = {}
     for stride in strides:
         block = s * stride
         out = len(last.weight) * block * block
         if out > 4 * LANES:  # most of so large a window would be zeros
             break
-        cost = 0.0
-        for y, x in product(_phases(head, 0, stride), _phases(head, 1, stride)):
-            cost += executed(len(first.weight), inner, _kernel(head, y, x)[0].shape[2:], (s, s))
-            cost += executed(out, last.weight.shape[1], (y.taps, x.taps), (block, block))
-        costs[stride] = cost
-    best = min(costs, key=lambda k: costs[k], default=None)
-    return best if best is not None and costs[best] <= _MAX_COST_RATIO * plain else None
+        taps = [[len(range(p, k + block - 1, s)) for p in range(s)] for k in last.kernel]
+        each = (executed(out, last.weight.shape[1], size, (block, block)) for size in product(*taps))
+        costs[stride] = every + sum(each)
+    return cheapest(costs, _MAX_COST_RATIO * plain)
 
 
-def _phases(head: _Head, axis: int, stride: int) -> list[_Phase]:
-    """Return the phases on an axis that the last layer reads."""
-    s, block = head.scale, head.scale * stride
-    found = []
-    for p in range(s):
-        reads = head.reads(axis, p)
-        places = [
-            (j, t, (j + t - p) // s)
-            for j in range(block)
-            for t in range(head.last.kernel[axis])
-            if (j + t - p) % s == 0
-        ]
-        if places:
-            offsets = [q for _, _, q in places]
-            taps = max(offsets) - min(offsets) + 1
-            found.append(_Phase(reads, min(q for q, _ in reads), places, min(offsets), taps))
-    return found
+def _kernels(head: _Enlarging, ys: Sequence[int], xs: Sequence[int]) -> tuple[Array, Array, tuple[int, int]]:
+    """Return the first layer of some phases on LR samples.
 
-
-def _kernel(head: _Enlarging, y: _Phase, x: _Phase) -> tuple[Array, Array, tuple[int, int]]:
-    """Return the first layer of one phase on LR samples: kernel, bias, and first LR offset on y and x."""
+    These are the kernels (y, x, out, in, kh, kw), the biases (y, x, out), and the first LR offset that they
+    read on y and x.
+    """
     first, big = head.first.weight, head.enlarge
+    reads = [[head.reads(axis, p) for p in phases] for axis, phases in enumerate((ys, xs))]
+    low = [min(q for taps in axis for q, _ in taps) for axis in reads]
     kh, kw = big.shape[4:]
-    height, width = (max(q for q, _ in p.reads) - p.low + k for p, k in ((y, kh), (x, kw)))
-    kernel = np.zeros((len(first), big.shape[3], height, width))
-    bias = head.first.bias.copy()
-    for i, (qy, py) in enumerate(y.reads):
-        for j, (qx, px) in enumerate(x.reads):
-            at_y, at_x = qy - y.low, qx - x.low
-            kernel[:, :, at_y : at_y + kh, at_x : at_x + kw] += np.tensordot(
+    size = [
+        max(q for taps in axis for q, _ in taps) - q0 + k
+        for axis, q0, k in zip(reads, low, (kh, kw), strict=True)
+    ]
+    kernels = np.zeros((len(ys), len(xs), len(first), big.shape[3], *size))
+    biases = np.tile(head.first.bias, (len(ys), len(xs), 1))
+    for y, x in np.ndindex(len(ys), len(xs)):
+        for (i, (qy, py)), (j, (qx, px)) in product(enumerate(reads[0][y]), enumerate(reads[1][x])):
+            at_y, at_x = qy - low[0], qx - low[1]
+            kernels[y, x, :, :, at_y : at_y + kh, at_x : at_x + kw] += np.tensordot(
                 first[:, :, i, j], big[:, py, px], axes=1
             )
-            bias += first[:, :, i, j] @ head.enlarge_bias[:, py, px]
+            biases[y, x] += first[:, :, i, j] @ head.enlarge_bias[:, py, px]
     # Bicubic has only four taps in most phases, so some borders are zeros.
-    rows = np.flatnonzero(np.any(kernel, axis=(0, 1, 3)))
-    cols = np.flatnonzero(np.any(kernel, axis=(0, 1, 2)))
+    used = np.any(kernels, axis=(0, 1, 2, 3))
+    rows, cols = (np.flatnonzero(used.any(axis=axis)) for axis in (1, 0))
     if not rows.size:
-        return kernel[:, :, :1, :1], bias, (y.low, x.low)
-    kernel = kernel[:, :, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return kernel, bias, (y.low + int(rows[0]), x.low + int(cols[0]))
+        return kernels[..., :1, :1], biases, (low[0], low[1])
+    kernels = kernels[..., rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return kernels, biases, (low[0] + int(rows[0]), low[1] + int(cols[0]))
 
 
-def _gather(head: _Head, y: _Phase, x: _Phase, block: int) -> Array:
-    """Return the kernel of the last layer from one phase to a block: (out·block², in, taps, taps)."""
-    weight = head.last.weight
-    out = np.zeros((len(weight), block, block, weight.shape[1], y.taps, x.taps))
-    for jy, ty, qy in y.places:
-        for jx, tx, qx in x.places:
-            out[:, jy, jx, :, qy - y.start, qx - x.start] = weight[:, :, ty, tx]
-    return out.reshape(len(weight) * block * block, weight.shape[1], y.taps, x.taps)
-
-
-def _rewrite(edit: Edit, head: _Head, stride: int) -> None:
-    block = head.scale * stride
-    new: list[NodeProto] = []
+def _rewrite(edit: Edit, head: _Enlarging, between: list[NodeProto], last: Conv, stride: int) -> None:
+    steps = NodeBuilder(edit, "phases")
+    s, block = head.scale, head.scale * stride
+    wide = shifted(last.weight, block)
     total = ""
-    for y, x in product(_phases(head, 0, stride), _phases(head, 1, stride)):
-        kernel, bias, low = _kernel(head, y, x)
-        spans = [
-            _span(head, axis, stride, p, low[axis], kernel.shape[2 + axis]) for axis, p in enumerate((y, x))
+    for y, x in product(range(s), repeat=2):
+        kernel, bias, before = _kernels(head, [y], [x])
+        far = wide[:, :, y::s, x::s]
+        # N blocks come from stride·N + lost/s samples and read (N - 1)·stride + taps + size - 1.
+        after = [
+            head.lost(axis, last) // s
+            + stride
+            - before[axis]
+            - far.shape[2 + axis]
+            - kernel.shape[4 + axis]
+            + 1
+            for axis in (0, 1)
         ]
-        nodes, at = _slice(edit, head.source, spans)
-        new += nodes
-        new.append(head.first.make(edit, source=at, output=edit.fresh("phase"), weight=kernel, bias=bias))
-        for node in head.between:
-            new.append(copy_of(edit, node, new[-1].output[0]))
-        new.append(
-            head.last.make(
-                edit,
-                source=new[-1].output[0],
-                output=edit.fresh("blocks"),
-                weight=_gather(head, y, x, block),
-                # The bias is added once, not once per phase.
-                bias=np.zeros(1) if total else np.repeat(head.last.bias, block * block),
-                stride=(stride, stride),
-            )
+        at = steps.layer(
+            head.first, steps.cut(head.source, before, after), weight=kernel[0, 0], bias=bias[0, 0]
         )
-        if total:
-            new.append(edit.node("Add", [total, new[-1].output[0]], "phases.sum"))
-        total = new[-1].output[0]
-    target = head.last.node.output[0]
-    new.append(edit.node("DepthToSpace", [total], "phases.shuffle", target, blocksize=block, mode="CRD"))
-    edit.replace(head.nodes, new)
-
-
-def _span(head: _Head, axis: int, stride: int, p: _Phase, low: int, size: int) -> tuple[int, int]:
-    """Return the LR samples that a phase leaves out before and after."""
-    before = low + p.start
-    # N blocks come from stride·N + lost/s samples and read (N - 1)·stride + taps + size - 1.
-    after = head.lost(axis) // head.scale + stride - before - p.taps - size + 1
-    return before, after
-
-
-def _slice(
-    edit: Edit, source: str, spans: list[tuple[int, int]], target: str | None = None
-) -> tuple[list[NodeProto], str]:
-    """Return the Slice that leaves samples out before and after, on y and x, if any, and its output."""
-    if not any(n for span in spans for n in span):
-        return [], source
-    starts, ends = [a for a, _ in spans], [-b if b else SLICE_END for _, b in spans]
-    names = [
-        edit.weight(f"phase.{key}", np.array(values, np.int64))
-        for key, values in (("starts", starts), ("ends", ends), ("axes", [2, 3]))
-    ]
-    node = edit.node("Slice", [source, *names], "phase.slice", target)
-    return [node], node.output[0]
-
-
-def copy_of(edit: Edit, node: NodeProto, source: str) -> NodeProto:
-    """Return a copy of a pointwise node that reads `source`; weights are shared."""
-    copy = deepcopy(node)
-    for k, name in enumerate(copy.input):
-        if name and edit.array(name) is None:
-            copy.input[k] = source
-    copy.name = edit.fresh(node.name or node.op_type)
-    copy.output[0] = edit.fresh(f"{copy.name}.out")
-    return copy
+        for node in between:
+            at = steps.copy(node, at)
+        # The bias is added once, not once per phase.
+        bias = np.zeros(1) if total else np.repeat(last.bias, block * block)
+        at = steps.layer(last, at, weight=far, bias=bias, stride=(stride, stride))
+        total = steps.op("Add", total, at) if total else at
+    target = last.node.output[0]
+    steps.op("DepthToSpace", total, output=target, blocksize=block, mode="CRD")
+    edit.replace([*head.nodes, *between, last.node], steps.nodes)
 
 
 def shuffle_enlargement(model: ModelProto) -> ModelProto:
@@ -384,54 +264,33 @@ def shuffle_enlargement(model: ModelProto) -> ModelProto:
     """
     edit = Edit(model)
     for node in list(edit.nodes):
-        if node.op_type == "DepthToSpace" and edit.opset >= OLDEST:
-            head = _enlarging(edit, node)
-            if head is not None:
-                _shuffle(edit, head)
+        head = _enlarging(edit, node)
+        if head is not None:
+            _shuffle(edit, head)
     return edit.model()
 
 
 def _shuffle(edit: Edit, head: _Enlarging) -> None:
     s, first = head.scale, head.first
-    phases = [[_Phase(head.reads(axis, p), 0, [], 0, 0) for p in range(s)] for axis in (0, 1)]
-    parts = [[_kernel(head, y, x) for x in phases[1]] for y in phases[0]]
-    every = [part for row in parts for part in row]
-    low = [min(part[2][axis] for part in every) for axis in (0, 1)]
-    high = [max(part[2][axis] + part[0].shape[2 + axis] for part in every) for axis in (0, 1)]
-    out, inner = every[0][0].shape[:2]
-    weight = np.zeros((s, s, out, inner, high[0] - low[0], high[1] - low[1]))
-    bias = np.zeros((s, s, out))
-    for y, row in enumerate(parts):
-        for x, (kernel, sums, (at_y, at_x)) in enumerate(row):
-            h, w = kernel.shape[2:]
-            weight[y, x, :, :, at_y - low[0] : at_y - low[0] + h, at_x - low[1] : at_x - low[1] + w] = kernel
-            bias[y, x] = sums
+    kernels, biases, low = _kernels(head, range(s), range(s))
     lost = [head.lost(axis) for axis in (0, 1)]
     # All whole LR pixels are computed. Of the last one, `extra` HR rows and columns are cropped.
     extra = [n % s for n in lost]
-    after = [lost[axis] // s - high[axis] + 1 for axis in (0, 1)]
+    after = [lost[axis] // s - low[axis] - kernels.shape[4 + axis] + 1 for axis in (0, 1)]
     # The cropped rows and columns may read zeros beyond the image.
-    new, at = _slice(edit, head.source, [(low[axis], max(after[axis], 0)) for axis in (0, 1)])
-    new.append(
-        first.make(
-            edit,
-            source=at,
-            output=edit.fresh("phases"),
-            weight=weight.reshape(s * s * out, inner, *weight.shape[4:]),
-            bias=bias.reshape(-1),
-            pads=(0, 0, max(-after[0], 0), max(-after[1], 0)),
-        )
+    steps = NodeBuilder(edit, "phases")
+    at = steps.layer(
+        first,
+        steps.cut(head.source, low, [max(n, 0) for n in after]),
+        weight=kernels.reshape(-1, *kernels.shape[3:]),
+        bias=biases.reshape(-1),
+        pads=(0, 0, max(-after[0], 0), max(-after[1], 0)),
     )
     target, nodes = first.node.output[0], list(head.nodes)
     user = edit.only_user(target)
     if user is not None and user.op_type == "Relu":  # moved before the shuffle, so that a runtime can fuse it
-        new.append(copy_of(edit, user, new[-1].output[0]))
+        at = steps.copy(user, at)
         target, nodes = user.output[0], [*nodes, user]
-    shuffled = edit.fresh("shuffled") if any(extra) else target
-    new.append(
-        edit.node("DepthToSpace", new[-1].output[:1], "phases.shuffle", shuffled, blocksize=s, mode="DCR")
-    )
-    if any(extra):
-        nodes_cut, _ = _slice(edit, shuffled, [(0, n) for n in extra], target)
-        new += nodes_cut
-    edit.replace(nodes, new)
+    at = steps.op("DepthToSpace", at, output=None if any(extra) else target, blocksize=s, mode="DCR")
+    steps.cut(at, (0, 0), extra, output=target)
+    edit.replace(nodes, steps.nodes)

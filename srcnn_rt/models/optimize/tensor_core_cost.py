@@ -139,9 +139,8 @@ def largest_activation(model: ModelProto) -> float:
         If the graph cannot be traced.
     """
     trace = trace_at(model, SIDE)
-    return max(math.prod(s.shape) for s in trace.states.values() if isinstance(s, Flow)) / _output_pixels(
-        trace
-    )
+    largest = max(math.prod(s.shape) for s in trace.states.values() if isinstance(s, Flow))
+    return largest / _output_pixels(trace)
 
 
 def _output_pixels(trace: Trace) -> int:

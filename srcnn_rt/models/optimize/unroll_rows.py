@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .graph_edit import MAX_WEIGHT_SIZE, Conv, Edit
+from .node_builder import NodeBuilder
 from .tensor_core_cost import LANES, MACS_PER_BYTE, bytes_moved, executed, padded_channels
 
 if TYPE_CHECKING:
@@ -78,24 +79,14 @@ def _pays(conv: Conv) -> bool:
 def _unrolled(edit: Edit, conv: Conv, shared: dict[tuple[object, ...], str]) -> list[NodeProto]:
     source, inner = conv.node.input[0], conv.weight.shape[1]
     top, left, bottom, right = conv.pads
-    key = (source, conv.kernel[1], conv.stride[1], conv.dilation[1], left, right)
-    name = conv.node.name or conv.node.output[0]
-    made: list[NodeProto] = []
-
-    def add(axis: int, inputs: list[str], name: str, output: str | None, pads: list[int]) -> None:
-        """Add a convolution along y (axis 0) or x (axis 1)."""
-        shape, strides, dilations = (
-            [v[0], 1] if axis == 0 else [1, v[1]] for v in (conv.kernel, conv.stride, conv.dilation)
-        )
-        more = {"kernel_shape": shape, "strides": strides, "dilations": dilations, "pads": pads}
-        made.append(edit.node("Conv", inputs, name, output, **more))
-
+    (rows, columns), (dy, dx) = conv.stride, conv.dilation
+    along_x = {"stride": (1, columns), "dilation": (1, dx), "pads": (0, left, 0, right)}
+    along_y = {"stride": (rows, 1), "dilation": (dy, 1), "pads": (top, 0, bottom, 0)}
+    steps = NodeBuilder(edit, conv.node.name or conv.node.output[0])
+    key = (source, conv.kernel[1], *along_x.values())
     if key not in shared:  # layers that read the same rows share their copies
-        copies = edit.weight(f"{name}.copying", copy_kernel(inner, conv.kernel[1]))
-        add(1, [source, copies], f"{name}.rows", None, [0, left, 0, right])
-        shared[key] = made[0].output[0]
-    inputs = [shared[key], edit.weight(f"{name}.standing", vertical_kernel(conv.weight))]
-    if np.any(conv.bias):
-        inputs.append(edit.weight(f"{name}.bias", conv.bias))
-    add(0, inputs, name, conv.node.output[0], [top, 0, bottom, 0])
-    return made
+        copies = copy_kernel(inner, conv.kernel[1])
+        shared[key] = steps.layer(conv, source, weight=copies, bias=np.zeros(1), **along_x)
+    weight = vertical_kernel(conv.weight)
+    steps.layer(conv, shared[key], output=conv.node.output[0], weight=weight, **along_y)
+    return steps.nodes

@@ -49,13 +49,19 @@ class Bounds:
 
     def _range(self, node: NodeProto) -> Range | None:
         """Return the range of a node's output, None if it is not known."""
-        if node.op_type in ("Add", "Div", "Mul", "Sub"):
-            return self._arithmetic(node)
+        rule = _RULES.get(node.op_type)
+        if rule is not None:
+            span = self.of(node.input[0])
+            return None if span is None else rule(self, node, *span)
         if node.op_type == "Concat":
             return self._concat(node)
-        rule = _RULES.get(node.op_type)
-        span = None if rule is None else self.of(node.input[0])
-        return None if rule is None or span is None else rule(self, node, *span)
+        return self._arithmetic(node) if node.op_type in ("Add", "Div", "Mul", "Sub") else None
+
+    def _setting(self, node: NodeProto, name: str, k: int, default: Any) -> Any:
+        """Return what old operator sets have as an attribute and newer ones as input k; None if computed."""
+        if len(node.input) > k and node.input[k]:
+            return self._edit.array(node.input[k])
+        return attribute(node, name, default)
 
     def of(self, name: str) -> Range | None:
         """Return the range of a tensor, infinite if it is not known; None if its channels are not known."""
@@ -76,9 +82,7 @@ class Bounds:
         return lo - 1e-6, hi + 1e-6  # runtimes approximate both to about 1e-7
 
     def _leaky(self, node: NodeProto, lo: Floats, hi: Floats) -> Range | None:
-        slope: Any = attribute(node, "alpha", 0.01)
-        if node.op_type == "PRelu":
-            slope = self._edit.array(node.input[1])
+        slope = self._setting(node, "alpha", 1, 0.01)
         if slope is None or np.shape(slope)[-2:] not in ((), (1,), (1, 1)):
             return None
         slopes = np.asarray(slope, np.float64).reshape(-1)
@@ -89,14 +93,10 @@ class Bounds:
         return _outward(np.minimum.reduce(ends), np.maximum.reduce(ends))
 
     def _clip(self, node: NodeProto, lo: Floats, hi: Floats) -> Range | None:
-        ends: list[Any] = []
-        for k, (name, default) in enumerate((("min", -np.inf), ("max", np.inf)), 1):
-            end = attribute(node, name, default)
-            if len(node.input) > k and node.input[k]:
-                end = self._edit.array(node.input[k])
-                if end is None:
-                    return None
-            ends.append(np.float64(np.asarray(end).item()))
+        low, high = self._setting(node, "min", 1, -np.inf), self._setting(node, "max", 2, np.inf)
+        if low is None or high is None:
+            return None
+        ends = np.float64(np.asarray(low).item()), np.float64(np.asarray(high).item())
         return np.clip(lo, *ends), np.clip(hi, *ends)
 
     def _arithmetic(self, node: NodeProto) -> Range | None:
@@ -174,18 +174,13 @@ class Bounds:
         return lo.reshape(-1, made).min(axis=0), hi.reshape(-1, made).max(axis=0)
 
     def _slice(self, node: NodeProto, lo: Floats, hi: Floats) -> Range | None:
-        axes = attribute(node, "axes")
-        if len(node.input) > 3 and node.input[3]:
-            axes = self._edit.array(node.input[3])
+        axes = self._setting(node, "axes", 3, None)
         keeps = axes is not None and 1 not in (int(a) % 4 for a in axes)
         return (lo, hi) if keeps else None
 
     def _pad(self, node: NodeProto, lo: Floats, hi: Floats) -> Range | None:
-        pads = attribute(node, "pads")
-        value: Any = attribute(node, "value", 0.0)
-        if len(node.input) > 1:
-            pads = self._edit.array(node.input[1])
-            value = self._edit.array(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+        pads = self._setting(node, "pads", 1, None)
+        value = self._setting(node, "value", 2, 0.0)
         if pads is None or value is None or len(pads) != 8 or any(pads[k] for k in (1, 5)):
             return None
         if len(node.input) > 3 and node.input[3]:  # axes in another order

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from ...errors import ModelError
 from ..analysis import analyse
-from .cpu_cost import executed, work
+from .cpu_cost import cheapest, executed, work
 from .graph_edit import MAX_WEIGHT_SIZE, Conv, Edit
+from .node_builder import NodeBuilder
 from .pointwise import only_pointwise_to_output
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
 BLOCKS = range(2, 9)
 OLDEST = 11  # operator set from which DepthToSpace has a mode; Slice has inputs from 10 on
@@ -51,14 +52,15 @@ def widen_narrow(model: ModelProto) -> ModelProto:
         conv = Conv.of(edit, node)
         if conv is None or conv.group != 1 or conv.stride != (1, 1) or conv.dilation != (1, 1):
             continue
-        makes_output = not any(conv.pads) and only_pointwise_to_output(edit, node.output[0])
-        if not padded and not makes_output:
-            continue  # blocks beyond the end would read samples that an unpadded model does not have
         b = best_block(len(conv.weight), conv.weight.shape[1], conv.kernel)
         cost = before.layers.get(node.output[0], 0.0)  # none if it does not read the image
         if conv.weight.size * (b * b) ** 2 > MAX_WEIGHT_SIZE:  # kernels grow by b - 1, at most b times
             continue
-        if b > 1 and cost > 0 and cost >= _MIN_SHARE * before.executed:
+        if b == 1 or cost <= 0 or cost < _MIN_SHARE * before.executed:
+            continue
+        # In an unpadded model blocks beyond the end would read samples that it does not have, except in the
+        # layer that makes the output.
+        if padded or (not any(conv.pads) and only_pointwise_to_output(edit, node.output[0])):
             _widen(edit, conv, b, whole=padded)
     return edit.model()
 
@@ -78,8 +80,8 @@ def may_crop(model: ModelProto) -> bool:
 def best_block(out: int, inner: int, kernel: tuple[int, int]) -> int:
     """Return the side of the cheapest block, 1 if no block saves enough."""
     plain = executed(out, inner, kernel)
-    cost, b = min((block_cost(out, inner, kernel, b), b) for b in BLOCKS)
-    return b if cost <= _MAX_COST_RATIO * plain else 1
+    costs = {b: block_cost(out, inner, kernel, b) for b in BLOCKS}
+    return cheapest(costs, _MAX_COST_RATIO * plain) or 1
 
 
 def block_cost(out: int, inner: int, kernel: tuple[int, int], b: int) -> float:
@@ -89,16 +91,18 @@ def block_cost(out: int, inner: int, kernel: tuple[int, int], b: int) -> float:
 
 def _widen(edit: Edit, conv: Conv, b: int, *, whole: bool) -> None:
     target = conv.node.output[0]
-    name, out = conv.node.name or target, edit.fresh(f"{conv.node.name or target}.wide")
-    weight, bias = shifted(conv.weight, b), np.repeat(conv.bias, b * b)
+    steps = NodeBuilder(edit, conv.node.name or target)
     top, left, bottom, right = conv.pads
     pads = (top, left, bottom + b - 1, right + b - 1) if whole else conv.pads
-    wide = conv.make(edit, output=out, weight=weight, bias=bias, stride=(b, b), pads=pads)
-    blocks = edit.fresh(f"{name}.blocks") if whole else target
-    new = [wide, edit.node("DepthToSpace", [out], f"{name}.shuffle", blocks, blocksize=b, mode="CRD")]
-    if whole:
-        new += _cut_to_size(edit, conv, blocks, target)
-    edit.replace([conv.node], new)
+    weight, bias = shifted(conv.weight, b), np.repeat(conv.bias, b * b)
+    wide = steps.layer(conv, conv.node.input[0], weight=weight, bias=bias, stride=(b, b), pads=pads)
+    blocks = steps.op("DepthToSpace", wide, output=None if whole else target, blocksize=b, mode="CRD")
+    if whole:  # cropped to the size of the convolution's output
+        grow = [conv.pads[k] + conv.pads[k + 2] - conv.kernel[k] + 1 for k in (0, 1)]
+        size = steps.op("Slice", steps.op("Shape", conv.node.input[0]), steps.ints(2), steps.ints(4))
+        end = steps.op("Add", size, steps.ints(*grow))
+        steps.op("Slice", blocks, steps.ints(0, 0), end, steps.ints(2, 3), output=target)
+    edit.replace([conv.node], steps.nodes)
 
 
 def shifted(weight: NDArray[np.float64], b: int) -> NDArray[np.float64]:
@@ -109,18 +113,3 @@ def shifted(weight: NDArray[np.float64], b: int) -> NDArray[np.float64]:
         for x in range(b):
             wide[:, y, x, :, y : y + kh, x : x + kw] = weight
     return wide.reshape(out * b * b, inner, kh + b - 1, kw + b - 1)
-
-
-def _cut_to_size(edit: Edit, conv: Conv, source: str, target: str) -> list[NodeProto]:
-    """Return nodes that crop whole blocks to the size of the convolution's output."""
-    name = conv.node.name or target
-    grow = [conv.pads[k] + conv.pads[k + 2] - conv.kernel[k] + 1 for k in (0, 1)]
-    shape = edit.node("Shape", [conv.node.input[0]], f"{name}.shape")
-    ints = {"starts": [0, 0], "grow": grow, "axes": [2, 3], "from": [2], "to": [4]}
-    starts, ends, axes, two, four = (
-        edit.weight(f"{name}.{key}", np.array(values, np.int64)) for key, values in ints.items()
-    )
-    size = edit.node("Slice", [shape.output[0], two, four], f"{name}.size")
-    end = edit.node("Add", [size.output[0], ends], f"{name}.end")
-    cut = edit.node("Slice", [source, starts, end.output[0], axes], f"{name}.cut", target)
-    return [shape, size, end, cut]

@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from srcnn_rt.models.optimize.fuse_linear import (
     drop_identities,
     fold_batch_norm,
     fold_scale_offset,
-    merge_linear,
 )
 from tests.helpers import models
 from tests.helpers.models import Weights, node, run, tensor, value
@@ -260,27 +257,18 @@ def test_scale_and_offset_left_alone() -> None:
     assert_left(fold_scale_offset, wider)
 
 
-# Identity and Dropout.
+# Identity.
 
 
 def test_identities_go() -> None:
     nodes = [
         node("Identity", ["lr"], ["a"]), node("Identity", ["w"], ["v"]), node("Conv", ["a", "v"], ["b"]),
-        node("Dropout", ["b", "ratio"], ["c", "mask"]), node("Relu", ["c"], ["d"]),
-        node("Identity", ["d"], ["e"]),
-        node("Abs", ["d"], ["f"]), node("Add", ["e", "f"], ["g"]), node("Dropout", ["g"], ["hr"]),
+        node("Identity", ["b"], ["c"]), node("Relu", ["c"], ["d"]), node("Identity", ["d"], ["e"]),
+        node("Abs", ["d"], ["f"]), node("Add", ["e", "f"], ["g"]), node("Identity", ["g"], ["hr"]),
     ]  # fmt: skip
-    proto = model(nodes, {"w": whole(0, 3, 2, 3, 3), "ratio": np.float32(0.5)})
+    proto = model(nodes, {"w": whole(0, 3, 2, 3, 3)})
     result = rewritten(drop_identities, proto)
-    assert ops(result) == ["Conv", "Relu", "Abs", "Add"]
-    assert_same(proto, result)
-
-
-def test_an_output_takes_the_place_of_what_others_read_too() -> None:
-    nodes = [node("Relu", ["lr"], ["a"]), node("Identity", ["a"], ["hr"]), node("Neg", ["a"], ["b"])]
-    proto = model(nodes, {}, outputs=("hr", "b"))
-    result = rewritten(drop_identities, proto)
-    assert ops(result) == ["Relu", "Neg"]
+    assert ops(result) == ["Conv", "Relu", "Abs", "Add", "Identity"]
     assert_same(proto, result)
 
 
@@ -290,10 +278,6 @@ def test_identities_left_alone() -> None:
         model([node("Identity", ["lr"], ["hr"])], {}),
         model([node("Relu", ["lr"], ["a"]), node("Identity", ["a"], ["hr"])], {}, outputs=("hr", "a")),
         model(
-            [node("Dropout", ["lr", "", "yes"], ["a"]), node("Relu", ["a"], ["hr"])], {"yes": np.array(True)}
-        ),
-        model([node("Dropout", ["lr"], ["a", "m"]), node("Where", ["m", "a", "lr"], ["hr"])], {}),
-        model(
             [
                 node("Identity", ["lr"], ["a"]),
                 node("If", ["yes"], ["hr"], then_branch=body, else_branch=body),
@@ -302,111 +286,3 @@ def test_identities_left_alone() -> None:
         ),
     ):
         assert_left(drop_identities, proto)
-
-
-# Merging.
-
-
-def merging(
-    *layers: tuple[tuple[int, int, int, int], dict[str, object], bool], channels: int = 2, tail: str = ""
-) -> onnx.ModelProto:
-    """Return a chain of convolutions of (shape, attributes, whether it has a bias)."""
-    nodes, weights, last = [], {}, "lr"
-    for k, (shape, attributes, biased) in enumerate(layers):
-        out = "hr" if k + 1 == len(layers) and not tail else f"c{k}"
-        weights[f"w{k}"] = whole(k, *shape)
-        names = [last, f"w{k}"]
-        if biased:
-            weights[f"b{k}"] = whole(k + 9, shape[0]) + 3
-            names.append(f"b{k}")
-        nodes.append(node("Conv", names, [out], f"conv{k}", **attributes))
-        last = out
-    if tail:
-        nodes.append(node(tail, [last], ["hr"]))
-    return model(nodes, weights, channels)
-
-
-MERGED = {
-    "1x1 after": merging(((8, 2, 3, 3), {}, True), ((3, 8, 1, 1), {}, True)),
-    "1x1 after a padded one": merging(
-        ((8, 2, 3, 5), {"pads": [1, 0, 2, 4]}, True), ((3, 8, 1, 1), {}, True)
-    ),
-    "1x1 after a strided one": merging(
-        ((8, 2, 3, 3), {"strides": [2, 3], "dilations": [3, 2], "pads": [1] * 4}, True),
-        ((3, 8, 1, 1), {"dilations": [2, 2]}, False),
-    ),
-    "1x1 after groups": merging(((24, 1, 3, 3), {"group": 2}, True), ((1, 24, 1, 1), {}, True)),
-    "1x1 in groups after": merging(((8, 2, 3, 3), {}, True), ((8, 1, 1, 1), {"group": 8}, True)),
-    "1x1 first": merging(((8, 2, 1, 1), {}, True), ((3, 8, 3, 3), {}, True)),
-    "1x1 first, zeros outside": merging(
-        ((8, 2, 1, 1), {}, False), ((3, 8, 3, 3), {"pads": [1, 2, 0, 1]}, True)
-    ),
-    "1x1 first, itself padded": merging(((8, 2, 1, 1), {"pads": [1] * 4}, True), ((3, 8, 3, 3), {}, True)),
-    "1x1 first, strided": merging(
-        ((16, 2, 1, 1), {"strides": [2, 2]}, True),
-        ((2, 16, 2, 2), {"strides": [1, 2], "dilations": [2, 1]}, True),
-    ),
-    "both plain": merging(((16, 1, 3, 3), {}, True), ((1, 16, 3, 5), {}, True), channels=1),
-    "row and column": merging(((8, 1, 3, 1), {}, True), ((2, 8, 1, 5), {}, True), channels=1),
-    "strided second": merging(
-        ((16, 1, 3, 3), {"pads": [1] * 4}, True), ((1, 16, 3, 3), {"strides": [2, 2]}, True), channels=1
-    ),
-    "dilated both": merging(
-        ((16, 1, 3, 3), {"dilations": [2, 2]}, True),
-        ((1, 16, 3, 2), {"dilations": [4, 2]}, True),
-        channels=1,
-    ),
-    "three": merging(((8, 2, 3, 3), {}, True), ((8, 8, 1, 1), {}, True), ((3, 8, 1, 1), {}, True)),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", MERGED)
-def test_merged(name: str) -> None:
-    proto = MERGED[name]
-    result = rewritten(merge_linear, proto)
-    assert ops(result) == ["Conv"]
-    assert_same(proto, result)
-
-
-@given(st.data())
-@settings(max_examples=60, deadline=None)
-def test_merged_or_not_it_is_the_same(data: st.DataObject) -> None:
-    def pair(name: str, low: int, high: int) -> list[int]:
-        return [data.draw(st.integers(low, high), f"{name} {k}") for k in "yx"]
-
-    layers = []
-    widths = [1, data.draw(st.sampled_from([4, 16])), 1]
-    for k in (0, 1):
-        attributes = {"strides": pair("stride", 1, 2), "dilations": pair("dilation", 1, 3)}
-        attributes["pads"] = 2 * pair("pad", 0, 1)
-        layers.append(
-            ((widths[k + 1], widths[k], *pair("kernel", 1, 3)), attributes, data.draw(st.booleans()))
-        )
-    proto = merging(*layers, channels=1)
-    result = rewritten(merge_linear, proto)
-    assume(ops(result) == ["Conv"] or data.draw(st.integers(0, 3)) == 0)
-    assert_same(proto, result)
-
-
-def test_not_merged() -> None:
-    one = ((3, 8, 1, 1), {}, True)
-    wide = ((8, 2, 3, 3), {}, True)
-    between = merging(wide, one)
-    between.graph.node.insert(1, node("Relu", ["c0"], ["r"]))
-    between.graph.node[2].input[0] = "r"
-    output = merging(wide, one)
-    output.graph.output.append(value("c0", ["n", 8, "h0", "w0"]))
-    twice = merging(wide, one, tail="Relu")
-    twice.graph.node[2].CopyFrom(node("Concat", ["c0", "c1"], ["hr"], axis=1))
-    for proto in (
-        between, output, twice,
-        merging(((3, 2, 3, 3), {}, True), ((8, 3, 1, 1), {}, True)),  # more work
-        merging(((8, 8, 3, 3), {}, True), ((8, 8, 3, 3), {}, True), channels=8),
-        merging(((8, 2, 1, 1), {}, True), ((3, 8, 3, 3), {"pads": [1] * 4}, True)),  # its bias is not outside
-        merging(((8, 2, 1, 1), {"pads": [1] * 4}, False), ((3, 8, 3, 3), {"pads": [1] * 4}, True)),
-        merging(((16, 1, 3, 3), {}, False), ((1, 16, 3, 3), {"pads": [1] * 4}, True), channels=1),
-        merging(((8, 2, 3, 3), {}, True), ((8, 1, 3, 3), {"group": 8}, True)),  # more work in one group
-        merging(((8, 2, 3, 3), {}, True), ((3, 8, 1, 1), {"pads": [1] * 4}, True)),
-        merging(((8, 2, 3, 3), {"auto_pad": "SAME_UPPER"}, True), one),
-    ):  # fmt: skip
-        assert_left(merge_linear, proto)

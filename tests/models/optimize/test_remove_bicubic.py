@@ -14,7 +14,7 @@ from srcnn_rt.image import bicubic
 from srcnn_rt.models import prepare, spec
 from srcnn_rt.models.analysis import is_equivariant
 from srcnn_rt.models.bundled import bundled
-from srcnn_rt.models.optimize import without_bicubic
+from srcnn_rt.models.optimize.remove_bicubic import without_bicubic
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.models import model, node, normal, run
 from tests.helpers.rewriting import ops

@@ -16,8 +16,9 @@ from onnx import helper, numpy_helper
 from srcnn_rt.models import analysis, spec
 from srcnn_rt.models.optimize import cpu_cost, subpixel_phases
 from srcnn_rt.models.optimize.graph_edit import Conv
+from srcnn_rt.models.optimize.node_builder import NodeBuilder
 from srcnn_rt.models.optimize.subpixel_phases import fold_enlargement, shuffle_enlargement
-from srcnn_rt.models.optimize.widen_narrow import widen_narrow
+from srcnn_rt.models.optimize.widen_narrow import shifted, widen_narrow
 from srcnn_rt.models.prepare import network
 from tests.helpers.models import Weights, enlarging_kernel, model, node
 from tests.helpers.rewriting import agree, assert_left, blocks, integers, ops, rewritten, shapes, sparse
@@ -407,46 +408,47 @@ def test_the_machinery_of_the_mutants_is_innocent() -> None:
 @pytest.mark.parametrize("branch", range(4))
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_slice_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch, branch: int, axis: int) -> None:
-    real, calls = subpixel_phases._slice, []
+    real, calls = NodeBuilder.cut, []
 
-    def wrong(edit, source, spans, target=None):
-        calls.append(spans)
+    def wrong(self, x, before, after, **more):
+        calls.append(before)
         if len(calls) == branch + 1:
-            spans = [(a + (k == axis), b - (k == axis)) for k, (a, b) in enumerate(spans)]
-            if spans[axis][1] < 0:  # nothing is left out behind it, so shift the other way
-                spans[axis] = (spans[axis][0] - 2, spans[axis][1] + 2)
-        return real(edit, source, spans, target)
+            before, after = list(before), list(after)
+            shift = 1 if after[axis] > 0 else -1  # the other way if nothing is left out behind it
+            before[axis] += shift
+            after[axis] -= shift
+        return real(self, x, before, after, **more)
 
-    monkeypatch.setattr(subpixel_phases, "_slice", wrong)
+    monkeypatch.setattr(NodeBuilder, "cut", wrong)
     assert spoiled()
     assert len(calls) == 4
 
 
 @pytest.mark.parametrize("branch", range(4))
-@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize("axis", [4, 5])
 def test_a_phase_one_tap_off_is_caught(monkeypatch: pytest.MonkeyPatch, branch: int, axis: int) -> None:
     """The mutant changes the kernel built for one phase, not those built to estimate costs."""
-    real, calls = subpixel_phases._kernel, []
+    real, calls = subpixel_phases._kernels, []
 
-    def wrong(head, y, x):
-        kernel, bias, low = real(head, y, x)
+    def wrong(head, ys, xs):
+        kernel, bias, low = real(head, ys, xs)
         calls.append(low)
         return (np.roll(kernel, 1, axis) if len(calls) % 4 == branch else kernel), bias, low
 
-    monkeypatch.setattr(subpixel_phases, "_kernel", wrong)
+    monkeypatch.setattr(subpixel_phases, "_kernels", wrong)
     assert spoiled()
 
 
 @pytest.mark.parametrize("branch", range(4))
 def test_a_block_one_tap_off_is_caught(monkeypatch: pytest.MonkeyPatch, branch: int) -> None:
-    real, calls = subpixel_phases._gather, []
+    y, x = divmod(branch, 2)
 
-    def wrong(head, y, x, block):
-        calls.append(block)
-        made = real(head, y, x, block)
-        return np.roll(made, 1, axis=-1) if len(calls) == branch + 1 else made
+    def wrong(weight, block):
+        made = shifted(weight, block)
+        made[:, :, y::2, x::2] = np.roll(made[:, :, y::2, x::2], 1, axis=-1)
+        return made
 
-    monkeypatch.setattr(subpixel_phases, "_gather", wrong)
+    monkeypatch.setattr(subpixel_phases, "shifted", wrong)
     assert spoiled()
 
 
