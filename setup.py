@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 FLAGS = (
     [] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 )
-# Here sums of products are contracted, in the same order for every sample. It needs vector extensions of GCC or Clang.
+# Here sums of products are contracted, in the same order for every sample. It needs GCC or Clang.
 CONV = [
     Extension(
         "srcnn_rt._conv",

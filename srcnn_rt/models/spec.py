@@ -190,7 +190,7 @@ def default_model(scale: int | None, *, best: bool = False) -> str:
     scale : int or None
         Scale factor; None is 2.
     best : bool
-        Return 9-5-5, which is more accurate and several times slower, instead of 9-1-5.
+        Return compact-m10c32, which is more accurate and several times slower, instead of 9-1-5.
 
     Raises
     ------
@@ -198,7 +198,7 @@ def default_model(scale: int | None, *, best: bool = False) -> str:
         If no model is bundled for the scale.
     """
     scale = DEFAULT_SCALE if scale is None else scale
-    name = f"srcnn-{'955' if best else '915'}-x{scale}"
+    name = f"{'compact-m10c32' if best else 'srcnn-915'}-x{scale}"
     if name not in bundled():
         raise ModelError(f"no bundled model for scale {scale}; bundled: {', '.join(bundled())}")
     return name

@@ -135,7 +135,7 @@ def test_scale_and_model_choose_the_network() -> None:
     assert "--scale 2, but the model srcnn-915-x3 has scale 3" in result.stderr
     result = run("upscale", "a.png", "--scale", "7")
     assert result.exit_code == 1
-    assert "no bundled model for scale 7; bundled: srcnn-915-x2" in result.stderr
+    assert "no bundled model for scale 7; bundled: compact-m10c32-x2" in result.stderr
 
 
 def test_output_is_a_file_or_a_folder() -> None:
@@ -242,6 +242,8 @@ def test_models_lists_scale_architecture_size_and_psnr() -> None:
         *(f"srcnn-9{k}5-x{s}-paper" for k in "15" for s in (2, 3, 4)),
         *(f"srcnn-955-{what}" for what in ("deblur-x1", "denoise-x2", "denoise-x2-paper", "rgb-x3")),
         *(f"srcnn-955-jpeg-x{s}" for s in (1, 2)),
+        *(f"compact-{size}-x{s}" for size in ("m4c16", "m10c32") for s in (2, 3, 4)),
+        "compact-m4c16-jpeg-x1",
     ]
     assert [o["name"] for o in objects] == sorted(names)
     undone = {"bicubic", "blur:1.6", "noise:15", "jpeg:10..40"}

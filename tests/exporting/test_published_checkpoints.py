@@ -328,7 +328,7 @@ def test_scales_that_contradict_and_shapes_that_do_not_fit(tmp_path: Path) -> No
         assert word in str(caught.value)
     assert not (tmp_path / "m.onnx").exists()
     assert spec.default_model(2) == "srcnn-915-x2"
-    assert spec.default_model(4, best=True) == "srcnn-955-x4"
+    assert spec.default_model(4, best=True) == "compact-m10c32-x4"
 
 
 def test_blocks_of_the_wide_edsr_add_a_tenth() -> None:
