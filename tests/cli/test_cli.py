@@ -246,11 +246,13 @@ def test_models_lists_scale_architecture_size_and_psnr() -> None:
         "compact-m4c16-jpeg-x1",
     ]
     assert [o["name"] for o in objects] == sorted(names)
-    undone = {"bicubic", "blur:1.6", "noise:15", "jpeg:10..40"}
+    undone = {"bicubic", "blur:1.6", "noise:15", "jpeg:10..40", "jpeg:10..90"}
     assert {o["training"]["degrade"] for o in objects} == undone
-    for o in objects:  # twice reduced, by JPEG and by two, is the hardest
+    # Twice reduced, by JPEG and by two, is the hardest; a JPEG of quality 90 has little to gain.
+    gains = {"srcnn-955-jpeg-x2": 1, "compact-m4c16-jpeg-x1": 1.3}
+    for o in objects:
         gain = o["training"]["psnr"]["set5"] - o["training"]["psnr_baseline"]["set5"]
-        assert gain > (1 if o["name"] == "srcnn-955-jpeg-x2" else 1.5)
+        assert gain > gains.get(o["name"], 1.5)
 
 
 def test_inspect_shows_the_analysis_and_the_proof() -> None:
