@@ -289,7 +289,9 @@ def read(model: str | Path) -> tuple[bytes, str]:
     if not there:
         names = [*bundled(), *(f"bicubic-x{s}" for s in _BICUBIC_SCALES)]
         close = difflib.get_close_matches(text, names, 1, _MIN_NAME_SIMILARITY)
-        known = f"; did you mean {close[0]}?" if close else f", nor a bundled model ({', '.join(bundled())})"
+        known = (
+            f"; did you mean {close[0]}?" if close else ", nor a bundled model; srcnn-rt models lists them"
+        )
         raise SourceMissingError(f"{text}: no such file{'' if path.suffix == SUFFIX else known}")
     if path.is_dir():
         raise ModelError(f"{text}: a folder, not an ONNX file")

@@ -208,7 +208,7 @@ def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     )
     fails(
         command(tmp_path, "upscale", "a.png", "--model", "esrgan"),
-        "esrgan: no such file, nor a bundled model (srcnn-915-x2, ",
+        "esrgan: no such file, nor a bundled model; srcnn-rt models lists them",
     )
     (tmp_path / "c.pth").write_bytes(b"PK\x03\x04")
     fails(

@@ -431,7 +431,7 @@ def test_variants_of_the_bundled_models(name: str, rng: np.random.Generator) -> 
     bases |= {"phases", "blocks"} if "-915-" in name else set()
     unrolled = {f"{base}+unrolled" for base in bases - {"blocks"}}
     if name.startswith("compact"):  # the rewrites are for wide kernels after an enlargement
-        bases, unrolled = {"file"}, set()
+        bases, unrolled = {"file", "narrow"} if facts.scale == 1 else {"file"}, set()
     assert set(found) == bases | unrolled
     n = 2 * facts.margin + 12
     x = rng.integers(0, 256, (1, facts.channels, n, n)).astype(np.float32) / np.float32(255)
@@ -439,8 +439,9 @@ def test_variants_of_the_bundled_models(name: str, rng: np.random.Generator) -> 
     for made in found.values():
         assert analysis.analyse(made).margin == facts.margin
         assert np.abs(run(made, x) - expected).max() <= 3e-6 * max(1, np.abs(expected).max())
-        half = for_float16(made)
-        assert half.proven
+        # Bounds multiply through layers; those of twelve layers say nothing, and values are measured.
+        half = for_float16(made, run=lambda graph, window: run(graph, window))
+        assert half.proven == ("m10c32" not in name)
         assert np.sqrt(np.mean((run(simulated(half.model), x) - expected) ** 2)) <= 3e-3
 
 
