@@ -162,7 +162,8 @@ class Loader:
             raise ProviderError(f"precision fast needs provider cuda or openvino, got {provider}")
         # One thread per worker: each computes its own window, and none waits for another.
         workers, each = layout or ((1, threads) if self._whole else (threads, 1))
-        return Setup(self._prepared.spec, (self._on_cpu(each),) * workers, each)
+        program, session = self._on_cpu(each)
+        return Setup(program.spec, (session,) * workers, each)
 
     def chosen(self, choice: Choice, present: Setup) -> Setup:
         """Load the model with tuned settings; return `present` if it has them already."""
@@ -182,20 +183,22 @@ class Loader:
             found |= {(self.options.threads, 1), (1, self.options.threads)}
         return [self.open(layout) for layout in sorted(found)]
 
-    def _on_cpu(self, threads: int) -> HostNetwork:
-        """Return the network in the native backend, or in ONNX Runtime."""
+    def _on_cpu(self, threads: int) -> tuple[Program, HostNetwork]:
+        """Return the program that runs and its network in the native backend, or in ONNX Runtime."""
         provider = self.options.provider
         if provider in ("native", "auto"):
             from .native import NativeSession
 
+            # The rewrites are for ONNX Runtime.
+            network = prepare.network_program(self.file.data, self.file.spec)
             try:
-                return NativeSession(self._prepared, threads)
+                return network, NativeSession(network, threads)
             except ProviderError as error:
                 if provider == "native":
                     raise
                 _log.debug("%s; using ONNX Runtime", error)
         try:
-            return Session(self._prepared.data, threads)
+            return self._prepared, Session(self._prepared.data, threads)
         except ModelError as error:
             raise ModelError(f"{self.file.spec.name}: {error}") from error
 

@@ -60,7 +60,9 @@ def _nodata(text: str) -> Nodata:
 )
 @click.option("--model", metavar="NAME|PATH", help="Bundled model or ONNX file.  [default: srcnn-915-x2]")
 @click.option("--scale", type=click.IntRange(2, 8), help="Use the bundled model of this scale factor.")
-@click.option("--best", is_flag=True, help="Use the most accurate bundled model, which is several times slower.")
+@click.option(
+    "--best", is_flag=True, help="Use the most accurate bundled model, which is several times slower."
+)
 @click.option("--tile", type=_tile, metavar="N|AUTO", default="auto", help="Tile size in input pixels.")
 @runtime_options
 @click.option(

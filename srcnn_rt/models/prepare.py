@@ -73,6 +73,13 @@ def _inner(model: ModelProto, spec: ModelSpec) -> ModelProto | None:
     return without_bicubic(model, spec.scale) if spec.equivariant and not spec.padded else None
 
 
+def network_program(data: bytes, spec: ModelSpec) -> Program:
+    """Return the network as it is in the file, without the bicubic that it is added to, as a program."""
+    model = parse(data)
+    inner = _inner(model, spec)
+    return _program(data, spec, model, inner or model, adds=inner is not None)
+
+
 def network(data: bytes, spec: ModelSpec) -> bytes:
     """Return the model that `build_program` optimises: the file's, or the network that it adds to bicubic."""
     inner = _inner(parse(data), spec)

@@ -15,6 +15,7 @@ from srcnn_rt import ArgumentError, Engine, ModelError, ProviderError
 from srcnn_rt.backends import native
 from srcnn_rt.backends.native import NativeSession
 from srcnn_rt.models import conv_chain, spec
+from srcnn_rt.models.bundled import bundled
 from srcnn_rt.models.prepare import Program, build_program
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.models import model, node, save
@@ -61,6 +62,24 @@ def test_auto_takes_it_and_agrees_with_onnx_runtime(tmp_path: Path, activation: 
         with Engine(path, **{"tile": 32} | options) as e:
             assert e.provider == "native"
             assert np.abs(e.upscale(image) - expected).max() < 2e-6
+
+
+COMPACT = [name for name in bundled() if name.startswith("compact")]
+
+
+@pytest.mark.parametrize("name", COMPACT)
+def test_the_bundled_models(name: str) -> None:
+    """Taken as they are in the file, bit for bit the same in any tile, and close to ONNX Runtime."""
+    image = drawing(70, 61, 1)[..., 0].astype(np.float32)
+    with Engine(name, "cpu") as e:
+        expected = e.upscale(image)
+    with Engine(name, tile=None, threads=1) as e:
+        assert e.provider == "native"
+        whole = e.upscale(image)
+    assert np.abs(whole - expected).max() < 2e-6
+    for tile in (16, 33):
+        with Engine(name, tile=tile) as e:
+            assert np.array_equal(e.upscale(image), whole)
 
 
 def test_tiles_do_not_matter_bit_for_bit(path: Path) -> None:
