@@ -16,6 +16,7 @@ the difference to bicubic (`ModelSpec.adds_bicubic`), the sum is computed here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,17 @@ class HostNetwork(Network):
             Shapes (N, C, h, w) of the windows and of the output of the model.
         """
         raise NotImplementedError
+
+    def runner(self, source: tuple[int, ...], target: tuple[int, ...]) -> Callable[[Windows], Windows]:
+        """Return a function that runs the network on windows of one shape; see `bind`."""
+        bound = self.bind(source, target)
+
+        def run(windows: Windows) -> Windows:
+            bound.input[...] = windows
+            bound.run()
+            return bound.output.copy()
+
+        return run
 
     def batch_size(self, model: ModelSpec, source: Source, plan: Plan) -> int:
         """Return the number of windows per run."""

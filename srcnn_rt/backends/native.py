@@ -110,13 +110,7 @@ class NativeSession(HostNetwork):
 
     def _check(self, program: Program) -> None:
         """Raise `ProviderError` if results on synthetic images differ from those of ONNX Runtime."""
-        bound = self.bind(*trial_shapes(program))
-
-        def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
-            bound.input[...] = image
-            bound.run()
-            return bound.output.copy()
-
+        run = self.runner(*trial_shapes(program))
         gain = np.array(program.spec.range.gain, np.float32)[:, None, None]
         error = float(np.abs(output_errors(program, run, Session(program.data, 1).run) / gain).max())
         if not error <= MAX_ERROR:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._system.cpu import available_threads
 from ..errors import ModelError, OutOfMemoryError, ProviderError
@@ -138,13 +137,7 @@ class OpenVinoSession(HostNetwork):
 
     def _check_loss(self, program: Program) -> None:
         """Raise `ProviderError` if bfloat16 costs more than `LIMIT_DB` of PSNR on synthetic images."""
-        bound = self.bind(*trial_shapes(program))
-
-        def run(image: NDArray[np.float32]) -> NDArray[np.float32]:
-            bound.input[...] = image
-            bound.run()
-            return bound.output.copy()
-
+        run = self.runner(*trial_shapes(program))
         error = output_errors(program, run, Session(program.data, self.threads).run)
         check_loss(program.spec, psnr_loss(program.spec, error), LIMIT_DB, "bfloat16")
 
