@@ -139,6 +139,8 @@ class TrainConfig:
                 raise ArgumentError(f"{name} must be from {low:g} to {high:g}, got {getattr(self, name)}")
         if networks.is_compact(self.arch) and (self.form, self.init) != ("equivariant", "identity"):
             raise ArgumentError(f"{self.arch} has the equivariant form only; use --recipe best")
+        if not self.branches and not networks.is_compact(self.arch):
+            raise ArgumentError(f"--no-branches is for compact networks, got arch {self.arch}")
         if not all(0 < factor < 1 for factor in self.augment_scales):
             raise ArgumentError(f"augment-scale must be between 0 and 1, got {self.augment_scales}")
         if self.scale == 1 and str(Degradation.parse(self.degrade)) == "bicubic":

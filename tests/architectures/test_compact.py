@@ -133,6 +133,8 @@ def test_other_wrong_arguments_are_refused() -> None:
         Compact("compact-m4c16", 2)
     with pytest.raises(ArgumentError, match="has the equivariant form only"):
         TrainConfig(data=("d",), out="o", scale=2, arch="compact-m4c16", form="paper")
+    with pytest.raises(ArgumentError, match="--no-branches is for compact networks, got arch 9-1-5"):
+        TrainConfig(data=("d",), out="o", scale=2, branches=False)
     with pytest.raises(ArgumentError, match="augment-scale must be between 0 and 1"):
         TrainConfig(data=("d",), out="o", scale=2, augment_scales=(0.5, 1.0))
 
