@@ -46,7 +46,8 @@ test-kill: $(VENV)/.test
 
 # Everything that is claimed about speed and memory, on an idle machine; ends with README's table.
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/peers.py --models srcnn-915-x2 srcnn-955-x2 srcnn-915-x3 srcnn-915-x4
+	$(BIN)/python benchmarks/peers.py --models srcnn-915-x2 srcnn-955-x2 srcnn-955-x3 srcnn-955-x4 compact-m4c16-x2 \
+	  --sides 64 512 --rounds 5
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/memory.py --json .benchmarks/memory.json
 	$(BIN)/python benchmarks/startup.py

@@ -1,6 +1,7 @@
 """The compiled parts: the tiler's loops and the native backend's. Everything else is in pyproject.toml."""
 
 import sys
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -15,8 +16,13 @@ CONV = [
         "srcnn_rt._conv",
         ["_ext/_conv.pyx"],
         include_dirs=["_ext"],
-        depends=["_ext/conv_chain.h", "_ext/conv_rows.h"],
-        extra_compile_args=[*(f for f in FLAGS if "contract" not in f), "-ffp-contract=fast"],
+        depends=[str(path) for path in Path("_ext").glob("*.h")],
+        # Predictive commoning carries samples over in registers that the sums need.
+        extra_compile_args=[
+            *(f for f in FLAGS if "contract" not in f),
+            "-ffp-contract=fast",
+            "-fno-predictive-commoning",
+        ],
     )
 ] * (sys.platform != "win32")
 

@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "srcnn.h"
+
 enum { SRT_LINEAR, SRT_RELU, SRT_PRELU };
 #define SRT_MAX_KERNEL 15
 #define SRT_MAX_LAYERS 64
@@ -28,57 +30,7 @@ typedef struct {
 
 typedef void (*srt_row)(const srt_layer *, const float *const *, ptrdiff_t, float *, ptrdiff_t, ptrdiff_t);
 
-#if defined(__x86_64__)
-#define SRT_LANES 16
-#define SRT_OB 8
-#define SRT_TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma")))
-#define SRT_NAME(x) srt_avx512_##x
-#include "conv_rows.h"
-#undef SRT_LANES
-#undef SRT_OB
-#undef SRT_TARGET
-#undef SRT_NAME
-#define SRT_LANES 8
-#define SRT_OB 4
-#define SRT_TARGET __attribute__((target("avx2,fma")))
-#define SRT_NAME(x) srt_avx2_##x
-#include "conv_rows.h"
-#undef SRT_LANES
-#undef SRT_OB
-#undef SRT_TARGET
-#undef SRT_NAME
-#endif
-#define SRT_LANES 4
-#define SRT_OB 4
-#define SRT_TARGET
-#define SRT_NAME(x) srt_generic_##x
-#include "conv_rows.h"
-
-typedef struct {
-    const char *name;
-    int block; /* output channels per block of weights */
-    srt_row row;
-} srt_isa;
-
-/* Instruction sets of this build, the fastest first. */
-static const srt_isa srt_isas[] = {
-#if defined(__x86_64__)
-    {"avx512", 8, srt_avx512_row},
-    {"avx2", 4, srt_avx2_row},
-#endif
-    {"generic", 4, srt_generic_row},
-};
-enum { SRT_ISAS = sizeof srt_isas / sizeof *srt_isas };
-
-static int srt_supported(int isa) {
-#if defined(__x86_64__)
-    if (isa == 0)
-        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
-    if (isa == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#endif
-    return isa == SRT_ISAS - 1;
-}
+#include "instruction_sets.h"
 
 /* Samples of all rings and of the last layer's row, for windows of `width` columns. */
 static ptrdiff_t srt_chain_samples(const srt_layer *layers, int count, ptrdiff_t width) {

@@ -41,8 +41,8 @@ SRT_TARGET static inline __attribute__((always_inline)) void SRT_NAME(block)(
         for (int v = 0; v < vectors; ++v) {
             SRT_NAME(vec) value = sum[o][v];
             if (activation) {
-                /* value > 0 ? value : slope * value, of which one term is 0 */
-                SRT_NAME(vec) positive = (SRT_NAME(vec))((SRT_NAME(ivec))value & (value > 0.0f));
+                /* value < 0 ? slope * value : value, of which one term is 0; not a number remains */
+                SRT_NAME(vec) positive = (SRT_NAME(vec))((SRT_NAME(ivec))value & ~(value < 0.0f));
                 if (activation == SRT_PRELU) positive += (value - positive) * slope[o];
                 value = positive;
             }

@@ -327,9 +327,9 @@ def initialisers(data: bytes) -> dict[str, NDArray[Any]]:
 def contestants() -> list[Contestant]:
     """Return new contestants that are not loaded yet."""
     return [
-        SrcnnRt("srcnn-rt exact", "cpu"),
+        SrcnnRt("srcnn-rt exact", "native"),
+        SrcnnRt("srcnn-rt exact, ONNX Runtime", "cpu"),
         SrcnnRt("srcnn-rt exact, OpenVINO", "openvino"),
-        SrcnnRt("srcnn-rt fast", "cpu", fast=True),
         SrcnnRt("srcnn-rt fast, OpenVINO", "openvino", fast=True),
         OnnxRuntime("ONNX Runtime", "ONNX Runtime"),
         OpenVino("OpenVINO f32", "OpenVINO"),

@@ -1,7 +1,7 @@
 """Measure the loss of float16: python benchmarks/float16.py --data set5 --data set14 [--model NAME ...]
 
 The graphs that a GPU would run are simulated on the CPU
-(`srcnn_rt.models.low_precision.float16_simulation`): weights and the result of every layer are rounded to
+(`tests.helpers.float16_simulation`): weights and the result of every layer are rounded to
 float16, and sums are float32, as on tensor cores except for their order. Each model is measured in the
 protocol it was trained for: in float32, with every layer merely cast, and as `for_float16` prepares it.
 "expected" is the estimate that a session makes on synthetic images, before results are rounded to 8 bits;
@@ -11,6 +11,7 @@ the last column is the same estimate for layers that are merely cast.
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,7 +27,10 @@ from srcnn_rt.models import prepare, spec
 from srcnn_rt.models.bundled import bundled
 from srcnn_rt.models.low_precision.float16 import LIMIT_DB, float16_loss, for_float16
 from srcnn_rt.models.low_precision.float16_casts import Float16Partition
-from srcnn_rt.models.low_precision.float16_simulation import simulated
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.helpers.float16_simulation import simulated
 
 
 def run(model: ModelProto, image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,12 +6,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_LAYERS: int
+MAX_N2: int
 
-def instruction_sets() -> dict[str, int]: ...
+def instruction_sets() -> dict[str, tuple[int, int]]: ...
 
 class Chain:
     def __init__(self, isa: str, layers: list[tuple[Any, ...]], scale: int) -> None: ...
-    def samples(self, width: int) -> int: ...
+    def samples(self, rows: int, width: int) -> int: ...
+    def run(
+        self,
+        source: NDArray[np.float32],
+        target: NDArray[np.float32],
+        top: int,
+        rows: int,
+        memory: NDArray[np.float32],
+        stop: NDArray[np.int32],
+    ) -> bool: ...
+
+class Srcnn:
+    def __init__(
+        self,
+        isa: str,
+        margin: int,
+        low: NDArray[np.int32],
+        first: NDArray[np.float32],
+        bias1: NDArray[np.float32],
+        second: NDArray[np.float32],
+        bias2: NDArray[np.float32],
+        last: NDArray[np.float32],
+        bias3: NDArray[np.float32],
+    ) -> None: ...
+    def samples(self, rows: int, width: int) -> int: ...
     def run(
         self,
         source: NDArray[np.float32],

@@ -142,7 +142,7 @@ class Engine(Closing):
         self._hash = hashlib.sha256(data).hexdigest()[:16]
         self._load(program)
         self._pool = ThreadPoolExecutor(max(self._options.threads, self._setup.workers), "srcnn-work")
-        self._tuning = threading.Lock()
+        self._tuning = threading.RLock()
         self._rates: dict[Any, float] = {}
         self._closed = False
         if not (trust or tile is None or spec.is_builtin(model)):
@@ -385,7 +385,7 @@ class Engine(Closing):
             )
             file_job.upscale(job, pages, partial(plan_for, self._setup), run, progress)
         seconds = time.perf_counter() - start
-        return Report.of(job, pages.infos, self._setup, self.precision, seconds, warnings)
+        return Report.of(job, pages.infos, self._setup, seconds, warnings)
 
     def estimate(self, source: str | Path, target: str | Path, **options: Unpack[FileOptions]) -> Estimate:
         """Return what `upscale_file` would need with the same arguments: bytes, memory, seconds.
@@ -511,11 +511,8 @@ class Engine(Closing):
         if self._options.tile is None:
             raise ArgumentError("an engine with tile=None has no tile to be tuned")
         with self._tuning:
-            return self._tune(progress)
-
-    def _tune(self, progress: Callable[[Trial], None] | None) -> list[Trial]:
-        self._setup, choice, trials = autotune.tune(self._loader, self._setup, self._pool, progress)
-        self._spec, self._untuned = self._setup.model, False
+            self._setup, choice, trials = autotune.tune(self._loader, self._setup, self._pool, progress)
+            self._spec, self._untuned = self._setup.model, False
         tuning_cache.remember(self._key, choice)
         return trials
 
@@ -561,7 +558,7 @@ class Engine(Closing):
         if self._untuned and pixels * self.scale**2 >= TUNE_FROM:
             with self._tuning:
                 if self._untuned:  # another thread may have tuned meanwhile
-                    self._tune(None)
+                    self.tune()
 
 
 def upscale(image: NDArray[Any], model: str | Path = "srcnn-915-x2", **options: Any) -> NDArray[Any]:

@@ -55,6 +55,11 @@ def resident() -> int:
     return _table("proc/self/status").get("VmRSS", 0)
 
 
+def peak() -> int:
+    """Return the most bytes of memory that this process had so far; 0 where unknown."""
+    return _table("proc/self/status").get("VmHWM", 0)
+
+
 def _groups(swap: int) -> Iterator[Memory]:
     """Yield what every control group of this process, and those above it, leave."""
     for line in _lines("proc/self/cgroup"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -57,14 +57,7 @@ class Renderer(Protocol):
     """Turns windows of one image into finished pixels, with the buffers of one worker.
 
     Not thread-safe; every worker has its own.
-
-    Attributes
-    ----------
-    batch : int
-        Largest number of windows per call of `render`.
     """
-
-    batch: int
 
     def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:
         """Compute the cores of some tiles.
@@ -72,7 +65,7 @@ class Renderer(Protocol):
         Parameters
         ----------
         tiles : tuple of Tile
-            At most `batch` tiles of one chunk.
+            Of one chunk, at most as many as the renderer was created for.
         chunk : ChunkArrays
             The output is changed in place.
 
@@ -132,8 +125,17 @@ class Network:
         """
         raise NotImplementedError
 
-    def interrupted(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
         """Make the runs of all threads end early, with an error, while the context is active."""
+        try:
+            self._interrupt(True)
+            yield
+        finally:
+            self._interrupt(False)
+
+    def _interrupt(self, ending: bool) -> None:
+        """Make all runs end early from now on, or no longer."""
         raise NotImplementedError
 
     def empty_cache(self) -> None:

@@ -12,12 +12,10 @@ class NearestRenderer:
     Parameters
     ----------
     scale : int
-    batch : int
-        Largest number of tiles per call of `render`.
     """
 
-    def __init__(self, scale: int, batch: int) -> None:
-        self._scale, self.batch = scale, batch
+    def __init__(self, scale: int) -> None:
+        self._scale = scale
 
     def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:
         """Fill the cores of `tiles`; see `base.Renderer.render`."""

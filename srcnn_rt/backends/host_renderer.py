@@ -104,10 +104,10 @@ class HostRenderer:
     ) -> None:
         self._model, self._layout, self._plan = model, info.layout, plan
         s, (h, w) = model.scale, plan.tile
-        self.batch = batch or batch_size(model, info, plan)
+        batch = batch or batch_size(model, info, plan)
         around = 2 * network_margin(model)
         self._bound = network.bind(
-            (self.batch, model.channels, h + around, w + around), (self.batch, model.channels, h * s, w * s)
+            (batch, model.channels, h + around, w + around), (batch, model.channels, h * s, w * s)
         )
         self._recolors = recolors(model, info.layout)
         # Whether the network computes the difference to bicubic, which stitching then adds.
@@ -117,9 +117,9 @@ class HostRenderer:
         self._margin = network_margin(model) + self._bicubic_margin
         # Images with the channels of the model are extracted straight into its input buffer.
         self._direct = info.layout.channels == model.channels and not self._bicubic_margin
-        size = (self.batch, info.layout.channels, *plan.window)
+        size = (batch, info.layout.channels, *plan.window)
         self._windows = self._bound.input if self._direct else np.zeros(size, np.float32)
-        self._count = self.batch  # windows in use
+        self._count = batch  # windows in use
         self._min_alpha = kernels.min_alpha(info.dtype)
 
     def render(self, tiles: tuple[Tile, ...], chunk: ChunkArrays) -> None:

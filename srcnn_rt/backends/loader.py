@@ -20,7 +20,7 @@ from ..models.spec import ModelSpec
 from ..options import EngineOptions
 from .base import Network, warn_once
 from .host_renderer import HostNetwork
-from .onnxruntime import Session
+from .onnxruntime import Session, largest_error
 from .tuning_cache import Choice
 
 if TYPE_CHECKING:
@@ -109,11 +109,10 @@ class Setup:
             network.close()
 
 
-@dataclass(frozen=True)
 class Loader:
     """Loads a model into a runtime.
 
-    Attributes
+    Parameters
     ----------
     file : Program
         The model as it is in its file.
@@ -121,8 +120,10 @@ class Loader:
         If the tile is None, images are never tiled, so that there is one window at a time.
     """
 
-    file: Program
-    options: EngineOptions
+    def __init__(self, file: Program, options: EngineOptions) -> None:
+        self.file, self.options = file, options
+        self._fast, self._whole = options.precision == "fast", options.tile is None
+        self._analysed = not math.isnan(file.spec.facts.macs)
 
     def open(self, layout: tuple[int, int] | None = None, variant: str = "") -> Setup:
         """Load the model; the tile of the setup is not set.
@@ -187,12 +188,15 @@ class Loader:
         """Return the program that runs and its network in the native backend, or in ONNX Runtime."""
         provider = self.options.provider
         if provider in ("native", "auto"):
-            from .native import NativeSession
+            from .native import NativeSession, is_worthwhile
 
-            # The rewrites are for ONNX Runtime.
-            network = prepare.network_program(self.file.data, self.file.spec)
             try:
-                return network, NativeSession(network, threads)
+                if provider == "auto" and not is_worthwhile():
+                    raise ProviderError("the native backend needs AVX2 to be fast")
+                # The rewrites are for ONNX Runtime.
+                network = prepare.network_program(self.file.data, self.file.spec)
+                native = NativeSession(network, threads)
+                return native.program, native
             except ProviderError as error:
                 if provider == "native":
                     raise
@@ -201,18 +205,6 @@ class Loader:
             return self._prepared, Session(self._prepared.data, threads)
         except ModelError as error:
             raise ModelError(f"{self.file.spec.name}: {error}") from error
-
-    @property
-    def _fast(self) -> bool:
-        return self.options.precision == "fast"
-
-    @property
-    def _whole(self) -> bool:
-        return self.options.tile is None
-
-    @property
-    def _analysed(self) -> bool:
-        return not math.isnan(self.file.spec.facts.macs)
 
     @cached_property
     def _prepared(self) -> Program:
@@ -261,10 +253,7 @@ class Loader:
 
 def _check_float32(program: Program, run: Run) -> None:
     """Raise `ProviderError` if a GPU computes a float32 graph in TF32: some kernels do so uninstructed."""
-    from ..models.low_precision import loss
-
-    gain = np.array(program.spec.range.gain, np.float32)[:, None, None]
-    error = float(np.abs(loss.output_errors(program, run, Session(program.data).run) / gain).max())
+    error = largest_error(program, run)
     if not error <= MAX_FLOAT32_ERROR:
         raise ProviderError(
             f"the GPU does not compute precision exact: its error is {error:.1e} of full scale, more than "

@@ -1,42 +1,46 @@
-"""The package's own convolutions on the CPU, for networks that are one chain of unpadded 3x3 convolutions.
+"""The package's own convolutions on the CPU, for SRCNN and for chains of unpadded 3x3 convolutions.
 
 ONNX Runtime and OpenVINO compute one layer after the other over a whole window. Here a window is computed
-row by row through all layers, so that their activations stay in the caches (``_ext/conv_chain.h``). A sample
-is the same sum in the same order wherever its window starts: tiled and whole images agree bit for bit.
+a few rows at a time through all layers, so that their activations stay in the caches. Chains of 3x3 layers
+are computed directly (``_ext/conv_chain.h``), SRCNN by fast algorithms (``_ext/srcnn.h``). A sample is the
+same sum in the same order wherever its window starts: tiled and whole images agree bit for bit.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import platform
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .._system.cpu import available_threads
 from ..errors import ModelError, OutOfMemoryError, ProviderError
-from ..models import conv_chain
-from ..models.low_precision.loss import output_errors, trial_shapes
+from ..models import conv_chain, srcnn_chain
+from ..models.low_precision.loss import trial_shapes
+from ..models.margins import network_margin
+from ..models.spec import parse
+from . import srcnn_kernel
 from .base import Bound
 from .host_renderer import HostNetwork
-from .onnxruntime import Session
+from .onnxruntime import largest_error
 
 if TYPE_CHECKING:
     from ..models.prepare import Program
 
-KERNEL = 3  # larger kernels and 1x1 layers are as fast in ONNX Runtime
+KERNEL = 3  # of chains that are computed directly
 MAX_ERROR = 1e-5  # of full scale, against ONNX Runtime; another order of float32 sums gives 1e-6
+CHECK_SIDE = 32  # LR pixels of the images on which it is compared; opening a model should take no time
 ISA_VARIABLE = "SRCNN_RT_ISA"  # restricts the instruction set, for tests and measurements
 _LINEAR, _RELU, _PRELU = range(3)
 _MIN_STRIP = 64  # rows, because every strip computes its margins again
 
 
-def instruction_set() -> tuple[str, int]:
-    """Return the name of the instruction set and the number of output channels that it computes at once.
+def instruction_set() -> tuple[str, int, int]:
+    """Return the name of the instruction set, its block of output channels, and the floats of its vectors.
 
     Raises
     ------
@@ -47,11 +51,16 @@ def instruction_set() -> tuple[str, int]:
         from .. import _conv
     except ImportError as error:
         raise ProviderError(f"provider native cannot be used: this build has no kernels ({error})") from error
-    known: dict[str, int] = _conv.instruction_sets()
+    known: dict[str, tuple[int, int]] = _conv.instruction_sets()
     name = os.environ.get(ISA_VARIABLE) or next(iter(known))
     if name not in known:
         raise ProviderError(f"{ISA_VARIABLE} must be one of {', '.join(known)} on this CPU, got {name!r}")
-    return name, known[name]
+    return name, *known[name]
+
+
+def is_worthwhile() -> bool:
+    """Return whether the kernels are faster than ONNX Runtime: not on x86 without AVX2."""
+    return instruction_set()[0] != "generic" or platform.machine().lower() not in ("x86_64", "amd64")
 
 
 class NativeSession(HostNetwork):
@@ -67,56 +76,81 @@ class NativeSession(HostNetwork):
     Raises
     ------
     ProviderError
-        If the network is not a chain of 3x3 convolutions, or the result is not that of ONNX Runtime.
+        If the kernels do not compute such a network, or the result is not that of ONNX Runtime.
+
+    Attributes
+    ----------
+    program : Program
+        The model, with the period and the margin that its windows need here.
+    isa : str
+        Name of the instruction set.
+    kernels : _conv.Chain or _conv.Srcnn
+        The compiled network.
+    shrink : int
+        Rows by which the output is smaller than the window, LR pixels.
+    step : int
+        Rows at whose multiples strips of a window may start, LR pixels.
+    stop : ndarray of int32, shape (1,)
+        Not 0 while runs end early.
     """
 
     provider = "native"
 
     def __init__(self, program: Program, threads: int | None = None) -> None:
-        from ..models.spec import parse
-
-        isa, block = instruction_set()
-        from .. import _conv
-
         self._name = program.spec.name
-        chain = conv_chain.find(parse(program.data))
-        if isinstance(chain, str):
-            raise self._refusal(chain)
-        sizes = {layer.weight.shape[2] for layer in chain.layers}
-        if sizes != {KERNEL}:
-            found = ", ".join(f"{k}x{k}" for k in sorted(sizes))
-            raise self._refusal(f"kernels must be 3x3, got {found}")
-        if len(chain.layers) > _conv.MAX_LAYERS:
-            raise self._refusal(f"it has {len(chain.layers)} layers, more than {_conv.MAX_LAYERS}")
         self.threads = threads or available_threads()
-        self.isa = isa
-        self._shrink = 2 * len(chain.layers)
-        self._chain = _conv.Chain(isa, [_packed(layer, block) for layer in chain.layers], chain.scale)
-        self._stop = np.zeros(1, np.int32)
-        self._check(program)
-
-    def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
-        """Return buffers for windows of one shape; see `HostNetwork.bind`."""
-        return _Buffers(self._chain, self._shrink, self.threads, self._stop, source, target)
-
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """Make the runs of all threads end early, with an error, while the context is active."""
-        self._stop[0] = 1
-        try:
-            yield
-        finally:
-            self._stop[0] = 0
-
-    def _check(self, program: Program) -> None:
-        """Raise `ProviderError` if results on synthetic images differ from those of ONNX Runtime."""
-        run = self.runner(*trial_shapes(program))
-        gain = np.array(program.spec.range.gain, np.float32)[:, None, None]
-        error = float(np.abs(output_errors(program, run, Session(program.data, 1).run) / gain).max())
+        self.isa, block, lanes = instruction_set()
+        self.program, self.step = program, 1
+        facts = program.spec.facts
+        if program.spec.padded or any(axis.fixed for axis in (facts.y, facts.x)):
+            raise self._refusal("it pads, or takes one size only")
+        model = parse(program.data)
+        chain = conv_chain.find(model)
+        if isinstance(chain, conv_chain.Chain) and conv_chain.sides(chain) != {KERNEL}:
+            chain = "its kernels are not all 3x3"
+        if isinstance(chain, str):
+            srcnn = srcnn_chain.find(model)
+            if isinstance(srcnn, str):
+                raise self._refusal(f"it is no chain of 3x3 convolutions ({chain}) and no SRCNN ({srcnn})")
+            self.kernels = self._open_srcnn(srcnn, lanes)
+        else:
+            self.kernels = self._open_chain(chain, block)
+        self.shrink = 2 * network_margin(self.program.spec)
+        self.stop = np.zeros(1, np.int32)
+        error = largest_error(
+            self.program, self.runner(*trial_shapes(self.program, CHECK_SIDE)), 1, CHECK_SIDE
+        )
         if not error <= MAX_ERROR:
             raise self._refusal(
                 f"it differs from ONNX Runtime by {error:.1e} of full scale, allowed {MAX_ERROR:.0e}"
             )
+
+    def _open_chain(self, chain: conv_chain.Chain, block: int) -> Any:
+        from .. import _conv
+
+        if len(chain.layers) > _conv.MAX_LAYERS:
+            raise self._refusal(f"it has {len(chain.layers)} layers, more than {_conv.MAX_LAYERS}")
+        return _conv.Chain(self.isa, [_packed(layer, block) for layer in chain.layers], chain.scale)
+
+    def _open_srcnn(self, chain: srcnn_chain.SrcnnChain, lanes: int) -> Any:
+        from .. import _conv
+
+        if refused := srcnn_kernel.why_not(chain, _conv.MAX_N2):
+            raise self._refusal(refused)
+        spec = self.program.spec
+        extra = srcnn_kernel.extra_margin(chain, spec.margin)
+        self.step = srcnn_kernel.period(chain)
+        y, x = (replace(axis, period=self.step) for axis in (spec.facts.y, spec.facts.x))
+        spec = replace(spec, facts=replace(spec.facts, y=y, x=x), extra_margin=extra)
+        self.program = replace(self.program, spec=spec)
+        return _conv.Srcnn(self.isa, network_margin(spec), *srcnn_kernel.packed(chain, extra, lanes))
+
+    def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
+        """Return buffers for windows of one shape; see `HostNetwork.bind`."""
+        return _Buffers(self, source, target)
+
+    def _interrupt(self, ending: bool) -> None:
+        self.stop[0] = ending
 
     def _refusal(self, why: str) -> ProviderError:
         return ProviderError(f"provider native cannot run {self._name}: {why}")
@@ -125,24 +159,17 @@ class NativeSession(HostNetwork):
 class _Buffers(Bound):
     """Buffers that the kernels read and write, and their scratch memory, one per strip of rows."""
 
-    def __init__(
-        self,
-        chain: Any,
-        shrink: int,
-        threads: int,
-        stop: NDArray[np.int32],
-        source: tuple[int, ...],
-        target: tuple[int, ...],
-    ) -> None:
+    def __init__(self, network: NativeSession, source: tuple[int, ...], target: tuple[int, ...]) -> None:
         super().__init__(lambda windows: windows, source, target)
-        self._chain, self._stop = chain, stop
-        rows = source[2] - shrink
-        strips = max(1, min(threads, rows // _MIN_STRIP))
-        edges = [rows * k // strips for k in range(strips + 1)]
+        self._kernels, self._stop, step = network.kernels, network.stop, network.step
+        rows = source[2] - network.shrink
+        strips = max(1, min(network.threads, rows // _MIN_STRIP))
+        edges = [*(rows * k // strips // step * step for k in range(strips)), rows]
+        sizes = [(top, bottom - top + network.shrink) for top, bottom in pairwise(edges)]
         try:
             self._strips = [
-                (top, bottom - top + shrink, np.zeros(chain.samples(source[3]), np.float32))
-                for top, bottom in pairwise(edges)
+                (top, height, srcnn_kernel.aligned_zeros(self._kernels.samples(height, source[3])))
+                for top, height in sizes
             ]
         except MemoryError as error:
             raise OutOfMemoryError(f"not enough memory for windows of shape {source}") from error
@@ -152,9 +179,9 @@ class _Buffers(Bound):
         for window, result in zip(self.input, self.output, strict=True):
             calls = [(window, result, top, rows, memory, self._stop) for top, rows, memory in self._strips]
             if self._pool is None:
-                ended = self._chain.run(*calls[0])
+                ended = self._kernels.run(*calls[0])
             else:
-                ended = any(list(self._pool.map(lambda call: self._chain.run(*call), calls)))
+                ended = any(list(self._pool.map(lambda call: self._kernels.run(*call), calls)))
             if ended:
                 raise ModelError("the native backend was interrupted")
 

@@ -6,18 +6,22 @@ this package must stay fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._system.cpu import available_threads
-from ..errors import ArgumentError, RuntimeMissingError
+from ..errors import RuntimeMissingError
+from ..models.low_precision.loss import SIDE, output_errors
 from .base import Bound, classified, failure
 from .host_renderer import HostNetwork
+
+if TYPE_CHECKING:
+    from ..models.low_precision.loss import Run
+    from ..models.prepare import Program
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
@@ -95,22 +99,28 @@ class Session(HostNetwork):
     threads : int, optional
         Threads per run; all available CPUs if None.
 
+    Attributes
+    ----------
+    session : onnxruntime.InferenceSession
+    names : (str, str)
+        Of the input and the output.
+    run_options : onnxruntime.RunOptions
+        Of the runs of all threads.
+
     Raises
     ------
-    ArgumentError, ModelError, RuntimeMissingError
+    ModelError, RuntimeMissingError
     """
 
     provider = "cpu"
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise ArgumentError(f"threads must be at least 1, got {threads}")
         self.threads = threads or available_threads()
-        self._session = create(model, ["CPUExecutionProvider"], self.threads)
-        (source, *_), (target, *_) = self._session.get_inputs(), self._session.get_outputs()
-        self._input, self._output = source.name, target.name
-        self._run_options = runtime().RunOptions()
-        self._run_options.log_severity_level = 4  # errors are raised as exceptions
+        self.session = create(model, ["CPUExecutionProvider"], self.threads)
+        (source, *_), (target, *_) = self.session.get_inputs(), self.session.get_outputs()
+        self.names = source.name, target.name
+        self.run_options = runtime().RunOptions()
+        self.run_options.log_severity_level = 4  # errors are raised as exceptions
         self._dtype: np.dtype[Any] = _DTYPES.get(source.type, np.dtype(np.float32))
 
     def run(self, windows: NDArray[Any]) -> NDArray[np.float32]:
@@ -137,7 +147,7 @@ class Session(HostNetwork):
             windows = np.rint(np.clip(windows, 0, 255))
         windows = windows.astype(self._dtype, copy=False)
         try:
-            (out,) = self._session.run([self._output], {self._input: windows}, self._run_options)
+            (out,) = self.session.run([self.names[1]], {self.names[0]: windows}, self.run_options)
         except Exception as error:  # the runtime's errors share no other base class
             raise failure("ONNX Runtime", windows.shape, error) from error
         return np.ascontiguousarray(out, dtype=np.float32)
@@ -146,40 +156,40 @@ class Session(HostNetwork):
         """Return buffers for windows of one shape; see `HostNetwork.bind`."""
         if self._dtype != np.float32:
             return Bound(self.run, source, target)
-        return _IoBound(self._session, self._run_options, (self._input, self._output), source, target)
+        return _IoBound(self, source, target)
 
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """Make the runs of all threads end early, with an error, while the context is active."""
-        self._run_options.terminate = True
-        try:
-            yield
-        finally:
-            self._run_options.terminate = False
+    def _interrupt(self, ending: bool) -> None:
+        self.run_options.terminate = ending
 
 
 class _IoBound(Bound):
     """Buffers that ONNX Runtime reads and writes directly, without a copy."""
 
-    def __init__(
-        self,
-        session: Any,
-        run_options: Any,
-        names: tuple[str, str],
-        source: tuple[int, ...],
-        target: tuple[int, ...],
-    ) -> None:
-        super().__init__(lambda windows: windows, source, target)
-        self._session, self._run_options = session, run_options
-        self._binding = session.io_binding()
-        for bind, name, array in (
-            (self._binding.bind_input, names[0], self.input),
-            (self._binding.bind_output, names[1], self.output),
-        ):
+    def __init__(self, network: Session, source: tuple[int, ...], target: tuple[int, ...]) -> None:
+        super().__init__(network.run, source, target)
+        self._network, self._binding = network, network.session.io_binding()
+        binds = self._binding.bind_input, self._binding.bind_output
+        for bind, name, array in zip(binds, network.names, (self.input, self.output), strict=True):
             bind(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
 
     def run(self) -> None:
         try:
-            self._session.run_with_iobinding(self._binding, self._run_options)
+            self._network.session.run_with_iobinding(self._binding, self._network.run_options)
         except Exception as error:  # the runtime's errors share no other base class
             raise failure("ONNX Runtime", self.input.shape, error) from error
+
+
+def largest_error(program: Program, run: Run, threads: int | None = None, side: int = SIDE) -> float:
+    """Return by how much a program on synthetic images differs from ONNX Runtime, relative to full scale.
+
+    `side` is that of `trial_shapes`, to which `run` is bound.
+    """
+
+    session, extra = Session(program.data, threads), program.spec.extra_margin
+
+    def exact(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        h, w = windows.shape[2:]
+        return session.run(np.ascontiguousarray(windows[:, :, extra : h - extra, extra : w - extra]))
+
+    gain = np.array(program.spec.range.gain, np.float32)[:, None, None]
+    return float(np.abs(output_errors(program, run, exact, side) / gain).max())

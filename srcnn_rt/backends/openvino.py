@@ -7,8 +7,6 @@ for ``provider="openvino"`` and, on the CPU, for ``precision="fast"``.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -56,6 +54,13 @@ class OpenVinoSession(HostNetwork):
     fast : bool
         Compute in bfloat16, with the graph that `for_bfloat16` returns, instead of float32.
 
+    Attributes
+    ----------
+    split_input : bool
+        Whether the graph takes windows as `split_high_low` splits them.
+    ending : bool
+        Whether runs end early.
+
     Raises
     ------
     ProviderError
@@ -75,20 +80,19 @@ class OpenVinoSession(HostNetwork):
             raise ProviderError(f"provider openvino needs a float32 model, got {program.spec.facts.types[0]}")
         self.threads = threads or available_threads()
         self._precision = "bf16" if fast else "f32"
-        self._split_input = False
+        self.split_input = self.ending = False
         data = program.data
         if fast:
             from ..models.spec import parse
 
             reduced = for_bfloat16(parse(data))
-            self._split_input, data = reduced.split_input, reduced.model.SerializeToString()
+            self.split_input, data = reduced.split_input, reduced.model.SerializeToString()
         try:
             self._model = _core().read_model(data)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the model: {error}") from error
         self._compiled: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
         self._compiling, self._requesting = threading.Lock(), threading.Lock()
-        self._interrupted = threading.Event()
         self._requests: WeakSet[_Request] = WeakSet()
         if fast:
             self._check_loss(program)
@@ -99,27 +103,21 @@ class OpenVinoSession(HostNetwork):
             if (source, target) not in self._compiled:
                 self._compiled[source, target] = self._compile(source)
             infer_request = self._compiled[source, target].create_infer_request()
-        request = _Request(infer_request, self._split_input, self._interrupted, source, target)
+        request = _Request(self, infer_request, source, target)
         with self._requesting:
             self._requests.add(request)
         return request
 
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """Make the runs of all threads end early, with an error, while the context is active."""
-        self._interrupted.set()
-        try:
-            with self._requesting:
-                requests = list(self._requests)
-            for request in requests:
-                request.cancel()
-            yield
-        finally:
-            self._interrupted.clear()
+    def _interrupt(self, ending: bool) -> None:
+        self.ending = ending
+        with self._requesting:
+            requests = list(self._requests) if ending else []
+        for request in requests:
+            request.cancel()
 
     def _compile(self, source: tuple[int, ...]) -> Any:
         model = self._model.clone()
-        shapes = {model.inputs[0].get_any_name(): list(_input_shape(source, self._split_input))}
+        shapes = {model.inputs[0].get_any_name(): list(_input_shape(source, self.split_input))}
         options = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "INFERENCE_NUM_THREADS": self.threads,
@@ -146,25 +144,21 @@ class _Request(Bound):
     """An inference request that reads and writes the buffers directly."""
 
     def __init__(
-        self,
-        request: Any,
-        split_input: bool,
-        interrupted: threading.Event,
-        source: tuple[int, ...],
-        target: tuple[int, ...],
+        self, network: OpenVinoSession, request: Any, source: tuple[int, ...], target: tuple[int, ...]
     ) -> None:
         import openvino
 
         super().__init__(lambda windows: windows, source, target)
-        self._request, self._split_input, self._interrupted = request, split_input, interrupted
-        self._fed = np.zeros(_input_shape(source, split_input), np.float32) if split_input else self.input
+        self._network, self._request = network, request
+        shape = _input_shape(source, network.split_input)
+        self._fed = np.zeros(shape, np.float32) if network.split_input else self.input
         request.set_input_tensor(0, openvino.Tensor(self._fed, shared_memory=True))
         request.set_output_tensor(0, openvino.Tensor(self.output, shared_memory=True))
 
     def run(self) -> None:
-        if self._split_input:
+        if self._network.split_input:
             split_high_low(self.input, self._fed)
-        if self._interrupted.is_set():
+        if self._network.ending:
             raise ModelError("OpenVINO was interrupted")
         try:
             # Not infer(): with one thread it cannot be cancelled.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ArgumentError, ImageError, SourceMissingError
-from ..io import is_image, is_image_name
+from ..io.registry import is_image, is_image_name
 from ..jobs.job import Job
 from ..jobs.manifest import Manifest
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,13 +44,13 @@ def _tile(text: str) -> int | str:
 
 
 def _nodata(text: str) -> Nodata:
-    """Parse a number, or ``none``."""
-    from ..io.metadata import nodata_tag
-
-    try:
-        return nodata_tag.parse(text)
-    except ArgumentError as error:
-        raise click.BadParameter(str(error)) from error
+    """Parse a number, or ``none``; integers are exact."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    if text.lower() != "none":
+        raise click.BadParameter(f"nodata must be a number or none, got {text!r}")
+    return "none"
 
 
 @click.command()
@@ -147,7 +147,7 @@ def upscale(
     # GDAL reads this when it is loaded; its default is 5% of the machine's memory.
     os.environ.setdefault("GDAL_CACHEMAX", GDAL_CACHE_MB)
     from ..engine import Engine
-    from ..io import is_image, make_folder
+    from ..io.registry import is_image, make_folder
     from ..models import spec
     from ..options import FileOptions
     from .inputs import Batch, find_images, output_folder, output_paths

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, ImageError, SourceMissingError
+from ..image.bicubic import keys
 from ..image.color import luminance
+from . import metrics
 
 Channels = Literal["y", "rgb"]
 Image = NDArray[np.float64]  # (H, W) or (H, W, 3), nominally in [0, 1]
@@ -132,7 +134,7 @@ def _resize_rows(image: Image, scale: int, down: bool) -> Image:
     centre = (np.arange(size) + 0.5) * step - 0.5
     first = np.floor(centre - _KERNEL_RADIUS * width).astype(np.int64)
     taps = first[:, None] + np.arange(2 * _KERNEL_RADIUS * width + 2)
-    weights = _keys((centre[:, None] - taps) / width)
+    weights = keys((centre[:, None] - taps) / width)
     weights /= weights.sum(axis=1, keepdims=True)
     taps %= 2 * n  # mirrors repeatedly if the kernel is larger than the image
     taps = np.where(taps < n, taps, 2 * n - 1 - taps)
@@ -140,14 +142,6 @@ def _resize_rows(image: Image, scale: int, down: bool) -> Image:
     for k in range(taps.shape[1]):
         out += weights[:, k].reshape(-1, *(1,) * (image.ndim - 1)) * image[taps[:, k]]
     return out
-
-
-def _keys(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Keys' cubic convolution kernel with a = -1/2 (R. Keys, 1981)."""
-    x = np.abs(x)
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +236,7 @@ class Degradation:
         if self.jpeg:
             quality = int(rng.integers(self.jpeg, self.max_jpeg + 1)) if self.max_jpeg else self.jpeg
             order = slice(None, None, -1 if image.ndim == 3 else 1)  # OpenCV's colour is B, G, R
-            codes = np.rint(image.clip(0, 1) * 255).astype(np.uint8)[..., order]
+            codes = metrics.codes(image).astype(np.uint8)[..., order]
             encoded, data = cv2.imencode(".jpg", codes, [cv2.IMWRITE_JPEG_QUALITY, quality])
             assert encoded
             decoded = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
@@ -255,4 +249,4 @@ BICUBIC = Degradation()
 
 
 def _round_to_8_bits(image: NDArray[np.floating]) -> Image:
-    return np.asarray(np.rint(image.clip(0, 1) * 255) / 255, dtype=np.float64)
+    return metrics.codes(image) / metrics.PEAK

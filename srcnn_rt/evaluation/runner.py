@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
@@ -207,7 +207,6 @@ def evaluate(
     methods: Sequence[Method],
     protocol: Protocol,
     *,
-    paths: Iterable[Path] | None = None,
     log: Callable[[str], None] = lambda line: None,
     keep: Callable[[str, Mapping[str, NDArray[np.float64]]], None] | None = None,
 ) -> Result:
@@ -220,8 +219,6 @@ def evaluate(
     methods : sequence of Method
         See `model_method` and `baselines`.
     protocol : Protocol
-    paths : iterable of Path, optional
-        Images to use instead of all in `folder`.
     log : callable, optional
         Called with a line for every skipped file.
     keep : callable, optional
@@ -241,7 +238,7 @@ def evaluate(
         raise ArgumentError(f"models must have different names, got {', '.join(names)}")
     scores: dict[str, dict[str, Score]] = {name: {} for name in names}
     skipped: list[str] = []
-    found = list(paths) if paths is not None else list_images(folder)
+    found = list_images(folder)
     for path in found:
         try:
             test = _TestImage(path, protocol)

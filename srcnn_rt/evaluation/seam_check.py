@@ -14,7 +14,7 @@ other three cover the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,11 +35,14 @@ from ..models.margins import rules_for
 from ..models.spec import ModelSpec
 from ..tiling.geometry import MIN_TILE, Rules, ceil_to
 
+Outcome = tuple[bool | None, str]  # of a check: whether it passed, and the detail
+
 TOLERANCE = 1e-5  # of full scale, for models in float32
 TOLERANCE_FLOAT16 = 2e-3
 MAX_EXACT = 2**24  # float32 represents all integers up to here
 _TILES = (MIN_TILE, MIN_TILE + 5, 3 * MIN_TILE)
 _SIZE_CLASSES = 3  # image sizes tried modulo the period
+_FIXED_SIZE = None, "a model of fixed size cannot process a larger image untiled"
 _SEEDS = 8  # random weights tried until a core responds to a sample
 _LINEAR = frozenset(("Conv", "ConvTranspose", "MatMul"))  # input 1 holds the weights, input 2 the bias
 # Operators whose output is integer if their inputs are.
@@ -90,12 +93,13 @@ def verify(model: str | Path, interface_options: InterfaceOptions | None = None)
     full = network = _Model.from_bytes(data, described.name)
     if full.spec.equivariant:
         network = _Model.from_bytes(prepare.network(data, described), described.name)
-    return [
-        _check_real_weights(full),
-        _check_integer_weights(network),
-        _check_outside_margin(network),
-        _check_inside_margin(network),
-    ]
+    checks = {
+        "real weights": _check_real_weights(full),
+        "integer weights": _check_integer_weights(network),
+        "outside the margin": _check_outside_margin(network),
+        "inside the margin": _check_inside_margin(network),
+    }
+    return [Check(name, passed, detail) for name, (passed, detail) in checks.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,40 +126,40 @@ class _Model:
 # Tiled against untiled
 
 
-def _check_real_weights(model: _Model) -> Check:
-    name, kind = "real weights", model.spec.facts.types[0]
+def _check_real_weights(model: _Model) -> Outcome:
+    kind = model.spec.facts.types[0]
     if model.has_fixed_size:
-        return Check(name, None, "a model of fixed size cannot process a larger image untiled")
+        return _FIXED_SIZE
     if kind == "uint8":
-        return Check(name, None, "not applicable to uint8 models")
+        return None, "not applicable to uint8 models"
     rng = np.random.default_rng(0)
     images = [rng.random(shape, np.float32) for shape in _image_shapes(model.spec)]
     worst, count = _largest_difference(model.data, model.spec, images)
     limit = TOLERANCE if kind == "float32" else TOLERANCE_FLOAT16
     text = f"largest difference {worst:.2g} of full scale in {count} images, allowed {limit:g}"
-    return Check(name, worst <= limit, text)
+    return worst <= limit, text
 
 
-def _check_integer_weights(model: _Model) -> Check:
-    name, types = "integer weights", model.spec.facts.types
+def _check_integer_weights(model: _Model) -> Outcome:
+    types = model.spec.facts.types
     if model.has_fixed_size:
-        return Check(name, None, "a model of fixed size cannot process a larger image untiled")
+        return _FIXED_SIZE
     if types != ("float32", "float32"):
-        return Check(name, None, f"not applicable to {types[0]} models")
+        return None, f"not applicable to {types[0]} models"
     proto = spec.parse(model.data)
     inexact = sorted({n.op_type for n in _sample_nodes(proto)} - _INTEGER_OPS)
     if inexact:
-        return Check(name, None, f"sums are not exact after {', '.join(inexact)}")
+        return None, f"sums are not exact after {', '.join(inexact)}"
     for taps in (4, 2, 1):
         integer = _with_integer_weights(proto, taps)
         if (largest := _largest_activation(integer, model.spec)) < MAX_EXACT:
             break
     else:
-        return Check(name, None, f"activations reach {largest:.2g}; float32 sums are exact up to 2^24 only")
+        return None, f"activations reach {largest:.2g}; float32 sums are exact up to 2^24 only"
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 3, shape).astype(np.float32) for shape in _image_shapes(model.spec)]
     worst, count = _largest_difference(integer.SerializeToString(), model.spec, images)
-    return Check(name, worst == 0, f"largest difference {worst:g} in {count} images, must be 0")
+    return worst == 0, f"largest difference {worst:g} in {count} images, must be 0"
 
 
 def _image_shapes(described: ModelSpec) -> Iterator[tuple[int, int, int]]:
@@ -239,8 +243,8 @@ class _Core:
         return not np.array_equal(session.run(a)[index], session.run(b)[index])
 
 
-def _check_outside_margin(model: _Model) -> Check:
-    name, replaced = "outside the margin", 0
+def _check_outside_margin(model: _Model) -> Outcome:
+    replaced = 0
     session = Session(_with_random_weights(model.data, 0))
     for core in _cores(model.spec):
         rows = np.arange(core.window[core.axis])
@@ -249,16 +253,15 @@ def _check_outside_margin(model: _Model) -> Check:
         changed = image.copy()
         changed[outside] = other[outside]
         if core.differs(session, model.spec, image, changed):
-            text = f"the core depends on samples beyond {core.before} and {core.after} LR samples"
-            return Check(name, False, text)
+            return False, f"the core depends on samples beyond {core.before} and {core.after} LR samples"
         replaced += int(outside[-1].sum())
     if not replaced:
-        return Check(name, None, "the model's fixed size leaves nothing outside the margin")
-    return Check(name, True, f"{replaced} rows and columns replaced, no core sample changes")
+        return None, "the model's fixed size leaves nothing outside the margin"
+    return True, f"{replaced} rows and columns replaced, no core sample changes"
 
 
-def _check_inside_margin(model: _Model) -> Check:
-    name, checked = "inside the margin", 0
+def _check_inside_margin(model: _Model) -> Outcome:
+    checked = 0
     for core in _cores(model.spec):
         for side, extent, row in (
             ("before", core.before, core.start - core.before),
@@ -269,10 +272,10 @@ def _check_inside_margin(model: _Model) -> Check:
             checked += 1
             if not any(_responds(model, core, row, seed) for seed in range(_SEEDS)):
                 lines = "rows" if core.axis == 0 else "columns"
-                return Check(name, False, f"the core does not depend on all {extent} {lines} {side} it")
+                return False, f"the core does not depend on all {extent} {lines} {side} it"
     if not checked:
-        return Check(name, None, "there is no margin, or it lies outside the model's fixed size")
-    return Check(name, True, f"cores depend on the outermost samples of {checked} margins")
+        return None, "there is no margin, or it lies outside the model's fixed size"
+    return True, f"cores depend on the outermost samples of {checked} margins"
 
 
 def _responds(model: _Model, core: _Core, row: int, seed: int) -> bool:
@@ -326,53 +329,53 @@ def _sample_nodes(proto: ModelProto) -> list[NodeProto]:
     return found
 
 
-def _linear_weights(proto: ModelProto) -> Iterator[tuple[TensorProto, NDArray[Any], bool]]:
-    """Yield (tensor, array, whether it is a kernel) for kernels and biases of linear nodes."""
-    linear = [n for n in proto.graph.node if n.op_type in _LINEAR]
+def _reweighted(proto: ModelProto, change: Callable[[NDArray[Any], bool], NDArray[Any]]) -> ModelProto:
+    """Return a copy with other weights: `change` gets each array, and whether it is a kernel or a bias."""
+    made = deepcopy(proto)
+    linear = [n for n in made.graph.node if n.op_type in _LINEAR]
     kernels = {n.input[1] for n in linear}
     biases = {n.input[2] for n in linear if len(n.input) > 2}
-    for tensor in proto.graph.initializer:
+    for tensor in made.graph.initializer:
         if tensor.name in kernels | biases:
-            yield tensor, numpy_helper.to_array(tensor), tensor.name in kernels
-
-
-def _assign(tensor: TensorProto, array: NDArray[Any]) -> None:
-    tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+            array = numpy_helper.to_array(tensor)
+            new = change(array, tensor.name in kernels).astype(array.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
+    return made
 
 
 def _with_integer_weights(proto: ModelProto, taps: int) -> ModelProto:
     """Return a copy with weights of -1, 0 and 1 and at most `taps` non-zero ones per filter."""
-    integer = deepcopy(proto)
     rng = np.random.default_rng(0)
-    for tensor, array, is_kernel in _linear_weights(integer):
+
+    def change(array: NDArray[Any], is_kernel: bool) -> NDArray[Any]:
+        if not is_kernel:
+            return rng.integers(-1, 2, array.shape)
         new = np.zeros(array.shape, np.float32)
-        if is_kernel:
-            for k, row in enumerate(new.reshape(array.shape[0], -1)):
-                places = rng.integers(0, len(row), taps)
-                places[0] = (0, -1)[k % 2]  # a corner, which a margin one sample short would miss
-                row[places] = rng.choice([-1, 1], taps)
-        else:
-            new[...] = rng.integers(-1, 2, array.shape)
-        _assign(tensor, new.astype(array.dtype))
-    return integer
+        for k, row in enumerate(new.reshape(array.shape[0], -1)):
+            places = rng.integers(0, len(row), taps)
+            places[0] = (0, -1)[k % 2]  # a corner, which a margin one sample short would miss
+            row[places] = rng.choice([-1, 1], taps)
+        return new
+
+    return _reweighted(proto, change)
 
 
 def _with_random_weights(data: bytes, seed: int) -> bytes:
     """Return a model with random weights, in which no tap happens to be zero."""
-    proto = spec.parse(data)
     rng = np.random.default_rng(seed)
-    for tensor, array, is_kernel in _linear_weights(proto):
-        if array.dtype.kind == "f":
-            deviation = 1.4 / np.sqrt(max(1, array[0].size)) if is_kernel else 0.1
-            _assign(tensor, rng.normal(0, deviation, array.shape).astype(array.dtype))
-    return bytes(proto.SerializeToString())
+
+    def change(array: NDArray[Any], is_kernel: bool) -> NDArray[Any]:
+        if array.dtype.kind != "f":
+            return array
+        deviation = 1.4 / np.sqrt(max(1, array[0].size)) if is_kernel else 0.1
+        return rng.normal(0, deviation, array.shape)
+
+    return bytes(_reweighted(spec.parse(data), change).SerializeToString())
 
 
 def _largest_activation(proto: ModelProto, described: ModelSpec) -> float:
     """Return a bound of every partial sum: the largest output with absolute weights and inputs of 2."""
-    bound = deepcopy(proto)
-    for tensor, array, _ in _linear_weights(bound):
-        _assign(tensor, np.abs(array))
+    bound = _reweighted(proto, lambda array, is_kernel: np.abs(array))
     outputs = {o.name for o in bound.graph.output}
     for node in _sample_nodes(bound):
         if (node.op_type in _LINEAR or node.op_type in ("Add", "Sub")) and node.output[0] not in outputs:

@@ -6,7 +6,7 @@ import logging
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,52 +122,31 @@ def tune(
     trials : list of Trial
         All of them, the fastest last.
     """
-    setups = [replace(made, tile=default_tile(made)) for made in loader.layouts(setup)]
-    best, trials = fastest(setups, pool, progress)
-    for other in (setup, *setups):
-        if other.networks != best.networks:
-            other.empty_cache()
-    workers = best.workers // max(1, best.devices)
-    choice = Choice(best.tile * best.model.scale, workers, best.threads, best.variant)
-    _log.info("tuned %s on %s: %s", best.model.name, best.provider, trials[-1])
-    return best, choice, trials
-
-
-def fastest(
-    setups: Iterable[Setup], pool: ThreadPoolExecutor, progress: Callable[[Trial], None] | None
-) -> tuple[Setup, list[Trial]]:
-    """Time several setups with one tile, then other tiles with the fastest of them.
-
-    Parameters
-    ----------
-    setups : iterable of Setup
-        They differ in workers and threads, or in the graph that a GPU runs.
-    pool : ThreadPoolExecutor
-    progress : callable, optional
-        Called with every trial.
-
-    Returns
-    -------
-    best : Setup
-    trials : list of Trial
-        All of them, the fastest last.
-    """
     trials: list[tuple[Trial, Setup]] = []
 
     def measure(setups: list[Setup]) -> None:
-        for setup, speed in zip(setups, _speeds(setups, pool), strict=True):
-            trial = Trial(setup.tile, setup.workers, setup.threads, speed, setup.variant)
-            trials.append((trial, setup))
+        for made, speed in zip(setups, _speeds(setups, pool), strict=True):
+            trial = Trial(made.tile, made.workers, made.threads, speed, made.variant)
+            trials.append((trial, made))
             if progress is not None:
                 progress(trial)
 
-    measure(list(setups))
+    # Several setups with one tile, then other tiles with the fastest of them.
+    setups = [replace(made, tile=default_tile(made)) for made in loader.layouts(setup)]
+    measure(setups)
     best = max(trials, key=lambda t: t[0].mpx_per_s)[1]
     sides, maximum = (GPU_TILES_HR, math.inf) if best.devices else (TILES_HR, MAX_PIXELS_AT_ONCE)
     tiles = {lr_tile(hr, best.model) for hr in sides if hr * hr * best.workers <= maximum} - {best.tile}
     measure([replace(best, tile=side) for side in sorted(tiles)])
     trials.sort(key=lambda t: t[0].mpx_per_s)
-    return trials[-1][1], [trial for trial, _ in trials]
+    fastest, best = trials[-1]
+    for other in (setup, *setups):
+        if other.networks != best.networks:
+            other.empty_cache()
+    workers = best.workers // max(1, best.devices)
+    choice = Choice(best.tile * best.model.scale, workers, best.threads, best.variant)
+    _log.info("tuned %s on %s: %s", best.model.name, best.provider, fastest)
+    return best, choice, [trial for trial, _ in trials]
 
 
 def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype[Any]) -> float:

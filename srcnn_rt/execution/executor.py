@@ -7,6 +7,8 @@ import logging
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -78,7 +80,8 @@ def process(
     check_layout(model, source.info.layout)
     values = normalization.for_image(source, model, data_range)
     plan = plan or plan_for(setup, source.info, sink)
-    run = _Run(source, values, sink, region, progress, done, written)
+    h, w = source.info.shape
+    run = _Run(source, values, sink, region or (Span(0, h), Span(0, w)), progress, done, written)
     batch, retry = setup.networks[0].batch_size(model, source, plan), setup.devices > 0
     while True:
         try:
@@ -106,45 +109,31 @@ def process(
         gc.collect()
 
 
+@dataclass
 class _Run:
     """Upscales all chunks of an image that are not written yet, with one plan after the other."""
 
-    _plan: Plan
-    _read: Read
+    _source: Source
+    _values: Normalization
+    _sink: Sink
+    _region: tuple[Span, Span]
+    _progress: Progress | None
+    _done: Container[int]
+    _written: Written
+    _finished: set[int] = field(default_factory=set)
 
-    def __init__(
-        self,
-        source: Source,
-        values: Normalization,
-        sink: Sink,
-        region: tuple[Span, Span] | None,
-        progress: Progress | None,
-        done: Container[int],
-        written: Written,
-    ) -> None:
-        self._source, self._values, self._sink = source, values, sink
-        self._progress, self._done, self._written = progress, done, written
-        h, w = source.info.shape
-        self._region = region or (Span(0, h), Span(0, w))
-        self._total = h * w * values.scale**2
-        self._pixels = 0
-        self._finished = set[int]()
+    _plan: Plan = field(init=False)
+    _read: Read = field(init=False)
+    _pixels: int = 0
 
     def go(self, plan: Plan, setup: Setup, batch: int, pool: ThreadPoolExecutor) -> None:
         self._plan, self._pixels = plan, 0
         self._read = StripCache(self._source).read if self._source.by_rows else self._source.read
         with Workers(setup, self._source, self._values.info, plan, batch) as workers:
-
-            def start(
-                item: tuple[int, Chunk], part: ChunkInput
-            ) -> tuple[tuple[ChunkInput, NDArray[Any]], Sequence[Future[int]]]:
-                out = self._buffer(item[1])
-                return (part, out), compute_chunk(item[1], part, out, workers, pool)
-
             overlap.overlap(
                 self._left(),
                 self._input,
-                start,
+                partial(self._start, workers, pool),
                 self._write,
                 self._advance,
                 background=not (self._source.in_memory and self._sink.in_memory),
@@ -162,15 +151,18 @@ class _Run:
     def _input(self, item: tuple[int, Chunk]) -> ChunkInput:
         return read_chunk(self._plan, item[1], self._source, self._values, self._read)
 
-    def _buffer(self, chunk: Chunk) -> NDArray[Any]:
-        """Return the array that windows are stitched into: the sink's own where the types are equal."""
-        if self._values.native:
-            return self._sink.buffer(self._hr(chunk.y), self._hr(chunk.x))
-        return buffer_for(chunk, self._values)
+    def _start(
+        self, workers: Workers, pool: ThreadPoolExecutor, item: tuple[int, Chunk], part: ChunkInput
+    ) -> tuple[tuple[ChunkInput, NDArray[Any]], Sequence[Future[int]]]:
+        chunk = item[1]
+        # Windows are stitched into the sink's own array where the types are equal.
+        native = self._values.native
+        out = self._sink.buffer(*self._hr(chunk)) if native else buffer_for(chunk, self._values)
+        return (part, out), compute_chunk(chunk, part, out, workers, pool)
 
     def _write(self, item: tuple[int, Chunk], result: tuple[ChunkInput, NDArray[Any]]) -> None:
         (number, chunk), (part, made) = item, result
-        y, x = self._hr(chunk.y), self._hr(chunk.x)
+        y, x = self._hr(chunk)
         out = made if self._values.native else self._sink.buffer(y, x)
         finished = finish_chunk(part, made, self._values, out)
         self._written(number, self._sink.write(y, x, finished.samples, finished.mask))
@@ -179,7 +171,9 @@ class _Run:
     def _advance(self, pixels: int) -> None:
         self._pixels += pixels
         if self._progress is not None:
-            self._progress(self._pixels, self._total)
+            h, w = self._source.info.shape
+            self._progress(self._pixels, h * w * self._values.scale**2)
 
-    def _hr(self, span: Span) -> Span:
-        return Span(span.start * self._values.scale, span.stop * self._values.scale)
+    def _hr(self, chunk: Chunk) -> tuple[Span, Span]:
+        """Return the rows and columns of a chunk in HR pixels."""
+        return chunk.y.scaled(self._values.scale), chunk.x.scaled(self._values.scale)

@@ -59,7 +59,7 @@ class DataRange:
     high: float = 1.0
 
     @classmethod
-    def of(cls, value: str | tuple[float, float] | DataRange) -> Self:
+    def of(cls, value: str | tuple[float, float]) -> Self:
         """Parse ``"auto"``, ``"dtype"``, ``"LOW..HIGH"`` or (low, high).
 
         Raises
@@ -67,12 +67,10 @@ class DataRange:
         ArgumentError
             For anything else.
         """
-        if isinstance(value, cls):
-            return value
         if value in ("auto", "dtype"):
             return cls(str(value))
         try:
-            low, high = (float(v) for v in (value.split("..") if isinstance(value, str) else value))  # type: ignore[union-attr]
+            low, high = (float(v) for v in (value.split("..") if isinstance(value, str) else value))
         except (TypeError, ValueError):
             low = high = math.nan
         if not (math.isfinite(low) and math.isfinite(high) and low < high):

@@ -51,9 +51,19 @@ def overlap(
         The first error of any stage, after everything that was started has stopped.
     """
     running: list[Future[int]] = []
+
+    def end(kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        with interrupted() if kind is not None and not issubclass(kind, Exception) else nullcontext():
+            stop(running)
+
+    def finish(item: Item, result: Result, futures: Sequence[Future[int]]) -> Future[None]:
+        for future in futures:
+            done(future.result())
+        return writer.submit(write, item, result)
+
     with ExitStack() as stack:
         reader, writer = (stack.enter_context(_worker(name, background)) for name in ("read", "write"))
-        stack.push(lambda kind, error, trace: _end(kind, running, interrupted))
+        stack.push(end)
         writing: Future[None] | None = None
         before: tuple[Item, Result, Sequence[Future[int]]] | None = None
         iterator = iter(items)
@@ -68,7 +78,7 @@ def overlap(
             result, futures = start(item, part)
             running += futures
             if before is not None:
-                writing = _finish(before, writer, write, done)
+                writing = finish(*before)
                 del running[: len(before[2])]
             before = item, result, futures
             del part, result, futures  # frees them before the next computation
@@ -76,7 +86,7 @@ def overlap(
         if writing is not None:
             writing.result()  # raises the error of the last but one
         if before is not None:
-            _finish(before, writer, write, done).result()
+            finish(*before).result()
 
 
 class _Inline(Executor):
@@ -102,24 +112,3 @@ def stop(futures: Sequence[Future[int]]) -> None:
     for future in futures:
         if not future.cancelled():
             future.exception()
-
-
-def _end(
-    kind: type[BaseException] | None,
-    running: Sequence[Future[int]],
-    interrupted: Callable[[], AbstractContextManager[None]],
-) -> None:
-    with interrupted() if kind is not None and not issubclass(kind, Exception) else nullcontext():
-        stop(running)
-
-
-def _finish(
-    before: tuple[Item, Result, Sequence[Future[int]]],
-    writer: Executor,
-    write: Callable[[Item, Result], None],
-    done: Callable[[int], None],
-) -> Future[None]:
-    item, result, futures = before
-    for future in futures:
-        done(future.result())
-    return writer.submit(write, item, result)

@@ -121,9 +121,9 @@ def read_chunk(
     ChunkInput
     """
     info, read = values.source_info, read or source.read
-    # Filling looks at the samples around, as far as a window does.
+    # Filling looks at the samples around, as far as the network does.
     careful = values.has_invalid
-    radius = max(plan.margin, 1) if careful else 0
+    radius = max(plan.margin - plan.extra, 1) if careful else 0
     spans = chunk.source_spans(plan.tile, plan.margin, info.shape)
     y, x = (
         Span(max(0, span.start - radius), min(length, span.stop + radius))

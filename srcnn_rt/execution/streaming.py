@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from queue import Empty, Full, Queue
+from queue import Empty, Queue
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ class _QueueSink:
     def __init__(self, info: ImageInfo) -> None:
         self._info = info
         self.parts: Queue[tuple[Window, NDArray[Any]] | None] = Queue(AHEAD)
-        self.abandoned = threading.Event()
+        self.abandoned = False
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
         # A new array for each part, because the caller keeps it.
@@ -49,11 +49,9 @@ class _QueueSink:
         return False
 
     def put(self, part: tuple[Window, NDArray[Any]] | None) -> None:
-        while not self.abandoned.is_set():
-            with suppress(Full):
-                self.parts.put(part, timeout=_POLL)
-                return
-        raise _AbandonedError
+        self.parts.put(part)
+        if self.abandoned:
+            raise _AbandonedError
 
 
 def parts(
@@ -95,15 +93,15 @@ def parts(
     thread.start()
     try:
         while (part := sink.parts.get()) is not None:
-            yield _cut(*part, [Span(s.start * scale, s.stop * scale) for s in region])
+            yield _cut(*part, [span.scaled(scale) for span in region])
         if errors:
             raise errors[0]
     finally:
-        sink.abandoned.set()
-        with suppress(Empty):
-            while True:
+        sink.abandoned = True
+        while thread.is_alive():
+            with suppress(Empty):  # it may wait for room in the queue
                 sink.parts.get_nowait()
-        thread.join()
+            thread.join(_POLL)
 
 
 def _cut(

@@ -55,7 +55,7 @@ class Workers(Closing):
                 try:
                     made: Renderer
                     if info.layout.color == "classes":
-                        made = NearestRenderer(setup.model.scale, batch)
+                        made = NearestRenderer(setup.model.scale)
                     else:
                         made = network.renderer(setup.model, source, info, plan, batch)
                 except DeviceError as error:

@@ -25,7 +25,6 @@ from ..backends.onnxruntime import Session
 from ..backends.untiled import load_whole
 from ..errors import ArgumentError, ModelError, OutputError
 from ..models import spec
-from ..models.optimize.dead_filters import drop_dead_filters
 from . import network_graph
 from .network_graph import Branches, Upscaler
 from .torch_exporters import export_dynamo, export_torchscript
@@ -169,7 +168,7 @@ def _resolve_scale(path: Path, given: int | None, known: int | None) -> int:
 
 def _write(target: Path, proto: ModelProto, network: _Network) -> spec.ModelSpec:
     """Write a model with its metadata if it agrees with torch."""
-    proto = drop_dead_filters(proto)
+    del proto.graph.value_info[:]  # shapes inside the graph, which every runtime infers by itself
     channels = spec.interface(proto.SerializeToString()).channels
 
     def serialise(check: Mapping[str, Any] | None = None) -> bytes:

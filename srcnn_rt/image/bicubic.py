@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,12 @@ OPSET = 17
 IR_VERSION = 8  # the version of opset 17, which old runtimes support
 
 
-def keys(x: Fraction) -> Fraction:
-    """Return the value at `x` of Keys' cubic convolution kernel with a = -1/2."""
-    x = abs(x)
-    if x <= 1:
-        return Fraction(3, 2) * x**3 - Fraction(5, 2) * x**2 + 1
-    if x < 2:
-        return Fraction(-1, 2) * x**3 + Fraction(5, 2) * x**2 - 4 * x + 2
-    return Fraction(0)
+def keys(x: NDArray[Any]) -> NDArray[Any]:
+    """Return Keys' cubic convolution kernel with a = -1/2 at `x`, floats or fractions (R. Keys, 1981)."""
+    x = np.abs(x)
+    near = (3 * x - 5) * x * x / 2 + 1
+    far = ((5 - x) * x / 2 - 4) * x + 2
+    return np.where(x <= 1, near, np.where(x < 2, far, 0 * x))
 
 
 def taps(scale: int) -> NDArray[np.float64]:
@@ -38,10 +36,10 @@ def taps(scale: int) -> NDArray[np.float64]:
     The centre of HR pixel i is at LR position (i + 1/2) / s - 1/2.
     """
     rows = [
-        [keys(Fraction(2 * p + 1, 2 * scale) - Fraction(1, 2) - k) for k in range(-RADIUS, RADIUS + 1)]
+        [Fraction(2 * p + 1, 2 * scale) - Fraction(1, 2) - k for k in range(-RADIUS, RADIUS + 1)]
         for p in range(scale)
     ]
-    return np.array(rows, dtype=np.float64)
+    return keys(np.array(rows)).astype(np.float64)
 
 
 def weights(scale: int, channels: int) -> NDArray[np.float32]:

@@ -7,9 +7,6 @@ from .registry import (
     check_holds,
     check_output,
     create_target,
-    is_image,
-    is_image_name,
-    make_folder,
     open_source,
     page_count,
 )
@@ -26,9 +23,6 @@ __all__ = [
     "check_holds",
     "check_output",
     "create_target",
-    "is_image",
-    "is_image_name",
-    "make_folder",
     "open_source",
     "page_count",
 ]

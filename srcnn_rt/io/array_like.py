@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ..errors import ArgumentError, ImageError, OutputError
 from ..image.info import SAMPLE_TYPES, ImageInfo, Layout
 from ..tiling.geometry import Span
-from .protocols import Closing, Record
+from .foreign_errors import foreign_errors
+from .protocols import Closing, Record, TwoBuffers
 
 # The aimed size of a write: several chunks, which a store compresses in parallel. A larger last write would
 # overlap with no computing.
@@ -107,12 +108,8 @@ class SlicedSource(Closing):
         )
 
     def read(self, y: Span, x: Span) -> NDArray[Any]:
-        try:
+        with foreign_errors(ImageError, f"{self._name} cannot be read"):
             part = np.asarray(self._array[self._axes.key(y, x)])
-        except (MemoryError, ImageError):
-            raise
-        except Exception as error:  # each library has its own exceptions
-            raise ImageError(f"{self._name} cannot be read: {_reason(error)}") from error
         return self._axes.image(part.astype(self._dtype, copy=False))
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
@@ -156,7 +153,7 @@ class SlicedSink(Closing):
         at: Mapping[str, int] | None = None,
         name: str = "the array",
     ) -> None:
-        self._array, self._name, self._info = array, name, info
+        self._array, self._name = array, name
         self._axes = _Axes(tuple(array.shape), axes, at or {})
         wanted = (*info.shape, info.layout.channels)
         if self._axes.size != wanted:
@@ -173,30 +170,20 @@ class SlicedSink(Closing):
         self.in_memory = _in_memory(array) and self._dtype.isnative
         chunk = _chunk(array, ("shards", "chunks"))
         self.block = (1, 1) if chunk is None else _block(self._axes.of(chunk), info, scale)
-        # One buffer is filled while the other is written.
-        self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
+        self._buffers = TwoBuffers(info.dtype)
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
         if self.in_memory:
             return self._axes.image(self._array[self._axes.key(y, x)])
-        shape = self._axes.shape(y, x)
-        size = math.prod(shape)
-        free = self._buffers.pop(0)
-        if free.size < size:
-            free = np.empty(size, self._info.dtype)
-        self._buffers.append(free)
-        return self._axes.image(free[:size].reshape(shape))  # contiguous in the order of the array's axes
+        # Contiguous in the order of the array's axes.
+        return self._axes.image(self._buffers.next(self._axes.shape(y, x)))
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         if self.in_memory:
             return {}  # the buffer is a view of the array
         part = self._axes.stored(block)
-        try:
+        with foreign_errors(OutputError, f"{self._name} cannot be written"):
             self._array[self._axes.key(y, x)] = part.astype(self._dtype, copy=False)
-        except MemoryError:
-            raise
-        except Exception as error:  # each library has its own exceptions
-            raise OutputError(f"{self._name} cannot be written: {_reason(error)}") from error
         return {}
 
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
@@ -207,10 +194,8 @@ class SlicedSink(Closing):
         """Flush the array if it supports this (HDF5, memory maps); the caller closes it."""
         flush = getattr(self._array, "flush", None)
         if callable(flush):
-            try:
+            with foreign_errors(OutputError, f"{self._name} cannot be written"):
                 flush()
-            except Exception as error:
-                raise OutputError(f"{self._name} cannot be written: {_reason(error)}") from error
 
 
 def native_sample_type(dtype: Any, *, classes: bool) -> np.dtype[Any]:
@@ -322,7 +307,3 @@ def _block(chunk: tuple[int, int], info: ImageInfo, scale: int) -> tuple[int, in
 def _size(size: tuple[int, int, int]) -> str:
     h, w, channels = size
     return f"{w} x {h} x {channels}"
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -159,6 +160,24 @@ class Closing:
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+class TwoBuffers:
+    """Memory of a sink, which fills one buffer while the other is written.
+
+    Allocating a buffer per chunk would fragment the heap, and memory would grow with the number of chunks.
+    """
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._buffers: list[NDArray[Any]] = [np.empty(0, dtype)] * 2
+
+    def next(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return an uninitialised array in the memory of two calls ago, if that is large enough."""
+        size, free = math.prod(shape), self._buffers.pop(0)
+        if free.size < size:
+            free = np.empty(size, free.dtype)
+        self._buffers.append(free)
+        return free[:size].reshape(shape)
 
 
 class StripCache:

@@ -59,9 +59,11 @@ def page_count(path: Path) -> int:
         return 1
     if kind == "tiff":
         from .tiff.reader import pages
-    else:
-        from .zarr.reader import pages
-    return pages(path)
+
+        return pages(path)
+    from .zarr.reader import open_zarr
+
+    return open_zarr(path).planes
 
 
 def open_source(

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .._system.safe_files import clear_workspace, interruptible, open_own, works
 from ..errors import OutputError
 from ..image.info import ImageInfo
 from ..tiling.geometry import Span
+from .foreign_errors import foreign_errors
 from .protocols import Record
 
 # Smaller images are kept in memory.
@@ -119,12 +120,8 @@ class SpoolTarget:
     def abort(self) -> None:
         self.array = None  # unmapped with the last view of it
 
-    @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+    def _disk_errors(self) -> AbstractContextManager[None]:
+        return foreign_errors(OutputError, f"{self._path}: cannot be written")
 
     @property
     def _samples(self) -> NDArray[Any]:

@@ -14,22 +14,15 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from .._system.safe_files import clear_workspace, remove_own, sync_folder, workspace
-from ..errors import ImageError, OutputError, RangeError, SrcnnError
+from ..errors import ImageError, OutputError, RangeError
 from ..execution.executor import Progress
 from ..image.info import ImageInfo
-from ..io import (
-    Record,
-    Sink,
-    Source,
-    Target,
-    check_holds,
-    check_output,
-    create_target,
-)
+from ..io import Record, Sink, Source, Target, check_holds, check_output, create_target
 from ..io.protocols import Closing
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
 from ..tiling.geometry import Plan
@@ -162,28 +155,24 @@ def upscale(
 
             with pages.open(k) as source:
                 if (source.info.shape, source.info.layout) != (infos[k].shape, infos[k].layout):
-                    unfinished.discard(_changed(job))
+                    unfinished.discard_changed()
                 try:
                     run(
                         source,
                         target.page(k),
                         plan=plan,
                         done=finished[k],
-                        written=unfinished.recorder(k),
+                        written=partial(unfinished.record, k),
                         progress=advance,
                     )
                 except RangeError as error:
                     raise RangeError(f"{job.source}: {error}") from error
         # A source that was unlinked meanwhile was read to its end, otherwise reading would have failed.
         if job.source.exists() and fingerprint(job.source, beside=True) != facts["source"]:
-            unfinished.discard(_changed(job))
+            unfinished.discard_changed()
         made = target.finish()
         journal.set_made(fingerprint(made))
         _publish(made, job)
-
-
-def _changed(job: Job) -> ImageError:
-    return ImageError(f"{job.source}: changed while it was being read")
 
 
 class _Unfinished:
@@ -205,27 +194,23 @@ class _Unfinished:
             remove_own(self._job.partial, folder=True)  # its journal shows that it is an interrupted run's
         self._own_folder = not os.path.lexists(self._job.partial)
 
-    def recorder(self, page: int) -> Callable[[int, Record], None]:
-        """Return a function that records chunks of a page and regularly flushes them to the disk."""
+    def record(self, page: int, chunk: int, written: Record) -> None:
+        """Record a chunk of a page, and regularly flush all to the disk."""
+        self._journal.add(page, chunk, written)
+        self._chunks += 1
+        if time.monotonic() - self._synced >= SYNC_SECONDS and self.target is not None:
+            self.target.sync()
+            self._journal.mark_synced()
+            if not self._syncs:  # the names of the files too
+                sync_folder(self._job.target.parent)
+            self._synced = time.monotonic()
+            self._syncs += 1
+            _log.debug("%s: checkpoint after %d chunks of this run", self._job.partial, self._chunks)
 
-        def record(chunk: int, written: Record) -> None:
-            self._journal.add(page, chunk, written)
-            self._chunks += 1
-            if time.monotonic() - self._synced >= SYNC_SECONDS and self.target is not None:
-                self.target.sync()
-                self._journal.mark_synced()
-                if not self._syncs:  # the names of the files too
-                    sync_folder(self._job.target.parent)
-                self._synced = time.monotonic()
-                self._syncs += 1
-                _log.debug("%s: checkpoint after %d chunks of this run", self._job.partial, self._chunks)
-
-        return record
-
-    def discard(self, error: SrcnnError) -> NoReturn:
-        """Raise an error that makes the finished chunks useless."""
+    def discard_changed(self) -> NoReturn:
+        """Raise the error of a source that changed, which makes the finished chunks useless."""
         self._worthless = self._own_folder = True
-        raise error
+        raise ImageError(f"{self._job.source}: changed while it was being read")
 
     def leave(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """Release the file; after an error keep it if it is worth resuming, else remove it."""

@@ -34,12 +34,14 @@ Key = tuple[int, int]  # page and chunk, both from 0
 
 
 class Journal:
-    """Journal of one growing file, locked for this process until it is closed.
+    """Journal of one growing file, by default locked for this process until it is closed.
 
     Parameters
     ----------
     path : Path
-        Created if it does not exist.
+        Created if it does not exist, unless it is only read.
+    locked : bool
+        False only reads the file, without a lock. The object is closed then.
 
     Attributes
     ----------
@@ -58,9 +60,9 @@ class Journal:
         If the file cannot be read or written, or another process has locked it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, locked: bool = True) -> None:
         self.path = path
-        self._file = open_locked(path)
+        self._file = open_locked(path) if locked else _open_to_read(path)
         self._job: Mapping[str, Any] | None = None
         self._clear()
         try:
@@ -69,13 +71,14 @@ class Journal:
             self.close()
             raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
         self.empty = self._job is None
+        if not locked:
+            self.close()
 
     def _clear(self) -> None:
         self.done: dict[Key, dict[str, Any]] = {}
         self.plans: list[list[int]] | None = None
         self.made: dict[str, Any] | None = None
-        self._positions: dict[Key, int] = {}  # of a chunk among all chunks
-        self._starts: list[int] = []  # of each chunk's line, bytes
+        self._lines: dict[Key, tuple[int, int]] = {}  # of a chunk: its place among all, and its first byte
         self._end = self._synced = 0
 
     def start(self, job: Mapping[str, Any]) -> None:
@@ -104,7 +107,7 @@ class Journal:
 
     def is_synced(self, page: int, chunk: int) -> bool:
         """Return whether a chunk in `done` is certainly on the disk."""
-        return self._positions.get((page, chunk), self._synced) < self._synced
+        return (page, chunk) in self._lines and self._lines[page, chunk][0] < self._synced
 
     def difference(self, job: Mapping[str, Any]) -> str | None:
         """Return in words how `job` differs from the job of this journal, None if it does not."""
@@ -121,7 +124,7 @@ class Journal:
         count = next((k for k, key in enumerate(keys) if key not in kept), len(keys))
         moved = [self.done[key] for key in keys[count:] if key in kept]
         if count < len(keys):
-            self._end = self._starts[count]
+            self._end = self._lines[keys[count]][1]
         if os.fstat(self._file).st_size != self._end:
             self._truncate(self._end)
             self._sync()
@@ -177,8 +180,7 @@ class Journal:
                 return False
             if not (0 <= page < len(self.plans) and chunk >= 0):
                 return False
-            self._positions[page, chunk] = len(self.done)
-            self._starts.append(self._end)
+            self._lines[page, chunk] = len(self.done), self._end
             self.done[page, chunk] = item
         elif item.get("synced") is True:
             self._synced = len(self.done)
@@ -187,24 +189,6 @@ class Journal:
         else:
             return False
         return True
-
-
-def items(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the entries of a journal without locking it.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be read.
-    """
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        try:
-            yield from (item for item, _ in _entries(file))
-        finally:
-            os.close(file)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def finished_share(path: Path, shapes: Sequence[tuple[int, int]]) -> float:
@@ -217,18 +201,13 @@ def finished_share(path: Path, shapes: Sequence[tuple[int, int]]) -> float:
     shapes : sequence of (int, int)
         Height and width of each page in LR pixels.
     """
-    plans: list[list[int]] = []
-    seen = set[Key]()
     pixels = 0
-    with suppress(OutputError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
-        for item in items(path):
-            if "plans" in item:
-                plans = [[int(n) for n in plan] for plan in item["plans"]]
-            elif "chunk" in item and (key := (int(item["page"]), int(item["chunk"]))) not in seen:
-                seen.add(key)
-                (h, w), (_, _, rows, columns) = shapes[key[0]], plans[key[0]]
-                y, x = divmod(key[1], -(-w // columns))
-                pixels += max(0, min(rows, h - y * rows)) * min(columns, w - x * columns)
+    with suppress(OutputError, ValueError, LookupError, TypeError, ArithmeticError):
+        journal = Journal(path, locked=False)
+        for page, chunk in journal.done:
+            (h, w), (_, _, rows, columns) = shapes[page], map(int, (journal.plans or [])[page])
+            y, x = divmod(chunk, -(-w // columns))
+            pixels += max(0, min(rows, h - y * rows)) * min(columns, w - x * columns)
     return min(1.0, pixels / sum(h * w for h, w in shapes))
 
 
@@ -284,6 +263,13 @@ def fingerprint(path: Path, *, beside: bool = False) -> dict[str, Any]:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror}") from error
     return {"size": size, "modification time": changed, "hash": digest.hexdigest()[:16]}
+
+
+def _open_to_read(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _sidecars(path: Path) -> list[Path]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+from .._system import memory
 
 if TYPE_CHECKING:
     from ..backends.loader import Setup
@@ -82,13 +83,7 @@ class Report(JobFiles):
 
     @classmethod
     def of(
-        cls,
-        job: Job,
-        infos: Sequence[ImageInfo],
-        setup: Setup,
-        precision: str,
-        seconds: float,
-        warnings: tuple[str, ...],
+        cls, job: Job, infos: Sequence[ImageInfo], setup: Setup, seconds: float, warnings: tuple[str, ...]
     ) -> Self:
         """Return the report of a finished job."""
         pixels = sum(info.shape[0] * info.shape[1] for info in infos) * job.scale**2
@@ -99,7 +94,7 @@ class Report(JobFiles):
             scale=job.scale,
             model=setup.model.name,
             provider=setup.provider,
-            precision=precision,
+            precision=job.identity["precision"],
             tile=min(setup.tile, max(infos[0].shape)),
             seconds=round(seconds, 3),
             mpx_per_s=round(pixels / 1e6 / seconds, 3),
@@ -110,12 +105,9 @@ class Report(JobFiles):
 
 def peak_memory() -> int | None:
     """Return the largest resident size of this process so far in bytes, None if unknown."""
-    try:
-        # getrusage would include the parent's memory from before the exec.
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
-    except (OSError, IndexError):
-        pass
+    # getrusage would include the parent's memory from before the exec.
+    if known := memory.peak():
+        return known
     try:
         import resource
     except ImportError:  # not on Windows

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError
 from ..io import Target, check_output
-from ..tiling.geometry import Plan, Span
+from ..tiling.geometry import Plan
 from .journal import Journal, fingerprint
 
 if TYPE_CHECKING:
@@ -101,33 +101,24 @@ def restore_chunks(job: Job, journal: Journal, target: Target, plans: Sequence[P
     list of set of int
         For each page the numbers of its finished chunks.
     """
-    finished = [set[int]() for _ in plans]
+    finished, sinks = [set[int]() for _ in plans], [target.page(page) for page in range(len(plans))]
+    chunks = ((page, *numbered) for page, plan in enumerate(plans) for numbered in enumerate(plan))
+    for page, number, chunk in chunks if journal.done else ():
+        record = journal.done.get((page, number))
+        y, x = chunk.y.scaled(job.scale), chunk.x.scaled(job.scale)
+        check = not journal.is_synced(page, number)
+        try:
+            valid = record is not None and sinks[page].restore(y, x, record, check=check)
+        except (KeyError, TypeError, ValueError, OverflowError):  # the record is not from a sink
+            valid = False
+        if valid:
+            finished[page].add(number)
+        elif target.append_only:
+            break
+    kept = sum(map(len, finished))
     if journal.done:
-        for page, number, valid in _recorded_chunks(journal, target, plans, job.scale):
-            if valid:
-                finished[page].add(number)
-            elif target.append_only:
-                break
-        kept = sum(map(len, finished))
         _log.info("%s: resumed with %d of %d chunks", job.partial, kept, sum(map(chunk_count, plans)))
-        if lost := len(journal.done) - kept:
-            _log.info("%s: discarded %d recorded chunks, missing or damaged in the file", job.partial, lost)
+    if lost := len(journal.done) - kept:
+        _log.info("%s: discarded %d recorded chunks, missing or damaged in the file", job.partial, lost)
     journal.keep({(page, number) for page, numbers in enumerate(finished) for number in numbers})
     return finished
-
-
-def _recorded_chunks(
-    journal: Journal, target: Target, plans: Sequence[Plan], scale: int
-) -> Iterator[tuple[int, int, bool]]:
-    """Yield page and number of every chunk in the order of the plans, and whether it is in the file."""
-    for page, plan in enumerate(plans):
-        sink = target.page(page)
-        for number, chunk in enumerate(plan):
-            record = journal.done.get((page, number))
-            y, x = (Span(s.start * scale, s.stop * scale) for s in (chunk.y, chunk.x))
-            try:
-                check = not journal.is_synced(page, number)
-                valid = record is not None and sink.restore(y, x, record, check=check)
-            except (KeyError, TypeError, ValueError, OverflowError):  # the record is not from a sink
-                valid = False
-            yield page, number, valid

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .onnx_helpers import attribute
+from .onnx_helpers import attribute, inputs_without_weights
+from .optimize.graph_edit import Conv, Edit
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 MAX_KERNEL = 15
+_KERNELS = tuple((k, k) for k in range(1, MAX_KERNEL + 1, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,45 +50,41 @@ class Chain:
     scale: int
 
 
+def sides(chain: Chain) -> set[int]:
+    """Return the sides of the kernels of a chain."""
+    return {layer.weight.shape[2] for layer in chain.layers}
+
+
 def find(model: ModelProto) -> Chain | str:
     """Return the chain that a model is, or why it is none.
 
     All nodes form ``Conv, (ReLU | PReLU | LeakyReLU), Conv, ..., DepthToSpace``. Convolutions have odd square
     kernels, one group, no padding, no stride and no dilation; all tensors are float32.
     """
-    from onnx import TensorProto, numpy_helper
+    from onnx import TensorProto
 
-    graph = model.graph
-    weights = {t.name: t for t in graph.initializer}
-    inputs = [i for i in graph.input if i.name not in weights]
-    if len(inputs) != 1 or len(graph.output) != 1:
+    inputs, outputs = inputs_without_weights(model.graph), model.graph.output
+    if len(inputs) != 1 or len(outputs) != 1:
         return "it has several inputs or outputs"
     if inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT:
         return "its input is not float32"
-
-    def constants(node: NodeProto) -> list[NDArray[np.float32]] | None:
-        names = [name for name in node.input[1:] if name]
-        if not all(n in weights and weights[n].data_type == TensorProto.FLOAT for n in names):
-            return None
-        return [numpy_helper.to_array(weights[n]) for n in names]
-
+    edit = Edit(model)
     layers: list[Layer] = []
     last, scale = inputs[0].name, 1
-    for node in graph.node:
+    for node in edit.nodes:
         if not node.input or node.input[0] != last or len(node.output) != 1 or scale > 1:
             return f"{node.op_type} {node.name!r} is not part of a chain"
-        values = constants(node)
         if node.op_type == "Conv":
-            if values is None or not _is_plain(node, values[0]):
+            conv = Conv.of(edit, node)
+            if conv is None or not conv.plain or conv.kernel not in _KERNELS:
                 return f"Conv {node.name!r} is padded, strided, grouped or not square and odd"
-            weight, bias = (*values, np.zeros(len(values[0]), np.float32))[:2]
-            layers.append(Layer(weight, bias, None))
+            layers.append(Layer(conv.weight.astype(np.float32), conv.bias.astype(np.float32), None))
         elif node.op_type == "DepthToSpace":
             if attribute(node, "mode", b"DCR") != b"CRD":
                 return "its DepthToSpace is not in the order of PyTorch's pixel shuffle"
             scale = int(attribute(node, "blocksize"))
         else:
-            slope = _slope(node, values)
+            slope = _slope(edit, node)
             if slope is None or not layers or layers[-1].slope is not None:
                 return f"{node.op_type} {node.name!r} is not an activation that it knows"
             count = len(layers[-1].weight)
@@ -95,33 +93,17 @@ def find(model: ModelProto) -> Chain | str:
             full = np.broadcast_to(slope.reshape(-1), (count,)).astype(np.float32)
             layers[-1] = Layer(layers[-1].weight, layers[-1].bias, full)
         last = node.output[0]
-    if not layers or last != graph.output[0].name:
+    if not layers or last != outputs[0].name:
         return "its nodes do not form a chain"
     return Chain(tuple(layers), scale)
 
 
-def _is_plain(conv: NodeProto, weight: NDArray[np.float32]) -> bool:
-    ones = [*attribute(conv, "strides", [1]), *attribute(conv, "dilations", [1]), attribute(conv, "group", 1)]
-    k = weight.shape[-1]
-    return (
-        weight.ndim == 4
-        and weight.shape[2] == k
-        and k % 2 == 1
-        and k <= MAX_KERNEL
-        and set(ones) == {1}
-        and not any(attribute(conv, "pads", []))
-        and attribute(conv, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
-    )
-
-
-def _slope(node: NodeProto, values: list[NDArray[np.float32]] | None) -> NDArray[np.float32] | None:
+def _slope(edit: Edit, node: NodeProto) -> NDArray[np.float32] | None:
     """Return the slopes for negative values of an activation, None if it is another node."""
     if node.op_type == "Relu":
         return np.zeros(1, np.float32)
     if node.op_type == "LeakyRelu":
         return np.array([attribute(node, "alpha", 0.01)], np.float32)
-    if node.op_type == "PRelu" and values:
-        # (C, 1, 1), or one slope for all channels
-        slope = values[0]
-        return slope.reshape(-1) if slope.ndim == 3 and slope.shape[1:] == (1, 1) else None
-    return None
+    slope = edit.array(node.input[1]) if node.op_type == "PRelu" else None
+    # (C, 1, 1), or one slope for all channels
+    return slope.reshape(-1) if slope is not None and slope.shape[1:] == (1, 1) else None

@@ -36,21 +36,6 @@ Source = Literal["windows", "whole", "gather"]
 PREFIX = "pixels"  # of the names of all nodes added here
 PUBLIC = ("image", "rows", "columns", "result")  # names of inputs and output
 
-# Operators that may be added, and the types in which ONNX Runtime's CUDA provider computes them from operator
-# set 13 on (docs/OperatorKernels.md of ONNX Runtime). A node of another type would run on the CPU, with the
-# image copied there and back. Shapes (int64) are computed on the CPU by design, which copies no image.
-_ANY = frozenset({"uint8", "uint16", "float32", "float16", "int64"})
-_REAL = frozenset({"float32", "float16"})
-OPERATORS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(
-        ("Cast", "Concat", "Gather", "Shape", "Slice", "Squeeze", "Transpose", "Unsqueeze"), _ANY
-    ),
-    "Reshape": _ANY,
-    **dict.fromkeys(("Add", "Div", "Max", "Mul", "Sub"), frozenset({"float32", "float16", "int64"})),
-    **dict.fromkeys(("Clip", "Conv", "DepthToSpace", "Greater", "GreaterOrEqual", "Round"), _REAL),
-    "Where": frozenset({"bool", "float32"}),
-}
-
 
 def build_image_graph(
     model: ModelProto,

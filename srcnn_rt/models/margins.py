@@ -62,8 +62,8 @@ def rules_for(model: ModelSpec, layout: Layout | None = None) -> tuple[Rules, Ru
 
 
 def network_margin(model: ModelSpec) -> int:
-    """Return the margin in LR pixels that the network itself reads, 0 if it pads."""
-    return 0 if model.padded else model.margin
+    """Return the margin in LR pixels of the windows of the network itself, 0 if it pads."""
+    return 0 if model.padded else model.margin + model.extra_margin
 
 
 def bicubic_margin(model: ModelSpec, layout: Layout) -> int:

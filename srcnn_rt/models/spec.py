@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -128,6 +129,9 @@ class ModelSpec:
     adds_bicubic : bool
         Whether the graph that runs returns the difference to the bicubic image (`prepare.build_program`);
         False for the model of a file.
+    extra_margin : int
+        LR pixels that windows need around the margin where a backend computes in blocks; 0 for the model of
+        a file.
     """
 
     name: str
@@ -145,6 +149,7 @@ class ModelSpec:
     check: Mapping[str, Any] = field(default_factory=dict)
     range_declared: bool = False
     adds_bicubic: bool = False
+    extra_margin: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Return the facts as plain values for JSON, lengths in LR pixels."""
@@ -282,11 +287,7 @@ def read(model: str | Path) -> tuple[bytes, str]:
     if text in bundled():
         return bundled()[text].read_bytes(), text
     path = Path(model)
-    try:
-        there = path.exists()
-    except (OSError, ValueError):  # a name that is too long or holds a null character
-        there = False
-    if not there:
+    if not os.path.exists(path):  # noqa: PTH110 (Path.exists raises an error for a name that is too long)
         names = [*bundled(), *(f"bicubic-x{s}" for s in _BICUBIC_SCALES)]
         close = difflib.get_close_matches(text, names, 1, _MIN_NAME_SIMILARITY)
         known = (

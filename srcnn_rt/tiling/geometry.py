@@ -41,6 +41,10 @@ class Span:
         """Number of positions."""
         return self.stop - self.start
 
+    def scaled(self, scale: int) -> Span:
+        """Return the same part of an axis that is `scale` times longer."""
+        return Span(self.start * scale, self.stop * scale)
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -166,6 +170,8 @@ class Plan:
         Constraints of the model per axis.
     chunk : (int, int)
         Height and width of a chunk inside the image.
+    extra : int
+        Outer LR pixels of the margin that have no part in the result but for rounding.
     """
 
     shape: tuple[int, int]
@@ -173,6 +179,7 @@ class Plan:
     margin: int
     rules: tuple[Rules, Rules]
     chunk: tuple[int, int]
+    extra: int = 0
 
     @property
     def window(self) -> tuple[int, int]:
@@ -202,20 +209,12 @@ class Plan:
         """
         for side, part, step, rule, length in zip(tile, chunk, block, self.rules, self.shape, strict=True):
             step = np.lcm(step, rule.period).item()
-            extended = rule.extended(length)
             # Rounding up to equal parts and blocks never doubles the length.
             if part % step or part > 2 * ceil_to(length, step):
                 return False
-            if not rule.clipped and rule.fixed is None:
-                legal = side % rule.period == 0 and side <= ceil_to(length, rule.period)
-            elif not rule.clipped:
-                legal = side == rule.fixed
-            elif rule.fixed:
-                legal = side == rule.tile(1, extended)
-            else:
-                inner = side >= rule.inset + ceil_to(rule.inset, rule.period) + rule.period
-                legal = side == extended or (inner and (extended - side) % rule.period == 0)
-            if not legal:
+            around = rule.inset + ceil_to(rule.inset, rule.period) if rule.clipped else 0
+            core = (side - around) // rule.period * rule.period
+            if side != rule.tile(min(length, max(1, core)), rule.extended(length)):
                 return False
         return True
 
@@ -301,6 +300,7 @@ def plan(
     rules: tuple[Rules, Rules] = (Rules(), Rules()),
     block: tuple[int, int] = (1, 1),
     max_chunk: int = 1,
+    extra: int = 0,
 ) -> Plan:
     """Choose the sizes of tiles and chunks for an image.
 
@@ -318,6 +318,8 @@ def plan(
         Height and width in LR pixels; edges of chunks are multiples of them.
     max_chunk : int
         Largest width of a chunk, which has at least one tile in any case.
+    extra : int
+        See `Plan`.
 
     Raises
     ------
@@ -337,7 +339,7 @@ def plan(
     # Rounded down to stay within the limit, unless the limit exceeds the image.
     maximum = max_chunk if max_chunk < shape[1] else ceil_to(shape[1], chunks[1])
     width = max(chunks[1], maximum // chunks[1] * chunks[1])
-    return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width))
+    return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width), extra)
 
 
 def _share(length: int, tile: int) -> int:

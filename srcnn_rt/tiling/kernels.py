@@ -171,7 +171,6 @@ def stitch(
     scale: int,
     out: NDArray[Any],
     *,
-    cut: int = 0,
     origin: tuple[int, int] = (0, 0),
 ) -> None:
     """Convert the core of each window to the type of an image and store it there.
@@ -187,8 +186,6 @@ def stitch(
         Scale factor.
     out : ndarray, shape (h, w, C), of uint8, uint16 or float32
         The HR image, or a part of it, changed in place.
-    cut : int
-        HR samples around the tile on each side of a window.
     origin : (int, int)
         Row and column of the part in the image, LR pixels.
 
@@ -203,7 +200,7 @@ def stitch(
         raise ArgumentError(
             f"windows {windows.shape} do not hold {len(tiles)} tiles of {out.shape[2]} channels"
         )
-    cores = cores_of(tiles, scale, windows.shape[2:], out.shape, origin, cut)
+    cores = cores_of(tiles, scale, windows.shape[2:], out.shape, origin)
     if tiles:
         _tiles.stitch(windows, cores, white(out.dtype), out)
 
@@ -346,7 +343,6 @@ def cores_of(
     window: tuple[int, ...],
     shape: tuple[int, ...],
     origin: tuple[int, int],
-    cut: int = 0,
 ) -> NDArray[np.intp]:
     """Return (from_y, from_x, to_y, to_x, height, width) of each core in HR samples.
 
@@ -361,8 +357,6 @@ def cores_of(
         HR height and width of the image, or of a part of it.
     origin : (int, int)
         Row and column of the part in the image, LR pixels.
-    cut : int
-        HR samples around the tile on each side of a window.
 
     Raises
     ------
@@ -371,8 +365,8 @@ def cores_of(
     """
     cores = [
         (
-            (t.y.core.start - t.y.origin) * scale + cut,
-            (t.x.core.start - t.x.origin) * scale + cut,
+            (t.y.core.start - t.y.origin) * scale,
+            (t.x.core.start - t.x.origin) * scale,
             (t.y.core.start - origin[0]) * scale,
             (t.x.core.start - origin[1]) * scale,
             t.y.core.size * scale,

@@ -16,7 +16,7 @@ from srcnn_rt.backends.native import _packed  # noqa: E402
 from srcnn_rt.models.conv_chain import Layer  # noqa: E402
 from tests.helpers.reference import convolve  # noqa: E402
 
-ISAS = _conv.instruction_sets()
+ISAS = {name: block for name, (block, _) in _conv.instruction_sets().items()}
 
 
 def layers(widths: list[int], kinds: list[str], seed: int, whole: bool = False) -> list[Layer]:
@@ -54,7 +54,7 @@ def run(
     shrink = 2 * len(chain)
     h, w = (n - shrink for n in window.shape[1:])
     out = np.full((len(chain[-1].weight) // scale**2, h * scale, w * scale), np.nan, np.float32)
-    memory = np.zeros(kernels.samples(window.shape[2]), np.float32)
+    memory = np.zeros(kernels.samples(*window.shape[1:]), np.float32)
     ended = False
     for k in range(parts):
         top, bottom = h * k // parts, h * (k + 1) // parts
@@ -119,10 +119,11 @@ def test_memory_of_an_earlier_run_does_not_matter(isa: str) -> None:
     kernels = _conv.Chain(isa, [_packed(layer, ISAS[isa]) for layer in chain], 2)
     window = np.random.default_rng(0).normal(0, 1, (1, 20, 37)).astype(np.float32)
     expected = run(isa, chain, 2, window)
-    memory = np.zeros(kernels.samples(37), np.float32)
+    memory = np.zeros(kernels.samples(20, 37), np.float32)
     out = np.empty_like(expected)
-    for values in (np.full_like(window, np.nan), window):
-        kernels.run(values, out, 0, 20, memory, np.zeros(1, np.int32))
+    kernels.run(np.full_like(window, np.nan), out, 0, 20, memory, np.zeros(1, np.int32))
+    assert np.isnan(out).all()
+    kernels.run(window, out, 0, 20, memory, np.zeros(1, np.int32))
     assert (out == expected).all()
 
 

@@ -194,7 +194,8 @@ def test_one_bad_image_does_not_stop_the_others() -> None:
 
 def test_json_says_what_was_done() -> None:
     save("a.png")
-    (line,) = run("upscale", "a.png", "--json", "--tile", "16", "--threads", "1").stdout.splitlines()
+    options = ("--json", "--tile", "16", "--threads", "1", "--provider", "cpu")
+    (line,) = run("upscale", "a.png", *options).stdout.splitlines()
     report = json.loads(line)
     assert report["source_size"] == [40, 30]
     assert report["target_size"] == [80, 60]

@@ -108,8 +108,8 @@ def test_tuning_is_used_and_found_again_and_changes_no_sample() -> None:
 def test_a_large_image_is_measured_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engine, "TUNE_FROM", 4 * 50 * 60)
     tuned: list[int] = []
-    real = Engine._tune
-    monkeypatch.setattr(Engine, "_tune", lambda self, progress: tuned.append(1) or real(self, progress))
+    real = Engine.tune
+    monkeypatch.setattr(Engine, "tune", lambda self, progress=None: tuned.append(1) or real(self, progress))
     with Engine(MODEL, "cpu", "auto") as e:
         e.upscale(np.zeros((50, 59), np.uint8))
         assert not tuned

@@ -54,7 +54,6 @@ def mapped(
         ((270, 310), DataRange("given", 270, 310)),
         ((np.float32(0.5), np.int16(7)), DataRange("given", 0.5, 7)),
         ([0, 10000], DataRange("given", 0, 10000)),
-        (DataRange("given", 3, 4), DataRange("given", 3, 4)),
     ],
 )
 def test_a_range_is_read(asked: object, expected: DataRange) -> None:

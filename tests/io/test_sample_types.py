@@ -328,7 +328,7 @@ def test_zarr_folders(tmp_path: Path, dtype: str, kind: str) -> None:
         plain_zarr(tmp_path / "a.zarr", stored.transpose(1, 2, 0).copy(), 2 if "2" in kind else 3)
     else:
         ome_zarr(tmp_path / "a.zarr", stored.copy(), "cyx", kind[-3:])
-    image = open_zarr(tmp_path / "a.zarr", bands=True)
+    image = open_zarr(tmp_path / "a.zarr")
     source = image.plane(0)
     same(read(source), expected)
     writer = create(tmp_path / "b.zarr", image, 1)

@@ -80,15 +80,14 @@ def test_extract_reads_the_part_that_a_chunk_reaches(
     p=plans,
     channels=st.integers(1, 5),
     scale=st.integers(1, 4),
-    cut=st.integers(0, 3),
     dtype=st.sampled_from(DTYPES),
     layout=st.sampled_from(LAYOUTS),
 )
-def test_stitch_fills_a_chunk(p: Plan, channels: int, scale: int, cut: int, dtype: type, layout: str) -> None:
+def test_stitch_fills_a_chunk(p: Plan, channels: int, scale: int, dtype: type, layout: str) -> None:
     for chunk in p:
         out = laid_out(np.zeros((chunk.y.size * scale, chunk.x.size * scale, channels), dtype), layout)
-        windows = np.ones((len(chunk.tiles), channels, *(n * scale + 2 * cut for n in p.tile)), np.float32)
-        kernels.stitch(windows, chunk.tiles, scale, out, cut=cut, origin=(chunk.y.start, chunk.x.start))
+        windows = np.ones((len(chunk.tiles), channels, *(n * scale for n in p.tile)), np.float32)
+        kernels.stitch(windows, chunk.tiles, scale, out, origin=(chunk.y.start, chunk.x.start))
         assert (out == kernels.white(out.dtype)).all()
 
 

@@ -84,9 +84,6 @@ class DeviceSource(Closing):
         """Return a mask without nodata."""
         return np.ones((y.size, x.size), np.bool_)
 
-    def close(self) -> None:
-        """Do nothing; the memory is freed with the array."""
-
 
 class DeviceSink(Closing):
     """A `Sink` that fills a new image on a GPU in place.
@@ -116,9 +113,6 @@ class DeviceSink(Closing):
     def restore(self, y: Span, x: Span, record: Record, *, check: bool) -> bool:
         """Return False; a job in memory cannot be resumed."""
         return False
-
-    def close(self) -> None:
-        """Do nothing; the memory is freed with the array."""
 
 
 def from_dlpack(

@@ -96,13 +96,15 @@ def devices() -> tuple[Device, ...]:
     driver = _driver()
     found = []
     for index in range(0 if driver is None else _device_count(driver)):
-        handle, memory, name = ctypes.c_int(0), ctypes.c_size_t(0), ctypes.create_string_buffer(_NAME_SIZE)
-        if driver.cuDeviceGet(ctypes.byref(handle), index) != 0:
+        number = _number(driver.cuDeviceGet, index)
+        if number is None:
             continue
+        handle = ctypes.c_int(number)
+        memory, name = ctypes.c_size_t(0), ctypes.create_string_buffer(_NAME_SIZE)
         driver.cuDeviceGetName(name, _NAME_SIZE, handle)
         driver.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
         major, minor, multiprocessors = (
-            _attribute(driver, key, handle)
+            _number(driver.cuDeviceGetAttribute, key, handle) or 0
             for key in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR, _MULTIPROCESSOR_COUNT)
         )
         text = name.value.decode("utf-8", "replace")
@@ -318,23 +320,18 @@ def _driver() -> Any:
 
 
 def _device_count(driver: Any) -> int:
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    return 0 if driver.cuInit(0) != 0 else _number(driver.cuDeviceGetCount) or 0
 
 
 def _version(driver: Any) -> tuple[int, int] | None:
-    value = ctypes.c_int(0)
-    if driver.cuDriverGetVersion(ctypes.byref(value)) != 0:
-        return None
-    return value.value // 1000, value.value % 1000 // 10
+    value = _number(driver.cuDriverGetVersion)
+    return None if value is None else (value // 1000, value % 1000 // 10)
 
 
-def _attribute(driver: Any, key: int, handle: ctypes.c_int) -> int:
+def _number(function: Any, *args: Any) -> int | None:
+    """Return the integer that a function of the driver stores in its first argument, None if it fails."""
     value = ctypes.c_int(0)
-    driver.cuDeviceGetAttribute(ctypes.byref(value), key, handle)
-    return value.value
+    return value.value if function(ctypes.byref(value), *args) == 0 else None
 
 
 def _bindings() -> Any:

@@ -64,7 +64,6 @@ class WindowRenderer(_SlotRenderer):
         self, model: ModelSpec, network: GpuNetwork, info: ImageInfo, plan: Plan, batch: int
     ) -> None:
         super().__init__(model, network, info, plan, "windows")
-        self.batch = batch
         source, target = (batch, *plan.window, info.layout.channels), (batch, *self._tile_shape)
         with network.recording_failure(self._slot):
             network.check_size(math.prod(target[:3]))
@@ -107,7 +106,7 @@ class DeviceRenderer(_SlotRenderer):
 
     def __init__(self, model: ModelSpec, network: GpuNetwork, info: ImageInfo, plan: Plan) -> None:
         super().__init__(model, network, info, plan, "gather")
-        self._info, self.batch = info, 1
+        self._info = info
         with network.recording_failure(self._slot):
             network.check_size(math.prod(self._tile_shape[:2]))
             self._rows, self._columns = (
@@ -122,22 +121,15 @@ class DeviceRenderer(_SlotRenderer):
         slot, gpu, info, margin = self._slot, self._slot.gpu, self._info, self._plan.margin
         corner = (tile.y.origin - margin, tile.x.origin - margin)
         pixel = info.layout.channels * info.dtype.itemsize
+        inputs = [(info.dtype, image.shape, image.pointer)]
         with self._network.recording_failure():
             for (pointer, indices), start, size, length in zip(
                 (self._rows, self._columns), corner, self._plan.window, self._plan.shape, strict=True
             ):
                 indices[:] = kernels.mirrored(start, size, length)
                 gpu.copy_to_device(pointer, indices, slot.stream)
-            slot.bind(
-                [
-                    (info.dtype, image.shape, image.pointer),
-                    *(
-                        (np.int64, (len(indices),), pointer)
-                        for pointer, indices in (self._rows, self._columns)
-                    ),
-                ],
-                (info.dtype, self._tile_shape, self._target),
-            )
+                inputs.append((indices.dtype, indices.shape, pointer))
+            slot.bind(inputs, (info.dtype, self._tile_shape, self._target))
             slot.run()
             (core,) = kernels.cores_of(tiles, self._scale, self._tile_shape[:2], out.shape, (0, 0)).tolist()
             from_y, from_x, to_y, to_x, h, w = core

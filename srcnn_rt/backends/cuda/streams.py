@@ -76,6 +76,8 @@ class GpuNetwork(Network):
         1: a slot keeps one CPU thread busy.
     failed : str or None
         The error message, once the GPU has failed.
+    ending : bool
+        Whether runs end early.
     """
 
     provider = "cuda"
@@ -94,7 +96,7 @@ class GpuNetwork(Network):
         self._graphs: dict[Key, bytes] = {}
         self._idle: dict[Key, list[StreamSlot]] = {}
         self._lock = threading.Lock()
-        self._interrupted, self._closed = threading.Event(), False
+        self.ending = self._closed = False
         self._run_options: list[Any] = []  # of all slots
         self._dlpack_stream: Stream | None = None
         try:
@@ -181,20 +183,11 @@ class GpuNetwork(Network):
         self._closed = True
         self.empty_cache()
 
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """Make the runs of all threads end early, with an error, while the context is active."""
-        self._interrupted.set()
+    def _interrupt(self, ending: bool) -> None:
+        self.ending = ending
         with self._lock:
-            running = list(self._run_options)
-        for options in running:
-            options.terminate = True
-        try:
-            yield
-        finally:
-            for options in running:
-                options.terminate = False
-            self._interrupted.clear()
+            for options in self._run_options:
+                options.terminate = ending
 
     @contextmanager
     def recording_failure(self, slot: StreamSlot | None = None) -> Iterator[None]:
@@ -239,11 +232,6 @@ class GpuNetwork(Network):
         """Raise `OutOfMemoryError` if a layer has too many samples for a run of so many HR pixels."""
         if pixels * self._largest_activation > _MAX_SAMPLES:
             raise OutOfMemoryError(f"{pixels} pixels per run exceed the 32-bit indices of ONNX Runtime")
-
-    def check_interrupted(self) -> None:
-        """Raise `ModelError` while runs are interrupted."""
-        if self._interrupted.is_set():
-            raise ModelError("the run was interrupted")
 
     def _destroy(self, slot: StreamSlot) -> None:
         if self.failed is None:
@@ -332,7 +320,8 @@ class StreamSlot:
         ------
         OutOfMemoryError, DeviceError, ModelError
         """
-        self._network.check_interrupted()
+        if self._network.ending:
+            raise ModelError("the run was interrupted")
         try:
             self._session.run_with_iobinding(self._binding, self.run_options)
         except Exception as error:  # the runtime's errors share no other base class

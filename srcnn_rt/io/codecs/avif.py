@@ -22,11 +22,6 @@ def recognised(head: bytes) -> bool:
     return b"avif" in brands or b"avis" in brands
 
 
-def truncated(data: bytes) -> bool:
-    """Return whether a box is cut short."""
-    return not isobmff.whole(data)
-
-
 def animated(data: bytes) -> bool:
     """Return whether the file has a movie box, as image sequences have."""
     return any(kind == b"moov" for kind, _, _ in isobmff.walk(data, 0, len(data)))

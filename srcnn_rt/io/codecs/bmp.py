@@ -14,7 +14,6 @@ from ..metadata.header import MAX_BLOCK, DamagedError, Declared, Found
 SIGNATURE = b"BM"
 _FILE, _V3, _V5 = 14, 40, 124  # bytes of the headers
 _EMBEDDED = int.from_bytes(b"MBED", "big")  # type of a color space that is an embedded profile
-_SRGB = int.from_bytes(b"sRGB", "big")
 _INCH = 0.0254  # m
 MAX_BYTES = 2**32 - 2**20  # of a file, whose size is a 32-bit number
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..metadata.header import Declared, Found
-from . import avif, bmp, jpeg, jxl, png, webp
+from . import avif, bmp, isobmff, jpeg, jxl, png, webp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ BMP = Format(
 )  # fmt: skip
 AVIF = Format(
     name="AVIF", suffixes=(".avif",), recognised=avif.recognised,
-    truncated=avif.truncated, declared=avif.declared, read=avif.read, animated=avif.animated,
+    truncated=isobmff.truncated, declared=avif.declared, read=avif.read, animated=avif.animated,
     max_side=32_768, max_pixels=2**28,  # of libavif; the format allows 65,536
 )  # fmt: skip
 JXL = Format(

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from ...errors import ImageError, RuntimeMissingError, SrcnnError
+from ...errors import ImageError
+from ..foreign_errors import foreign_errors
 from ..metadata.header import DamagedError, Declared
 from .formats import Format
 
 MAX_PIXELS = 2**30  # default limit of images that are decoded whole
 _HEAD = 2**20  # bytes that nearly always contain the header
-
-
-@contextmanager
-def one_line_errors(kind: type[SrcnnError], what: str) -> Iterator[None]:
-    """Convert the exceptions of a parser or library to `kind`, with a message of one line after `what`."""
-    try:
-        yield
-    except (MemoryError, RuntimeMissingError):
-        raise
-    except Exception as error:  # each library has its own exceptions, some undocumented
-        raise kind(f"{what}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def declared(path: Path, format_: Format) -> Declared:
@@ -47,7 +36,7 @@ def declared(path: Path, format_: Format) -> Declared:
         head += file.read()  # profiles and thumbnails may precede it
     if format_.truncated(head):
         raise ImageError(f"{path}: truncated or damaged {format_.name}, {len(head)} bytes")
-    with one_line_errors(ImageError, f"{path}: damaged {format_.name}"):
+    with foreign_errors(ImageError, f"{path}: damaged {format_.name}"):
         return format_.declared(head)
 
 

@@ -35,9 +35,9 @@ def box(kind: bytes, *contents: bytes) -> bytes:
     return b"".join([head, *contents])
 
 
-def whole(data: bytes) -> bool:
-    """Return whether the last box ends at the end of the file."""
-    return max((stop for _, _, stop in walk(data, 0, len(data))), default=0) == len(data)
+def truncated(data: bytes) -> bool:
+    """Return whether a box is cut short: the last whole one does not end at the end of the file."""
+    return max((stop for _, _, stop in walk(data, 0, len(data))), default=0) != len(data)
 
 
 @dataclass(slots=True)

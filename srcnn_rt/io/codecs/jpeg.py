@@ -11,7 +11,7 @@ from ...image.info import Metadata
 from ..metadata.header import MAX_BLOCK, MAX_TEXT, DamagedError, Declared, Found, decode_text
 
 SIGNATURE = b"\xff\xd8\xff"
-_APP0, _APP1, _APP2, _APP14, _COM, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA, 0xD9
+_APP0, _APP1, _APP2, _COM, _SOS, _EOI = 0xE0, 0xE1, 0xE2, 0xFE, 0xDA, 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _MAX = 65_533  # bytes of a segment's content

@@ -173,7 +173,7 @@ def _codestream(data: bytes) -> bytes:
 
 def truncated(data: bytes) -> bool:
     """Return whether a box is not whole; only a decoder knows where a bare codestream ends."""
-    return data.startswith(CONTAINER) and not isobmff.whole(data)
+    return data.startswith(CONTAINER) and isobmff.truncated(data)
 
 
 def animated(data: bytes) -> bool:

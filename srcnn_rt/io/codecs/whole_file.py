@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from ...errors import ImageError, OutputError
 from ...image.info import SAMPLE_TYPES, ImageInfo, Layout, Metadata
+from ..foreign_errors import foreign_errors
 from ..in_memory import ArraySource
 from ..metadata import exif, xmp
 from . import bmp, jpeg, jxl, libraries, png
 from .formats import AVIF, BMP, FORMATS, JPEG, JXL, PNG, Format, recognise
-from .integrity import MAX_PIXELS, checked_bytes, one_line_errors
+from .integrity import MAX_PIXELS, checked_bytes
 
 __all__ = ["FORMATS", "check_coded", "encode", "read_coded", "recognise"]
 
@@ -43,7 +44,7 @@ def read_coded(path: Path, format_: Format, max_pixels: int = MAX_PIXELS) -> Arr
     """
     data = checked_bytes(path, format_, max_pixels)
     found = format_.read(data)
-    with one_line_errors(ImageError, f"{path}: damaged {format_.name}"):
+    with foreign_errors(ImageError, f"{path}: damaged {format_.name}"):
         array, icc = libraries.decode(data, format_, found.icc)
     if array.dtype.name not in SAMPLE_TYPES:
         raise ImageError(f"{path}: samples must be {', '.join(SAMPLE_TYPES)}, got {array.dtype}")
@@ -151,7 +152,7 @@ def encode(
     """
     h, w = info.shape
     metadata = outgoing(info.metadata, format_, scale, (w, h), info.layout.color)
-    with one_line_errors(OutputError, f"{path}: cannot be encoded as {format_.name}"):
+    with foreign_errors(OutputError, f"{path}: cannot be encoded as {format_.name}"):
         return libraries.encode(array, format_, metadata, quality, info.top)
 
 

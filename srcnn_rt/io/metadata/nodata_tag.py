@@ -1,4 +1,4 @@
-"""Nodata values as text, in files and on the command line."""
+"""Nodata values of files, as text and as samples."""
 
 from __future__ import annotations
 
@@ -14,24 +14,6 @@ from ...image.info import Nodata
 
 _MAX_CHARACTERS = 400  # of a number; the largest float64 has 309 digits without an exponent
 _MIN_DIGITS = 6  # of a number that may be rounded; C's %g writes six
-
-
-def parse(text: str) -> Nodata:
-    """Parse a number or ``"none"``; integers are exact.
-
-    Raises
-    ------
-    ArgumentError
-        If it is neither.
-    """
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    if text.lower() == "none":
-        return "none"
-    raise ArgumentError(f"nodata must be a number or none, got {text!r}")
 
 
 def digits_within(text: str, dtype: np.dtype[Any]) -> float:

@@ -17,17 +17,16 @@ from .gdal import OpenPage
 from .ifd import ASCII, EXIF_DIRECTORY, GPS_DIRECTORY, SHORT, Directory, Field, encode
 from .photometric import PALETTE, PHOTOMETRIC, Interpretation
 
-# TIFF's text fields by GDAL's names: tag and PNG keyword.
-_TEXT_FIELDS = {
-    "TIFFTAG_DOCUMENTNAME": (269, "Title"),
-    "TIFFTAG_ARTIST": (315, "Author"),
-    "TIFFTAG_IMAGEDESCRIPTION": (270, "Description"),
-    "TIFFTAG_COPYRIGHT": (33432, "Copyright"),
-    "TIFFTAG_DATETIME": (306, "Creation Time"),
-    "TIFFTAG_SOFTWARE": (305, "Software"),
-    "TIFFTAG_HOSTCOMPUTER": (316, None),
+# PNG keywords of TIFF's text fields by GDAL's names.
+TEXTS = {
+    "TIFFTAG_DOCUMENTNAME": "Title",
+    "TIFFTAG_ARTIST": "Author",
+    "TIFFTAG_IMAGEDESCRIPTION": "Description",
+    "TIFFTAG_COPYRIGHT": "Copyright",
+    "TIFFTAG_DATETIME": "Creation Time",
+    "TIFFTAG_SOFTWARE": "Software",
 }
-TEXTS = {name: keyword for name, (_, keyword) in _TEXT_FIELDS.items() if keyword}
+_TEXT_TAGS = {name: exif.TEXT_TAGS[key] for name, key in TEXTS.items()} | {"TIFFTAG_HOSTCOMPUTER": 316}
 # PNG keywords without a TIFF field. GDAL stores them in its own metadata.
 OTHER_TEXTS = ("Comment", "Disclaimer", "Warning", "Source", "Creation Time")
 # Structure, statistics and value range are those of the source only.
@@ -121,7 +120,7 @@ def read(page: OpenPage, interpretation: Interpretation, orientation: int) -> Me
     """
     file, ifd, transposed = page.file, page.ifd, orientation >= 5
     items = file.tags()
-    for name, (tag, _) in _TEXT_FIELDS.items():
+    for name, tag in _TEXT_TAGS.items():
         entry = ifd.get(tag)
         if name not in items and entry and entry.type == ASCII:  # rasterio skips texts that are not UTF-8
             items[name] = decode_text(entry.data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import tempfile
 from collections.abc import Callable
@@ -74,9 +73,8 @@ def _allocate(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], siz
         with tempfile.TemporaryFile(prefix="srcnn-rt-") as file:
             # Allocate now: if the disk is full, this raises an error instead of a fatal signal later.
             os.posix_fallocate(file.fileno(), 0, size)
-            room = mmap.mmap(file.fileno(), size)  # keeps the file alive
+            return np.memmap(file, dtype, "r+", shape=shape)  # keeps the file alive
     except OSError as error:
         raise ImageError(
             f"{path}: a rotated image needs {size} bytes in {tempfile.gettempdir()}: {error.strerror}"
         ) from error
-    return np.frombuffer(room, dtype).reshape(shape)

@@ -27,7 +27,7 @@ from ..._system.safe_files import clear_workspace, interruptible, open_own, wait
 from ...errors import OutputError
 from ...image.info import ImageInfo
 from ...tiling.geometry import Span
-from ..protocols import Record
+from ..protocols import Record, TwoBuffers
 from . import cog
 from .directory import mask_directory, page_directory
 from .gdal import open_quietly, writing
@@ -268,9 +268,7 @@ class _Page:
                 d.with_fields([Field.of(SUBFILE_TYPE, LONG, 2 | d.number(SUBFILE_TYPE, 0))])
                 for d in self._directories
             ]
-        # One buffer is filled while the other is written. Allocating one per chunk would fragment the heap,
-        # and memory would grow with the number of chunks.
-        self._buffers: list[NDArray[Any]] = [np.empty(0, info.dtype)] * 2
+        self._buffers = TwoBuffers(info.dtype)
 
     def directories(self) -> list[Directory]:
         """Return the directories of the page and its mask, with the index of the tiles written so far."""
@@ -283,13 +281,7 @@ class _Page:
         ]  # fmt: skip
 
     def buffer(self, y: Span, x: Span) -> NDArray[Any]:
-        channels = self.info.layout.channels
-        size = channels * y.size * x.size
-        free = self._buffers.pop(0)
-        if free.size < size:
-            free = np.empty(size, self.info.dtype)
-        self._buffers.append(free)
-        return free[:size].reshape(y.size, x.size, channels)
+        return self._buffers.next((y.size, x.size, self.info.layout.channels))
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
         if self._signed:

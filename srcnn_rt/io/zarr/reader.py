@@ -54,7 +54,7 @@ class ZarrImage:
         Value of chunks that are not stored.
     """
 
-    def __init__(self, path: Path, axes: str | None, bands: bool | None) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         node = store.read_node(path, path)
         self.image: ngff.Image | None = None
@@ -69,7 +69,7 @@ class ZarrImage:
         where = str(folder)
         self.shape, chunk = store.check(node, where)
         self.names = _dimension_names(node)
-        self.axes = self._letters(axes, where)
+        self.axes = self._letters(where)
         store.check_axes(self.axes, self.shape, chunk, where)
         self._array = store.open_array(folder, path, node)
         self.fill_value = self._array.fill_value
@@ -78,7 +78,7 @@ class ZarrImage:
         self.planes, channels = math.prod(self.others.values()), sizes.get("c", 1)
         if self.planes * channels < 1:
             raise ImageError(f"{where}: holds no image, its shape is {self.shape}")
-        self._layout = self._meaning(channels, bands)
+        self._layout = self._meaning(channels)
         self._top = ngff.top(self.image.omero if self.image else None, np.dtype(self._array.dtype))
         self.info = self.plane(0).info
 
@@ -105,14 +105,10 @@ class ZarrImage:
         except SrcnnError as error:
             raise ImageError(f"{self.path}: {error}") from error
 
-    def _letters(self, axes: str | None, where: str) -> str:
+    def _letters(self, where: str) -> str:
         shape = self.shape
         if self.image is not None:
             letters = self.image.letters
-            if axes is not None and axes != letters:
-                raise ImageError(f"{where}: its metadata say that the axes are {letters}, not {axes}")
-        elif axes is not None:
-            letters = axes
         elif self.names and all(str(name).lower() in _AXIS_NAMES for name in self.names):
             letters = "".join(_AXIS_NAMES[str(name).lower()] for name in self.names)
         elif len(shape) == 2:
@@ -121,7 +117,7 @@ class ZarrImage:
             letters = "yxc"
         else:
             raise ImageError(
-                f"{where}: unknown axes; name them, such as axes='cyx'; got the shape {shape}"
+                f"{where}: unknown axes; name them in dimension_names, such as c, y, x; got the shape {shape}"
                 + (f" and the names {self.names}" if self.names else "")
             )
         valid = len(set(letters)) == len(letters) and {"y", "x"} <= set(letters) <= set(ngff.LETTERS)
@@ -130,29 +126,24 @@ class ZarrImage:
             raise ImageError(f"{where}: axes must be {len(shape)} letters: {rule}, got {letters}")
         return letters
 
-    def _meaning(self, channels: int, bands: bool | None) -> Layout:
-        if bands is not None or channels == 1:
-            return Layout.of(channels, bands=bool(bands) and channels > 1)
-        if self.image is not None:
+    def _meaning(self, channels: int) -> Layout:
+        if self.image is not None and channels > 1:
             return ngff.layout(self.image.omero, channels, np.dtype(self._array.dtype).name)
         # In photographs the channels come last.
-        return Layout.of(channels, bands=not self.axes.endswith("c"))
+        return Layout.of(channels, bands=channels > 1 and not self.axes.endswith("c"))
 
 
-def open_zarr(path: str | Path, *, axes: str | None = None, bands: bool | None = None) -> ZarrImage:
+def open_zarr(path: str | Path) -> ZarrImage:
     """Open a folder with a Zarr array or an OME-Zarr image.
+
+    The axes of a plain array without names are ``"yx"``, or ``"yxc"`` for up to four channels. Channels are
+    bands, each of which is upscaled on its own, unless OME-Zarr declares them as RGB (`ngff.layout`), or they
+    are the last axis of a plain array and at most four.
 
     Parameters
     ----------
     path : str or Path
         The folder.
-    axes : str, optional
-        Letters of a plain array's axes: t, c, z, y, x. By default the names in the file, else ``"yx"``, or
-        ``"yxc"`` for up to four channels.
-    bands : bool, optional
-        Whether the channels are bands, each of which is upscaled on its own. By default they are, unless
-        OME-Zarr declares them as RGB (`ngff.layout`), or they are the last axis of a plain array and at most
-        four.
 
     Raises
     ------
@@ -163,12 +154,7 @@ def open_zarr(path: str | Path, *, axes: str | None = None, bands: bool | None =
     RuntimeMissingError
         If the package zarr is not installed.
     """
-    return ZarrImage(Path(path), axes, bands)
-
-
-def pages(path: str | Path, *, axes: str | None = None) -> int:
-    """Return the number of planes of a Zarr folder; parameters and errors as in `open_zarr`."""
-    return open_zarr(path, axes=axes).planes
+    return ZarrImage(Path(path))
 
 
 def place_of(others: dict[str, int], plane: int) -> dict[str, int]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from ...errors import ImageError, RuntimeMissingError, SourceMissingError
 from ...image.info import SAMPLE_TYPES
+from ..foreign_errors import foreign_errors
 
 MAX_JSON_BYTES = 16 * 2**20
 MAX_SIDE = 2**24
@@ -149,15 +150,11 @@ def open_array(folder: Path, root: Path, node: Node) -> Any:
         If zarr is not installed.
     """
     zarr = package()
-    try:
+    with foreign_errors(ImageError, f"{folder}: zarr cannot open it"):
         real = root.resolve()
         inside = folder.resolve().relative_to(real).as_posix()
         store = _guarded_store()(real, read_only=True)
         return zarr.open_array(store, path="" if inside == "." else inside, mode="r", zarr_format=node.format)
-    except ImageError:
-        raise
-    except Exception as error:  # zarr has no common base class of errors
-        raise ImageError(f"{folder}: zarr cannot open it: {error or type(error).__name__}") from error
 
 
 def check(node: Node, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -22,17 +22,17 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OutputError, SrcnnError
+from ...errors import OutputError
 from ...image.info import ImageInfo
 from ...tiling.geometry import Span
 from ..array_like import SlicedSink
+from ..foreign_errors import foreign_errors
 from ..protocols import Record
 from . import ngff, store
 from .pyramid import build, flush, level_sizes
@@ -75,7 +75,7 @@ class ZarrWriter:
             If a file cannot be flushed.
         """
         written = self._unsynced[:]
-        with _writing(self._path):
+        with foreign_errors(OutputError, f"{self._path}: cannot be written"):
             flush(self._path, set(written))
         del self._unsynced[: len(written)]
 
@@ -87,7 +87,7 @@ class ZarrWriter:
         OutputError
             If the disk is full or a file cannot be written.
         """
-        with _writing(self._path):
+        with foreign_errors(OutputError, f"{self._path}: cannot be written"):
             for above, level in zip(self._levels, self._levels[1:], strict=False):
                 build(above, level, self._plan.axes, classes=self._plan.classes)
             flush(self._path)
@@ -220,7 +220,7 @@ def create(path: str | Path, like: ZarrImage | ImageInfo, scale: int, *, classes
     path, zarr, plan = Path(path), store.package(), _Plan(like, scale, classes)
     if plan.info.masked:
         raise OutputError(f"{path}: Zarr cannot store the mask of the image; write a TIFF instead")
-    with _writing(path):
+    with foreign_errors(OutputError, f"{path}: cannot be written"):
         path.mkdir(exist_ok=True)
         if any(path.iterdir()):
             raise OutputError(f"{path}: already exists and is not empty")
@@ -249,21 +249,10 @@ def reopen(path: str | Path, like: ZarrImage | ImageInfo, scale: int, *, classes
             same = False
         if not same:
             raise OutputError(f"{path}: cannot be resumed: {name} is missing or differs from this job's")
-    with _writing(path):
+    with foreign_errors(OutputError, f"{path}: cannot be written"):
         for leftover in path.rglob("*.partial"):
             leftover.unlink(missing_ok=True)
         return ZarrWriter(path, zarr, plan)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (SrcnnError, MemoryError):
-        raise
-    except Exception as error:  # zarr has no common base class of errors
-        reason = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path}: cannot be written: {reason}") from error
 
 
 def _crc(samples: NDArray[Any]) -> int:

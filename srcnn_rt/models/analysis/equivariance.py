@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from ..onnx_helpers import STANDARD_DOMAINS, attribute, constant_tensors
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto, NodeProto, TensorProto
+
+    Constants = dict[str, TensorProto]
 
 Gains = NDArray[np.float64]
 
@@ -31,7 +33,7 @@ def is_equivariant(model: ModelProto) -> bool:
     from .trace import Interface
 
     face = Interface.of(model)
-    constants = _Constants(model)
+    constants = constant_tensors(model)
     gains: dict[str, Gains] = {face.source: np.ones(face.channels)}
     for node in model.graph.node:
         if not any(name in gains for name in node.input) or node.op_type in ("Shape", "Size"):
@@ -44,20 +46,15 @@ def is_equivariant(model: ModelProto) -> bool:
     return out is not None and bool(np.all(np.abs(out - 1) <= 10 * _TOLERANCE))
 
 
-class _Constants:
-    """Constants of a graph, converted when they are needed."""
+def _array(constants: Constants, name: str) -> NDArray[np.float64] | None:
+    """Return the value of a constant, None if `name` is not a constant."""
+    from onnx import numpy_helper
 
-    def __init__(self, model: ModelProto) -> None:
-        self._tensors = constant_tensors(model)
-
-    def array(self, name: str) -> NDArray[np.float64] | None:
-        from onnx import numpy_helper
-
-        found = self._tensors.get(name)
-        return None if found is None else np.asarray(numpy_helper.to_array(found), np.float64)
+    found = constants.get(name)
+    return None if found is None else np.asarray(numpy_helper.to_array(found), np.float64)
 
 
-def _through(node: NodeProto, gains: dict[str, Gains], constants: _Constants) -> Gains | None:
+def _through(node: NodeProto, gains: dict[str, Gains], constants: Constants) -> Gains | None:
     """Return the gains of a node's output, None if it does not keep the form or is not known."""
     op, first = node.op_type, gains.get(node.input[0])
     if op in ("Add", "Sub", "Concat"):
@@ -91,12 +88,12 @@ def _through(node: NodeProto, gains: dict[str, Gains], constants: _Constants) ->
     return None
 
 
-def _convolved(node: NodeProto, first: Gains, constants: _Constants) -> Gains | None:
-    weight = constants.array(node.input[1])
+def _convolved(node: NodeProto, first: Gains, constants: Constants) -> Gains | None:
+    weight = _array(constants, node.input[1])
     if weight is None:
         return None
     if len(node.input) > 2 and node.input[2]:
-        bias = constants.array(node.input[2])
+        bias = _array(constants, node.input[2])
         if bias is None or bias.any():
             return None
     padded = any(attribute(node, "pads", ())) or attribute(node, "auto_pad", b"NOTSET") not in (
@@ -112,10 +109,10 @@ def _convolved(node: NodeProto, first: Gains, constants: _Constants) -> Gains | 
     return _snapped(sums, sizes)
 
 
-def _scaled(node: NodeProto, gains: dict[str, Gains], constants: _Constants) -> Gains | None:
+def _scaled(node: NodeProto, gains: dict[str, Gains], constants: Constants) -> Gains | None:
     """Return the gains of a product with a constant, or of division by one."""
     place = 1 if node.input[0] in gains else 0
-    factor = constants.array(node.input[place])
+    factor = _array(constants, node.input[place])
     if factor is None or factor.shape[-2:] not in ((), (1,), (1, 1)) or (node.op_type == "Div" and not place):
         return None
     gain, flat = gains[node.input[1 - place]], factor.reshape(-1)
@@ -124,8 +121,8 @@ def _scaled(node: NodeProto, gains: dict[str, Gains], constants: _Constants) -> 
     return np.asarray(gain / flat if node.op_type == "Div" else gain * flat)
 
 
-def _crops_only_space(node: NodeProto, constants: _Constants) -> bool:
-    axes = constants.array(node.input[3]) if len(node.input) > 3 else None
+def _crops_only_space(node: NodeProto, constants: Constants) -> bool:
+    axes = _array(constants, node.input[3]) if len(node.input) > 3 else None
     return axes is not None and {int(a) % 4 for a in axes.reshape(-1)} <= {2, 3}
 
 

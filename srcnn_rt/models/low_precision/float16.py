@@ -149,18 +149,14 @@ def _largest(
         return proven, True
     if run is None:
         raise ProviderError("precision fast cannot be used: values have no bound, and float16 ends at 65504")
-    probe = _probe(model, names)
+    probe, low, width = _probe(model, names), span[0], span[1] - span[0]
     try:
-        measured = max(float(run(probe, _in_range(x, span)).max()) for x in _images(model))
+        measured = max(float(run(probe, low + width * x).max()) for x in _images(model))
     except ModelError as error:
         raise ProviderError(f"precision fast cannot be used: {error}") from error
     if not math.isfinite(measured):
         raise ProviderError("precision fast cannot be used: values are NaN or infinite")
     return _HEADROOM * measured, False
-
-
-def _in_range(image: NDArray[np.float32], span: tuple[float, float]) -> NDArray[np.float32]:
-    return np.asarray(span[0] + (span[1] - span[0]) * image, np.float32)
 
 
 def _images(model: ModelProto) -> list[NDArray[np.float32]]:

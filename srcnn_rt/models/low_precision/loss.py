@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ProviderError
+from ..margins import network_margin
 
 if TYPE_CHECKING:
     from ..prepare import Program
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Runs a graph on one window, (N, C, h, w)."""
 
-_SIDE = 96  # LR pixels
+SIDE = 96  # LR pixels
 _IMAGES = 2
 # PSNR of a model without metadata: a high one, for which less noise is allowed.
 _DEFAULT_PSNR = 38.0
@@ -50,17 +51,17 @@ def synthetic_image(side: int, seed: int) -> NDArray[np.float32]:
     return np.asarray(np.rint(image * 255) / 255, np.float32)
 
 
-def trial_shapes(program: Program) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the shapes (N, C, h, w) of the test window and of its result."""
+def trial_shapes(program: Program, side: int = SIDE) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes (N, C, h, w) of a test window of about `side` LR pixels, and of its result."""
     spec = program.spec
     s, p = spec.scale, spec.period
-    margins = 0 if spec.padded else 2 * spec.margin
-    h, w = (axis.fixed or -(-_SIDE // p) * p + margins for axis in (spec.facts.y, spec.facts.x))
+    margins = 2 * network_margin(spec)
+    h, w = (axis.fixed or -(-side // p) * p + margins for axis in (spec.facts.y, spec.facts.x))
     n, c = spec.batch or 1, spec.channels
     return (n, c, h, w), (n, c, s * (h - margins), s * (w - margins))
 
 
-def output_errors(program: Program, run: Run, exact: Run) -> NDArray[np.float32]:
+def output_errors(program: Program, run: Run, exact: Run, side: int = SIDE) -> NDArray[np.float32]:
     """Return the difference of two runs of a model on synthetic images.
 
     Parameters
@@ -69,13 +70,15 @@ def output_errors(program: Program, run: Run, exact: Run) -> NDArray[np.float32]
         The model.
     run, exact : callable
         The graph in lower precision, and in float32.
+    side : int
+        As for `trial_shapes`.
 
     Returns
     -------
     ndarray, shape (images, N, C, H, W)
         Results of `run` minus those of `exact`.
     """
-    shape, _ = trial_shapes(program)
+    shape, _ = trial_shapes(program, side)
     gain, offset = (
         np.array(v, np.float32)[:, None, None] for v in (program.spec.range.gain, program.spec.range.offset)
     )

@@ -32,9 +32,6 @@ def passes() -> tuple[Pass, ...]:
 def optimise(model: ModelProto) -> ModelProto:
     """Apply all rewrites.
 
-    `dead_filters.drop_dead_filters` is not among them. It is exact only for images within the model's range
-    of values, and float32 images are not clipped.
-
     Parameters
     ----------
     model : ModelProto
@@ -57,7 +54,7 @@ def variants(model: ModelProto, *, float16: bool = True) -> dict[str, ModelProto
     the first is used. Their periods differ, so facts must be derived from each. The names are ``file``
     (linear folds only), ``narrow`` (`widen_narrow`), ``phases`` (all of `optimise`), ``folded`` (all phases
     of the first layer in one convolution), ``blocks`` (`block_layers`), and each of them with ``+unrolled``
-    rows and ``+filled`` channels. Equal graphs are returned once.
+    rows. Equal graphs are returned once.
 
     Parameters
     ----------
@@ -76,7 +73,6 @@ def variants(model: ModelProto, *, float16: bool = True) -> dict[str, ModelProto
     A graph that cannot be analysed is left out. Some folded ones read rows of zeros beyond the image, for
     results that are cropped.
     """
-    from .pad_channels import pad_to_lanes
     from .space_to_depth import block_layers
     from .subpixel_phases import fold_enlargement, shuffle_enlargement
     from .unroll_rows import unroll_rows
@@ -93,8 +89,7 @@ def variants(model: ModelProto, *, float16: bool = True) -> dict[str, ModelProto
         "folded": widen_narrow(shuffle_enlargement(plain)),
         "blocks": block_layers(plain),
     }
-    for name, rewrite in (("unrolled", unroll_rows), ("filled", pad_to_lanes)):
-        found |= {f"{base}+{name}": rewrite(made) for base, made in found.items()}
+    found |= {f"{base}+unrolled": unroll_rows(made) for base, made in found.items()}
     different: dict[bytes, str] = {}
     for name, made in found.items():
         nodes = b"".join(node.SerializeToString(deterministic=True) for node in made.graph.node)

@@ -54,7 +54,7 @@ def fold_enlargement(model: ModelProto) -> ModelProto:
     """
     edit = Edit(model)
     for node in list(edit.nodes):
-        head = _enlarging(edit, node)
+        head = enlargement(edit, node)
         rest = None if head is None else chain_to_last_layer(edit, head.first.node.output[0])
         if head is None or rest is None or any(head.lost(axis, rest[1]) % head.scale for axis in (0, 1)):
             continue
@@ -65,7 +65,7 @@ def fold_enlargement(model: ModelProto) -> ModelProto:
 
 
 @dataclass(frozen=True, slots=True)
-class _Enlarging:
+class Enlargement:
     """An enlargement and the layer behind it.
 
     Attributes
@@ -104,7 +104,7 @@ class _Enlarging:
         return [divmod(phase + self.crop[axis] + i, self.scale) for i in range(self.first.kernel[axis])]
 
 
-def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
+def enlargement(edit: Edit, shuffle: NodeProto) -> Enlargement | None:
     if shuffle.op_type != "DepthToSpace" or edit.opset < OLDEST:
         return None
     enlarge = Conv.of(edit, edit.maker(shuffle.input[0]))
@@ -130,7 +130,7 @@ def _enlarging(edit: Edit, shuffle: NodeProto) -> _Enlarging | None:
     if size > MAX_WEIGHT_SIZE or len(_STRIDES) * first.weight.size * size > MAX_WORK:
         return None
     kernel, bias = _by_phase(enlarge, s, attribute(shuffle, "mode", b"DCR"))
-    return _Enlarging(enlarge.node.input[0], s, kernel, bias, crop, first, [*nodes, first.node])
+    return Enlargement(enlarge.node.input[0], s, kernel, bias, crop, first, [*nodes, first.node])
 
 
 def crop_of(edit: Edit, node: NodeProto) -> tuple[int, int, int, int] | None:
@@ -164,7 +164,7 @@ def _by_phase(conv: Conv, s: int, mode: bytes) -> tuple[Array, Array]:
     return kernel, conv.bias[order].reshape(channels, s, s)
 
 
-def _best_stride(head: _Enlarging, last: Conv, strides: range) -> int | None:
+def _best_stride(head: Enlargement, last: Conv, strides: range) -> int | None:
     """Return the LR stride of the last layer that executes least; None if it does not save enough."""
     s, first = head.scale, head.first
     inner = head.enlarge.shape[3]
@@ -172,7 +172,7 @@ def _best_stride(head: _Enlarging, last: Conv, strides: range) -> int | None:
     plain = block_cost(len(last.weight), last.weight.shape[1], last.kernel, b)
     plain += executed(len(first.weight), first.weight.shape[1], first.kernel)
     plain += executed(s * s * first.weight.shape[1], inner, head.enlarge.shape[4:], (s, s))
-    sizes = [_kernels(head, [y], [x])[0].shape[4:] for y, x in product(range(s), repeat=2)]
+    sizes = [phase_kernels(head, [y], [x])[0].shape[4:] for y, x in product(range(s), repeat=2)]
     every = sum(executed(len(first.weight), inner, size, (s, s)) for size in sizes)
     costs = {}
     for stride in strides:
@@ -186,7 +186,9 @@ def _best_stride(head: _Enlarging, last: Conv, strides: range) -> int | None:
     return cheapest(costs, _MAX_COST_RATIO * plain)
 
 
-def _kernels(head: _Enlarging, ys: Sequence[int], xs: Sequence[int]) -> tuple[Array, Array, tuple[int, int]]:
+def phase_kernels(
+    head: Enlargement, ys: Sequence[int], xs: Sequence[int]
+) -> tuple[Array, Array, tuple[int, int]]:
     """Return the first layer of some phases on LR samples.
 
     These are the kernels (y, x, out, in, kh, kw), the biases (y, x, out), and the first LR offset that they
@@ -218,13 +220,13 @@ def _kernels(head: _Enlarging, ys: Sequence[int], xs: Sequence[int]) -> tuple[Ar
     return kernels, biases, (low[0] + int(rows[0]), low[1] + int(cols[0]))
 
 
-def _rewrite(edit: Edit, head: _Enlarging, between: list[NodeProto], last: Conv, stride: int) -> None:
+def _rewrite(edit: Edit, head: Enlargement, between: list[NodeProto], last: Conv, stride: int) -> None:
     steps = NodeBuilder(edit, "phases")
     s, block = head.scale, head.scale * stride
     wide = shifted(last.weight, block)
     total = ""
     for y, x in product(range(s), repeat=2):
-        kernel, bias, before = _kernels(head, [y], [x])
+        kernel, bias, before = phase_kernels(head, [y], [x])
         far = wide[:, :, y::s, x::s]
         # N blocks come from stride·N + lost/s samples and read (N - 1)·stride + taps + size - 1.
         after = [
@@ -264,15 +266,15 @@ def shuffle_enlargement(model: ModelProto) -> ModelProto:
     """
     edit = Edit(model)
     for node in list(edit.nodes):
-        head = _enlarging(edit, node)
+        head = enlargement(edit, node)
         if head is not None:
             _shuffle(edit, head)
     return edit.model()
 
 
-def _shuffle(edit: Edit, head: _Enlarging) -> None:
+def _shuffle(edit: Edit, head: Enlargement) -> None:
     s, first = head.scale, head.first
-    kernels, biases, low = _kernels(head, range(s), range(s))
+    kernels, biases, low = phase_kernels(head, range(s), range(s))
     lost = [head.lost(axis) for axis in (0, 1)]
     # All whole LR pixels are computed. Of the last one, `extra` HR rows and columns are cropped.
     extra = [n % s for n in lost]

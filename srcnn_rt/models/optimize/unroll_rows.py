@@ -37,14 +37,13 @@ def unroll_rows(model: ModelProto) -> ModelProto:
         Not changed.
     """
     edit = Edit(model)
-    shared: dict[tuple[object, ...], str] = {}
     for node in list(edit.nodes):
         conv = Conv.of(edit, node)
         if conv is None or conv.group != 1 or conv.weight.shape[1] > _MAX_CHANNELS or not _pays(conv):
             continue
         if conv.weight.size * LANES > MAX_WEIGHT_SIZE:
             continue
-        edit.replace([node], _unrolled(edit, conv, shared))
+        edit.replace([node], _unrolled(edit, conv))
     return edit.model()
 
 
@@ -76,17 +75,14 @@ def _pays(conv: Conv) -> bool:
     return kw > 1 and first + second <= _MAX_COST_RATIO * plain
 
 
-def _unrolled(edit: Edit, conv: Conv, shared: dict[tuple[object, ...], str]) -> list[NodeProto]:
-    source, inner = conv.node.input[0], conv.weight.shape[1]
+def _unrolled(edit: Edit, conv: Conv) -> list[NodeProto]:
     top, left, bottom, right = conv.pads
     (rows, columns), (dy, dx) = conv.stride, conv.dilation
     along_x = {"stride": (1, columns), "dilation": (1, dx), "pads": (0, left, 0, right)}
     along_y = {"stride": (rows, 1), "dilation": (dy, 1), "pads": (top, 0, bottom, 0)}
     steps = NodeBuilder(edit, conv.node.name or conv.node.output[0])
-    key = (source, conv.kernel[1], *along_x.values())
-    if key not in shared:  # layers that read the same rows share their copies
-        copies = copy_kernel(inner, conv.kernel[1])
-        shared[key] = steps.layer(conv, source, weight=copies, bias=np.zeros(1), **along_x)
+    copies = copy_kernel(conv.weight.shape[1], conv.kernel[1])
+    rows_of = steps.layer(conv, conv.node.input[0], weight=copies, bias=np.zeros(1), **along_x)
     weight = vertical_kernel(conv.weight)
-    steps.layer(conv, shared[key], output=conv.node.output[0], weight=weight, **along_y)
+    steps.layer(conv, rows_of, output=conv.node.output[0], weight=weight, **along_y)
     return steps.nodes

@@ -18,9 +18,10 @@ from ome_zarr_models.common.omero import Omero
 
 from srcnn_rt import Engine, ImageError, OutputError, RuntimeMissingError
 from srcnn_rt.image.info import ImageInfo, Layout
+from srcnn_rt.io import page_count
 from srcnn_rt.io.zarr import ngff, pyramid
 from srcnn_rt.io.zarr import writer as zarr_writer
-from srcnn_rt.io.zarr.reader import open_zarr, pages, place_of
+from srcnn_rt.io.zarr.reader import open_zarr, place_of
 from srcnn_rt.io.zarr.writer import create, reopen
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import drawing
@@ -62,7 +63,7 @@ def test_every_plane_and_channel_by_itself(engine: Engine, tmp_path: Path, versi
     omero = channels("FF0000", "00FF00", "0000FF", end=99)
     path = ome_zarr(tmp_path / "a.zarr", data, "tczyx", version, omero=omero)
     source = open_zarr(path)
-    assert (source.axes, source.planes, pages(path)) == ("tczyx", 4, 4)
+    assert (source.axes, source.planes, page_count(path)) == ("tczyx", 4, 4)
     assert place_of(source.others, 3) == {"t": 1, "z": 1}
     assert source.info.layout == Layout("bands", 3)
     attributes = upscaled(engine, source, tmp_path / "b.zarr.partial")
@@ -226,24 +227,28 @@ def test_a_plain_array_stays_one(engine: Engine, tmp_path: Path, zarr_format: in
     assert (result[...] == expected).all()
 
 
-def test_axes_may_be_given_and_must_be_where_nothing_says_them(engine: Engine, tmp_path: Path) -> None:
+def test_axes_must_be_named_where_the_shape_does_not_tell(engine: Engine, tmp_path: Path) -> None:
     image = quantise(drawing(30, 40, 3), np.uint8)
-    path = plain_zarr(tmp_path / "a", np.moveaxis(image, 2, 0))
-    with pytest.raises(ImageError, match=r"axes='cyx'; got the shape \(3, 30, 40\)"):
-        open_zarr(path)
-    assert open_zarr(path, axes="cyx").plane(0).info.layout == Layout("bands", 3)
-    assert open_zarr(path, axes="cyx", bands=False).plane(0).info.layout == Layout("rgb", 3)
-    assert open_zarr(path, axes="zyx").planes == 3
-    for wrong in ("cy", "cyy", "ayx", "tcyx"):
-        with pytest.raises(ImageError, match="axes must be 3 letters: y, x"):
-            open_zarr(path, axes=wrong)
+    planes = np.moveaxis(image, 2, 0)
+
+    def named_axes(letters: str) -> Path:
+        return plain_zarr(tmp_path / letters, planes, dimension_names=list(letters))
+
+    with pytest.raises(ImageError, match=r"such as c, y, x; got the shape \(3, 30, 40\)"):
+        open_zarr(plain_zarr(tmp_path / "a", planes))
+    assert open_zarr(named_axes("cyx")).plane(0).info.layout == Layout("bands", 3)
+    assert open_zarr(named_axes("zyx")).planes == 3
+    with pytest.raises(ImageError, match="axes must be 3 letters: y, x"):
+        open_zarr(named_axes("cyy"))
+    with pytest.raises(ImageError, match="axes must be 3 letters: y, x"):
+        open_zarr(named_axes("czy"))
+    with pytest.raises(ImageError, match=r"and the names \['a', 'y', 'x'\]"):
+        open_zarr(named_axes("ayx"))
     assert open_zarr(plain_zarr(tmp_path / "b", image)).plane(0).info.layout == Layout("rgb", 3)
     named = plain_zarr(tmp_path / "c", image, dimension_names=["Latitude", "lon", "band"])
     assert open_zarr(named).axes == "yxc"
-    with pytest.raises(ImageError, match="say that the axes are yx, not xy"):
-        open_zarr(ome_zarr(tmp_path / "d", image[..., 0], "yx"), axes="xy")
     with pytest.raises(ImageError, match="plane must be from 0 to 0, got 1"):
-        open_zarr(path, axes="cyx").plane(1)
+        open_zarr(named).plane(1)
 
 
 def test_another_image_becomes_an_ome_zarr(engine: Engine, tmp_path: Path) -> None:

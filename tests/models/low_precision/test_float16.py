@@ -20,7 +20,6 @@ from srcnn_rt.models.bundled import bundled
 from srcnn_rt.models.low_precision import float16, loss
 from srcnn_rt.models.low_precision.float16 import LIMIT_DB, Float16Model, float16_loss, for_float16
 from srcnn_rt.models.low_precision.float16_casts import Float16Partition
-from srcnn_rt.models.low_precision.float16_simulation import simulated
 from srcnn_rt.models.low_precision.loss import synthetic_image
 from srcnn_rt.models.low_precision.rounding import round_together, to_float16
 from srcnn_rt.models.low_precision.scaling import divide
@@ -28,6 +27,7 @@ from srcnn_rt.models.optimize.graph_edit import Edit
 from srcnn_rt.models.prepare import build_program
 from tests.conftest import TEST_MODEL
 from tests.helpers import models
+from tests.helpers.float16_simulation import simulated
 from tests.helpers.models import model, node, normal
 from tests.helpers.rewriting import integers
 

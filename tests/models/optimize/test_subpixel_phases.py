@@ -428,14 +428,14 @@ def test_a_slice_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch, branch: i
 @pytest.mark.parametrize("axis", [4, 5])
 def test_a_phase_one_tap_off_is_caught(monkeypatch: pytest.MonkeyPatch, branch: int, axis: int) -> None:
     """The mutant changes the kernel built for one phase, not those built to estimate costs."""
-    real, calls = subpixel_phases._kernels, []
+    real, calls = subpixel_phases.phase_kernels, []
 
     def wrong(head, ys, xs):
         kernel, bias, low = real(head, ys, xs)
         calls.append(low)
         return (np.roll(kernel, 1, axis) if len(calls) % 4 == branch else kernel), bias, low
 
-    monkeypatch.setattr(subpixel_phases, "_kernels", wrong)
+    monkeypatch.setattr(subpixel_phases, "phase_kernels", wrong)
     assert spoiled()
 
 

@@ -16,14 +16,13 @@ from srcnn_rt import Engine
 from srcnn_rt.models import analysis, spec
 from srcnn_rt.models.bundled import bundled
 from srcnn_rt.models.low_precision.float16 import for_float16
-from srcnn_rt.models.low_precision.float16_simulation import simulated
-from srcnn_rt.models.optimize import optimise, pad_channels, space_to_depth, tensor_core_cost, variants
+from srcnn_rt.models.optimize import optimise, space_to_depth, tensor_core_cost, variants
 from srcnn_rt.models.optimize import unroll_rows as unroll
-from srcnn_rt.models.optimize.pad_channels import pad_to_lanes
 from srcnn_rt.models.optimize.space_to_depth import block_layers, blocked
 from srcnn_rt.models.optimize.tensor_core_cost import tensor_work
 from srcnn_rt.models.optimize.unroll_rows import copy_kernel, unroll_rows, vertical_kernel
 from srcnn_rt.models.prepare import network
+from tests.helpers.float16_simulation import simulated
 from tests.helpers.models import Weights, model, node, normal, run
 from tests.helpers.rewriting import agree, assert_left, integers, ops, rewritten, shapes, sparse
 
@@ -96,7 +95,7 @@ def test_any_layer_unrolled(inner, kernel, pads, strides, dilations, shape, seed
     assert agree(proto, result, integers(seed, 2, inner, *shape))
 
 
-def test_layers_of_one_image_share_their_rows() -> None:
+def test_several_layers_of_one_image_unrolled() -> None:
     rng = np.random.default_rng(0)
     weights = {"a": sparse(rng, 64, 1, 9, 9), "b": sparse(rng, 64, 1, 7, 9), "c": sparse(rng, 64, 1, 9, 7)}
     weights |= {"p": sparse(rng, 1, 64, 1, 1)}
@@ -108,8 +107,8 @@ def test_layers_of_one_image_share_their_rows() -> None:
     ]  # fmt: skip
     proto = model(nodes, weights, out=1)
     result = rewritten(unroll_rows, proto)
-    assert [s for s, _ in shapes(result)].count((16, 1, 1, 9)) == 1
-    assert len(shapes(result)) == 4 + 2
+    assert [s for s, _ in shapes(result)].count((16, 1, 1, 9)) == 2
+    assert len(shapes(result)) == 4 + 3
     assert agree(proto, result, integers(0, 1, 1, 20, 21))
 
 
@@ -268,73 +267,6 @@ def test_blocked_kernels_stand_at_every_place(b: int) -> None:
             assert np.array_equal(samples[y, x], expected)
 
 
-# Channels in multiples of eight.
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    count=st.integers(5, 30),
-    between=st.lists(
-        st.sampled_from(["Relu", "PRelu", "Add", "Mul", "Max", "Clip", "Div", "Sigmoid"]), max_size=4
-    ),
-    readers=st.integers(1, 3),
-    padded=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_channels_filled_up(count, between, readers, padded, seed) -> None:
-    """Sigmoid maps zeros to 1/2, which is multiplied by zeros."""
-    rng = np.random.default_rng(seed)
-    weights = {
-        "a": sparse(rng, count, 2, 3, 3), "ab": integers(1, count) - 1,
-        "slope": integers(seed, count, 1, 1) - 1, "plane": integers(seed, 1, count, 1, 1) + 1,
-        "low": np.float32(-2), "two": np.float32(0.5),
-        "z": sparse(rng, 2, count, 3, 3), "zb": integers(3, 2),
-    }  # fmt: skip
-    more = {"PRelu": ["slope"], "Clip": ["low"], "Div": ["two"]}
-    more |= {op: ["plane"] for op in ("Add", "Mul", "Max")}
-    pads = [1 if padded else 0] * 4
-    nodes, at = [node("Conv", ["lr", "a", "ab"], ["t"], pads=pads)], "t"
-    for k, op in enumerate(between):
-        nodes.append(node(op, [at, *more.get(op, [])], [f"t{k}"]))
-        at = f"t{k}"
-    ends = [f"e{k}" for k in range(readers)]
-    nodes += [node("Conv", [at, "z", "zb"], [end], pads=pads) for end in ends]
-    nodes.append(node("Sum", ends, ["hr"]))
-    proto = model(nodes, weights, 2, out=2)
-    result = rewritten(pad_to_lanes, proto)
-    full = math.ceil(count / 8) * 8
-    fits = count % 8 and full <= 1.5 * count
-    assert shapes(result)[0][0][0] == (full if fits else count)
-    assert same_receptive_field(proto, result)
-    x = integers(seed, 1, 2, 9, 10)
-    if "Sigmoid" in between:
-        assert np.allclose(run(result, x), run(proto, x), rtol=1e-5, atol=1e-5)
-    else:
-        assert np.array_equal(run(result, x), run(proto, x))
-
-
-def test_channels_left_alone() -> None:
-    rng = np.random.default_rng(0)
-    weights = {
-        "a": sparse(rng, 12, 1, 3, 3), "z": sparse(rng, 1, 12, 3, 3), "g": sparse(rng, 12, 4, 1, 1),
-        "one": np.float32(1), "table": integers(0, 1, 12, 5, 5),
-    }  # fmt: skip
-    first, last = node("Conv", ["lr", "a"], ["x"]), node("Conv", ["y", "z"], ["hr"])
-
-    def left(*between: onnx.NodeProto, size: tuple[object, object] = ("h", "w")) -> None:
-        assert_left(pad_to_lanes, model([first, *between, last], weights, size=size))
-
-    assert "x" in [
-        n.input[0] for n in pad_to_lanes(model([first, node("Relu", ["x"], ["y"]), last], weights)).graph.node
-    ]
-    left(node("Div", ["one", "x"], ["y"]))  # division by zero
-    left(node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2]))
-    left(node("Conv", ["x", "g"], ["y"], group=3))
-    left(node("Add", ["x", "table"], ["y"]), size=(7, 7))  # one value per sample
-    left(node("Add", ["x", "x"], ["y"]))
-    assert_left(pad_to_lanes, model([first, node("Conv", ["x", "z"], ["hr"])], weights, outputs=("hr", "x")))
-
-
 # Costs.
 
 
@@ -476,7 +408,6 @@ def fsrcnn(rng: np.random.Generator) -> onnx.ModelProto:
 def test_a_padded_model_of_uneven_widths() -> None:
     proto = fsrcnn(np.random.default_rng(0))
     found = variants(proto)
-    assert next(iter(found)).endswith("+filled")
     assert any("unrolled" in name for name in found)
     for shape in ((1, 1), (9, 12), (20, 17)):
         x = integers(0, 1, 1, *shape)
@@ -543,12 +474,3 @@ def test_a_wrong_view_is_caught(integer_model: Maker, monkeypatch: pytest.Monkey
     monkeypatch.setattr(space_to_depth.np, "tile", lambda a, n: np.repeat(a, n))
     assert spoiled(integer_model, block_layers)
     monkeypatch.setattr(space_to_depth.np, "tile", real)
-
-
-def test_a_wrong_fill_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readers do not ignore the padded channels."""
-    proto, x = fsrcnn(np.random.default_rng(0)), integers(0, 1, 1, 12, 13)
-    assert agree(proto, pad_to_lanes(proto), x)
-    real = np.zeros
-    monkeypatch.setattr(pad_channels.np, "zeros", lambda shape: real(shape) + 1)
-    assert not agree(proto, pad_to_lanes(proto), x)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..onnx_helpers import attribute
-from ..optimize.graph_edit import MOVING_OPS, Edit, inferred
+from srcnn_rt.models.onnx_helpers import attribute
+from srcnn_rt.models.optimize.graph_edit import MOVING_OPS, Edit, inferred
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

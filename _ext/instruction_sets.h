@@ -1,0 +1,71 @@
+/* The kernels for all instruction sets of a build, and the choice among them. conv_chain.h includes it. */
+#ifndef SRT_INSTRUCTION_SETS_H
+#define SRT_INSTRUCTION_SETS_H
+
+#if defined(__x86_64__)
+#define SRT_LANES 16
+#define SRT_OB 8
+#define SRT_PAIRS 7
+#define SRT_VECTORS 4
+#define SRT_PIXELS 14
+#define SRT_TILES 14
+#define SRT_TARGET __attribute__((target("avx512f,avx512dq,avx512vl,avx512bw,fma")))
+#define SRT_NAME(x) srt_avx512_##x
+#include "conv_rows.h"
+#include "srcnn_rows.h"
+#include "undefine.h"
+#define SRT_LANES 8
+#define SRT_OB 4
+#define SRT_PAIRS 6
+#define SRT_VECTORS 2
+#define SRT_PIXELS 6
+#define SRT_TILES 12
+#define SRT_TARGET __attribute__((target("avx2,fma")))
+#define SRT_NAME(x) srt_avx2_##x
+#include "conv_rows.h"
+#include "srcnn_rows.h"
+#include "undefine.h"
+#endif
+#define SRT_LANES 4
+#define SRT_OB 4
+#define SRT_PAIRS 6
+#define SRT_VECTORS 2
+#define SRT_PIXELS 6
+#define SRT_TILES 12
+#define SRT_TARGET
+#define SRT_NAME(x) srt_generic_##x
+#include "conv_rows.h"
+#include "srcnn_rows.h"
+#include "undefine.h"
+
+typedef int (*srt_window)(const srt_srcnn *, const srt_layout *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *,
+                          ptrdiff_t, ptrdiff_t, float *, const volatile int *);
+
+typedef struct {
+    const char *name;
+    int lanes, block, pairs, tiles; /* see conv_rows.h and srcnn_rows.h */
+    srt_row row;
+    srt_window srcnn;
+} srt_isa;
+
+/* Instruction sets of this build, the fastest first. */
+static const srt_isa srt_isas[] = {
+#if defined(__x86_64__)
+    {"avx512", 16, 8, 7, 14, srt_avx512_row, srt_avx512_srcnn},
+    {"avx2", 8, 4, 6, 12, srt_avx2_row, srt_avx2_srcnn},
+#endif
+    {"generic", 4, 4, 6, 12, srt_generic_row, srt_generic_srcnn},
+};
+enum { SRT_ISAS = sizeof srt_isas / sizeof *srt_isas };
+
+static int srt_supported(int isa) {
+#if defined(__x86_64__)
+    if (isa == 0)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+    if (isa == 1) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return isa == SRT_ISAS - 1;
+}
+
+#endif
