@@ -38,7 +38,8 @@ sanitize: $(VENV)/.test
 	  ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 	  SRCNN_RT_EXTENSIONS=build/sanitize/srcnn_rt \
 	  $(BIN)/python -m pytest -p tests.helpers.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
-	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py tests/backends/test_native_kernels.py
+	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py tests/backends/test_native_kernels.py \
+	  tests/backends/test_native_srcnn.py
 
 # 200 SIGKILLs at random moments; twenty minutes. Ends with docs/reliability.md's table.
 test-kill: $(VENV)/.test
@@ -47,7 +48,7 @@ test-kill: $(VENV)/.test
 # Everything that is claimed about speed and memory, on an idle machine; ends with README's table.
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/peers.py --models srcnn-915-x2 srcnn-955-x2 srcnn-955-x3 srcnn-955-x4 compact-m4c16-x2 \
-	  --sides 64 512 --rounds 5
+	  --sides 64 512 --rounds 5 --seconds 0.5
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/memory.py --json .benchmarks/memory.json
 	$(BIN)/python benchmarks/startup.py

@@ -141,14 +141,14 @@ def check_delta(delta: NDArray[np.int64], precision: str, what: str) -> None:
 
 def pure_network(job: Job) -> Callable[[], None]:
     """Return a function that only runs the network as often as the file needs, on buffers of workers."""
-    engine, setup = job.engine, job.engine._setup
+    setup = job.engine._setup
     with open_source(job.source) as source:
         info = source.info
-    each = batch_size(engine.spec, info, job.plan)
+    each = batch_size(setup.model, info, job.plan)
     layers = job.channels if info.layout.color == "bands" else 1
     runs = layers * sum(math.ceil(len(chunk.tiles) / each) for chunk in job.plan)
     bounds = [
-        HostRenderer(engine.spec, setup.networks[0], info, job.plan)._bound for _ in range(setup.workers)
+        HostRenderer(setup.model, setup.networks[0], info, job.plan)._bound for _ in range(setup.workers)
     ]
     gray = job.image if job.image.ndim == 2 else job.image[:, :, 1]
     for bound in bounds:
@@ -205,15 +205,17 @@ def move(job: Job) -> float:
     s, cpu = job.engine.scale, 0.0
     with open_source(job.source) as source, _target(job, source, "none") as target:
         sink = target.page(0)
-        renderer = HostRenderer(job.engine.spec, Still(), source.info, job.plan)
+        model = job.engine._setup.model
+        batch = batch_size(model, source.info, job.plan)
+        renderer = HostRenderer(model, Still(), source.info, job.plan, batch)
         for chunk in job.plan:
             y, x = chunk.source_spans(job.plan.tile, job.plan.margin, job.plan.shape)
             part, corner = source.read(y, x), (y.start, x.start)
             out = sink.buffer(_hr(chunk.y, s), _hr(chunk.x, s))
             arrays = ChunkArrays(part, corner, out, (chunk.y.start, chunk.x.start))
             start = time.process_time()
-            for at in range(0, len(chunk.tiles), renderer.batch):
-                renderer.render(chunk.tiles[at : at + renderer.batch], arrays)
+            for at in range(0, len(chunk.tiles), batch):
+                renderer.render(chunk.tiles[at : at + batch], arrays)
             cpu += time.process_time() - start
     return cpu
 
@@ -242,7 +244,7 @@ def _target(job: Job, source: Source, compress: str) -> Iterator[Any]:
     """Create a temporary target beside the file's target; it is deleted afterwards."""
     path = job.target.with_suffix(".trial.tif")
     scale = job.engine.scale
-    output = OutputOptions(compress, threads=job.engine._threads)
+    output = OutputOptions(compress, threads=job.engine._options.threads)
     target = create_target(path, path, [source.info.scaled(scale)], scale, output)
     try:
         yield target

@@ -60,14 +60,15 @@ class Engine(Closing):
         A bundled name (see `list_models`), ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX
         file, or the bytes of one.
     provider : {"auto", "cpu", "cuda", "native", "openvino"}
-        ``"auto"`` uses CUDA where it works, else the CPU: the native backend for chains of 3x3
-        convolutions, OpenVINO where `precision` is ``"fast"``, and ONNX Runtime (``"cpu"``) otherwise.
+        ``"auto"`` uses CUDA where it works, else the CPU: the native backend for SRCNN and chains of 3x3
+        convolutions, OpenVINO where `precision` is ``"fast"`` and it is faster, and ONNX Runtime
+        (``"cpu"``) otherwise.
         Any other provider is used or `ProviderError` is raised.
     tile : int, "auto" or None
         Side of a tile in LR pixels, without margins, at least 8. ``"auto"`` uses what `tune` measured.
-        Without a measurement it uses 256 HR pixels (512 for heavy models), and measures before an image
-        of over 1,000 Mpx. None runs the model once on the whole image, which must then fit into memory.
-        Models with an unbounded receptive field can only be run that way.
+        Without a measurement it uses 256 HR pixels (512 for heavy models and in the native backend), and
+        measures before an image of over 1,000 Mpx. None runs the model once on the whole image, which
+        must then fit into memory. Models with an unbounded receptive field can only be run that way.
     threads : int, optional
         Threads that run the network. All available CPUs by default.
     model_range : str, optional

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .._system.cpu import instruction_sets
 from ..errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
 from ..image.info import Layout
 from ..io import Source
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from ..models.low_precision.loss import Run
     from .cuda.devices import Gpu
+    from .native import NativeSession
 
 MAX_FLOAT32_ERROR = 5e-5  # of full scale; another order of float32 sums gives 1e-6, TF32 gives 1e-3
 STREAMS = 3  # per GPU: while one computes, another copies, and the CPU works for a third
@@ -152,6 +154,10 @@ class Loader:
                 _log.info("CUDA cannot be used: %s", error)
                 if cuda.present():  # else nobody expects a GPU
                     warn_once(f"running on the CPU: {error}")
+        # One thread per worker: each computes its own window, and none waits for another.
+        workers, each = layout or ((1, threads) if self._whole else (threads, 1))
+        if self._fast and provider == "auto" and (native := self._on_fast_kernels(each)) is not None:
+            return Setup(native.program.spec, (native,) * workers, each)
         if provider == "openvino" or (self._fast and provider == "auto"):
             # Optional, and it takes 0.3 s to import.
             from .openvino import OpenVinoSession
@@ -161,8 +167,6 @@ class Loader:
             return Setup(self._prepared.spec, (openvino,) * (1 if self._whole else 2), threads)
         if self._fast:
             raise ProviderError(f"precision fast needs provider cuda or openvino, got {provider}")
-        # One thread per worker: each computes its own window, and none waits for another.
-        workers, each = layout or ((1, threads) if self._whole else (threads, 1))
         program, session = self._on_cpu(each)
         return Setup(program.spec, (session,) * workers, each)
 
@@ -205,6 +209,19 @@ class Loader:
             return self._prepared, Session(self._prepared.data, threads)
         except ModelError as error:
             raise ModelError(f"{self.file.spec.name}: {error}") from error
+
+    def _on_fast_kernels(self, threads: int) -> NativeSession | None:
+        """Return the network in the native backend if its float32 is faster than OpenVINO's bfloat16."""
+        from .native import NativeSession, is_worthwhile
+
+        try:
+            if not is_worthwhile() or "amx_tile" in instruction_sets():
+                return None
+            native = NativeSession(prepare.network_program(self.file.data, self.file.spec), threads)
+        except ProviderError as error:
+            _log.debug("%s; using bfloat16", error)
+            return None
+        return native if native.transforms else None
 
     @cached_property
     def _prepared(self) -> Program:

@@ -92,6 +92,8 @@ class NativeSession(HostNetwork):
         Rows at whose multiples strips of a window may start, LR pixels.
     stop : ndarray of int32, shape (1,)
         Not 0 while runs end early.
+    transforms : bool
+        Whether the algorithms save multiplications, as those for SRCNN do.
     """
 
     provider = "native"
@@ -100,7 +102,7 @@ class NativeSession(HostNetwork):
         self._name = program.spec.name
         self.threads = threads or available_threads()
         self.isa, block, lanes = instruction_set()
-        self.program, self.step = program, 1
+        self.program, self.step, self.transforms = program, 1, False
         facts = program.spec.facts
         if program.spec.padded or any(axis.fixed for axis in (facts.y, facts.x)):
             raise self._refusal("it pads, or takes one size only")
@@ -139,7 +141,7 @@ class NativeSession(HostNetwork):
             raise self._refusal(refused)
         spec = self.program.spec
         extra = srcnn_kernel.extra_margin(chain, spec.margin)
-        self.step = srcnn_kernel.period(chain)
+        self.step, self.transforms = srcnn_kernel.period(chain), True
         y, x = (replace(axis, period=self.step) for axis in (spec.facts.y, spec.facts.x))
         spec = replace(spec, facts=replace(spec.facts, y=y, x=x), extra_margin=extra)
         self.program = replace(self.program, spec=spec)

@@ -92,7 +92,7 @@ def verify(model: str | Path, interface_options: InterfaceOptions | None = None)
     data, described = spec.load(model, interface_options)
     full = network = _Model.from_bytes(data, described.name)
     if full.spec.equivariant:
-        network = _Model.from_bytes(prepare.network(data, described), described.name)
+        network = _Model.from_bytes(prepare.network_program(data, described).data, described.name)
     checks = {
         "real weights": _check_real_weights(full),
         "integer weights": _check_integer_weights(network),

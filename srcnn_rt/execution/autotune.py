@@ -25,9 +25,9 @@ from .executor import process
 # Default tiles, HR pixels. On a CPU activations should stay in the caches, and margins should not matter.
 DEFAULT_TILE_HR = 256
 # Models with more multiply-accumulates per pixel are bound by arithmetic: computing margins twice costs them
-# more than leaving the caches does.
+# more than leaving the caches does. The native backend keeps only a few rows at a time.
 HEAVY_MACS = 30_000
-HEAVY_TILE_HR = 512
+LARGE_TILE_HR = 512
 GPU_TILE_HR = 1024  # fewer margins, larger kernels, and no cache to stay in
 DEVICE_TILE_HR = 2048  # of images in GPU memory, whose windows are computed one at a time
 
@@ -81,8 +81,8 @@ def default_tile(setup: Setup) -> int:
     """Return the tile in LR pixels where nothing was measured."""
     if setup.devices:
         return lr_tile(GPU_TILE_HR, setup.model)
-    heavy = setup.model.facts.macs >= HEAVY_MACS
-    return lr_tile(HEAVY_TILE_HR if heavy else DEFAULT_TILE_HR, setup.model)
+    large = setup.model.facts.macs >= HEAVY_MACS or setup.provider == "native"
+    return lr_tile(LARGE_TILE_HR if large else DEFAULT_TILE_HR, setup.model)
 
 
 def device_tile(setup: Setup) -> int:

@@ -80,12 +80,6 @@ def network_program(data: bytes, spec: ModelSpec) -> Program:
     return _program(data, spec, model, inner or model, adds=inner is not None)
 
 
-def network(data: bytes, spec: ModelSpec) -> bytes:
-    """Return the model that `build_program` optimises: the file's, or the network that it adds to bicubic."""
-    inner = _inner(parse(data), spec)
-    return data if inner is None else bytes(inner.SerializeToString())
-
-
 def candidates(data: bytes, spec: ModelSpec, *, float16: bool = True) -> dict[str, Program]:
     """Return the graphs that may run for a model on a GPU, by the names and in the order of `variants`.
 

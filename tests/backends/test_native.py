@@ -104,6 +104,26 @@ def test_the_trained_networks_against_float64(name: str) -> None:
     assert np.abs(got - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["srcnn-915-x2", "srcnn-955-x2", "srcnn-955-x3", "srcnn-955-rgb-x3"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_a_number_reaches_no_transform(name: str, value: float) -> None:
+    """Holes stay where they are, in any tile, and nodata is filled as it is for ONNX Runtime."""
+    image = 3000 * drawing(90, 81, channels(name)).astype(np.float32)
+    image[20:55, 30:60] = value  # wider than the margin
+    image[0, 0] = image[70, 7] = image[89, 40] = value
+    image = image.squeeze()
+    with Engine(name, "cpu", 48) as e:
+        expected = e.upscale(image)
+    finite = np.isfinite(expected)
+    found = []
+    for tile in (12, 36, None):
+        with Engine(name, "native", tile) as e:
+            found.append(e.upscale(image))
+        assert np.array_equal(found[-1], found[0], equal_nan=True)
+    assert np.array_equal(np.isfinite(found[0]), finite)
+    assert np.abs(found[0][finite] - expected[finite]).max() < native.MAX_ERROR * 3000
+
+
 def test_tiles_do_not_matter_bit_for_bit(path: Path) -> None:
     image = drawing(150, 170, 1)[..., 0].astype(np.float32)
     with Engine(path, "native", tile=None, threads=2) as e:

@@ -20,7 +20,7 @@ from srcnn_rt.models.low_precision.loss import loss_db, synthetic_image
 from srcnn_rt.models.low_precision.rounding import round_together, to_bfloat16, to_float16
 from srcnn_rt.models.optimize import optimise
 from srcnn_rt.models.optimize.subpixel_phases import shuffle_enlargement
-from srcnn_rt.models.prepare import build_program, network
+from srcnn_rt.models.prepare import build_program, network_program
 from tests.conftest import FAST
 from tests.helpers import models
 from tests.helpers.models import model, node, normal
@@ -41,7 +41,7 @@ def run_reduced(reduced: Bfloat16Model, x: np.ndarray) -> np.ndarray:
 @functools.cache
 def file_and_rewritten(name: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
     data, described = spec.load(name)
-    proto = spec.parse(network(data, described))
+    proto = spec.parse(network_program(data, described).data)
     return proto, optimise(proto)
 
 

@@ -19,7 +19,7 @@ from srcnn_rt.models.optimize.graph_edit import Conv
 from srcnn_rt.models.optimize.node_builder import NodeBuilder
 from srcnn_rt.models.optimize.subpixel_phases import fold_enlargement, shuffle_enlargement
 from srcnn_rt.models.optimize.widen_narrow import shifted, widen_narrow
-from srcnn_rt.models.prepare import network
+from srcnn_rt.models.prepare import network_program
 from tests.helpers.models import Weights, enlarging_kernel, model, node
 from tests.helpers.rewriting import agree, assert_left, blocks, integers, ops, rewritten, shapes, sparse
 
@@ -152,7 +152,7 @@ def test_phases_where_they_execute_less(scale: int, channels: int) -> None:
 @pytest.mark.parametrize(("scale", "taps"), [(2, {8}), (3, {6, 7}), (4, {6})])
 def test_sizes_of_the_phases_kernels(scale: int, taps: set[int]) -> None:
     """An enlarged image holds no more information, so nine taps become fewer."""
-    made = fold_enlargement(spec.parse(network(*spec.load(f"srcnn-915-x{scale}"))))
+    made = fold_enlargement(spec.parse(network_program(*spec.load(f"srcnn-915-x{scale}")).data))
     sizes = [shape[2:] for shape, _ in shapes(made) if shape[1] == 1]
     assert len(sizes) == scale**2
     assert {k for size in sizes for k in size} == taps

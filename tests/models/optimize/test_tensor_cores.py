@@ -21,7 +21,7 @@ from srcnn_rt.models.optimize import unroll_rows as unroll
 from srcnn_rt.models.optimize.space_to_depth import block_layers, blocked
 from srcnn_rt.models.optimize.tensor_core_cost import tensor_work
 from srcnn_rt.models.optimize.unroll_rows import copy_kernel, unroll_rows, vertical_kernel
-from srcnn_rt.models.prepare import network
+from srcnn_rt.models.prepare import network_program
 from tests.helpers.float16_simulation import simulated
 from tests.helpers.models import Weights, model, node, normal, run
 from tests.helpers.rewriting import agree, assert_left, integers, ops, rewritten, shapes, sparse
@@ -320,7 +320,7 @@ def test_views_cost_nothing_and_images_of_a_view_count() -> None:
     ],
 )  # fmt: skip
 def test_what_the_variants_of_915_execute(name: str, layers: dict[tuple[int, int], float]) -> None:
-    made = variants(spec.parse(network(*spec.load("srcnn-915-x2"))))[name]
+    made = variants(spec.parse(network_program(*spec.load("srcnn-915-x2")).data))[name]
     found: dict[tuple[int, int], float] = {}
     convs = [n for n in made.graph.node if n.op_type == "Conv"]
     work = tensor_work(made)
@@ -356,7 +356,7 @@ def test_every_variant_is_the_same_function(integer_model: Maker, scale: int, si
 @pytest.mark.parametrize("name", bundled())
 def test_variants_of_the_bundled_models(name: str, rng: np.random.Generator) -> None:
     """Variants agree within float32's rounding, and can be converted to float16."""
-    proto = spec.parse(network(*spec.load(name)))
+    proto = spec.parse(network_program(*spec.load(name)).data)
     found = variants(proto)
     facts = analysis.analyse(proto)
     bases = {"file", "narrow"} | ({"folded"} if facts.scale > 1 else set())

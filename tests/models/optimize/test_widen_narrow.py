@@ -20,7 +20,7 @@ from srcnn_rt.models.optimize import cpu_cost, optimise
 from srcnn_rt.models.optimize import widen_narrow as narrow
 from srcnn_rt.models.optimize.node_builder import NodeBuilder
 from srcnn_rt.models.optimize.widen_narrow import best_block, block_cost, shifted, widen_narrow
-from srcnn_rt.models.prepare import network
+from srcnn_rt.models.prepare import network_program
 from tests.helpers.models import model, node, run
 from tests.helpers.rewriting import agree, assert_left, blocks, integers, rewritten, shapes, sparse
 
@@ -218,7 +218,7 @@ def test_executed_work_counts_lanes() -> None:
 @pytest.mark.parametrize("name", [name for name in bundled() if name.startswith("srcnn")])
 def test_costs_of_the_bundled_models(name: str) -> None:
     """Weight shapes and rates give the executed work, before and after."""
-    proto = spec.parse(network(*spec.load(name)))
+    proto = spec.parse(network_program(*spec.load(name)).data)
     scale = spec.load(name)[1].scale
     result = rewritten(optimise, proto)
     before, after = cpu_cost.work(proto), cpu_cost.work(result)

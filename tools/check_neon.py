@@ -1,0 +1,75 @@
+"""Run SRCNN's kernels for ARM under emulation: python tools/check_neon.py
+
+Needs Debian's packages gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user. The networks and their
+results in float64 are those of ``tests/backends/test_native_srcnn.py``; ``check_neon.c`` compares.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from srcnn_rt.backends import srcnn_kernel  # noqa: E402
+from srcnn_rt.models import srcnn_chain  # noqa: E402
+from tests.backends.test_native_srcnn import Case  # noqa: E402
+
+LANES = 4
+COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-static", "-Wall"]
+
+
+def cases() -> list[Case]:
+    """Return networks of every scale and kind."""
+    papers = [Case(s, 1, k, (64, 32), 1, 1) for s in (1, 2, 3, 4) for k in ((9, 1, 5), (9, 3, 5), (9, 5, 5))]
+    return [*papers, Case(3, 3, (9, 5, 5), (20, 12), 3, 0), Case(2, 3, (7, 1, 3), (7, 9), 1, 0)]
+
+
+def record(case: Case) -> bytes:
+    """Return a network, a window and the result as ``check_neon.c`` reads them."""
+    chain = srcnn_chain.find(case.model())
+    assert not isinstance(chain, str)
+    extra = srcnn_kernel.extra_margin(chain, case.margin)
+    margin = case.margin + extra
+    tile = -(-48 // (case.scale * srcnn_kernel.period(chain))) * srcnn_kernel.period(chain)
+    side = tile + 2 * margin
+    window = np.random.default_rng(0).normal(0, 1, (case.inputs, side, side)).astype(np.float32)
+    expected = case.oracle(window[:, extra : side - extra, extra : side - extra]).astype(np.float32)
+    low, first, bias1, second, bias2, last, bias3 = srcnn_kernel.packed(chain, extra, LANES)
+    full = np.zeros((2, 4), np.int32)
+    full[:, : case.scale] = low
+    k2 = 1 if len(second) == 1 else srcnn_kernel.MAX_SECOND
+    sizes = [
+        case.scale,
+        case.inputs,
+        bias1.shape[1],
+        len(bias2),
+        len(bias3),
+        first.shape[4],
+        k2,
+        last.shape[1],
+    ]
+    head = np.array([*sizes, *full.ravel(), side, side, *expected.shape[1:], 0], np.int32)
+    arrays = (first, bias1, second, bias2, last, bias3, window, expected)
+    return head.tobytes() + b"".join(np.ascontiguousarray(a, np.float32).tobytes() for a in arrays)
+
+
+def main() -> int:
+    """Compile, run, and return the exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        program, data = Path(folder, "check"), Path(folder, "cases")
+        data.write_bytes(b"".join(record(case) for case in cases()))
+        source = ROOT / "tools" / "check_neon.c"
+        command = [COMPILER, *FLAGS, "-I", str(ROOT / "_ext"), "-o", str(program), str(source), "-lm"]
+        subprocess.run(command, check=True)
+        return subprocess.run([EMULATOR, str(program), str(data)], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
