@@ -10,7 +10,7 @@ RUNTIME ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard _ext/*.pyx _ext/*.h)
 
-.PHONY: demo test test-slow test-kill fuzz sanitize bench bench-gpu lint wheel clean
+.PHONY: demo test test-slow test-kill fuzz sanitize neon bench bench-gpu lint wheel clean
 
 demo: $(VENV)/.run
 	$(BIN)/python tools/demo.py
@@ -40,6 +40,10 @@ sanitize: $(VENV)/.test
 	  $(BIN)/python -m pytest -p tests.helpers.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
 	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py tests/backends/test_native_kernels.py \
 	  tests/backends/test_native_srcnn.py
+
+# The kernels of SRCNN for ARM, under emulation.
+neon: $(VENV)/.test
+	$(BIN)/python tools/check_neon.py
 
 # 200 SIGKILLs at random moments; twenty minutes. Ends with docs/reliability.md's table.
 test-kill: $(VENV)/.test

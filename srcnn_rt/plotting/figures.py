@@ -113,11 +113,19 @@ def draw_front(
     for axis, (title, points) in zip(axes, panels.items(), strict=True):
         front = pareto_front(points)
         axis.plot(*zip(*(points[name] for name in front), strict=True), color="tab:blue", alpha=0.4)
+        height = np.ptp([score for _, score in points.values()])
         for name, (speed, score) in points.items():
             color = "tab:blue" if name in front else "tab:gray"
             axis.plot(speed, score, "o", color=color)
+            # The label of a point close above would be in the way.
+            covered = any(0 < y - score < 0.04 * height and 0.6 < x / speed < 1.6 for x, y in points.values())
             axis.annotate(
-                name, (speed, score), xytext=(4, 4), textcoords="offset points", fontsize=7, color=color
+                name,
+                (speed, score),
+                xytext=(4, -9 if covered else 4),
+                textcoords="offset points",
+                fontsize=7,
+                color=color,
             )
         axis.set_xscale("log")
         axis.margins(x=0.25, y=0.1)
