@@ -45,8 +45,8 @@ from srcnn_rt.backends.host_renderer import HostRenderer, batch_size
 from srcnn_rt.errors import ProviderError
 from srcnn_rt.execution.planner import plan_for
 from srcnn_rt.image import bicubic
-from srcnn_rt.io import Source, create_target, open_source
-from srcnn_rt.io.protocols import StripCache
+from srcnn_rt.io.protocols import Source, StripCache
+from srcnn_rt.io.registry import create_target, open_source
 from srcnn_rt.options import TIFF_COMPRESSIONS, OutputOptions
 from srcnn_rt.tiling.geometry import Plan, Span
 

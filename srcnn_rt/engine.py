@@ -27,9 +27,10 @@ from .execution.executor import Progress
 from .execution.normalization import DataRange
 from .execution.planner import plan_for
 from .image.info import ImageInfo, Nodata, Reading
-from .io import ArraySink, Sink, Source, array_source, open_source
 from .io.array_like import SlicedSink, SlicedSource
-from .io.protocols import Closing
+from .io.in_memory import ArraySink, array_source
+from .io.protocols import Closing, Sink, Source
+from .io.registry import open_source
 from .jobs.report import Report
 from .models import spec
 from .models.margins import check_layout

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from srcnn_rt.image.info import SAMPLE_TYPES
-from srcnn_rt.io import IMAGE_SUFFIXES
+from srcnn_rt.io.registry import IMAGE_SUFFIXES
 
 ROOT = Path(__file__).parent.parent
 H, W = 20, 24

@@ -22,7 +22,15 @@ from tests.backends.test_native_srcnn import Case  # noqa: E402
 
 LANES = 4
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-FLAGS = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-static", "-Wall", "-Wno-unused-function"]
+FLAGS = [
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-static",
+    "-Wall",
+    "-Wno-unused-function",
+]
 
 
 def cases() -> list[Case]:

@@ -41,7 +41,8 @@ if str(ROOT) not in sys.path:
 import numpy as np  # noqa: E402
 
 from srcnn_rt import Engine, SrcnnError  # noqa: E402
-from srcnn_rt.io import Source, open_source  # noqa: E402
+from srcnn_rt.io.protocols import Source  # noqa: E402
+from srcnn_rt.io.registry import open_source  # noqa: E402
 from srcnn_rt.models import optimize, prepare, spec  # noqa: E402
 from srcnn_rt.tiling.geometry import Span  # noqa: E402
 from tools import _fuzz_mutate, _fuzz_seeds  # noqa: E402

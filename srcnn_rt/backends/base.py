@@ -17,7 +17,7 @@ from ..errors import DeviceError, ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
     from ..image.info import ImageInfo
-    from ..io import Source
+    from ..io.protocols import Source
     from ..models.spec import ModelSpec
     from ..tiling.geometry import Plan, Tile
     from .cuda.devices import Gpu

@@ -31,7 +31,7 @@ from ..tiling.geometry import Plan, Tile
 from .base import Bound, ChunkArrays, Network, Renderer
 
 if TYPE_CHECKING:
-    from ..io import Source
+    from ..io.protocols import Source
 
 MAX_BATCH_SAMPLES = 256**2  # HR samples per run; small windows are batched up to this
 

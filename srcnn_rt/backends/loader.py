@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .._system.cpu import instruction_sets
 from ..errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
 from ..image.info import Layout
-from ..io import Source
+from ..io.protocols import Source
 from ..models import prepare, spec
 from ..models.prepare import Program
 from ..models.spec import ModelSpec

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..backends.loader import Loader, Setup
 from ..backends.tuning_cache import Choice
 from ..image.info import ImageInfo, Layout
-from ..io import ArraySink, ArraySource
+from ..io.in_memory import ArraySink, ArraySource
 from ..models.spec import ModelSpec
 from ..tiling import geometry
 from .executor import process

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from ..backends.loader import Setup
 from ..errors import OutOfMemoryError
-from ..io import Record, Sink, Source
-from ..io.protocols import StripCache
+from ..io.protocols import Record, Sink, Source, StripCache
 from ..models.margins import check_layout
 from ..tiling.geometry import Chunk, Plan, Span
 from . import normalization, overlap

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..errors import ArgumentError, RangeError
 from ..image import nodata
 from ..image.info import ImageInfo
-from ..io import Source
+from ..io.protocols import Source
 from ..models.spec import ModelSpec
 from ..tiling.geometry import Span
 from ..tiling.kernels import DTYPES, white

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..backends.loader import Setup
 from ..image.info import ImageInfo
-from ..io import Sink
+from ..io.protocols import Sink
 from ..models.margins import margin_for, rules_for
 from ..tiling import geometry
 from ..tiling.geometry import Plan

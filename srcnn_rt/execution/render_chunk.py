@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..backends.base import ChunkArrays
 from ..image import nodata
-from ..io import Source
+from ..io.protocols import Source
 from ..tiling.geometry import Chunk, Plan, Span
 from .normalization import Normalization
 from .workers import Workers

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..backends.onnxruntime import Session
 from ..errors import ModelError
-from ..io import ArraySink, array_source
+from ..io.in_memory import ArraySink, array_source
 from ..models.low_precision.loss import synthetic_image
 from ..models.margins import rules_for
 from ..tiling import geometry

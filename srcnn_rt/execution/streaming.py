@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import ArgumentError
 from ..image.info import ImageInfo
-from ..io import Record, Sink
+from ..io.protocols import Record, Sink
 from ..tiling.geometry import Span
 
 Window = tuple[slice, slice]

@@ -13,8 +13,7 @@ from ..backends.class_renderer import NearestRenderer
 from ..backends.loader import Setup
 from ..errors import DeviceError
 from ..image.info import ImageInfo
-from ..io import Source
-from ..io.protocols import Closing
+from ..io.protocols import Closing, Source
 from ..tiling.geometry import Plan, Tile
 from .overlap import stop
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import SrcnnError
 from ..image.info import ImageInfo
-from ..io import Source
+from ..io.protocols import Source
 from ..io.tiff.ifd import Directory, Reader
 from ..tiling import kernels
 from ..tiling.geometry import Span

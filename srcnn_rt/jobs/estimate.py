@@ -26,9 +26,9 @@ from ..errors import ImageError, OutputError, SrcnnError
 from ..execution import autotune
 from ..execution.planner import plan_for
 from ..image.info import ImageInfo, Layout
-from ..io import ArraySink
 from ..io.codecs.formats import BMP, recognise
 from ..io.codecs.integrity import declared
+from ..io.in_memory import ArraySink
 from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
 from ..io.spool import MIN_BYTES
 from ..models.spec import ModelSpec

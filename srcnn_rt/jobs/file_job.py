@@ -22,9 +22,8 @@ from .._system.safe_files import clear_workspace, remove_own, sync_folder, works
 from ..errors import ImageError, OutputError, RangeError
 from ..execution.executor import Progress
 from ..image.info import ImageInfo
-from ..io import Record, Sink, Source, Target, check_holds, check_output, create_target
-from ..io.protocols import Closing
-from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES
+from ..io.protocols import Closing, Record, Sink, Source, Target
+from ..io.registry import TIFF_SUFFIXES, ZARR_SUFFIXES, check_holds, check_output, create_target
 from ..tiling.geometry import Plan
 from .job import Job
 from .journal import Journal, fingerprint

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..image.info import AS_SAID, Reading
-from ..io import Source, open_source, page_count
+from ..io.protocols import Source
+from ..io.registry import open_source, page_count
 from ..options import OutputOptions
 from .journal import SUFFIX, fingerprint
 

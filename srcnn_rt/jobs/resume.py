@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import OutputError
-from ..io import Target, check_output
+from ..io.protocols import Target
+from ..io.registry import check_output
 from ..tiling.geometry import Plan
 from .journal import Journal, fingerprint
 

@@ -16,7 +16,7 @@ from PIL import Image
 from srcnn_rt import Engine
 from srcnn_rt._system import disk
 from srcnn_rt.cli import main
-from srcnn_rt.io import open_source
+from srcnn_rt.io.registry import open_source
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import drawing
 from tests.helpers.reference import quantise

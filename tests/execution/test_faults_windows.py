@@ -223,7 +223,6 @@ def test_heavy_models_have_small_chunks(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from srcnn_rt.image.info import ImageInfo, Layout
-    from srcnn_rt.io import ArraySource  # noqa: F401
     from srcnn_rt.io.in_memory import ArraySink
 
     info = ImageInfo((8000, 8000), Layout.of(1), np.dtype(np.uint8))

@@ -17,7 +17,7 @@ from srcnn_rt import ArgumentError, Engine, ImageError, RangeError
 from srcnn_rt.cli import main
 from srcnn_rt.execution.normalization import DataRange, Normalization, for_image
 from srcnn_rt.image.info import SAMPLE_TYPES, ImageInfo, Layout
-from srcnn_rt.io import ArraySink, ArraySource
+from srcnn_rt.io.in_memory import ArraySink, ArraySource
 from srcnn_rt.models import spec
 from srcnn_rt.models.bundled import bundled
 from srcnn_rt.tiling import kernels

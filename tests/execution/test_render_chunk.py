@@ -18,8 +18,7 @@ from srcnn_rt.execution.normalization import DataRange
 from srcnn_rt.execution.planner import plan_for
 from srcnn_rt.execution.render_chunk import render_chunk
 from srcnn_rt.execution.workers import Workers
-from srcnn_rt.io import ArraySink, array_source
-from srcnn_rt.io.in_memory import ArraySource
+from srcnn_rt.io.in_memory import ArraySink, ArraySource, array_source
 from srcnn_rt.tiling.geometry import Plan
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.reference import quantise

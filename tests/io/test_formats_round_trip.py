@@ -15,8 +15,8 @@ from rasterio.enums import ColorInterp
 from rasterio.transform import Affine
 
 from srcnn_rt import ArgumentError, Engine, ImageError, OutputError
-from srcnn_rt.io import open_source
 from srcnn_rt.io.protocols import StripCache
+from srcnn_rt.io.registry import open_source
 from srcnn_rt.io.tiff import writer as tiff
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import TEST_MODEL, drawing

@@ -18,11 +18,12 @@ import zarr
 
 from srcnn_rt import ArgumentError, ImageError, OutputError
 from srcnn_rt.image.info import SAMPLE_TYPES, ImageInfo, Layout
-from srcnn_rt.io import ArraySink, array_source, create_target, open_source
-from srcnn_rt.io import check_holds as holds
 from srcnn_rt.io.array_like import SlicedSink, SlicedSource
 from srcnn_rt.io.codecs import jxl
+from srcnn_rt.io.in_memory import ArraySink, array_source
 from srcnn_rt.io.protocols import Sink, Source, StripCache
+from srcnn_rt.io.registry import check_holds as holds
+from srcnn_rt.io.registry import create_target, open_source
 from srcnn_rt.io.spool import SpoolTarget
 from srcnn_rt.io.tiff import orientation
 from srcnn_rt.io.tiff.writer import TiffTarget

@@ -461,7 +461,7 @@ PEAK = r"""
 import mmap, sys
 import numpy as np
 from pathlib import Path
-from srcnn_rt.io import open_source
+from srcnn_rt.io.registry import open_source
 from srcnn_rt.io.codecs.whole_file import FORMATS, encode
 from srcnn_rt.image.info import Layout, ImageInfo
 def status(key):

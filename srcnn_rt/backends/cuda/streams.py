@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...errors import DeviceError, ModelError, OutOfMemoryError, SrcnnError
 from ...image.info import ImageInfo, Layout
-from ...io import Source
+from ...io.protocols import Source
 from ...models.image_graph import build_image_graph
 from ...models.optimize.tensor_core_cost import largest_activation
 from ...models.prepare import Program

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from srcnn_rt import Engine, ImageError, OutputError
 from srcnn_rt.image.info import ImageInfo, Layout
-from srcnn_rt.io import check_holds, open_source, page_count
+from srcnn_rt.io.registry import check_holds, open_source, page_count
 from srcnn_rt.io.tiff import descriptions, ifd, imagej, photoshop
 from srcnn_rt.io.tiff.ifd import Directory, Field, Reader
 from srcnn_rt.options import OutputOptions

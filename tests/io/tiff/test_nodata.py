@@ -21,7 +21,7 @@ from srcnn_rt.execution import normalization
 from srcnn_rt.execution.executor import process
 from srcnn_rt.execution.normalization import DataRange, Normalization
 from srcnn_rt.image.info import ImageInfo, Layout
-from srcnn_rt.io import ArraySink, ArraySource
+from srcnn_rt.io.in_memory import ArraySink, ArraySource
 from srcnn_rt.io.metadata.nodata_tag import digits_within
 from tests.conftest import drawing
 from tests.helpers.tiffs import by_tifffile, image_of, reads_back, write

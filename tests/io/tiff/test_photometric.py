@@ -14,7 +14,7 @@ from PIL import Image
 from rasterio.enums import ColorInterp
 
 from srcnn_rt import ArgumentError, Engine, ImageError
-from srcnn_rt.io import open_source, page_count
+from srcnn_rt.io.registry import open_source, page_count
 from srcnn_rt.io.tiff import reader, writer
 from srcnn_rt.tiling.geometry import Span
 from tests.helpers.tiffs import by_gdal, by_pillow, by_tifffile, image_of, reads_back, write
@@ -416,7 +416,7 @@ def test_one_large_strip_needs_neither_its_memory_nor_its_time_twice(
     shape = (6000, 6000, channels)
     image = (np.arange(np.prod(shape), dtype=np.uint32) // 7 % 251).astype(np.uint8).reshape(shape)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom srcnn_rt.io import open_source\n"
+        "import sys\nfrom pathlib import Path\nfrom srcnn_rt.io.registry import open_source\n"
         "from srcnn_rt.io.protocols import StripCache\nfrom srcnn_rt.tiling.geometry import Span\n"
         "with open_source(Path(sys.argv[1])) as s:\n"
         "    c = StripCache(s)\n"

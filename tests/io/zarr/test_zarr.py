@@ -18,7 +18,7 @@ from ome_zarr_models.common.omero import Omero
 
 from srcnn_rt import Engine, ImageError, OutputError, RuntimeMissingError
 from srcnn_rt.image.info import ImageInfo, Layout
-from srcnn_rt.io import page_count
+from srcnn_rt.io.registry import page_count
 from srcnn_rt.io.zarr import ngff, pyramid
 from srcnn_rt.io.zarr import writer as zarr_writer
 from srcnn_rt.io.zarr.reader import open_zarr, place_of
