@@ -18,7 +18,7 @@ cdef extern from "conv_chain.h" nogil:
         int n1
         int n2
         int outputs
-        int taps
+        int taps[2][4]
         int k2
         int k3
         int low[2][4]
@@ -137,8 +137,10 @@ cdef class Srcnn:
         One of `instruction_sets`.
     margin : int
         LR pixels around the tile of a window.
-    low : (2, scale)
-        Row and column of a window that the first tap of each phase reads.
+    inputs : int
+        Channels.
+    low, taps : (2, scale)
+        Row and column of a window that the first tap of each phase reads, and half of the sides of its kernel.
     first, bias1, second, bias2, last, bias3 : float32, contiguous
         The arrays of ``srt_srcnn``, each at an address that is a multiple of a vector.
     """
@@ -147,20 +149,20 @@ cdef class Srcnn:
     cdef int isa, margin
     cdef object arrays
 
-    def __cinit__(self, str isa, int margin, const int[:, ::1] low, const float[:, :, :, :, :, :, ::1] first,
-                  const float[:, ::1] bias1, const float[:, :, :, ::1] second, const float[::1] bias2,
+    def __cinit__(self, str isa, int margin, int inputs, const int[:, ::1] low, const int[:, ::1] taps,
+                  const float[::1] first, const float[:, ::1] bias1, const float[:, :, :, ::1] second, const float[::1] bias2,
                   const float[:, :, :, :, ::1] last, const float[::1] bias3):
         cdef srt_srcnn *n = &self.net
         self.isa, self.margin = index_of(isa), margin
         self.arrays = (first, bias1, second, bias2, last, bias3)
-        n.scale, n.inputs, n.taps = <int>low.shape[1], <int>first.shape[3], <int>first.shape[4]
+        n.scale, n.inputs = <int>low.shape[1], inputs
         n.n1, n.n2, n.outputs = <int>bias1.shape[1], <int>bias2.shape[0], <int>bias3.shape[0]
         n.k3 = <int>last.shape[1]
         n.k2 = 1 if second.shape[0] == 1 else 5
         for axis in range(2):
             for phase in range(n.scale):
-                n.low[axis][phase] = low[axis, phase]
-        n.first, n.bias1, n.second = &first[0, 0, 0, 0, 0, 0, 0], &bias1[0, 0], &second[0, 0, 0, 0]
+                n.low[axis][phase], n.taps[axis][phase] = low[axis, phase], taps[axis, phase]
+        n.first, n.bias1, n.second = &first[0], &bias1[0, 0], &second[0, 0, 0, 0]
         n.bias2, n.last, n.bias3 = &bias2[0], &last[0, 0, 0, 0, 0], &bias3[0]
 
     cdef srt_layout layout(self, ptrdiff_t rows, ptrdiff_t columns) noexcept nogil:

@@ -38,10 +38,10 @@
  * lanes of a vector, which is the last. */
 typedef struct {
     int scale, inputs, n1, n2, outputs;
-    int taps;                  /* half of the side of the first layer's kernels */
+    int taps[2][SRT_MAX_SCALE]; /* half of the rows and columns of the first layer's kernel of each phase */
     int k2, k3;
     int low[2][SRT_MAX_SCALE]; /* row and column of a window that the first tap of each phase reads */
-    const float *first;        /* (phase, v, pass, inputs, taps, taps, lanes), phases row by row */
+    const float *first;        /* for each phase, row by row: (v, pass, inputs, taps, taps, lanes) */
     const float *bias1;        /* (phase, n1) */
     const float *second;       /* 1x1: (v, n1, lanes); otherwise (place, v, n1, lanes) */
     const float *bias2;        /* (n2) */
@@ -67,10 +67,12 @@ static srt_layout srt_srcnn_layout(const srt_srcnn *n, ptrdiff_t rows, ptrdiff_t
                                    int tiles) {
     const ptrdiff_t pair = 2 * n->scale, block = pairs * pair, inner = columns + n->k3 - 1;
     srt_layout at = {.rows = rows, .columns = columns, .block = block};
-    int low[2] = {0, 0};
+    int reach[2] = {0, 0};
     for (int axis = 0; axis < 2; ++axis)
-        for (int p = 0; p < n->scale; ++p)
-            if (low[axis] < n->low[axis][p]) low[axis] = n->low[axis][p];
+        for (int p = 0; p < n->scale; ++p) {
+            const int end = n->low[axis][p] + 2 * n->taps[axis][p];
+            if (reach[axis] < end) reach[axis] = end;
+        }
     if (n->k2 == 1) {
         at.step = at.ring1 = pair;
         at.width1 = 4 * block;
@@ -87,8 +89,8 @@ static srt_layout srt_srcnn_layout(const srt_srcnn *n, ptrdiff_t rows, ptrdiff_t
         at.spectra = SRT_SPECTRUM * at.pitch;
     }
     const ptrdiff_t all = srt_up(rows + n->k3 - 1, at.step) + n->k2 - 1;
-    at.height = srt_up(all, pair) / n->scale + low[0] + 2 * n->taps;
-    at.width = (at.width1 > at.width2 ? at.width1 : at.width2) / n->scale + low[1] + 2 * n->taps;
+    at.height = srt_up(all, pair) / n->scale + reach[0];
+    at.width = (at.width1 > at.width2 ? at.width1 : at.width2) / n->scale + reach[1];
     at.ring2 = at.step + n->k3 - 1;
     at.width2 += lanes + n->k3;
     at.planes = srt_up(4 * n->inputs * at.height * at.width, lanes);

@@ -40,9 +40,9 @@ INLINE void SRT_NAME(dot)(const int count, const int vectors, VEC (*sum)[SRT_VEC
 typedef VEC SRT_NAME(stash)[SRT_PAIRS][SRT_VECTORS];
 
 /* One of the nine passes: to = a + b + kernel * plane. */
-INLINE void SRT_NAME(pass)(const int vectors, const srt_srcnn *n, const srt_layout *at, const float *plane,
-                           const float *weights, ptrdiff_t vector, const SRT_NAME(stash) * a,
-                           const SRT_NAME(stash) * b, SRT_NAME(stash) * to) {
+INLINE void SRT_NAME(pass)(const int vectors, const srt_srcnn *n, const srt_layout *at, const int *taps,
+                           const float *plane, const float *weights, ptrdiff_t vector,
+                           const SRT_NAME(stash) * a, const SRT_NAME(stash) * b, SRT_NAME(stash) * to) {
     VEC sum[SRT_PAIRS][SRT_VECTORS];
 #pragma GCC unroll 16
     for (int m = 0; m < SRT_PAIRS; ++m)
@@ -51,8 +51,8 @@ INLINE void SRT_NAME(pass)(const int vectors, const srt_srcnn *n, const srt_layo
             sum[m][v] = a ? (*a)[m][v] : (VEC){0};
             if (b) sum[m][v] += (*b)[m][v];
         }
-    for (int c = 0; c < n->inputs; ++c, plane += at->height * at->width, weights += n->taps * n->taps * SRT_LANES)
-        SRT_NAME(dot)(SRT_PAIRS, vectors, sum, plane, 2, n->taps, 2 * at->width, n->taps, 2, weights, vector);
+    for (int c = 0; c < n->inputs; ++c, plane += at->height * at->width, weights += taps[0] * taps[1] * SRT_LANES)
+        SRT_NAME(dot)(SRT_PAIRS, vectors, sum, plane, 2, taps[0], 2 * at->width, taps[1], 2, weights, vector);
 #pragma GCC unroll 16
     for (int m = 0; m < SRT_PAIRS; ++m)
 #pragma GCC unroll 4
@@ -61,17 +61,17 @@ INLINE void SRT_NAME(pass)(const int vectors, const srt_srcnn *n, const srt_layo
 
 /* Two by two outputs of SRT_PAIRS pixels of one phase. planes: differences at the first tap. out: the place of the
  * first, whose neighbours are `down` and `right` floats further; vectors of channels are `plane` floats apart. */
-INLINE void SRT_NAME(quad)(const int vectors, const srt_srcnn *n, const srt_layout *at, const float *planes,
-                           const float *weights, const float *bias, float *const out[2], ptrdiff_t right,
-                           ptrdiff_t plane) {
-    const ptrdiff_t size = (ptrdiff_t)n->inputs * n->taps * n->taps * SRT_LANES, vector = SRT_PASSES * size;
+INLINE void SRT_NAME(quad)(const int vectors, const srt_srcnn *n, const srt_layout *at, const int *taps,
+                           const float *planes, const float *weights, const float *bias, float *const out[2],
+                           ptrdiff_t right, ptrdiff_t plane) {
+    const ptrdiff_t size = (ptrdiff_t)n->inputs * taps[0] * taps[1] * SRT_LANES, vector = SRT_PASSES * size;
     const ptrdiff_t kind = at->planes / 4;
     SRT_NAME(stash) start, bb, row, column, other, y;
     for (int m = 0; m < SRT_PAIRS; ++m)
         for (int v = 0; v < vectors; ++v) start[m][v] = *(const VEC *)(bias + v * SRT_LANES);
 #define PLANE(differences, down, across) (planes + (differences) * kind + (down) * at->width + (across))
 #define PASS(plane, index, a, b, to) \
-    SRT_NAME(pass)(vectors, n, at, plane, weights + (index) * size, vector, a, b, to)
+    SRT_NAME(pass)(vectors, n, at, taps, plane, weights + (index) * size, vector, a, b, to)
 #define STORE(down, across)                                                                        \
     for (int m = 0; m < SRT_PAIRS; ++m)                                                            \
         for (int v = 0; v < vectors; ++v)                                                          \
@@ -100,13 +100,13 @@ INLINE void SRT_NAME(quad)(const int vectors, const srt_srcnn *n, const srt_layo
 SRT_TARGET static void SRT_NAME(first)(const srt_srcnn *n, const srt_layout *at, const float *planes, ptrdiff_t y,
                                        ptrdiff_t x, int blocks, float *ring, ptrdiff_t to) {
     const int s = n->scale, vectors = n->n1 / SRT_LANES;
-    const ptrdiff_t size = (ptrdiff_t)SRT_PASSES * n->inputs * n->taps * n->taps * SRT_LANES;
     const ptrdiff_t plane = at->ring1 * at->width1 * SRT_LANES, right = s * SRT_LANES;
+    const float *weights = n->first;
     for (int py = 0; py < s; ++py)
-        for (int px = 0; px < s; ++px)
+        for (int px = 0; px < s; ++px) {
+            const int taps[2] = {n->taps[0][py], n->taps[1][px]};
             for (int v = 0; v < vectors;) {
                 const int count = vectors - v < SRT_VECTORS ? vectors - v : SRT_VECTORS;
-                const float *weights = n->first + ((py * s + px) * vectors + v) * size;
                 const float *bias = n->bias1 + (py * s + px) * n->n1 + v * SRT_LANES;
                 for (int b = 0; b < blocks; ++b) {
                     const float *from = planes + (y / s + n->low[0][py]) * at->width + (x + b * at->block) / s +
@@ -118,7 +118,7 @@ SRT_TARGET static void SRT_NAME(first)(const srt_srcnn *n, const srt_layout *at,
                     switch (count) {
 #define CASE(c)                                                                             \
     case c:                                                                                 \
-        SRT_NAME(quad)(c, n, at, from, weights, bias, out, right, plane);                   \
+        SRT_NAME(quad)(c, n, at, taps, from, weights, bias, out, right, plane);             \
         break;
 #if SRT_VECTORS == 4
                         CASE(4)
@@ -130,7 +130,9 @@ SRT_TARGET static void SRT_NAME(first)(const srt_srcnn *n, const srt_layout *at,
                     }
                 }
                 v += count;
+                weights += (ptrdiff_t)count * SRT_PASSES * n->inputs * taps[0] * taps[1] * SRT_LANES;
             }
+        }
 }
 
 /* A second layer of 1x1: one row of `width` pixels. */

@@ -34,8 +34,8 @@ def products(program: prepare.Program) -> float:
     if isinstance(chain, str):
         return float(program.spec.facts.macs)
     n2, n1, k2 = chain.second.weight.shape[:3]
-    half = -(-chain.first.shape[-1] // 2)
-    first = 9 / 4 * half * half * chain.first.shape[3] * n1
+    taps = (-(-chain.sides // 2)).mean(axis=1).prod()
+    first = 9 / 4 * taps * chain.first.shape[3] * n1
     second = n1 * n2 * (1 if k2 == 1 else SPECTRUM / TILE**2)
     return first + second + chain.last.weight.size
 

@@ -49,21 +49,12 @@ def record(case: Case) -> bytes:
     side = tile + 2 * margin
     window = np.random.default_rng(0).normal(0, 1, (case.inputs, side, side)).astype(np.float32)
     expected = case.oracle(window[:, extra : side - extra, extra : side - extra]).astype(np.float32)
-    low, first, bias1, second, bias2, last, bias3 = srcnn_kernel.packed(chain, extra, LANES)
-    full = np.zeros((2, 4), np.int32)
-    full[:, : case.scale] = low
+    _, low, taps, first, bias1, second, bias2, last, bias3 = srcnn_kernel.packed(chain, extra, LANES)
+    full = np.zeros((2, 2, 4), np.int32)
+    full[..., : case.scale] = low, taps
     k2 = 1 if len(second) == 1 else srcnn_kernel.MAX_SECOND
-    sizes = [
-        case.scale,
-        case.inputs,
-        bias1.shape[1],
-        len(bias2),
-        len(bias3),
-        first.shape[4],
-        k2,
-        last.shape[1],
-    ]
-    head = np.array([*sizes, *full.ravel(), side, side, *expected.shape[1:], 0], np.int32)
+    sizes = [case.scale, case.inputs, bias1.shape[1], len(bias2), len(bias3), k2, last.shape[1]]
+    head = np.array([*sizes, *full.ravel(), side, side, *expected.shape[1:], first.size], np.int32)
     arrays = (first, bias1, second, bias2, last, bias3, window, expected)
     return head.tobytes() + b"".join(np.ascontiguousarray(a, np.float32).tobytes() for a in arrays)
 

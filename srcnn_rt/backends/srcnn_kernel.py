@@ -54,11 +54,8 @@ def extra_margin(chain: SrcnnChain, margin: int) -> int:
     rows = tile * s + chain.last.kernel[0] - 1  # of the second layer, for a tile of one period
     if chain.second.kernel[0] > 1:
         rows = -(-rows // TILE) * TILE + FFT - TILE  # of the first layer
-    reach = max(
-        (row // s) + int(low[row % s]) + 2 * _half(chain)
-        for low in chain.low
-        for row in range(rows - s, rows)
-    )
+    ends = (chain.low + 2 * _halves(chain)).max(axis=0)
+    reach = max(row // s + int(ends[row % s]) for row in range(rows - s, rows))
     return max(0, reach - tile - 2 * margin)
 
 
@@ -73,14 +70,20 @@ def packed(chain: SrcnnChain, extra: int, lanes: int) -> tuple[Any, ...]:
     lanes : int
         Floats in a vector.
     """
-    phases = chain.scale**2
-    first, bias = (_filled(a.reshape(phases, *a.shape[2:]), 1, lanes) for a in (chain.first, chain.bias))
+    first, bias = (_filled(a, 2, lanes) for a in (chain.first, chain.bias))
+    halves = _halves(chain)
+    nine = [
+        _first(first[y, x], (int(halves[0, y]), int(halves[1, x])), lanes)
+        for y, x in np.ndindex(*first.shape[:2])
+    ]
     second = _filled(_filled(chain.second.weight, 0, lanes), 1, lanes)
     last = _filled(chain.last.weight, 1, lanes)
     return (
+        first.shape[3],
         np.ascontiguousarray(chain.low + extra, np.int32),
-        _aligned(_first(first, _half(chain), lanes)),
-        _aligned(bias),
+        np.ascontiguousarray(halves, np.int32),
+        _aligned(np.concatenate([kernels.ravel() for kernels in nine])),
+        _aligned(bias.reshape(-1, bias.shape[2])),
         _aligned(_second(second, lanes)),
         _aligned(_filled(chain.second.bias, 0, lanes)),
         _aligned(_last(last, lanes)),
@@ -96,10 +99,9 @@ def aligned_zeros(shape: int | tuple[int, ...]) -> Weights:
     return store[start : start + size].reshape(shape)
 
 
-def _half(chain: SrcnnChain) -> int:
-    """Return half of the side of the first layer's kernels, rounded up."""
-    side: int = chain.first.shape[-1]
-    return -(-side // 2)
+def _halves(chain: SrcnnChain) -> NDArray[np.int64]:
+    """Return half of the sides of the first layer's kernels, rounded up: (2, s)."""
+    return -(-chain.sides // 2)
 
 
 def _aligned(array: Array) -> Weights:
@@ -120,15 +122,17 @@ def _vectors(array: Array, axis: int, lanes: int) -> Array:
     return np.moveaxis(split, axis + 1, -1)
 
 
-def _first(kernels: Array, half: int, lanes: int) -> Array:
-    """Return the nine kernels of the nested F(2,2): (phases, v, 9, inputs, half, half, lanes)."""
-    full = np.pad(kernels, [(0, 0)] * 3 + [(0, 2 * half - kernels.shape[-1])] * 2)
+def _first(kernels: Array, halves: tuple[int, int], lanes: int) -> Array:
+    """Return the nine kernels of the nested F(2,2) of a phase: (v, 9, inputs, *halves, lanes)."""
+    side = kernels.shape[2]
+    full = np.pad(kernels, [(0, 0), (0, 0), (0, 1), (0, 1)]) if side % 2 else kernels
+    full = full[:, :, : 2 * halves[0], : 2 * halves[1]]
     a, c = full[..., 0::2, :], full[..., 1::2, :]
     (aa, ab, ac), (ba, bb, bc), (ca, cb, cc) = (
         (k[..., 0::2], k[..., 0::2] + k[..., 1::2], k[..., 1::2]) for k in (a, a + c, c)
     )
-    nine = np.stack([bb, ba, -bc, ab, aa, -ac, -cb, -ca, cc], axis=2)
-    return _vectors(nine, 1, lanes)
+    nine = np.stack([bb, ba, -bc, ab, aa, -ac, -cb, -ca, cc], axis=1)  # (n1, 9, inputs, *halves)
+    return _vectors(nine, 0, lanes)
 
 
 def _second(weight: Array, lanes: int) -> Array:

@@ -30,8 +30,8 @@ class SrcnnChain:
         Kernels of the enlargement and the first layer together, on LR pixels, for each phase of an HR pixel.
     bias : ndarray, shape (s, s, n1)
         Of the first layer.
-    low : ndarray of int, shape (2, s)
-        First LR row and column that a phase reads.
+    low, sides : ndarray of int, shape (2, s)
+        First LR row and column that a phase reads, and how many. The rest of its kernel is zeros.
     second, last : Conv
         The other layers.
     """
@@ -39,6 +39,7 @@ class SrcnnChain:
     first: Array
     bias: Array
     low: NDArray[np.int64]
+    sides: NDArray[np.int64]
     second: Conv
     last: Conv
 
@@ -82,24 +83,23 @@ def find(model: ModelProto) -> SrcnnChain | str:
         return "its enlargement does not read the input"
     if head is None:
         first = layers[0].weight[None, None]
-        return SrcnnChain(first, layers[0].bias[None, None], np.zeros((2, 1), np.int64), *layers[1:])
+        sides = np.full((2, 1), layers[0].kernel[0])
+        return SrcnnChain(first, layers[0].bias[None, None], np.zeros_like(sides), sides, *layers[1:])
     if head.scale > MAX_SCALE:
         return f"its scale is {head.scale}, more than {MAX_SCALE}"
     s = head.scale
     found = {(y, x): phase_kernels(head, [y], [x]) for y, x in product(range(s), repeat=2)}
-    low = np.array(
-        [[min(found[p][2][axis] for p in found if p[axis] == k) for k in range(s)] for axis in (0, 1)]
-    )
-    size = max(
-        at[axis] + kernel.shape[4 + axis] - low[axis][p[axis]]
-        for p, (kernel, _, at) in found.items()
-        for axis in (0, 1)
-    )
-    shape = (s, s, *next(iter(found.values()))[0].shape[2:4], size, size)
+    low, end = np.full((2, s), 2**30), np.zeros((2, s), np.int64)
+    for p, (kernel, _, at) in found.items():
+        for axis in (0, 1):
+            low[axis, p[axis]] = min(low[axis, p[axis]], at[axis])
+            end[axis, p[axis]] = max(end[axis, p[axis]], at[axis] + kernel.shape[4 + axis])
+    sides = end - low
+    shape = (s, s, *next(iter(found.values()))[0].shape[2:4], sides.max(), sides.max())
     first, bias = np.zeros(shape), np.zeros(shape[:3])
     for (y, x), (kernel, added, at) in found.items():
         top, left = at[0] - low[0][y], at[1] - low[1][x]
         h, w = kernel.shape[4:]
         first[y, x, :, :, top : top + h, left : left + w] = kernel[0, 0]
         bias[y, x] = added[0, 0]
-    return SrcnnChain(first, bias, low, *layers[1:])
+    return SrcnnChain(first, bias, low, sides, *layers[1:])

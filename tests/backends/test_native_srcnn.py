@@ -241,8 +241,8 @@ def test_a_wrong_kernel_of_the_fast_filter_is_caught(monkeypatch: Any, kernel: i
 
     def wrong(*args: Any) -> np.ndarray:
         found = real(*args).copy()
-        one = found[:, :, kernel]
-        found[:, :, kernel] = -one if change == "sign" else one.swapaxes(3, 4)
+        one = found[:, kernel]
+        found[:, kernel] = -one if change == "sign" else one.swapaxes(2, 3)
         return found
 
     case = Case(2, 1, (9, 1, 5), (16, 16), 1, 0)
