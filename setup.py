@@ -17,12 +17,7 @@ CONV = [
         ["_ext/_conv.pyx"],
         include_dirs=["_ext"],
         depends=[str(path) for path in Path("_ext").glob("*.h")],
-        # Predictive commoning carries samples over in registers that the sums need.
-        extra_compile_args=[
-            *(f for f in FLAGS if "contract" not in f),
-            "-ffp-contract=fast",
-            "-fno-predictive-commoning",
-        ],
+        extra_compile_args=[*(f for f in FLAGS if "contract" not in f), "-ffp-contract=fast"],
     )
 ] * (sys.platform != "win32")
 

@@ -17,27 +17,27 @@ SRT_TARGET static inline __attribute__((always_inline)) void SRT_NAME(block)(
     const int vectors, const float *const *rows, ptrdiff_t plane, int in, int k, const float *weight,
     const float *bias, const float *slope, int activation, float *out, ptrdiff_t out_plane, int outputs) {
     SRT_NAME(vec) sum[SRT_OB][3];
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int o = 0; o < SRT_OB; ++o)
-#pragma GCC unroll 3
+SRT_UNROLL(3)
         for (int v = 0; v < vectors; ++v) sum[o][v] = (SRT_NAME(vec)){0} + bias[o];
     for (int c = 0; c < in; ++c)
         for (int y = 0; y < k; ++y) {
             const float *source = rows[y] + c * plane;
             for (int x = 0; x < k; ++x, ++source, weight += SRT_OB) {
                 SRT_NAME(vec) s[3];
-#pragma GCC unroll 3
+SRT_UNROLL(3)
                 for (int v = 0; v < vectors; ++v) s[v] = *(const SRT_NAME(unaligned) *)(source + v * SRT_LANES);
-#pragma GCC unroll 16
+SRT_UNROLL(16)
                 for (int o = 0; o < SRT_OB; ++o)
-#pragma GCC unroll 3
+SRT_UNROLL(3)
                     for (int v = 0; v < vectors; ++v) sum[o][v] += s[v] * weight[o];
             }
         }
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int o = 0; o < SRT_OB; ++o) {
         if (o >= outputs) return;
-#pragma GCC unroll 3
+SRT_UNROLL(3)
         for (int v = 0; v < vectors; ++v) {
             SRT_NAME(vec) value = sum[o][v];
             if (activation) {

@@ -91,7 +91,7 @@ FN SRT_NAME(rotate)(VEC *re, VEC *im, float c, float s) {
 }
 
 FN SRT_NAME(complex16)(VEC *re, VEC *im) {
-#pragma GCC unroll 4
+SRT_UNROLL(4)
     for (int k = 0; k < 4; ++k) SRT_NAME(butterfly)(re, im, k, 4);
     SRT_NAME(rotate)(re + 5, im + 5, COS_1, SIN_1);
     SRT_NAME(rotate)(re + 6, im + 6, COS_2, COS_2);
@@ -103,7 +103,7 @@ FN SRT_NAME(complex16)(VEC *re, VEC *im) {
     SRT_NAME(rotate)(re + 13, im + 13, SIN_1, COS_1);
     SRT_NAME(rotate)(re + 14, im + 14, -COS_2, COS_2);
     SRT_NAME(rotate)(re + 15, im + 15, -COS_1, -SIN_1);
-#pragma GCC unroll 4
+SRT_UNROLL(4)
     for (int k = 0; k < 4; ++k) SRT_NAME(butterfly)(re, im, 4 * k, 1);
 }
 

@@ -2,6 +2,15 @@
 #ifndef SRT_INSTRUCTION_SETS_H
 #define SRT_INSTRUCTION_SETS_H
 
+#if defined(__clang__)
+#define SRT_UNROLL(n) _Pragma("clang loop unroll(full)")
+#else
+#define SRT_PRAGMA(text) _Pragma(#text)
+#define SRT_UNROLL(n) SRT_PRAGMA(GCC unroll n)
+/* Predictive commoning carries samples over in registers that the sums need. */
+#pragma GCC push_options
+#pragma GCC optimize("no-predictive-commoning")
+#endif
 #if defined(__x86_64__)
 #define SRT_LANES 16
 #define SRT_OB 8
@@ -37,6 +46,10 @@
 #include "conv_rows.h"
 #include "srcnn_rows.h"
 #include "undefine.h"
+
+#if !defined(__clang__)
+#pragma GCC pop_options
+#endif
 
 typedef int (*srt_window)(const srt_srcnn *, const srt_layout *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *,
                           ptrdiff_t, ptrdiff_t, float *, const volatile int *);

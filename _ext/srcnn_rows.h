@@ -25,12 +25,12 @@ INLINE void SRT_NAME(dot)(const int count, const int vectors, VEC (*sum)[SRT_VEC
         const float *s = samples;
         for (int c = 0; c < columns; ++c, s += column, weights += SRT_LANES) {
             VEC w[SRT_VECTORS];
-#pragma GCC unroll 4
+SRT_UNROLL(4)
             for (int v = 0; v < vectors; ++v) w[v] = *(const VEC *)(weights + v * vector);
-#pragma GCC unroll 16
+SRT_UNROLL(16)
             for (int m = 0; m < count; ++m) {
                 const VEC all = s[m * pixel] - (VEC){0};
-#pragma GCC unroll 4
+SRT_UNROLL(4)
                 for (int v = 0; v < vectors; ++v) sum[m][v] += all * w[v];
             }
         }
@@ -44,18 +44,18 @@ INLINE void SRT_NAME(pass)(const int vectors, const srt_srcnn *n, const srt_layo
                            const float *plane, const float *weights, ptrdiff_t vector,
                            const SRT_NAME(stash) * a, const SRT_NAME(stash) * b, SRT_NAME(stash) * to) {
     VEC sum[SRT_PAIRS][SRT_VECTORS];
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int m = 0; m < SRT_PAIRS; ++m)
-#pragma GCC unroll 4
+SRT_UNROLL(4)
         for (int v = 0; v < vectors; ++v) {
             sum[m][v] = a ? (*a)[m][v] : (VEC){0};
             if (b) sum[m][v] += (*b)[m][v];
         }
     for (int c = 0; c < n->inputs; ++c, plane += at->height * at->width, weights += taps[0] * taps[1] * SRT_LANES)
         SRT_NAME(dot)(SRT_PAIRS, vectors, sum, plane, 2, taps[0], 2 * at->width, taps[1], 2, weights, vector);
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int m = 0; m < SRT_PAIRS; ++m)
-#pragma GCC unroll 4
+SRT_UNROLL(4)
         for (int v = 0; v < vectors; ++v) (*to)[m][v] = sum[m][v];
 }
 
@@ -139,16 +139,16 @@ SRT_TARGET static void SRT_NAME(first)(const srt_srcnn *n, const srt_layout *at,
 INLINE void SRT_NAME(pointwise_block)(const int vectors, const srt_srcnn *n, const float *from, ptrdiff_t plane1,
                                       int v, float *out, ptrdiff_t plane2) {
     VEC sum[SRT_PIXELS][SRT_VECTORS];
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int m = 0; m < SRT_PIXELS; ++m)
-#pragma GCC unroll 2
+SRT_UNROLL(2)
         for (int k = 0; k < vectors; ++k) sum[m][k] = *(const VEC *)(n->bias2 + (v + k) * SRT_LANES);
     const ptrdiff_t vector = (ptrdiff_t)n->n1 * SRT_LANES;
     SRT_NAME(dot)(SRT_PIXELS, vectors, sum, from, SRT_LANES, n->n1 / SRT_LANES, plane1, SRT_LANES, 1,
                   n->second + v * vector, vector);
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int m = 0; m < SRT_PIXELS; ++m)
-#pragma GCC unroll 2
+SRT_UNROLL(2)
         for (int k = 0; k < vectors; ++k)
             *(VEC *)(out + (v + k) * plane2 + m * SRT_LANES) = SRT_NAME(relu)(sum[m][k]);
 }
@@ -167,14 +167,14 @@ SRT_TARGET static void SRT_NAME(pointwise)(const srt_srcnn *n, const float *from
 INLINE void SRT_NAME(product_block)(const int count, const int vectors, const srt_srcnn *n, const float *place,
                                     const float *weights, float *out) {
     VEC sum[SRT_PIXELS][SRT_VECTORS];
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int m = 0; m < count; ++m)
-#pragma GCC unroll 2
+SRT_UNROLL(2)
         for (int k = 0; k < vectors; ++k) sum[m][k] = (VEC){0};
     SRT_NAME(dot)(count, vectors, sum, place, n->n1, 1, 0, n->n1, 1, weights, (ptrdiff_t)n->n1 * SRT_LANES);
-#pragma GCC unroll 16
+SRT_UNROLL(16)
     for (int m = 0; m < count; ++m)
-#pragma GCC unroll 2
+SRT_UNROLL(2)
         for (int k = 0; k < vectors; ++k) *(VEC *)(out + m * n->n2 + k * SRT_LANES) = sum[m][k];
 }
 
@@ -239,15 +239,29 @@ SRT_TARGET static void SRT_NAME(transformed)(const srt_srcnn *n, const srt_layou
         }
 }
 
-/* Sums of the lanes of SRT_LANES vectors. */
-INLINE VEC SRT_NAME(lane_sums)(VEC *a) {
+/* a[0] + a[1], a[2] + a[3], ... of two vectors, one after the other. Clang has no shuffle by a variable. */
+INLINE VEC SRT_NAME(pair_sums)(VEC a, VEC b) {
+#if defined(__clang__)
+    VEC even, odd;
+SRT_UNROLL(16)
+    for (int k = 0; k < SRT_LANES / 2; ++k) {
+        even[k] = a[2 * k], odd[k] = a[2 * k + 1];
+        even[SRT_LANES / 2 + k] = b[2 * k], odd[SRT_LANES / 2 + k] = b[2 * k + 1];
+    }
+    return even + odd;
+#else
     SRT_NAME(ivec) even, odd;
     for (int k = 0; k < SRT_LANES; ++k) even[k] = 2 * k, odd[k] = 2 * k + 1;
-#pragma GCC unroll 4
+    return __builtin_shuffle(a, b, even) + __builtin_shuffle(a, b, odd);
+#endif
+}
+
+/* Sums of the lanes of SRT_LANES vectors. */
+INLINE VEC SRT_NAME(lane_sums)(VEC *a) {
+SRT_UNROLL(4)
     for (int half = SRT_LANES / 2; half; half /= 2)
-#pragma GCC unroll 8
-        for (int k = 0; k < half; ++k)
-            a[k] = __builtin_shuffle(a[2 * k], a[2 * k + 1], even) + __builtin_shuffle(a[2 * k], a[2 * k + 1], odd);
+SRT_UNROLL(8)
+        for (int k = 0; k < half; ++k) a[k] = SRT_NAME(pair_sums)(a[2 * k], a[2 * k + 1]);
     return a[0];
 }
 
@@ -256,19 +270,19 @@ INLINE void SRT_NAME(last_row)(const int k3, const float *const *rows, ptrdiff_t
                                const float *weights, float bias, float *out, ptrdiff_t width) {
     for (ptrdiff_t x = 0; x < width; x += SRT_LANES) {
         VEC sum[SRT_LANES];
-#pragma GCC unroll 16
+SRT_UNROLL(16)
         for (int m = 0; m < SRT_LANES; ++m) sum[m] = (VEC){0};
         const float *weight = weights;
         for (int y = 0; y < k3; ++y)
             for (int v = 0; v < vectors; ++v, weight += k3 * SRT_LANES) {
                 const float *s = rows[y] + v * plane + x * SRT_LANES;
                 VEC w[SRT_MAX_KERNEL_3];
-#pragma GCC unroll 5
+SRT_UNROLL(5)
                 for (int k = 0; k < k3; ++k) w[k] = *(const VEC *)(weight + k * SRT_LANES);
-#pragma GCC unroll 20
+SRT_UNROLL(20)
                 for (int m = 0; m < SRT_LANES + k3 - 1; ++m) {
                     const VEC sample = *(const VEC *)(s + m * SRT_LANES);
-#pragma GCC unroll 5
+SRT_UNROLL(5)
                     for (int k = 0; k < k3; ++k)
                         if (m >= k && m - k < SRT_LANES) sum[m - k] += w[k] * sample;
                 }

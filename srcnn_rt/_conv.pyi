@@ -10,8 +10,7 @@ MAX_N2: int
 
 def instruction_sets() -> dict[str, tuple[int, int]]: ...
 
-class Chain:
-    def __init__(self, isa: str, layers: list[tuple[Any, ...]], scale: int) -> None: ...
+class _Network:
     def samples(self, rows: int, width: int) -> int: ...
     def run(
         self,
@@ -23,7 +22,10 @@ class Chain:
         stop: NDArray[np.int32],
     ) -> bool: ...
 
-class Srcnn:
+class Chain(_Network):
+    def __init__(self, isa: str, layers: list[tuple[Any, ...]], scale: int) -> None: ...
+
+class Srcnn(_Network):
     def __init__(
         self,
         isa: str,
@@ -38,13 +40,3 @@ class Srcnn:
         last: NDArray[np.float32],
         bias3: NDArray[np.float32],
     ) -> None: ...
-    def samples(self, rows: int, width: int) -> int: ...
-    def run(
-        self,
-        source: NDArray[np.float32],
-        target: NDArray[np.float32],
-        top: int,
-        rows: int,
-        memory: NDArray[np.float32],
-        stop: NDArray[np.int32],
-    ) -> bool: ...

@@ -78,8 +78,9 @@ class Engine(Closing):
         0 to 1.
     precision : {"exact", "fast"}
         ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a GPU and in bfloat16 on the CPU
-        (OpenVINO). It is refused where the hardware lacks it, or where the model would lose more than
-        0.01 dB (float16) or 0.02 dB (bfloat16).
+        (OpenVINO), except where provider ``"auto"`` finds the native backend faster in float32. It is
+        refused where the hardware lacks it, or where the model would lose more than 0.01 dB (float16)
+        or 0.02 dB (bfloat16).
     device : int, str or sequence of int, optional
         Index of the GPU, or of several that share the work: ``0``, ``"0,1"``, ``(0, 1)``. Implies provider
         ``"cuda"``.

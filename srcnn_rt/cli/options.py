@@ -40,7 +40,7 @@ _RUNTIME = (
     ),
     click.option(
         "--precision", type=click.Choice(["exact", "fast"]), default="exact",
-        help="'fast' computes in float16 (GPU) or bfloat16 (CPU). Fails if that costs more than 0.01 dB "
+        help="'fast' computes in float16 (GPU) or bfloat16 (CPU), where that is faster. Fails if that costs more than 0.01 dB "
         "(GPU) or 0.02 dB (CPU) of PSNR.",
     ),
     click.option("--threads", type=COUNT, help="CPU threads.  [default: all]"),
