@@ -7,11 +7,14 @@ cdef extern from "conv_chain.h" nogil:
     ctypedef struct srt_layer:
         int inputs "in"
         int outputs "out"
-        int kernel
         int activation
         const float *weights
         const float *bias
         const float *slope
+    ctypedef struct srt_chain:
+        const srt_layer *layers
+        int count
+        int scale
     ctypedef struct srt_srcnn:
         int scale
         int inputs
@@ -35,7 +38,6 @@ cdef extern from "conv_chain.h" nogil:
     ctypedef struct srt_isa:
         const char *name
         int lanes
-        int block
         int pairs
         int tiles
         srt_window srcnn
@@ -45,11 +47,11 @@ cdef extern from "conv_chain.h" nogil:
         SRT_MAX_LAYERS
         SRT_MAX_N2
     int srt_supported(int isa)
-    ptrdiff_t srt_chain_samples(const srt_layer *layers, int count, ptrdiff_t width)
-    int srt_chain(int isa, const srt_layer *layers, int count, const float *source, ptrdiff_t plane, ptrdiff_t h,
-                  ptrdiff_t w, float *target, ptrdiff_t target_plane, int scale, float *memory,
-                  const volatile int *stop)
-
+    ptrdiff_t srt_chain_excess(int count, int k)
+    ptrdiff_t srt_chain_floats(const srt_chain *chain, int isa, ptrdiff_t width)
+    int srt_chain_run(const srt_chain *chain, int isa, const float *source, ptrdiff_t plane, ptrdiff_t pitch,
+                      ptrdiff_t h, ptrdiff_t w, float *target, ptrdiff_t target_plane, float *memory,
+                      const volatile int *stop)
     srt_layout srt_srcnn_layout(const srt_srcnn *n, ptrdiff_t rows, ptrdiff_t columns, int lanes, int pairs, int tiles)
     ptrdiff_t srt_layout_floats(const srt_layout *at)
 
@@ -59,10 +61,8 @@ MAX_N2 = SRT_MAX_N2
 
 def instruction_sets():
     """Return the instruction sets of this build that the CPU has, the fastest first: their names, with the number of
-    output channels in a block of a chain's weights, and of lanes in a vector."""
-    return {
-        srt_isas[k].name.decode(): (srt_isas[k].block, srt_isas[k].lanes) for k in range(SRT_ISAS) if srt_supported(k)
-    }
+    lanes in a vector."""
+    return {srt_isas[k].name.decode(): srt_isas[k].lanes for k in range(SRT_ISAS) if srt_supported(k)}
 
 
 cdef int index_of(str isa):
@@ -70,35 +70,43 @@ cdef int index_of(str isa):
 
 
 cdef class Chain:
-    """Layers with packed weights, which it keeps alive.
+    """Layers with packed weights, which it keeps alive; see ``conv_chain.h``.
 
     Parameters
     ----------
     isa : str
         One of `instruction_sets`.
-    layers : list of (weights, bias, slope, inputs, outputs, kernel, activation)
-        See ``srt_layer``; the arrays are float32 and contiguous.
+    layers : list of (weights, bias, slope, inputs, outputs, activation)
+        See ``srt_layer``; the arrays are float32 and contiguous, each at an address that is a multiple of a vector.
     scale : int
         Block size of the depth-to-space at the end.
+
+    Attributes
+    ----------
+    margin : int
+        LR pixels around the tile of a window. It has a multiple of 2 rows and of 4 columns.
     """
 
     cdef srt_layer layers[SRT_MAX_LAYERS]
-    cdef int count, isa, scale
+    cdef srt_chain chain
+    cdef int isa
     cdef object arrays
+    cdef readonly int margin
 
     def __cinit__(self, str isa, list layers, int scale):
         cdef const float[::1] weights, bias, slope
-        self.isa = index_of(isa)
-        self.scale, self.count, self.arrays = scale, len(layers), layers
-        for k, (w, b, a, inputs, outputs, kernel, activation) in enumerate(layers):
+        self.isa, self.arrays = index_of(isa), layers
+        for k, (w, b, a, inputs, outputs, activation) in enumerate(layers):
             weights, bias, slope = w, b, a
             self.layers[k].weights, self.layers[k].bias, self.layers[k].slope = &weights[0], &bias[0], &slope[0]
             self.layers[k].inputs, self.layers[k].outputs = inputs, outputs
-            self.layers[k].kernel, self.layers[k].activation = kernel, activation
+            self.layers[k].activation = activation
+        self.chain.layers, self.chain.count, self.chain.scale = self.layers, <int>len(layers), scale
+        self.margin = 1 + <int>srt_chain_excess(self.chain.count, 0)
 
     def samples(self, ptrdiff_t rows, ptrdiff_t width):
         """Return the size of the scratch memory for windows of `width` columns, in floats."""
-        return srt_chain_samples(self.layers, self.count, width)
+        return srt_chain_floats(&self.chain, self.isa, width - 2 * self.margin)
 
     def run(self, const float[:, :, ::1] source, float[:, :, ::1] target, ptrdiff_t top, ptrdiff_t rows,
             float[::1] memory, const int[::1] stop):
@@ -107,10 +115,10 @@ cdef class Chain:
         Parameters
         ----------
         source : (inputs, h, w)
-        target : (channels, s·(h - shrink), s·(w - shrink))
+        target : (channels, s·(h - 2·margin), s·(w - 2·margin))
         top, rows : int
-            `rows` is larger than the shrink.
-        memory : at least `samples` zeros, or what an earlier run of this size has left
+            `top` and ``rows - 2·margin`` are multiples of 2.
+        memory : at least `samples`, at a multiple of a vector
         stop : (1,)
             If it becomes nonzero, the run ends early.
 
@@ -119,12 +127,13 @@ cdef class Chain:
         bool
             Whether it ended early.
         """
-        cdef ptrdiff_t h = source.shape[1], w = source.shape[2]
+        cdef ptrdiff_t h = source.shape[1], w = source.shape[2], around = 2 * self.margin
+        cdef ptrdiff_t first = top + self.margin - self.chain.count
         cdef int ended
         with nogil:
-            ended = srt_chain(
-                self.isa, self.layers, self.count, &source[0, top, 0], h * w, rows, w,
-                &target[0, top * self.scale, 0], target.shape[1] * target.shape[2], self.scale, &memory[0], &stop[0])
+            ended = srt_chain_run(
+                &self.chain, self.isa, &source[0, first, 0], h * w, w, rows - around, w - around,
+                &target[0, top * self.chain.scale, 0], target.shape[1] * target.shape[2], &memory[0], &stop[0])
         return ended != 0
 
 

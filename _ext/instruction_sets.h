@@ -13,7 +13,8 @@
 #endif
 #if defined(__x86_64__)
 #define SRT_LANES 16
-#define SRT_OB 8
+#define SRT_GROUP 8
+#define SRT_BLOCK 24
 #define SRT_PAIRS 7
 #define SRT_VECTORS 4
 #define SRT_PIXELS 14
@@ -24,7 +25,8 @@
 #include "srcnn_rows.h"
 #include "undefine.h"
 #define SRT_LANES 8
-#define SRT_OB 4
+#define SRT_GROUP 6
+#define SRT_BLOCK 24
 #define SRT_PAIRS 6
 #define SRT_VECTORS 2
 #define SRT_PIXELS 6
@@ -36,7 +38,8 @@
 #include "undefine.h"
 #endif
 #define SRT_LANES 4
-#define SRT_OB 4
+#define SRT_GROUP 6
+#define SRT_BLOCK 24
 #define SRT_PAIRS 6
 #define SRT_VECTORS 2
 #define SRT_PIXELS 6
@@ -51,23 +54,32 @@
 #pragma GCC pop_options
 #endif
 
+/* Pixels of the memory of a block of tiles, see conv_rows.h. */
+#define SRT_BLOCK_PIXELS(tiles) \
+    (SRT_READ_DOWN * (2 * SRT_ACROSS * (tiles) + SRT_READ_ACROSS - SRT_ACROSS) + 2 * SRT_READ_ACROSS * (tiles))
+
 typedef int (*srt_window)(const srt_srcnn *, const srt_layout *, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *,
                           ptrdiff_t, ptrdiff_t, float *, const volatile int *);
 
 typedef struct {
     const char *name;
-    int lanes, block, pairs, tiles; /* see conv_rows.h and srcnn_rows.h */
-    srt_row row;
+    int lanes, pairs, tiles; /* see conv_rows.h and srcnn_rows.h */
+    int block_pixels;
+    void (*first)(const srt_layer *, const float *, ptrdiff_t, ptrdiff_t, float *, ptrdiff_t, float *);
+    void (*chain)(const srt_layer *, const float *const *, float *const *, ptrdiff_t, float *);
     srt_window srcnn;
 } srt_isa;
+
+#define SRT_ISA(name, lanes, pairs, tiles, block) \
+    {#name, lanes, pairs, tiles, SRT_BLOCK_PIXELS(block), srt_##name##_first_layer, srt_##name##_tiles, srt_##name##_srcnn}
 
 /* Instruction sets of this build, the fastest first. */
 static const srt_isa srt_isas[] = {
 #if defined(__x86_64__)
-    {"avx512", 16, 8, 7, 14, srt_avx512_row, srt_avx512_srcnn},
-    {"avx2", 8, 4, 6, 12, srt_avx2_row, srt_avx2_srcnn},
+    SRT_ISA(avx512, 16, 7, 14, 24),
+    SRT_ISA(avx2, 8, 6, 12, 24),
 #endif
-    {"generic", 4, 4, 6, 12, srt_generic_row, srt_generic_srcnn},
+    SRT_ISA(generic, 4, 6, 12, 24),
 };
 enum { SRT_ISAS = sizeof srt_isas / sizeof *srt_isas };
 

@@ -6,9 +6,6 @@
  *
  * Every sample is the same sum in the same order, whichever block it is in.
  */
-#define VEC SRT_NAME(vec)
-#define INLINE SRT_TARGET static inline __attribute__((always_inline))
-
 /* Not a number remains. */
 INLINE VEC SRT_NAME(relu)(VEC value) {
     return (VEC)((SRT_NAME(ivec))value & ~(value < 0.0f));
@@ -370,5 +367,3 @@ SRT_TARGET static int SRT_NAME(srcnn)(const srt_srcnn *n, const srt_layout *at, 
     }
     return 0;
 }
-#undef VEC
-#undef INLINE

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 MAX_LAYERS: int
 MAX_N2: int
 
-def instruction_sets() -> dict[str, tuple[int, int]]: ...
+def instruction_sets() -> dict[str, int]: ...
 
 class _Network:
     def samples(self, rows: int, width: int) -> int: ...
@@ -23,6 +23,8 @@ class _Network:
     ) -> bool: ...
 
 class Chain(_Network):
+    margin: int
+
     def __init__(self, isa: str, layers: list[tuple[Any, ...]], scale: int) -> None: ...
 
 class Srcnn(_Network):

@@ -217,11 +217,10 @@ class Loader:
         try:
             if not is_worthwhile() or "amx_tile" in instruction_sets():
                 return None
-            native = NativeSession(prepare.network_program(self.file.data, self.file.spec), threads)
+            return NativeSession(prepare.network_program(self.file.data, self.file.spec), threads)
         except ProviderError as error:
             _log.debug("%s; using bfloat16", error)
             return None
-        return native if native.transforms else None
 
     @cached_property
     def _prepared(self) -> Program:

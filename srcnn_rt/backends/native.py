@@ -1,9 +1,9 @@
 """The package's own convolutions on the CPU, for SRCNN and for chains of unpadded 3x3 convolutions.
 
 ONNX Runtime and OpenVINO compute one layer after the other over a whole window. Here a window is computed
-a few rows at a time through all layers, so that their activations stay in the caches. Chains of 3x3 layers
-are computed directly (``_ext/conv_chain.h``), SRCNN by fast algorithms (``_ext/srcnn.h``). A sample is the
-same sum in the same order wherever its window starts: tiled and whole images agree bit for bit.
+a few rows at a time through all layers, so that their activations stay in the caches, by fast algorithms
+(``_ext/conv_chain.h`` and ``_ext/srcnn.h``). A sample is the same sum in the same order wherever its window
+starts: tiled and whole images agree bit for bit.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 from .._system.cpu import available_threads
 from ..errors import ModelError, OutOfMemoryError, ProviderError
 from ..models import conv_chain, srcnn_chain
-from ..models.low_precision.loss import trial_shapes
+from ..models.low_precision.loss import noise_image, trial_shapes
 from ..models.margins import network_margin
 from ..models.spec import parse
-from . import srcnn_kernel
+from . import chain_kernel, srcnn_kernel
+from .aligned import aligned_zeros
 from .base import Bound
 from .host_renderer import HostNetwork
 from .onnxruntime import largest_error
@@ -31,16 +32,14 @@ from .onnxruntime import largest_error
 if TYPE_CHECKING:
     from ..models.prepare import Program
 
-KERNEL = 3  # of chains that are computed directly
 MAX_ERROR = 1e-5  # of full scale, against ONNX Runtime; another order of float32 sums gives 1e-6
 CHECK_SIDE = 32  # LR pixels of the images on which it is compared; opening a model should take no time
 ISA_VARIABLE = "SRCNN_RT_ISA"  # restricts the instruction set, for tests and measurements
-_LINEAR, _RELU, _PRELU = range(3)
 _MIN_STRIP = 64  # rows, because every strip computes its margins again
 
 
-def instruction_set() -> tuple[str, int, int]:
-    """Return the name of the instruction set, its block of output channels, and the floats of its vectors.
+def instruction_set() -> tuple[str, int]:
+    """Return the name of the instruction set, and the floats of its vectors.
 
     Raises
     ------
@@ -51,11 +50,11 @@ def instruction_set() -> tuple[str, int, int]:
         from .. import _conv
     except ImportError as error:
         raise ProviderError(f"provider native cannot be used: this build has no kernels ({error})") from error
-    known: dict[str, tuple[int, int]] = _conv.instruction_sets()
+    known: dict[str, int] = _conv.instruction_sets()
     name = os.environ.get(ISA_VARIABLE) or next(iter(known))
     if name not in known:
         raise ProviderError(f"{ISA_VARIABLE} must be one of {', '.join(known)} on this CPU, got {name!r}")
-    return name, *known[name]
+    return name, known[name]
 
 
 def is_worthwhile() -> bool:
@@ -92,8 +91,6 @@ class NativeSession(HostNetwork):
         Rows at whose multiples strips of a window may start, LR pixels.
     stop : ndarray of int32, shape (1,)
         Not 0 while runs end early.
-    transforms : bool
-        Whether the algorithms save multiplications, as those for SRCNN do.
     """
 
     provider = "native"
@@ -101,51 +98,54 @@ class NativeSession(HostNetwork):
     def __init__(self, program: Program, threads: int | None = None) -> None:
         self._name = program.spec.name
         self.threads = threads or available_threads()
-        self.isa, block, lanes = instruction_set()
-        self.program, self.step, self.transforms = program, 1, False
+        self.isa, lanes = instruction_set()
+        self.program = program
         facts = program.spec.facts
         if program.spec.padded or any(axis.fixed for axis in (facts.y, facts.x)):
             raise self._refusal("it pads, or takes one size only")
         model = parse(program.data)
         chain = conv_chain.find(model)
-        if isinstance(chain, conv_chain.Chain) and conv_chain.sides(chain) != {KERNEL}:
-            chain = "its kernels are not all 3x3"
-        if isinstance(chain, str):
+        if isinstance(chain, conv_chain.Chain):
+            self.kernels = self._open_chain(chain, lanes)
+        else:
             srcnn = srcnn_chain.find(model)
             if isinstance(srcnn, str):
                 raise self._refusal(f"it is no chain of 3x3 convolutions ({chain}) and no SRCNN ({srcnn})")
             self.kernels = self._open_srcnn(srcnn, lanes)
-        else:
-            self.kernels = self._open_chain(chain, block)
         self.shrink = 2 * network_margin(self.program.spec)
         self.stop = np.zeros(1, np.int32)
-        error = largest_error(
-            self.program, self.runner(*trial_shapes(self.program, CHECK_SIDE)), 1, CHECK_SIDE
-        )
+        run = self.runner(*trial_shapes(self.program, CHECK_SIDE))
+        error = largest_error(self.program, run, 1, CHECK_SIDE, noise_image)
         if not error <= MAX_ERROR:
             raise self._refusal(
                 f"it differs from ONNX Runtime by {error:.1e} of full scale, allowed {MAX_ERROR:.0e}"
             )
 
-    def _open_chain(self, chain: conv_chain.Chain, block: int) -> Any:
+    def _open_chain(self, chain: conv_chain.Chain, lanes: int) -> Any:
         from .. import _conv
 
         if len(chain.layers) > _conv.MAX_LAYERS:
             raise self._refusal(f"it has {len(chain.layers)} layers, more than {_conv.MAX_LAYERS}")
-        return _conv.Chain(self.isa, [_packed(layer, block) for layer in chain.layers], chain.scale)
+        kernels = _conv.Chain(self.isa, chain_kernel.packed(chain, lanes), chain.scale)
+        self._set_grid(chain_kernel.TILE, kernels.margin - self.program.spec.margin)
+        return kernels
 
     def _open_srcnn(self, chain: srcnn_chain.SrcnnChain, lanes: int) -> Any:
         from .. import _conv
 
         if refused := srcnn_kernel.why_not(chain, _conv.MAX_N2):
             raise self._refusal(refused)
-        spec = self.program.spec
-        extra = srcnn_kernel.extra_margin(chain, spec.margin)
-        self.step, self.transforms = srcnn_kernel.period(chain), True
-        y, x = (replace(axis, period=self.step) for axis in (spec.facts.y, spec.facts.x))
+        extra = srcnn_kernel.extra_margin(chain, self.program.spec.margin)
+        self._set_grid(srcnn_kernel.period(chain), extra)
+        margin = network_margin(self.program.spec)
+        return _conv.Srcnn(self.isa, margin, *srcnn_kernel.packed(chain, extra, lanes))
+
+    def _set_grid(self, period: int, extra: int) -> None:
+        """Let windows start on the grid of the algorithms, with the margin that they read."""
+        self.step, spec = period, self.program.spec
+        y, x = (replace(axis, period=period) for axis in (spec.facts.y, spec.facts.x))
         spec = replace(spec, facts=replace(spec.facts, y=y, x=x), extra_margin=extra)
         self.program = replace(self.program, spec=spec)
-        return _conv.Srcnn(self.isa, network_margin(spec), *srcnn_kernel.packed(chain, extra, lanes))
 
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
         """Return buffers for windows of one shape; see `HostNetwork.bind`."""
@@ -170,7 +170,7 @@ class _Buffers(Bound):
         sizes = [(top, bottom - top + network.shrink) for top, bottom in pairwise(edges)]
         try:
             self._strips = [
-                (top, height, srcnn_kernel.aligned_zeros(self._kernels.samples(height, source[3])))
+                (top, height, aligned_zeros(self._kernels.samples(height, source[3])))
                 for top, height in sizes
             ]
         except MemoryError as error:
@@ -186,15 +186,3 @@ class _Buffers(Bound):
                 ended = any(list(self._pool.map(lambda call: self._kernels.run(*call), calls)))
             if ended:
                 raise ModelError("the native backend was interrupted")
-
-
-def _packed(layer: conv_chain.Layer, block: int) -> tuple[Any, ...]:
-    """Return a layer as `_conv.Chain` takes it: output channels in blocks, filled up with zeros."""
-    outputs, inputs, k, _ = layer.weight.shape
-    full = -outputs % block
-    weight = np.pad(layer.weight, ((0, full), (0, 0), (0, 0), (0, 0)))
-    blocks = weight.reshape(-1, block, inputs, k, k).transpose(0, 2, 3, 4, 1)
-    slope = np.zeros(outputs, np.float32) if layer.slope is None else layer.slope
-    activation = _LINEAR if layer.slope is None else _PRELU if slope.any() else _RELU
-    bias, slope = (np.ascontiguousarray(np.pad(v, (0, full)), np.float32) for v in (layer.bias, slope))
-    return np.ascontiguousarray(blocks, np.float32).reshape(-1), bias, slope, inputs, outputs, k, activation

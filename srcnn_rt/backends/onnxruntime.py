@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .._system.cpu import available_threads
 from ..errors import RuntimeMissingError
-from ..models.low_precision.loss import SIDE, output_errors
+from ..models.low_precision.loss import SIDE, Draw, output_errors, synthetic_image
 from .base import Bound, classified, failure
 from .host_renderer import HostNetwork
 
@@ -179,12 +179,13 @@ class _IoBound(Bound):
             raise failure("ONNX Runtime", self.input.shape, error) from error
 
 
-def largest_error(program: Program, run: Run, threads: int | None = None, side: int = SIDE) -> float:
+def largest_error(
+    program: Program, run: Run, threads: int | None = None, side: int = SIDE, draw: Draw = synthetic_image
+) -> float:
     """Return by how much a program on synthetic images differs from ONNX Runtime, relative to full scale.
 
-    `side` is that of `trial_shapes`, to which `run` is bound.
+    `side` is that of `trial_shapes`, to which `run` is bound; `draw` is that of `output_errors`.
     """
-
     session, extra = Session(program.data, threads), program.spec.extra_margin
 
     def exact(windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -192,4 +193,4 @@ def largest_error(program: Program, run: Run, threads: int | None = None, side: 
         return session.run(np.ascontiguousarray(windows[:, :, extra : h - extra, extra : w - extra]))
 
     gain = np.array(program.spec.range.gain, np.float32)[:, None, None]
-    return float(np.abs(output_errors(program, run, exact, side) / gain).max())
+    return float(np.abs(output_errors(program, run, exact, side, draw) / gain).max())

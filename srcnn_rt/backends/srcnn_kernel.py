@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from math import gcd, lcm
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..models.srcnn_chain import SrcnnChain
-
-if TYPE_CHECKING:
-    pass
+from .aligned import aligned, filled, vectors
 
 FFT, TILE = 16, 12  # samples and outputs of a transform per side
 MAX_SECOND = FFT - TILE + 1  # largest kernel of the second layer
@@ -19,7 +17,6 @@ LAST_KERNELS = (1, 3, 5)
 MAX_FIRST = 256  # filters, for the memory that spectra take
 
 Array = NDArray[np.float64]
-Weights = NDArray[np.float32]
 
 
 def why_not(chain: SrcnnChain, max_filters: int) -> str | None:
@@ -70,56 +67,30 @@ def packed(chain: SrcnnChain, extra: int, lanes: int) -> tuple[Any, ...]:
     lanes : int
         Floats in a vector.
     """
-    first, bias = (_filled(a, 2, lanes) for a in (chain.first, chain.bias))
+    first, bias = (filled(a, 2, lanes) for a in (chain.first, chain.bias))
     halves = _halves(chain)
     nine = [
         _first(first[y, x], (int(halves[0, y]), int(halves[1, x])), lanes)
         for y, x in np.ndindex(*first.shape[:2])
     ]
-    second = _filled(_filled(chain.second.weight, 0, lanes), 1, lanes)
-    last = _filled(chain.last.weight, 1, lanes)
+    second = filled(filled(chain.second.weight, 0, lanes), 1, lanes)
+    last = filled(chain.last.weight, 1, lanes)
     return (
         first.shape[3],
         np.ascontiguousarray(chain.low + extra, np.int32),
         np.ascontiguousarray(halves, np.int32),
-        _aligned(np.concatenate([kernels.ravel() for kernels in nine])),
-        _aligned(bias.reshape(-1, bias.shape[2])),
-        _aligned(_second(second, lanes)),
-        _aligned(_filled(chain.second.bias, 0, lanes)),
-        _aligned(_last(last, lanes)),
-        _aligned(chain.last.bias),
+        aligned(np.concatenate([kernels.ravel() for kernels in nine])),
+        aligned(bias.reshape(-1, bias.shape[2])),
+        aligned(_second(second, lanes)),
+        aligned(filled(chain.second.bias, 0, lanes)),
+        aligned(_last(last, lanes)),
+        aligned(chain.last.bias),
     )
-
-
-def aligned_zeros(shape: int | tuple[int, ...]) -> Weights:
-    """Return an array of zeros at an address that is a multiple of 64 bytes."""
-    size = int(np.prod(shape))
-    store = np.zeros(size + 16, np.float32)
-    start = -store.ctypes.data % 64 // 4
-    return store[start : start + size].reshape(shape)
 
 
 def _halves(chain: SrcnnChain) -> NDArray[np.int64]:
     """Return half of the sides of the first layer's kernels, rounded up: (2, s)."""
     return -(-chain.sides // 2)
-
-
-def _aligned(array: Array) -> Weights:
-    found = aligned_zeros(array.shape)
-    found[...] = array
-    return found
-
-
-def _filled(array: Array, axis: int, multiple: int) -> Array:
-    """Fill an axis up with zeros to a multiple."""
-    return np.pad(array, [(0, -n % multiple if k == axis else 0) for k, n in enumerate(array.shape)])
-
-
-def _vectors(array: Array, axis: int, lanes: int) -> Array:
-    """Split an axis of output channels into vectors, in its place, and lanes, at the end."""
-    shape = array.shape
-    split = array.reshape(*shape[:axis], shape[axis] // lanes, lanes, *shape[axis + 1 :])
-    return np.moveaxis(split, axis + 1, -1)
 
 
 def _first(kernels: Array, halves: tuple[int, int], lanes: int) -> Array:
@@ -132,13 +103,13 @@ def _first(kernels: Array, halves: tuple[int, int], lanes: int) -> Array:
         (k[..., 0::2], k[..., 0::2] + k[..., 1::2], k[..., 1::2]) for k in (a, a + c, c)
     )
     nine = np.stack([bb, ba, -bc, ab, aa, -ac, -cb, -ca, cc], axis=1)  # (n1, 9, inputs, *halves)
-    return _vectors(nine, 0, lanes)
+    return vectors(nine, 0, lanes)
 
 
 def _second(weight: Array, lanes: int) -> Array:
     """Return the weights of the second layer, or of the places of its spectrum: (places, v, n1, lanes)."""
     if weight.shape[2] == 1:
-        return _vectors(weight[None, :, :, 0, 0], 1, lanes)
+        return vectors(weight[None, :, :, 0, 0], 1, lanes)
     # A correlation is a product with the conjugate spectrum.
     spectrum = np.conj(np.fft.fft2(weight, (FFT, FFT))) / FFT**2  # (n2, n1, ky, kx)
     real, imaginary = spectrum.real, spectrum.imag
@@ -155,9 +126,9 @@ def _second(weight: Array, lanes: int) -> Array:
     for x in range(1, FFT // 2):
         for y in range(FFT):
             add(y, x)
-    return _vectors(np.stack(places), 1, lanes)
+    return vectors(np.stack(places), 1, lanes)
 
 
 def _last(weight: Array, lanes: int) -> Array:
     """Return the weights of the last layer: (outputs, k, v, k, lanes)."""
-    return _vectors(weight, 1, lanes).transpose(0, 2, 1, 3, 4)
+    return vectors(weight, 1, lanes).transpose(0, 2, 1, 3, 4)

@@ -1,4 +1,4 @@
-"""Recognise a network that is one chain of unpadded convolutions, which the native backend computes."""
+"""Recognise a network that is one chain of unpadded 3x3 convolutions, which the native backend computes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from .optimize.graph_edit import Conv, Edit
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-MAX_KERNEL = 15
-_KERNELS = tuple((k, k) for k in range(1, MAX_KERNEL + 1, 2))
+KERNEL = (3, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Layer:
 
     Attributes
     ----------
-    weight : ndarray, shape (outputs, inputs, k, k), float32
+    weight : ndarray, shape (outputs, inputs, 3, 3), float32
     bias : ndarray, shape (outputs,), float32
     slope : ndarray, shape (outputs,), float32, or None
         Slopes of PReLU for negative values, 0 for ReLU; None without an activation.
@@ -50,15 +49,10 @@ class Chain:
     scale: int
 
 
-def sides(chain: Chain) -> set[int]:
-    """Return the sides of the kernels of a chain."""
-    return {layer.weight.shape[2] for layer in chain.layers}
-
-
 def find(model: ModelProto) -> Chain | str:
     """Return the chain that a model is, or why it is none.
 
-    All nodes form ``Conv, (ReLU | PReLU | LeakyReLU), Conv, ..., DepthToSpace``. Convolutions have odd square
+    All nodes form ``Conv, (ReLU | PReLU | LeakyReLU), Conv, ..., DepthToSpace``. Convolutions have 3x3
     kernels, one group, no padding, no stride and no dilation; all tensors are float32.
     """
     from onnx import TensorProto
@@ -76,8 +70,8 @@ def find(model: ModelProto) -> Chain | str:
             return f"{node.op_type} {node.name!r} is not part of a chain"
         if node.op_type == "Conv":
             conv = Conv.of(edit, node)
-            if conv is None or not conv.plain or conv.kernel not in _KERNELS:
-                return f"Conv {node.name!r} is padded, strided, grouped or not square and odd"
+            if conv is None or not conv.plain or conv.kernel != KERNEL:
+                return f"Conv {node.name!r} is padded, strided, grouped or not 3x3"
             layers.append(Layer(conv.weight.astype(np.float32), conv.bias.astype(np.float32), None))
         elif node.op_type == "DepthToSpace":
             if attribute(node, "mode", b"DCR") != b"CRD":

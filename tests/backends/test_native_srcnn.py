@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 _conv = pytest.importorskip("srcnn_rt._conv", reason="this build has no native backend")
 
 from srcnn_rt.backends import srcnn_kernel  # noqa: E402
+from srcnn_rt.backends.aligned import aligned_zeros  # noqa: E402
 from srcnn_rt.models import srcnn_chain  # noqa: E402
 from tests.helpers.models import model, node  # noqa: E402
 from tests.helpers.reference import convolve  # noqa: E402
 
-ISAS = {name: lanes for name, (_, lanes) in _conv.instruction_sets().items()}
+ISAS = _conv.instruction_sets()
 ENLARGING = 5  # taps of the enlargement per side
 
 
@@ -131,7 +132,7 @@ class Kernels:
         for top, bottom in pairwise(edges):
             rows = bottom - top + 2 * self.margin
             size = self.compiled.samples(rows, window.shape[2])
-            scratch = srcnn_kernel.aligned_zeros(size) if memory is None else memory[:size]
+            scratch = aligned_zeros(size) if memory is None else memory[:size]
             ended |= self.compiled.run(window, out, top, rows, scratch, np.full(1, stop, np.int32))
         assert ended == bool(stop)
         return out
@@ -224,7 +225,7 @@ def test_memory_of_an_earlier_run_does_not_matter(isa: str, second: int, scale: 
     kernels = Kernels(Case(scale, 1, (9, second, 5), (32, 16), 1, 2), isa)
     window = kernels.window((2, 3))
     expected = kernels.run(window)
-    memory = srcnn_kernel.aligned_zeros(kernels.compiled.samples(*window.shape[1:]))
+    memory = aligned_zeros(kernels.compiled.samples(*window.shape[1:]))
     assert np.isnan(kernels.run(np.full_like(window, np.nan), memory=memory)).all()
     assert (kernels.run(window, memory=memory) == expected).all()
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Runs a graph on one window, (N, C, h, w)."""
+Draw = Callable[[int, int], NDArray[np.float32]]
 
 SIDE = 96  # LR pixels
 _IMAGES = 2
@@ -51,6 +52,15 @@ def synthetic_image(side: int, seed: int) -> NDArray[np.float32]:
     return np.asarray(np.rint(image * 255) / 255, np.float32)
 
 
+def noise_image(side: int, seed: int) -> NDArray[np.float32]:
+    """Return a (side, side) image of white noise in [0, 1).
+
+    Every weight of a network has a part in every result. Around flat areas, as `synthetic_image` has, deep
+    networks amplify the rounding error of their first layer, so two right results in float32 differ more.
+    """
+    return np.random.default_rng(seed).random((side, side), np.float32)
+
+
 def trial_shapes(program: Program, side: int = SIDE) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the shapes (N, C, h, w) of a test window of about `side` LR pixels, and of its result."""
     spec = program.spec
@@ -61,7 +71,9 @@ def trial_shapes(program: Program, side: int = SIDE) -> tuple[tuple[int, ...], t
     return (n, c, h, w), (n, c, s * (h - margins), s * (w - margins))
 
 
-def output_errors(program: Program, run: Run, exact: Run, side: int = SIDE) -> NDArray[np.float32]:
+def output_errors(
+    program: Program, run: Run, exact: Run, side: int = SIDE, draw: Draw = synthetic_image
+) -> NDArray[np.float32]:
     """Return the difference of two runs of a model on synthetic images.
 
     Parameters
@@ -72,6 +84,8 @@ def output_errors(program: Program, run: Run, exact: Run, side: int = SIDE) -> N
         The graph in lower precision, and in float32.
     side : int
         As for `trial_shapes`.
+    draw : callable
+        Returns an image in [0, 1] from its side and a seed.
 
     Returns
     -------
@@ -84,7 +98,7 @@ def output_errors(program: Program, run: Run, exact: Run, side: int = SIDE) -> N
     )
     found = []
     for seed in range(_IMAGES):
-        lr = synthetic_image(max(shape[2:]), seed)[: shape[2], : shape[3]]
+        lr = draw(max(shape[2:]), seed)[: shape[2], : shape[3]]
         image = np.ascontiguousarray(np.broadcast_to(gain * lr + offset, shape))
         found.append(run(image) - exact(image))
     return np.stack(found)
