@@ -15,6 +15,18 @@ cdef extern from "conv_chain.h" nogil:
         const srt_layer *layers
         int count
         int scale
+        int padded
+        int added
+    ctypedef struct srt_part:
+        const float *source
+        ptrdiff_t plane
+        ptrdiff_t pitch
+        ptrdiff_t h
+        ptrdiff_t w
+        ptrdiff_t top
+        ptrdiff_t bottom
+        float *target
+        ptrdiff_t target_plane
     ctypedef struct srt_srcnn:
         int scale
         int inputs
@@ -49,9 +61,8 @@ cdef extern from "conv_chain.h" nogil:
     int srt_supported(int isa)
     ptrdiff_t srt_chain_excess(int count, int k)
     ptrdiff_t srt_chain_floats(const srt_chain *chain, int isa, ptrdiff_t width)
-    int srt_chain_run(const srt_chain *chain, int isa, const float *source, ptrdiff_t plane, ptrdiff_t pitch,
-                      ptrdiff_t h, ptrdiff_t w, float *target, ptrdiff_t target_plane, float *memory,
-                      const volatile int *stop)
+    int srt_chain_run(const srt_chain *chain, int isa, const srt_part *part, float *memory, const volatile int *stop)
+
     srt_layout srt_srcnn_layout(const srt_srcnn *n, ptrdiff_t rows, ptrdiff_t columns, int lanes, int pairs, int tiles)
     ptrdiff_t srt_layout_floats(const srt_layout *at)
 
@@ -80,11 +91,13 @@ cdef class Chain:
         See ``srt_layer``; the arrays are float32 and contiguous, each at an address that is a multiple of a vector.
     scale : int
         Block size of the depth-to-space at the end.
+    padded, added : bool
+        See ``srt_chain``.
 
     Attributes
     ----------
     margin : int
-        LR pixels around the tile of a window. It has a multiple of 2 rows and of 4 columns.
+        LR pixels around the tile of a window, which has a multiple of 2 rows and of 4 columns; 0 if the layers pad.
     """
 
     cdef srt_layer layers[SRT_MAX_LAYERS]
@@ -93,7 +106,7 @@ cdef class Chain:
     cdef object arrays
     cdef readonly int margin
 
-    def __cinit__(self, str isa, list layers, int scale):
+    def __cinit__(self, str isa, list layers, int scale, bint padded, bint added):
         cdef const float[::1] weights, bias, slope
         self.isa, self.arrays = index_of(isa), layers
         for k, (w, b, a, inputs, outputs, activation) in enumerate(layers):
@@ -102,7 +115,8 @@ cdef class Chain:
             self.layers[k].inputs, self.layers[k].outputs = inputs, outputs
             self.layers[k].activation = activation
         self.chain.layers, self.chain.count, self.chain.scale = self.layers, <int>len(layers), scale
-        self.margin = 1 + <int>srt_chain_excess(self.chain.count, 0)
+        self.chain.padded, self.chain.added = padded, added
+        self.margin = 0 if padded else 1 + <int>srt_chain_excess(self.chain.count, 0)
 
     def samples(self, ptrdiff_t rows, ptrdiff_t width):
         """Return the size of the scratch memory for windows of `width` columns, in floats."""
@@ -117,7 +131,7 @@ cdef class Chain:
         source : (inputs, h, w)
         target : (channels, s·(h - 2·margin), s·(w - 2·margin))
         top, rows : int
-            `top` and ``rows - 2·margin`` are multiples of 2.
+            `top` is a multiple of 2, and so is ``rows - 2·margin`` except at the end of a window.
         memory : at least `samples`, at a multiple of a vector
         stop : (1,)
             If it becomes nonzero, the run ends early.
@@ -128,12 +142,14 @@ cdef class Chain:
             Whether it ended early.
         """
         cdef ptrdiff_t h = source.shape[1], w = source.shape[2], around = 2 * self.margin
-        cdef ptrdiff_t first = top + self.margin - self.chain.count
+        cdef srt_part part
         cdef int ended
+        part.plane, part.pitch, part.h, part.w = h * w, w, h - around, w - around
+        part.top, part.bottom = top, top + rows - around
+        part.source = &source[0, 0 if self.chain.padded else self.margin - self.chain.count, 0]
+        part.target, part.target_plane = &target[0, top * self.chain.scale, 0], target.shape[1] * target.shape[2]
         with nogil:
-            ended = srt_chain_run(
-                &self.chain, self.isa, &source[0, first, 0], h * w, w, rows - around, w - around,
-                &target[0, top * self.chain.scale, 0], target.shape[1] * target.shape[2], &memory[0], &stop[0])
+            ended = srt_chain_run(&self.chain, self.isa, &part, &memory[0], &stop[0])
         return ended != 0
 
 

@@ -25,7 +25,9 @@ class _Network:
 class Chain(_Network):
     margin: int
 
-    def __init__(self, isa: str, layers: list[tuple[Any, ...]], scale: int) -> None: ...
+    def __init__(
+        self, isa: str, layers: list[tuple[Any, ...]], scale: int, padded: bool, added: bool
+    ) -> None: ...
 
 class Srcnn(_Network):
     def __init__(

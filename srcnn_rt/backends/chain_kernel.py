@@ -31,6 +31,15 @@ def packed(chain: Chain, lanes: int) -> list[tuple[Any, ...]]:
     return [_layer(layer, lanes, k == 0) for k, layer in enumerate(chain.layers)]
 
 
+def extra_margin(chain: Chain) -> tuple[int, int]:
+    """Return the LR rows and columns that windows need beyond the margin, so that they agree bit for bit.
+
+    The tiles of a layer start two columns before those of the next one, except for the first, which has none.
+    """
+    count = len(chain.layers)
+    return 0, max(0, count - 1 if chain.padded else count - 2)
+
+
 def _layer(layer: Layer, lanes: int, direct: bool) -> tuple[Any, ...]:
     outputs, inputs, _, _ = layer.weight.shape
     weight = filled(layer.weight.astype(np.float64), 0, lanes)

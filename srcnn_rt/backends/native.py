@@ -101,8 +101,8 @@ class NativeSession(HostNetwork):
         self.isa, lanes = instruction_set()
         self.program = program
         facts = program.spec.facts
-        if program.spec.padded or any(axis.fixed for axis in (facts.y, facts.x)):
-            raise self._refusal("it pads, or takes one size only")
+        if any(axis.fixed for axis in (facts.y, facts.x)):
+            raise self._refusal("it takes one size only")
         model = parse(program.data)
         chain = conv_chain.find(model)
         if isinstance(chain, conv_chain.Chain):
@@ -126,9 +126,9 @@ class NativeSession(HostNetwork):
 
         if len(chain.layers) > _conv.MAX_LAYERS:
             raise self._refusal(f"it has {len(chain.layers)} layers, more than {_conv.MAX_LAYERS}")
-        kernels = _conv.Chain(self.isa, chain_kernel.packed(chain, lanes), chain.scale)
-        self._set_grid(chain_kernel.TILE, kernels.margin - self.program.spec.margin)
-        return kernels
+        layers = chain_kernel.packed(chain, lanes)
+        self._set_grid(chain_kernel.TILE, chain_kernel.extra_margin(chain))
+        return _conv.Chain(self.isa, layers, chain.scale, chain.padded, chain.added)
 
     def _open_srcnn(self, chain: srcnn_chain.SrcnnChain, lanes: int) -> Any:
         from .. import _conv
@@ -136,11 +136,11 @@ class NativeSession(HostNetwork):
         if refused := srcnn_kernel.why_not(chain, _conv.MAX_N2):
             raise self._refusal(refused)
         extra = srcnn_kernel.extra_margin(chain, self.program.spec.margin)
-        self._set_grid(srcnn_kernel.period(chain), extra)
+        self._set_grid(srcnn_kernel.period(chain), (extra, extra))
         margin = network_margin(self.program.spec)
         return _conv.Srcnn(self.isa, margin, *srcnn_kernel.packed(chain, extra, lanes))
 
-    def _set_grid(self, period: int, extra: int) -> None:
+    def _set_grid(self, period: int, extra: tuple[int, int]) -> None:
         """Let windows start on the grid of the algorithms, with the margin that they read."""
         self.step, spec = period, self.program.spec
         y, x = (replace(axis, period=period) for axis in (spec.facts.y, spec.facts.x))

@@ -186,7 +186,8 @@ def largest_error(
 
     `side` is that of `trial_shapes`, to which `run` is bound; `draw` is that of `output_errors`.
     """
-    session, extra = Session(program.data, threads), program.spec.extra_margin
+    session = Session(program.data, threads)
+    extra = 0 if program.spec.padded else max(program.spec.extra_margin)
 
     def exact(windows: NDArray[np.float32]) -> NDArray[np.float32]:
         h, w = windows.shape[2:]

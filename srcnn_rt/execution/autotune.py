@@ -28,6 +28,7 @@ DEFAULT_TILE_HR = 256
 # more than leaving the caches does. The native backend keeps only a few rows at a time.
 HEAVY_MACS = 30_000
 LARGE_TILE_HR = 512
+NATIVE_TILE_MARGINS = 8  # margins in a tile of the native backend, at least
 GPU_TILE_HR = 1024  # fewer margins, larger kernels, and no cache to stay in
 DEVICE_TILE_HR = 2048  # of images in GPU memory, whose windows are computed one at a time
 
@@ -81,8 +82,11 @@ def default_tile(setup: Setup) -> int:
     """Return the tile in LR pixels where nothing was measured."""
     if setup.devices:
         return lr_tile(GPU_TILE_HR, setup.model)
-    large = setup.model.facts.macs >= HEAVY_MACS or setup.provider == "native"
-    return lr_tile(LARGE_TILE_HR if large else DEFAULT_TILE_HR, setup.model)
+    model = setup.model
+    if setup.provider == "native":  # which keeps only some rows of each layer
+        margins = NATIVE_TILE_MARGINS * (model.margin + max(model.extra_margin))
+        return geometry.ceil_to(max(lr_tile(LARGE_TILE_HR, model), margins), model.period)
+    return lr_tile(LARGE_TILE_HR if model.facts.macs >= HEAVY_MACS else DEFAULT_TILE_HR, model)
 
 
 def device_tile(setup: Setup) -> int:

@@ -48,7 +48,7 @@ def plan_for(setup: Setup, info: ImageInfo, sink: Sink) -> Plan:
         rules=rules_for(model, info.layout),
         block=(max(1, sink.block[0] // s), max(1, sink.block[1] // s)),
         max_chunk=widest,
-        extra=model.extra_margin,
+        extra=max(model.extra_margin),
     )
 
 

@@ -52,18 +52,18 @@ def rules_for(model: ModelSpec, layout: Layout | None = None) -> tuple[Rules, Ru
         Rules(
             axis.period,
             model.padded,
-            model.margin if model.padded else 0,
+            model.margin + extra if model.padded else 0,
             axis.multiple,
             axis.minimum if model.padded else 1,
             axis.fixed if axis.fixed is None or model.padded else axis.fixed - 2 * model.margin,
         )
-        for axis in (model.facts.y, model.facts.x)
+        for axis, extra in zip((model.facts.y, model.facts.x), model.extra_margin, strict=True)
     )
 
 
 def network_margin(model: ModelSpec) -> int:
     """Return the margin in LR pixels of the windows of the network itself, 0 if it pads."""
-    return 0 if model.padded else model.margin + model.extra_margin
+    return 0 if model.padded else model.margin + max(model.extra_margin)
 
 
 def bicubic_margin(model: ModelSpec, layout: Layout) -> int:

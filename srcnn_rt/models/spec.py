@@ -129,9 +129,9 @@ class ModelSpec:
     adds_bicubic : bool
         Whether the graph that runs returns the difference to the bicubic image (`prepare.build_program`);
         False for the model of a file.
-    extra_margin : int
-        LR pixels that windows need around the margin where a backend computes in blocks; 0 for the model of
-        a file.
+    extra_margin : (int, int)
+        LR rows and columns that windows need around the margin where a backend computes in blocks; 0 for the
+        model of a file.
     """
 
     name: str
@@ -149,7 +149,7 @@ class ModelSpec:
     check: Mapping[str, Any] = field(default_factory=dict)
     range_declared: bool = False
     adds_bicubic: bool = False
-    extra_margin: int = 0
+    extra_margin: tuple[int, int] = (0, 0)
 
     def summary(self) -> dict[str, Any]:
         """Return the facts as plain values for JSON, lengths in LR pixels."""

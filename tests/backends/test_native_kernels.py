@@ -49,8 +49,9 @@ def oracle(chain: list[Layer], scale: int, window: np.ndarray) -> np.ndarray:
     return out
 
 
-def opened(isa: str, chain: list[Layer], scale: int) -> Any:
-    return _conv.Chain(isa, chain_kernel.packed(Chain(tuple(chain), scale), ISAS[isa]), scale)
+def opened(isa: str, chain: list[Layer], scale: int, padded: bool = False, added: bool = False) -> Any:
+    packed = chain_kernel.packed(Chain(tuple(chain), scale), ISAS[isa])
+    return _conv.Chain(isa, packed, scale, padded, added)
 
 
 def inner(chain: list[Layer], window: np.ndarray) -> np.ndarray:
