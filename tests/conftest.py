@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from srcnn_rt.execution import self_check
-from srcnn_rt.models.bundled import bundled
 from tests.helpers import models
 from tests.helpers.reference import quantise
 
@@ -23,9 +22,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 pytest.register_assert_rewrite("tests.hostile", "tests.imagegraphs", "tests.rewriting")
 
 TEST_MODEL = "srcnn-915-x2"
-# The paper's form carries the whole image in bfloat16, and what undoes a blur is added enlarged: both are
-# refused.
-FAST = [name for name in bundled() if not name.endswith("-paper") and "deblur" not in name]
 
 
 def drawing(h: int, w: int, channels: int = 3, seed: int = 0) -> np.ndarray:

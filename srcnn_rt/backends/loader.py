@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from .._system.cpu import instruction_sets
 from ..errors import DeviceError, ModelError, OutOfMemoryError, ProviderError
 from ..image.info import Layout
 from ..io.protocols import Source
@@ -215,7 +214,7 @@ class Loader:
         from .native import NativeSession, is_worthwhile
 
         try:
-            if not is_worthwhile() or "amx_tile" in instruction_sets():
+            if not is_worthwhile():
                 return None
             return NativeSession(prepare.network_program(self.file.data, self.file.spec), threads)
         except ProviderError as error:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import threading
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
-
-import numpy as np
 
 from .._system.cpu import available_threads
 from ..errors import ModelError, OutOfMemoryError, ProviderError
-from ..models.low_precision.bfloat16 import LIMIT_DB, for_bfloat16, split_high_low
 from ..models.low_precision.loss import check_loss, output_errors, psnr_loss, trial_shapes
 from .base import Bound, failure
 from .host_renderer import HostNetwork
@@ -23,6 +20,8 @@ from .onnxruntime import Session
 
 if TYPE_CHECKING:
     from ..models.prepare import Program
+
+LIMIT_DB = 0.02  # PSNR that bfloat16 may cost
 
 
 def missing(*, bfloat16: bool) -> str | None:
@@ -52,12 +51,10 @@ class OpenVinoSession(HostNetwork):
     threads : int, optional
         Threads per run; all available CPUs if None.
     fast : bool
-        Compute in bfloat16, with the graph that `for_bfloat16` returns, instead of float32.
+        Compute in bfloat16 instead of float32.
 
     Attributes
     ----------
-    split_input : bool
-        Whether the graph takes windows as `split_high_low` splits them.
     ending : bool
         Whether runs end early.
 
@@ -80,15 +77,9 @@ class OpenVinoSession(HostNetwork):
             raise ProviderError(f"provider openvino needs a float32 model, got {program.spec.facts.types[0]}")
         self.threads = threads or available_threads()
         self._precision = "bf16" if fast else "f32"
-        self.split_input = self.ending = False
-        data = program.data
-        if fast:
-            from ..models.spec import parse
-
-            reduced = for_bfloat16(parse(data))
-            self.split_input, data = reduced.split_input, reduced.model.SerializeToString()
+        self.ending = False
         try:
-            self._model = _core().read_model(data)
+            self._model = _core().read_model(program.data)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load the model: {error}") from error
         self._compiled: dict[tuple[tuple[int, ...], tuple[int, ...]], Any] = {}
@@ -108,6 +99,12 @@ class OpenVinoSession(HostNetwork):
             self._requests.add(request)
         return request
 
+    def apart(self) -> Self:
+        """Return the network with requests of its own; see `HostNetwork.apart`."""
+        made = super().apart()
+        made._requesting, made._requests = threading.Lock(), WeakSet()
+        return made
+
     def _interrupt(self, ending: bool) -> None:
         self.ending = ending
         with self._requesting:
@@ -117,7 +114,7 @@ class OpenVinoSession(HostNetwork):
 
     def _compile(self, source: tuple[int, ...]) -> Any:
         model = self._model.clone()
-        shapes = {model.inputs[0].get_any_name(): list(_input_shape(source, self.split_input))}
+        shapes = {model.inputs[0].get_any_name(): list(source)}
         options = {
             "INFERENCE_PRECISION_HINT": self._precision,
             "INFERENCE_NUM_THREADS": self.threads,
@@ -150,14 +147,10 @@ class _Request(Bound):
 
         super().__init__(lambda windows: windows, source, target)
         self._network, self._request = network, request
-        shape = _input_shape(source, network.split_input)
-        self._fed = np.zeros(shape, np.float32) if network.split_input else self.input
-        request.set_input_tensor(0, openvino.Tensor(self._fed, shared_memory=True))
+        request.set_input_tensor(0, openvino.Tensor(self.input, shared_memory=True))
         request.set_output_tensor(0, openvino.Tensor(self.output, shared_memory=True))
 
     def run(self) -> None:
-        if self._network.split_input:
-            split_high_low(self.input, self._fed)
         if self._network.ending:
             raise ModelError("OpenVINO was interrupted")
         try:
@@ -170,11 +163,6 @@ class _Request(Bound):
     def cancel(self) -> None:
         """End a run between two layers, with an error."""
         self._request.cancel()
-
-
-def _input_shape(source: tuple[int, ...], split_input: bool) -> tuple[int, ...]:
-    """Return the input shape of the graph for windows of a shape; `split_high_low` doubles the channels."""
-    return (source[0], (1 + split_input) * source[1], *source[2:])
 
 
 @cache

@@ -13,21 +13,13 @@ _ADJUSTED_TAPS = 8  # smallest taps of a filter, which absorb the error of its s
 _CORRELATION = 0.95  # of neighbouring samples, the usual value in image coding
 
 
-def to_bfloat16(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Round to the nearest bfloat16, half to even."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    odd = (bits >> 16) & 1
-    rounded = ((bits + np.uint32(0x7FFF) + odd) & np.uint32(0xFFFF0000)).view(np.float32)
-    return rounded.astype(np.float64)
-
-
 def to_float16(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Round to the nearest float16, half to even; beyond 65,504 to infinity."""
     with np.errstate(over="ignore", under="ignore"):
         return np.asarray(values).astype(np.float16).astype(np.float64)
 
 
-def round_together(weight: NDArray[np.float64], rounding: Rounding = to_bfloat16) -> NDArray[np.float64]:
+def round_together(weight: NDArray[np.float64], rounding: Rounding) -> NDArray[np.float64]:
     """Round kernels with the least change to their response to an image.
 
     For the errors e of a filter it minimises eᵀ R e, greedily in the order of taps. R is the covariance of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,12 @@ from srcnn_rt.models.optimize.node_builder import NodeBuilder
 from srcnn_rt.models.optimize.subpixel_phases import fold_enlargement, shuffle_enlargement
 from srcnn_rt.models.optimize.widen_narrow import shifted, widen_narrow
 from srcnn_rt.models.prepare import network_program
+from tests.helpers import models
 from tests.helpers.models import Weights, enlarging_kernel, model, node
 from tests.helpers.rewriting import agree, assert_left, blocks, integers, ops, rewritten, shapes, sparse
 
 Maker = Callable[..., tuple[Path, dict[str, object]]]
+run = functools.partial(models.run, optimised=True)  # like sessions
 
 
 def like_bicubic(kernel: np.ndarray, scale: int) -> np.ndarray:
@@ -462,3 +465,56 @@ def test_a_bias_given_once_a_phase_is_caught(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Conv, "make", wrong)
     assert spoiled()
+
+
+# The enlargement folded into the layer behind it, for all phases.
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("sizes", [(9, 1, 5), (9, 3, 5), (9, 5, 5), (5, 1, 3), (3, 1, 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_layer_for_all_phases(
+    integer_model: Maker, scale: int, sizes: tuple[int, ...], channels: int, rng: np.random.Generator
+) -> None:
+    """The result has the same rows and columns, also if the first layer leaves a part of an LR pixel."""
+    proto = onnx.load(integer_model(scale, sizes, channels)[0])
+    before = proto.SerializeToString(deterministic=True)
+    result = shuffle_enlargement(proto)
+    assert proto.SerializeToString(deterministic=True) == before
+    ops = [n.op_type for n in result.graph.node]
+    assert ops.index("Conv") < ops.index("Relu") < ops.index("DepthToSpace")
+    assert ops.count("Conv") == 3
+    cut = next((n for n in proto.graph.node if n.op_type == "Slice"), None)
+    spare = (sizes[0] - 1) % scale  # a crop is the same on both sides
+    if cut is None:
+        assert ("Slice" in ops[ops.index("DepthToSpace") :]) == bool(spare)
+    for shape in ((19, 22), (20, 23)):
+        x = rng.integers(0, 4, (2, channels, *shape)).astype(np.float32)
+        assert np.array_equal(run(proto, x), run(result, x))
+
+
+@pytest.mark.parametrize("behind", ["nothing", "PRelu", "two readers", "output"])
+@pytest.mark.parametrize("scale", [2, 3])
+def test_what_may_stand_behind_all_phases(behind: str, scale: int, rng: np.random.Generator) -> None:
+    weights = {
+        "k": rng.integers(-1, 2, (2 * scale**2, 1, 4, 3)), "kb": rng.integers(-2, 3, 2 * scale**2),
+        "a": rng.integers(-1, 2, (1, 2, 6, 4)), "d": rng.integers(-1, 2, (1, 1, 3, 2)),
+        "slope": np.array([[[2]]]),
+    }  # fmt: skip
+    nodes = [
+        node("Conv", ["lr", "k", "kb"], ["p"]), node("DepthToSpace", ["p"], ["u"], blocksize=scale),
+        node("Conv", ["u", "a"], ["hr" if behind == "output" else "x"]),
+    ]  # fmt: skip
+    match behind:
+        case "nothing":
+            nodes.append(node("Conv", ["x", "d"], ["hr"]))
+        case "PRelu":
+            nodes += [node("PRelu", ["x", "slope"], ["y"]), node("Conv", ["y", "d"], ["hr"])]
+        case "two readers":
+            nodes += [node("Relu", ["x"], ["y"]), node("Sub", ["x", "y"], ["hr"])]
+    proto = model(nodes, {k: v.astype(np.float32) for k, v in weights.items()}, out=1)
+    result = shuffle_enlargement(proto)
+    assert list(result.graph.node) != list(proto.graph.node)
+    for shape in ((11, 12), (12, 10)):
+        x = rng.integers(0, 4, (1, 1, *shape)).astype(np.float32)
+        assert np.array_equal(run(proto, x), run(result, x))
