@@ -10,7 +10,7 @@ RUNTIME ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard _ext/*.pyx _ext/*.h)
 
-.PHONY: demo test test-slow test-kill fuzz sanitize neon bench bench-gpu lint wheel clean
+.PHONY: demo test test-slow test-kill load fuzz sanitize neon bench bench-gpu lint wheel clean
 
 demo: $(VENV)/.run
 	$(BIN)/python tools/demo.py
@@ -22,6 +22,10 @@ test: $(VENV)/.test
 # Large images, long random runs, the built wheel in an empty environment.
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --timeout 3600
+
+# 1,000 requests to examples/fastapi_service.py, 32 at once, a tenth of them damaged; half a minute.
+load: $(VENV)/.test
+	$(BIN)/python -m pytest -s -m slow tests/examples/test_service.py
 
 # Damaged images and models: make fuzz N=2000 KINDS="tiff model". What it finds is in scratch/fuzz/findings.
 N ?= 100000
@@ -51,7 +55,7 @@ test-kill: $(VENV)/.test
 
 # Everything that is claimed about speed and memory, on an idle machine; ends with README's table.
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/peers.py --models srcnn-915-x2 srcnn-955-x2 srcnn-955-x3 srcnn-955-x4 compact-m4c16-x2 \
+	$(BIN)/python benchmarks/peers.py --models srcnn-915-x2 srcnn-955-x2 srcnn-955-x3 srcnn-955-x4 compact-m4c16-x2 compact-m10c32-x2 \
 	  --sides 64 512 --rounds 5 --seconds 0.5
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/memory.py --json .benchmarks/memory.json

@@ -1,7 +1,7 @@
 /* A chain of 3 x 3 convolutions with ReLU or PReLU between them, all unpadded or all padded by zeros, in float32.
  *
  * The first layer, of one or a few channels, is computed directly from differences to the central sample, whose own
- * weight is the sum of all: kernels that sum to zero find exactly nothing in a flat area, however bright it is.
+ * weight is the sum of all: in a flat area only that one product is left.
  *
  * The others use the fast filters F(2,3) along columns and F(4,3) along rows (Winograd, Arithmetic Complexity of
  * Computations, 1980; Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2016, section 4): 2 x 4

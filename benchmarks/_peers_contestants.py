@@ -57,13 +57,12 @@ class SrcnnRt(Contestant):
 
     ours = True
 
-    def __init__(self, name: str, provider: str, *, fast: bool = False) -> None:
-        super().__init__(name, "srcnn-rt", reduced=fast)
-        self._options: dict[str, Any] = {"precision": "fast"} if fast else {}
+    def __init__(self, name: str, provider: str) -> None:
+        super().__init__(name, "srcnn-rt")
         self._provider = provider
 
     def load(self, data: bytes, model: ModelSpec, threads: int) -> None:
-        self._engine = Engine(data, self._provider, "auto", threads, **self._options)
+        self._engine = Engine(data, provider=self._provider, tile="auto", threads=threads)
 
     def prepare(self, image: NDArray[np.uint8]) -> None:
         self._image = image
@@ -330,7 +329,6 @@ def contestants() -> list[Contestant]:
         SrcnnRt("srcnn-rt exact", "native"),
         SrcnnRt("srcnn-rt exact, ONNX Runtime", "cpu"),
         SrcnnRt("srcnn-rt exact, OpenVINO", "openvino"),
-        SrcnnRt("srcnn-rt fast, OpenVINO", "openvino", fast=True),
         OnnxRuntime("ONNX Runtime", "ONNX Runtime"),
         OpenVino("OpenVINO f32", "OpenVINO"),
         OpenVino("OpenVINO bf16", "OpenVINO", reduced=True),

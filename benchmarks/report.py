@@ -28,7 +28,7 @@ Document = dict[str, Any]
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
-OURS = {"srcnn-rt exact": False, "srcnn-rt fast": True}  # and whether in reduced precision
+OURS = "srcnn-rt exact"
 # Contestants and the titles of their columns; the others are in report.md.
 PEERS = {
     "OpenVINO f32": "OpenVINO f32",
@@ -54,14 +54,10 @@ def chosen(results: Sequence[Result]) -> list[Result]:
     The provider is the one that is fastest at the largest size, for all sizes.
     """
     largest = max((r["side"] for r in results), default=0)
-    shown = []
-    for name, reduced in OURS.items():
-        ours = [r for r in results if r["ours"] and r["reduced"] == reduced]
-        best = max((r for r in ours if r["side"] == largest), key=lambda r: r["mpx_per_s"], default=None)
-        if best is not None:
-            same = [r for r in ours if r["contestant"] == best["contestant"]]
-            shown += [{**r, "contestant": name} for r in same]
-    return shown + [r for r in results if r["contestant"] in PEERS]
+    ours = [r for r in results if r["ours"]]
+    best = max((r for r in ours if r["side"] == largest), key=lambda r: r["mpx_per_s"], default=None)
+    same = [r for r in ours if best is not None and r["contestant"] == best["contestant"]]
+    return [{**r, "contestant": OURS} for r in same] + [r for r in results if r["contestant"] in PEERS]
 
 
 def peers_table(document: Document) -> str:
@@ -71,8 +67,8 @@ def peers_table(document: Document) -> str:
     for model in document["models"]:
         results = chosen(measured(document, model["name"]))
         speeds = {r["contestant"]: number(r["mpx_per_s"]) for r in results if r["side"] == side}
-        rows.append((model["name"], *(speeds.get(name, "–") for name in (*OURS, *PEERS))))
-    head = (f"gray {side}², output Mpx/s", *(f"**{name}**" for name in OURS), *PEERS.values())
+        rows.append((model["name"], *(speeds.get(name, "–") for name in (OURS, *PEERS))))
+    head = (f"gray {side}², output Mpx/s", f"**{OURS}**", *PEERS.values())
     return grid(head, rows)
 
 
