@@ -1,7 +1,7 @@
-"""Run SRCNN's kernels for ARM under emulation: python tools/check_neon.py
+"""Run the native backend's kernels for ARM under emulation: python tools/check_neon.py
 
 Needs Debian's packages gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user. The networks and their
-results in float64 are those of ``tests/backends/test_native_srcnn.py``; ``check_neon.c`` compares.
+results in float64 are those of the tests of these kernels; ``check_neon.c`` compares.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from srcnn_rt.backends import srcnn_kernel  # noqa: E402
+from srcnn_rt.backends import chain_kernel, srcnn_kernel  # noqa: E402
 from srcnn_rt.models import srcnn_chain  # noqa: E402
+from srcnn_rt.models.conv_chain import Chain  # noqa: E402
+from tests.backends import test_native_kernels as unpadded  # noqa: E402
+from tests.backends import test_native_padded as padding  # noqa: E402
 from tests.backends.test_native_srcnn import Case  # noqa: E402
 
 LANES = 4
@@ -59,15 +62,37 @@ def record(case: Case) -> bytes:
     return head.tobytes() + b"".join(np.ascontiguousarray(a, np.float32).tobytes() for a in arrays)
 
 
+def chain_record(count: int, width: int, scale: int, padded: bool) -> bytes:
+    """Return a chain, a window and the result as ``check_neon.c`` reads them."""
+    layers = unpadded.layers([3, *[width] * (count - 1), 3 * scale**2], ["prelu"] * (count - 1) + [""], 1)
+    head = np.array([count, scale, padded, padded], np.int32).tobytes()
+    if padded:
+        window = padding.drawn(3, 13, 27)
+        expected = padding.oracle(layers, scale, window, True)
+    else:
+        window = unpadded.drawn(layers, (12, 28))
+        expected = unpadded.oracle(layers, scale, unpadded.inner(layers, window))
+    sizes = [*window.shape[1:], *(n // scale for n in expected.shape[1:])]
+    data = [head, np.array(sizes, np.int32).tobytes()]
+    for weights, bias, slope, inputs, outputs, activation in chain_kernel.packed(
+        Chain(tuple(layers), scale), LANES
+    ):
+        data.append(np.array([inputs, outputs, activation, weights.size], np.int32).tobytes())
+        data += [a.tobytes() for a in (weights, bias, slope)]
+    return b"".join([*data, window.tobytes(), expected.astype(np.float32).tobytes()])
+
+
 def main() -> int:
     """Compile, run, and return the exit status."""
+    chains = [(5, 16, 2), (10, 32, 3), (4, 20, 4), (1, 0, 2)]
     with tempfile.TemporaryDirectory() as folder:
-        program, data = Path(folder, "check"), Path(folder, "cases")
+        program, data, more = (Path(folder, name) for name in ("check", "srcnn", "chains"))
         data.write_bytes(b"".join(record(case) for case in cases()))
+        more.write_bytes(b"".join(chain_record(*c, padded) for c in chains for padded in (False, True)))
         source = ROOT / "tools" / "check_neon.c"
         command = [COMPILER, *FLAGS, "-I", str(ROOT / "_ext"), "-o", str(program), str(source), "-lm"]
         subprocess.run(command, check=True)
-        return subprocess.run([EMULATOR, str(program), str(data)], check=False).returncode
+        return subprocess.run([EMULATOR, str(program), str(data), str(more)], check=False).returncode
 
 
 if __name__ == "__main__":

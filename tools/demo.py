@@ -51,7 +51,7 @@ def main() -> None:
     except SrcnnError as error:
         sys.exit(f"error: {error}")
     lr = cv2.imread(str(PHOTOGRAPH))
-    with Engine(f"bicubic-x{args.scale}", "cpu") as plain:
+    with Engine(f"bicubic-x{args.scale}", provider="cpu") as plain:
         bicubic = np.ascontiguousarray(plain.upscale(np.ascontiguousarray(lr[..., ::-1]))[..., ::-1])
     image = side_by_side(lr, bicubic, cv2.imread(str(result)), args.scale)
     if not cv2.imwrite(str(comparison), image, [cv2.IMWRITE_PNG_COMPRESSION, 9]):

@@ -115,7 +115,7 @@ _engines: dict[str, Engine] = {}
 def _bicubic() -> Engine:
     """Return this process's engine. It is made here, because threads do not survive a fork."""
     if "x2" not in _engines:
-        _engines["x2"] = Engine("bicubic-x2", "cpu", 32, threads=1)
+        _engines["x2"] = Engine("bicubic-x2", provider="cpu", tile=32, threads=1)
     return _engines["x2"]
 
 
@@ -153,7 +153,7 @@ def _try_model(path: Path, number: int) -> None:
         if len(spec.parse(data).graph.node) <= prepare.MAX_NODES:
             optimize.optimise(spec.parse(data))  # directly, because `prepare` hides failures
         described.summary()
-    with Engine(path, "cpu", None if whole else 16, threads=1) as engine:
+    with Engine(path, provider="cpu", tile=None if whole else 16, threads=1) as engine:
         image = np.full((13, 17, engine.spec.channels), 0.5, np.float32)
         try:
             out = engine.upscale(image, bands=True)

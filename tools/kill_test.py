@@ -156,7 +156,7 @@ def logged(self, batch, *arguments):
     os.write(log, b"%d\\n" % len(batch))
     compute(self, batch, *arguments)
 HostRenderer.render = logged
-with Engine("bicubic-x2", "cpu", 32, threads=1) as engine:
+with Engine("bicubic-x2", provider="cpu", tile=32, threads=1) as engine:
     engine.upscale_file(folder / "a.tif", folder / target, resume=True, **options)
 """.replace("{bytes}", str(CHUNK_BYTES))
 
