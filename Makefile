@@ -43,9 +43,9 @@ sanitize: $(VENV)/.test
 	  SRCNN_RT_EXTENSIONS=build/sanitize/srcnn_rt \
 	  $(BIN)/python -m pytest -p tests.helpers.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
 	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py tests/backends/test_native_kernels.py \
-	  tests/backends/test_native_srcnn.py
+	  tests/backends/test_native_padded.py tests/backends/test_native_srcnn.py
 
-# The kernels of SRCNN for ARM, under emulation.
+# The kernels of the native backend for ARM, under emulation.
 neon: $(VENV)/.test
 	$(BIN)/python tools/check_neon.py
 
