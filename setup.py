@@ -1,4 +1,4 @@
-"""The compiled parts: the tiler's loops and the native backend's. Everything else is in pyproject.toml."""
+"""The compiled parts: the loops of the tiler and of the native backend, and deflate."""
 
 import sys
 from pathlib import Path
@@ -29,6 +29,13 @@ setup(
                 ["_ext/_tiles.pyx"],
                 include_dirs=["_ext"],
                 depends=["_ext/rows.h", "_ext/enlarge.h"],
+                extra_compile_args=FLAGS,
+            ),
+            Extension(
+                "srcnn_rt._deflate",
+                ["_ext/_deflate.pyx"],
+                include_dirs=["_ext"],
+                depends=["_ext/deflate.h"],
                 extra_compile_args=FLAGS,
             ),
             *CONV,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
 Weights = NDArray[np.float32]
+Float = TypeVar("Float", bound=np.floating)
 
 
 def aligned_zeros(shape: int | tuple[int, ...]) -> Weights:
@@ -23,12 +26,12 @@ def aligned(array: NDArray[np.floating]) -> Weights:
     return found
 
 
-def filled(array: NDArray[np.floating], axis: int, multiple: int) -> NDArray[np.floating]:
+def filled(array: NDArray[Float], axis: int, multiple: int) -> NDArray[Float]:
     """Fill an axis up with zeros to a multiple."""
     return np.pad(array, [(0, -n % multiple if k == axis else 0) for k, n in enumerate(array.shape)])
 
 
-def vectors(array: NDArray[np.floating], axis: int, lanes: int) -> NDArray[np.floating]:
+def vectors(array: NDArray[Float], axis: int, lanes: int) -> NDArray[Float]:
     """Split an axis of output channels into vectors, in its place, and lanes, at the end."""
     shape = array.shape
     split = array.reshape(*shape[:axis], shape[axis] // lanes, lanes, *shape[axis + 1 :])

@@ -16,7 +16,7 @@ import pytest
 
 FOLDER = Path(os.environ["SRCNN_RT_EXTENSIONS"]).resolve()
 MODULES: dict[str, ModuleType] = {}
-for _name in ("_tiles", "_conv"):
+for _name in ("_tiles", "_conv", "_deflate"):
     _path = next(FOLDER.glob(f"{_name}.*.so"))
     _spec = importlib.util.spec_from_file_location(f"srcnn_rt.{_name}", _path)
     assert _spec is not None
