@@ -60,6 +60,8 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/memory.py --json .benchmarks/memory.json
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/regions.py --out .benchmarks
+	$(BIN)/python benchmarks/ending.py --out .benchmarks
 	$(BIN)/python -m pytest benchmarks -o addopts= --benchmark-columns=median,iqr,rounds \
 	  --benchmark-json=.benchmarks/latest.json
 	$(BIN)/python benchmarks/report.py
@@ -81,7 +83,7 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist demo .benchmarks *.egg-info srcnn_rt/*.so _ext/_tiles.c _ext/_conv.c
+	rm -rf $(VENV) build dist demo .benchmarks *.egg-info srcnn_rt/*.so _ext/_*.c
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, got " + sys.version.split()[0] + "; try make PYTHON=python3.12")'

@@ -32,7 +32,7 @@ from srcnn_rt import Engine
 from srcnn_rt.jobs.report import peak_memory
 import cv2, rasterio
 base = peak_memory()
-with Engine(sys.argv[1], "cpu", int(sys.argv[2]), threads=2) as engine:
+with Engine(sys.argv[1], provider="cpu", tile=int(sys.argv[2]), threads=2) as engine:
     image = np.zeros((2 * engine.tile, 4 * engine.tile), np.uint8)
     engine.upscale(image)
     print(base, peak_memory(), image.size * (1 + engine.scale**2))
@@ -83,7 +83,7 @@ def activations(model: str, tile: int) -> float:
 
 def speed(model: str, tile: int | str, seconds: float) -> float:
     """Return HR Mpx/s on a gray array, the median of runs."""
-    with Engine(model, "cpu", tile, threads=2) as engine:
+    with Engine(model, provider="cpu", tile=tile, threads=2) as engine:
         side = max(1024 // engine.scale, 2 * engine.tile)
         image = np.random.default_rng(0).integers(0, 256, (side, side), np.uint8)
         whole = engine.upscale(image)

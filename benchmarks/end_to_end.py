@@ -339,7 +339,7 @@ def measure_tiling(model: str, precision: str, threads: int, side: int, rounds: 
 
         def engine(**options: Any) -> Engine:
             return stack.enter_context(
-                Engine(model, PROVIDERS[precision], threads=threads, precision=precision, **options)
+                Engine(model, provider=PROVIDERS[precision], threads=threads, precision=precision, **options)
             )
 
         whole, engines = engine(tile=None), {tile: engine(tile=tile) for tile in TILES}
@@ -400,7 +400,9 @@ def measure_files(model: str, precision: str, args: argparse.Namespace) -> tuple
     """Measure gray and RGB files with one model; return the results and a description of the image."""
     results, words = [], ""
     with (
-        Engine(model, PROVIDERS[precision], "auto", args.threads, precision=precision) as engine,
+        Engine(
+            model, provider=PROVIDERS[precision], tile="auto", threads=args.threads, precision=precision
+        ) as engine,
         tempfile.TemporaryDirectory(dir=args.folder) as folder,
     ):
         side = (args.side or SIDES.get(engine.spec.architecture, SIDE_OTHERS)) // engine.scale

@@ -89,7 +89,7 @@ def main() -> None:
             methods = []
             for key, proto in graphs.items():
                 whole = added(proto, ready.spec).SerializeToString()
-                engine = stack.enter_context(Engine(whole, "cpu", data_range="dtype"))
+                engine = stack.enter_context(Engine(whole, provider="cpu", data_range="dtype"))
                 methods.append(runner.Method(key, engine.upscale, ready.spec.channels == 3))
             for folder in args.data:
                 result = runner.evaluate(folder, methods, protocol)

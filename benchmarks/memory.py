@@ -67,7 +67,7 @@ def make_image(path: Path, side: int, layout: str) -> None:
 
 def check(source: Path, result: Path, model: str) -> None:
     """Compare the far corner of the result with an array upscale of that corner."""
-    with rasterio.open(source) as lr, rasterio.open(result) as hr, Engine(model, "cpu") as engine:
+    with rasterio.open(source) as lr, rasterio.open(result) as hr, Engine(model, provider="cpu") as engine:
         n, s = min(64, lr.width), engine.scale
         at = lr.width - n
         corner = engine.upscale(lr.read(1, window=Window(at, at, n, n)))

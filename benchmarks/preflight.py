@@ -61,7 +61,7 @@ def main() -> None:
     print("|---|---|---|---:|---:|---:|")
     outside = 0
     for model in args.models:
-        with Engine(model, "cpu", "auto") as engine, tempfile.TemporaryDirectory() as name:
+        with Engine(model, provider="cpu", tile="auto") as engine, tempfile.TemporaryDirectory() as name:
             for channels, dtype in KINDS:
                 images = make_images(args.folder, channels, dtype, args.count)
                 for source, target, options in JOBS:

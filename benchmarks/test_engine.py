@@ -45,7 +45,7 @@ def assert_same(engine: Engine, other: Engine, image: np.ndarray) -> None:
 
 def assert_close(fast: Engine, image: np.ndarray) -> None:
     """Compare an image in reduced precision with the exact one."""
-    with Engine(fast.spec.name, "cpu", "auto") as exact:
+    with Engine(fast.spec.name, provider="cpu", tile="auto") as exact:
         delta = fast.upscale(image).astype(float) - exact.upscale(image)
     assert np.sqrt(np.mean(delta**2)) <= REDUCED_RMS
 
@@ -55,7 +55,10 @@ def assert_close(fast: Engine, image: np.ndarray) -> None:
 @pytest.mark.parametrize("model", ["srcnn-915-x2", "srcnn-915-x3", "srcnn-915-x4", "srcnn-955-x2"])
 def test_latency_by_size(benchmark, megapixels, rng, model: str, side: int, channels: int) -> None:
     image = photo_like(rng, side, side, channels)
-    with Engine(model, "cpu", "auto") as engine, Engine(model, "cpu", 48) as small:
+    with (
+        Engine(model, provider="cpu", tile="auto") as engine,
+        Engine(model, provider="cpu", tile=48) as small,
+    ):
         assert_same(engine, small, image)
         run(benchmark, lambda: engine.upscale(image))
         megapixels((side * engine.scale) ** 2 / 1e6)
@@ -76,7 +79,10 @@ def test_latency_by_size_fast(benchmark, megapixels, rng, model: str, side: int,
 @pytest.mark.parametrize("model", ["srcnn-915-x2", "srcnn-955-x2"])
 def test_throughput_by_tile(benchmark, megapixels, rng, model: str, tile: int) -> None:
     image = photo_like(rng, 1024, 1024, 1)
-    with Engine(model, "cpu", tile) as engine, Engine(model, "cpu", "auto") as other:
+    with (
+        Engine(model, provider="cpu", tile=tile) as engine,
+        Engine(model, provider="cpu", tile="auto") as other,
+    ):
         assert_same(engine, other, image)
         run(benchmark, lambda: engine.upscale(image))
     megapixels(4 * 1024 * 1024 / 1e6)
@@ -99,7 +105,7 @@ def test_tiff_to_tiff(benchmark, megapixels, rng, tmp_path, compress: str, chann
     tifffile.imwrite(
         source, image.squeeze(), tile=(256, 256), photometric="rgb" if channels == 3 else "minisblack"
     )
-    with Engine("srcnn-915-x2", "cpu", "auto") as engine:
+    with Engine("srcnn-915-x2", provider="cpu", tile="auto") as engine:
 
         def work() -> None:
             engine.upscale_file(source, target, overwrite=True, compress=compress)

@@ -61,7 +61,7 @@ def main() -> None:
     args = parser.parse_args()
     truth = camera() / 255.0
     small = imresize(truth, 2, down=True).clip(0, 1)
-    engines = {name: Engine(name, "cpu", "auto") for name in args.models}
+    engines = {name: Engine(name, provider="cpu", tile="auto") for name in args.models}
     wrong = 0
     print("| samples | " + " | ".join(args.models) + " |\n|---|" + "--:|" * len(args.models))
     first: dict[str, float] = {}

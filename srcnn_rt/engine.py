@@ -3,49 +3,80 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ._system import arguments
+from ._system.forking import PerProcess
+from ._system.safe_files import checking
 from ._version import __version__
 from .backends import tuning_cache
-from .backends.loader import Loader
+from .backends.loader import Loader, Setup
 from .backends.untiled import load_whole
-from .errors import ArgumentError, ModelError
-from .execution import autotune, executor, streaming
+from .errors import ArgumentError, ClosedError, ModelError
+from .execution import autotune, executor, pickling, streaming
 from .execution.autotune import Trial
+from .execution.ending import Ending, Event
 from .execution.executor import Progress
 from .execution.normalization import DataRange
 from .execution.planner import plan_for
+from .execution.running import Running, again
 from .image.info import ImageInfo, Nodata, Reading
-from .io.array_like import SlicedSink, SlicedSource
-from .io.in_memory import ArraySink, array_source
+from .io import pillow_images
+from .io.array_axes import axes_of, dimensions_of, is_data_array, meaning_of
+from .io.array_like import SlicedSink
+from .io.array_types import Exported, Labelled, Masked, Sample, SupportsArray
+from .io.in_memory import Images, as_sliced, image_count, shared
+from .io.opened import OpenImage, is_file, source_of
 from .io.protocols import Closing, Sink, Source
-from .io.registry import open_source
 from .jobs.report import Report
 from .models import spec
 from .models.margins import check_layout
 from .models.prepare import Program
 from .models.spec import ModelSpec
-from .options import ArrayOptions, EngineOptions, FileOptions, OutputOptions, Range
+from .options import (
+    ArrayLayout,
+    ArrayOptions,
+    ChannelOrder,
+    EngineArguments,
+    EngineOptions,
+    FileOptions,
+    OutputOptions,
+    Precision,
+    Provider,
+    Range,
+    Tile,
+)
 from .tiling import geometry
-from .tiling.geometry import Span
+from .tiling.geometry import WHOLE, Region
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from .backends.cuda.devices import Gpu
+    from .io.streams import Readable, Writable
     from .jobs.estimate import Estimate
     from .jobs.job import Job
 
 TUNE_FROM = 10**9  # HR pixels; tile="auto" measures before a larger image
-WHOLE = 2**40  # LR pixels; a tile that every image fits into
+
+
+class UpscaleOptions(ArrayOptions, total=False):
+    """Keyword arguments of `Engine.upscale`."""
+
+    data_range: Range | None
+    progress: Progress | None
+    cancel: Event | None
 
 
 class Engine(Closing):
@@ -55,11 +86,15 @@ class Engine(Closing):
     no environment variables, logging configuration, warning filters or thread settings of other libraries.
     It logs to ``logging.getLogger("srcnn_rt")``.
 
+    A process that is forked may go on using the engine, unless it runs on a GPU, and loads the model again
+    at the first use. A pickled engine consists of its arguments: a path is opened again where it is
+    unpickled, and its content must be the same; bytes are part of the pickle.
+
     Parameters
     ----------
     model : str, Path or bytes
         A bundled name (see `list_models`), ``"bicubic-x2"`` … ``"bicubic-x8"``, the path of an ONNX
-        file, or the bytes of one.
+        file, or the bytes of one. All other arguments are given by name.
     provider : {"auto", "cpu", "cuda", "native", "openvino"}
         ``"auto"`` uses CUDA where it works, else the CPU: the native backend for SRCNN and chains of 3x3
         convolutions, OpenVINO where `precision` is ``"fast"`` and it is faster, and ONNX Runtime
@@ -68,8 +103,9 @@ class Engine(Closing):
     tile : int, "auto" or None
         Side of a tile in LR pixels, without margins, at least 8. ``"auto"`` uses what `tune` measured.
         Without a measurement it uses 256 HR pixels (512 for heavy models and in the native backend), and
-        measures before an image of over 1,000 Mpx. None runs the model once on the whole image, which
-        must then fit into memory. Models with an unbounded receptive field can only be run that way.
+        measures before an image of over 1,000 Mpx, which takes some seconds. None runs the model once on the
+        whole image, which must then fit into memory. Models with an unbounded receptive field can only be
+        run that way.
     threads : int, optional
         Threads that run the network. All available CPUs by default.
     model_range : str, optional
@@ -102,6 +138,11 @@ class Engine(Closing):
     channel_order : {"rgb", "bgr"}
         Order of the three channels that the model takes. Whether channels come last (N, H, W, C) is detected.
 
+    Attributes
+    ----------
+    model_hash : str
+        First 16 hexadecimal digits of the SHA-256 of the model's content.
+
     Raises
     ------
     SourceMissingError, ModelError, ProviderError, RuntimeMissingError, ArgumentError
@@ -118,19 +159,32 @@ class Engine(Closing):
     def __init__(
         self,
         model: str | Path | bytes = "srcnn-915-x2",
-        provider: str = "auto",
-        tile: int | Literal["auto"] | None = 512,
+        *,
+        provider: Provider = "auto",
+        tile: Tile = "auto",
         threads: int | None = None,
         model_range: str | None = None,
-        precision: str = "exact",
+        precision: Precision = "exact",
         device: int | str | Sequence[int] | None = None,
         gpu_memory: int | str | None = None,
         data_range: Range = "auto",
         trust: bool = False,
         inputs: Mapping[str, float] | None = None,
         output: str | None = None,
-        channel_order: str = "rgb",
+        channel_order: ChannelOrder = "rgb",
     ) -> None:
+        if not isinstance(model, str | Path | bytes):
+            raise ArgumentError(f"model must be a name, a path or the bytes of a file, got {model!r}")
+        arguments.texts(model_range=model_range, output=output, optional=True)
+        arguments.texts(channel_order=channel_order)
+        arguments.mappings(inputs=inputs, optional=True)
+        arguments.flags(trust=trust)
+        self._arguments: EngineArguments = {
+            "provider": provider, "tile": tile, "threads": threads, "model_range": model_range,
+            "precision": precision, "device": device, "gpu_memory": gpu_memory, "data_range": data_range,
+            "trust": trust, "inputs": inputs, "output": output, "channel_order": channel_order,
+        }  # fmt: skip
+        self._model = pickling.portable(model)
         self._options = EngineOptions.of(provider, precision, tile, threads, device, gpu_memory)
         self._data_range = DataRange.of(data_range)
         interface_options = None
@@ -142,14 +196,24 @@ class Engine(Closing):
         if model_range is not None:
             facts = spec.with_range(facts, model_range)
         program = Program(data, facts, False)
-        self._hash = hashlib.sha256(data).hexdigest()[:16]
+        self.model_hash = hashlib.sha256(data).hexdigest()[:16]
         self._load(program)
-        self._pool = ThreadPoolExecutor(max(self._options.threads, self._setup.workers), "srcnn-work")
-        self._tuning = threading.RLock()
         self._rates: dict[Any, float] = {}
         self._closed = False
         if not (trust or tile is None or spec.is_builtin(model)):
             self._self_check(program)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._check_open()
+        return pickling.rebuild, (type(self), self._model, self._arguments, self.model_hash)
+
+    def __repr__(self) -> str:
+        tile = "whole images" if self._options.tile is None else f"tile {self.tile}"
+        closed = ", closed" if self._closed else ""
+        return (
+            f"<Engine {self._spec.name} (x{self.scale}): {self._provider}, {self.precision}, {tile}, "
+            f"{self._options.threads} threads{closed}>"
+        )
 
     def _load(self, program: Program) -> None:
         """Load the model into a runtime, with the tile that was asked for, measured, or the default."""
@@ -170,8 +234,25 @@ class Engine(Closing):
             tile = autotune.default_tile(setup)
         else:
             tile = geometry.ceil_to(options.tile, setup.model.period)
-        self._setup = replace(setup, tile=tile)
-        self._spec, self._provider = setup.model, setup.provider
+        self._running = PerProcess(
+            Running.start(replace(setup, tile=tile), options.threads), partial(again, self._loader)
+        )
+        self._spec, self._provider, self._tile = setup.model, setup.provider, tile
+
+    @property
+    def _active(self) -> Running:
+        try:
+            return self._running.get()
+        except LookupError:
+            raise ClosedError("the engine is closed") from None
+
+    @property
+    def _setup(self) -> Setup:
+        return self._active.setup
+
+    @property
+    def _pool(self) -> ThreadPoolExecutor:
+        return self._active.pool
 
     def _self_check(self, program: Program) -> None:
         """Compare tiles with a whole image, once per model and machine.
@@ -212,7 +293,7 @@ class Engine(Closing):
     @property
     def tile(self) -> int:
         """Side of a tile in LR pixels as used: a multiple of the model's period."""
-        return self._setup.tile
+        return self._tile
 
     @property
     def provider(self) -> str:
@@ -225,62 +306,101 @@ class Engine(Closing):
         return self._options.precision
 
     def close(self) -> None:
-        """Release the model. Later calls of `upscale` raise `ArgumentError`."""
+        """Release the model. Runs of other threads end with `ClosedError`, and so do later calls."""
         if self._closed:
             return
         self._closed = True
-        self._pool.shutdown()
-        self._setup.close()
-        del self._setup
+        if (running := self._running.take()) is not None:
+            running.close()
 
+    @overload
+    def upscale(self, image: Masked, **options: Unpack[UpscaleOptions]) -> Masked: ...
+    @overload
+    def upscale(self, image: NDArray[Sample], **options: Unpack[UpscaleOptions]) -> NDArray[Sample]: ...
+    @overload
+    def upscale(self, image: Image, **options: Unpack[UpscaleOptions]) -> Image: ...
+    @overload
+    def upscale(self, image: Exported, **options: Unpack[UpscaleOptions]) -> Exported: ...
+    @overload
+    def upscale(self, image: Labelled, **options: Unpack[UpscaleOptions]) -> Labelled: ...
+    @overload
+    def upscale(self, image: SupportsArray, **options: Unpack[UpscaleOptions]) -> NDArray[np.number[Any]]: ...
     def upscale(
         self,
         image: Any,
         *,
         data_range: Range | None = None,
         progress: Progress | None = None,
+        cancel: Event | None = None,
         **options: Unpack[ArrayOptions],
     ) -> Any:
         """Upscale an array.
 
-        An array of a library that supports DLPack (torch, CuPy, JAX) gives an array of the same library on
-        the same device. An array on a GPU stays there; it takes no `nodata`, and NaN is not looked for.
+        The result is what was given: an array of NumPy, masked or not, an image of Pillow, a DataArray of
+        xarray with all that belongs to it (`srcnn_rt.xarray.upscale`), or an array of a library that supports
+        DLPack (torch, CuPy, JAX), on the same device. An array on a GPU stays there; it takes no `nodata`,
+        and NaN is not looked for. Everything else gives an array of NumPy.
 
         Parameters
         ----------
         image : array_like, shape (H, W) or (H, W, C)
-            Of any type in `SAMPLE_TYPES`, with any strides. C = 1 is gray, 2 gray + alpha, 3 RGB, 4 RGBA
-            (not premultiplied); other counts are bands. Values may be in any unit. Integers are rounded
-            half to even and clipped to their type; floats are neither. Alpha runs from 0 to the type's
-            largest value, or 1.0.
+            Of any type in `SAMPLE_TYPES`, with any strides, or as `layout` says, such as several images
+            (N, C, H, W), which are upscaled one by one. C = 1 is gray, 2 gray + alpha, 3 RGB, 4 RGBA (not
+            premultiplied); other counts are bands. An image of Pillow is read as a file of its mode: palettes
+            are expanded, CMYK is converted to sRGB, and it is turned upright. Values may be in any unit.
+            Integers are rounded half to even and clipped to their type; floats are neither. Alpha runs from 0
+            to the type's largest value, or 1.0.
         data_range : str or (float, float), optional
             As in `Engine`, whose range is the default.
         progress : callable, optional
             Called with the HR pixels done and the HR pixels in total.
+        cancel : threading.Event, optional
+            Once another thread sets it, the call ends with `CancelledError` within a fraction of a second.
         **options
-            `bands`, `alpha`, `nodata` and `classes`, as in `ArrayOptions`.
+            `layout`, `bands`, `alpha`, `nodata` and `classes`, as in `ArrayOptions`.
 
         Returns
         -------
         ndarray, shape (s·H, s·W) or (s·H, s·W, C)
-            Of the same type.
+            Of the same type, and with the same axes.
 
         Raises
         ------
         ArgumentError
-            If the shape or type is not supported, or the array lies on a GPU that this engine does not use.
+            If the shape or type is not supported, if it is not clear which axis is which, or if the array
+            lies on a GPU that this engine does not use.
+        CancelledError, ClosedError
+            If `cancel` was set, or the engine was closed.
         """
-        if not isinstance(image, np.ndarray) and hasattr(image, "__dlpack__"):
-            return self._upscale_dlpack(image, data_range, progress, options)
-        source = array_source(image, **options)
-        sink = ArraySink(source.info.scaled(self.scale))
-        self._process(source, sink, progress, data_range)
-        return sink.array if np.ndim(image) == 3 else sink.array[:, :, 0]
+        call: dict[str, Any] = {"data_range": data_range, "progress": progress, "cancel": cancel}
+        if pillow_images.is_image(image):
+            samples = pillow_images.samples_of(image)
+            given: ArrayOptions = {**samples.options, **options}
+            return samples.image(self.upscale(samples.array, **call, **given))
+        if is_data_array(image):
+            from .xarray import upscale as upscale_data_array
+
+            dims = dimensions_of(image, options.pop("layout", None))
+            return upscale_data_array(image, self, **dims, **call, **options)
+        array = image if hasattr(image, "__dlpack__") else as_sliced(image)
+        if isinstance(array, np.ndarray) or not hasattr(array, "__dlpack__"):
+            return self._upscale_images(array, *meaning_of(array, options), **call)
+        return self._upscale_dlpack(array, options, **call)
+
+    def _upscale_images(
+        self, array: Any, axes: str, meaning: dict[str, Any], progress: Progress | None, **call: Any
+    ) -> NDArray[Any]:
+        """Upscale the images of an array in host memory."""
+        array = array if isinstance(array, np.ndarray) else np.asarray(array)
+        images = Images(array, axes, self.scale, **meaning)
+        for k, (source, sink) in enumerate(images):
+            self._process(source, sink, shared(progress, k, images.count), **call)
+        return images.result
 
     def _upscale_dlpack(
-        self, image: Any, data_range: Range | None, progress: Progress | None, options: ArrayOptions
+        self, image: Any, options: ArrayOptions, progress: Progress | None, **call: Any
     ) -> Any:
-        """Upscale an array of another library on the device where it lies."""
+        """Upscale the images of an array of another library on the device where it lies."""
         from .backends.cuda import arrays
 
         self._check_open()
@@ -288,13 +408,35 @@ class Engine(Closing):
         gpu = next((g for g in self._setup.gpus if g.holds(image.__dlpack_device__())), None)
         if gpu is None:
             host = arrays.from_host_dlpack(image, self._provider)
-            return convert(self.upscale(host, data_range=data_range, progress=progress, **options))
-        source = arrays.from_dlpack(image, gpu, self._setup.dlpack_stream(gpu), **options)
+            return convert(self._upscale_images(host, *meaning_of(image, options), progress, **call))
+        axes, meaning = meaning_of(image, options)
+
+        def upscale_one(part: Any, k: int, count: int) -> Any:
+            return self._upscale_on(gpu, part, meaning, shared(progress, k, count), **call)
+
+        return arrays.image_by_image(arrays.unnamed(image), axes, upscale_one)
+
+    def _upscale_on(
+        self,
+        gpu: Gpu,
+        image: Any,
+        meaning: dict[str, Any],
+        progress: Progress | None,
+        data_range: Range | None,
+        cancel: Event | None,
+    ) -> Any:
+        """Upscale an (H, W) or (H, W, C) array in the memory of a GPU."""
+        from .backends.cuda import arrays
+
+        source = arrays.from_dlpack(image, gpu, self._setup.dlpack_stream(gpu), **meaning)
         sink = arrays.DeviceSink(gpu, source.info.scaled(self.scale))
         setup = self._setup
         if self._options.tile == "auto":
             setup = replace(setup, tile=autotune.device_tile(setup))
-        executor.process(source, sink, setup, self._pool, progress, data_range=self._range(data_range))
+        with self._active.runs.begin(cancel) as ending:
+            executor.process(
+                source, sink, setup, self._pool, progress, data_range=self._range(data_range), ending=ending
+            )
         return arrays.to_dlpack(sink.array, image, gpu)
 
     def upscale_into(
@@ -302,9 +444,10 @@ class Engine(Closing):
         source: Any,
         target: Any,
         *,
-        axes: str | None = None,
+        region: tuple[slice, slice] | None = None,
         data_range: Range | None = None,
         progress: Progress | None = None,
+        cancel: Event | None = None,
         **options: Unpack[ArrayOptions],
     ) -> None:
         """Upscale anything that can be sliced into anything that supports slice assignment.
@@ -314,30 +457,54 @@ class Engine(Closing):
 
         Parameters
         ----------
-        source : array_like
-            Has ``shape``, ``dtype`` (one of `SAMPLE_TYPES`) and slices that NumPy can convert.
+        source : array_like, str, Path or OpenImage
+            Has ``shape``, ``dtype`` (one of `SAMPLE_TYPES`) and slices that NumPy can convert. Or an image
+            file, or one that `open_image` opened.
         target : array_like
             Has ``shape``, s times that of the source, the same ``dtype``, and slice assignment.
-        axes : str, optional
-            The letters y, x and c in the order of the axes of both; ``"yx"`` or ``"yxc"`` by default.
-        data_range, progress, **options
-            As in `upscale`.
+        region : (slice, slice), optional
+            Rows and columns of the source, without steps, as for `stream`. Only this part is read and
+            upscaled. The target is as large as the result of the region, or as that of the whole source;
+            then the region is written at its place, and the rest is left alone.
+        data_range, progress, cancel, **options
+            As in `upscale`. The layout is that of both arrays.
 
         Raises
         ------
         ArgumentError
             If a shape or type does not fit.
+        SourceMissingError, ImageError
+            If a file cannot be read.
+        CancelledError, ClosedError
+            If `cancel` was set, or the engine was closed. The target is filled in part.
         """
-        opened = SlicedSource(source, axes, **options)
-        sink = SlicedSink(target, opened.info.scaled(self.scale), self.scale, axes)
-        self._process(opened, sink, progress, data_range)
+        layout = options.get("layout")
+        axes, s = axes_of(target, layout), self.scale
+        count = image_count(target, axes)
+        of_source = 1 if is_file(source) else image_count(source, axes_of(source, layout))
+        if of_source != count:
+            raise ArgumentError(f"the source has {of_source} images, the target {count}")
+        for k in range(count):
+            at = {"n": k} if "n" in axes else None
+            with source_of(source, image=k, look=region is None, **options) as opened:
+                part = streaming.region_of(region, opened.info.shape)
+                info, sizes = opened.info.scaled(s), dict(zip(axes, target.shape, strict=True))
+                if (sizes["y"], sizes["x"]) == info.shape:
+                    part = replace(part, corner=(0, 0))
+                else:
+                    info = replace(info, shape=part.scaled_shape(s))
+                sink = SlicedSink(target, info, s, axes, at=at)
+                reported = shared(progress, k, count)
+                self._process(opened, sink, reported, data_range, part if region else None, cancel)
 
     def upscale_file(
         self,
-        source: str | Path,
-        target: str | Path,
+        source: str | Path | bytes | bytearray | memoryview | Readable,
+        target: str | Path | Writable,
         *,
+        format: str | None = None,  # noqa: A002 (Pillow's name for it)
         progress: Progress | None = None,
+        cancel: Event | None = None,
         **options: Unpack[FileOptions],
     ) -> Report:
         """Upscale an image file. TIFF and Zarr stream in bounded memory; other formats are decoded whole.
@@ -350,12 +517,19 @@ class Engine(Closing):
 
         Parameters
         ----------
-        source : str or Path
-            A TIFF, PNG, JPEG, WebP, AVIF, JPEG XL, BMP or Zarr image.
-        target : str or Path
-            Its suffix decides the format.
+        source : str, Path, bytes-like, file-like or rasterio dataset
+            A TIFF, PNG, JPEG, WebP, AVIF, JPEG XL, BMP or Zarr image. Also a URL such as
+            ``"s3://bucket/a.tif"`` (extra ``remote``), the content of a file, an object open in binary mode,
+            which is read to its end, and a dataset open for reading, or a ``MemoryFile``.
+        target : str, Path or file-like
+            The suffix of a path or URL decides the format. An object open in binary mode, and a URL, get the
+            result when it is complete; such a job cannot be resumed.
+        format : str, optional
+            Format of a result that goes to an object, as in `upscale_bytes`.
         progress : callable, optional
             Called with the HR pixels done and the HR pixels in total.
+        cancel : threading.Event, optional
+            As in `upscale`. What is finished is kept, as after Ctrl-C, and can be resumed.
         **options
             As in `FileOptions`.
 
@@ -370,25 +544,94 @@ class Engine(Closing):
             memory. Nothing is left under the name `target`.
         ArgumentError
             If the file's samples do not fit `nodata` or `classes`.
+        CancelledError, ClosedError
+            If `cancel` was set, or the engine was closed.
         """
-        from .jobs import alpha_check, estimate, file_job
+        from .jobs import unnamed
 
         start = time.perf_counter()
-        job = self.job(source, target, **options)
-        estimate.check(job, self._spec, self._setup)
-        with file_job.Pages(job, lambda info: check_layout(self._spec, info.layout)) as pages:
+        if isinstance(source, OpenImage):
+            raise ArgumentError(f"{source.name}: is open already; upscale_file takes what open_image takes")
+        overwrite = options.get("overwrite", False)
+        with unnamed.places(source, target, format, overwrite=overwrite) as places:
+            job = self.job(places.source, places.target, **options)
+            values = self._range(options.get("data_range"))
+            infos, warnings = self._upscale_job(job, places.upscale, progress, values, cancel)
+        seconds = time.perf_counter() - start
+        return places.named(Report.of(job, infos, self._setup, seconds, warnings))
+
+    def upscale_bytes(
+        self,
+        data: bytes | bytearray | memoryview,
+        *,
+        format: str | None = None,  # noqa: A002 (Pillow's name for it)
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+        **options: Unpack[FileOptions],
+    ) -> bytes:
+        """Upscale the content of an image file, as `upscale_file` upscales the file, with its metadata.
+
+        Content of over 64 MB, and the growing result, lie in temporary files that other users cannot open.
+
+        Parameters
+        ----------
+        data : bytes-like
+            A TIFF, PNG, JPEG, WebP, AVIF, JPEG XL or BMP.
+        format : str, optional
+            Format of the result: ``"tif"``, ``"png"``, ``"jpg"``, ``"webp"``, ``"avif"``, ``"jxl"`` or
+            ``"bmp"``. None means that of `data`.
+        progress, cancel : optional
+            As in `upscale_file`.
+        **options
+            As in `FileOptions`. `max_pixels` is 2³⁰ by default, also for a TIFF.
+
+        Returns
+        -------
+        bytes
+            The content of the result's file.
+
+        Raises
+        ------
+        ImageError, OutputError, ArgumentError
+            As for a file. The message names "the data" or "the result", and no path of this machine.
+        """
+        from .io.codecs.integrity import MAX_PIXELS
+
+        result = BytesIO()
+        limited: FileOptions = {"max_pixels": MAX_PIXELS, **options}
+        self.upscale_file(data, result, format=format, progress=progress, cancel=cancel, **limited)
+        return result.getvalue()
+
+    def _upscale_job(
+        self,
+        job: Job,
+        upscale: Callable[..., None],
+        progress: Progress | None,
+        data_range: DataRange,
+        cancel: Event | None,
+    ) -> tuple[list[ImageInfo], tuple[str, ...]]:
+        """Upscale the pages of a file job; return their infos, and warnings."""
+        from .jobs import alpha_check, estimate, file_job
+
+        arguments.callables(progress=progress, optional=True)
+        with ExitStack() as stack:
+            ending = stack.enter_context(self._active.runs.begin(cancel))
+            estimate.check(job, self._spec, self._setup)
+            check = partial(check_layout, self._spec)
+            pages = stack.enter_context(file_job.Pages(job, lambda info: check(info.layout)))
             estimate.check(job, self._spec, self._setup, pages.infos)
             warnings = alpha_check.doubts(job, pages.infos)
-            self._prepare_for(*pages.infos)
+            self._prepare_for(ending, *pages.infos)
             run = partial(
                 executor.process,
                 setup=self._setup,
                 pool=self._pool,
-                data_range=self._range(options.get("data_range")),
+                data_range=data_range,
+                ending=ending,
             )
-            file_job.upscale(job, pages, partial(plan_for, self._setup), run, progress)
-        seconds = time.perf_counter() - start
-        return Report.of(job, pages.infos, self._setup, seconds, warnings)
+            stack.enter_context(checking(ending.check))
+            upscale(job, pages, partial(plan_for, self._setup), run, progress)
+        return pages.infos, warnings
 
     def estimate(self, source: str | Path, target: str | Path, **options: Unpack[FileOptions]) -> Estimate:
         """Return what `upscale_file` would need with the same arguments: bytes, memory, seconds.
@@ -419,6 +662,9 @@ class Engine(Closing):
         from .jobs.job import Job
 
         given: dict[str, Any] = {**options}
+        arguments.paths(source=source, target=target)
+        arguments.integers(page=given.get("page"), max_pixels=given.get("max_pixels"), optional=True)
+        arguments.flags(overwrite=given.get("overwrite", False), resume=given.get("resume", False))
         data_range = given.pop("data_range", None)
         written = {name: given.pop(name) for name in ("compress", "cog", "quality") if name in given}
         reading = {name: given.pop(name) for name in ("bands", "nodata", "classes") if name in given}
@@ -434,60 +680,90 @@ class Engine(Closing):
 
     def stream(
         self,
-        source: str | Path | Any,
+        source: str | Path | OpenImage | Any,
         *,
         region: tuple[slice, slice] | None = None,
         page: int = 1,
         max_pixels: int | None = None,
+        layout: ArrayLayout | None = None,
         bands: bool = False,
         alpha: bool | None = None,
         nodata: Nodata = None,
         classes: bool = False,
         data_range: Range | None = None,
+        cancel: Event | None = None,
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
         """Upscale an image and yield its parts as they are finished, in bounded memory.
 
+        The source is opened at once, and closed with the iterator: after the last part, by its method
+        ``close``, or when nothing refers to it any more. Work that is under way then ends within a fraction
+        of a second.
+
         Parameters
         ----------
-        source : str, Path or array_like
-            An image file, or an array as for `upscale` or `upscale_into`.
+        source : str, Path, OpenImage or array_like
+            An image file, one that `open_image` opened, or an array as for `upscale` or `upscale_into`.
         region : (slice, slice), optional
-            Rows and columns of the source, without steps. Only this part is read and upscaled; it equals
-            the same part of the whole result bit for bit.
+            Rows and columns of the source, without steps. Only this part is read and upscaled, with the
+            margin around it. It equals the same part of the whole result bit for bit, as far as the runtime
+            computes a pixel alike in windows of different sizes: the native backend always does.
         page : int
             Of a TIFF or Zarr, from 1.
         max_pixels, bands, nodata, classes, data_range
             As in `upscale_file`.
-        alpha : bool, optional
-            As in `upscale`, for arrays only. A file says itself whether it has alpha.
+        layout, alpha
+            As in `upscale`, for arrays only, of one image. A file says itself whether it has alpha.
+        cancel : threading.Event, optional
+            As in `upscale`.
 
         Yields
         ------
         window : (slice, slice)
             Rows and columns of the part in the result, or in the upscaled region.
         part : ndarray, shape (h, w, C)
-            Of the source's type: ``out[window] = part``. Parts come row by row, left to right, and cover the
-            result once. A few parts are computed ahead while the caller works on one.
+            Of the source's type, and a masked array if the source has a mask: ``out[window] = part``. Parts
+            come row by row, left to right, and cover the result once. The next ones are computed while the
+            caller works on one.
 
         Raises
         ------
         SourceMissingError, ImageError, ArgumentError
+            At the call, if the source cannot be opened or an argument breaks its rule.
+        CancelledError, ClosedError
+            If `cancel` was set, or the engine was closed.
         """
-        with ExitStack() as stack:
-            opened: Source
-            if isinstance(source, str | Path):
-                if alpha is not None:
-                    raise ArgumentError(f"{source}: alpha is for arrays; use bands=True to ignore a file's")
-                reading = Reading(bands, nodata, classes)
-                opened = stack.enter_context(open_source(Path(source), page, max_pixels, reading))
-            else:
-                value = None if nodata == "none" else nodata
-                make = array_source if isinstance(source, np.ndarray) else SlicedSource
-                opened = make(source, bands=bands, alpha=alpha, classes=classes, nodata=value)
+        options = {"layout": layout, "bands": bands, "alpha": alpha, "nodata": nodata, "classes": classes}
+        opening = {"page": page, "max_pixels": max_pixels, **options}
+        parts = self._parts(source, region, opening, data_range, cancel)
+        next(parts)  # opens the source
+        return parts
+
+    def _parts(
+        self,
+        source: Any,
+        region: tuple[slice, slice] | None,
+        opening: dict[str, Any],
+        data_range: Range | None,
+        cancel: Event | None,
+    ) -> Iterator[Any]:
+        """Open a source, which is the first step, and yield its parts in the following ones."""
+        with (
+            self._active.runs.begin(cancel) as ending,
+            source_of(source, look=region is None, **opening) as opened,
+        ):
             check_layout(self._spec, opened.info.layout)
-            spans = streaming.spans_of(region, opened.info.shape)
-            run = partial(self._process, opened, progress=None, data_range=data_range, region=spans)
-            yield from streaming.parts(opened.info.scaled(self.scale), run, spans, self.scale)
+            part = streaming.region_of(region, opened.info.shape)
+            values = self._range(data_range)
+            yield None
+            self._prepare_for(ending, replace(opened.info, shape=part.shape))
+            info = replace(opened.info.scaled(self.scale), shape=part.scaled_shape(self.scale))
+            yield from streaming.parts(
+                info,
+                lambda sink: executor.steps(
+                    opened, sink, self._setup, self._pool,
+                    region=part if region else None, data_range=values, ending=ending,
+                ),
+            )  # fmt: skip
 
     def tune(self, progress: Callable[[Trial], None] | None = None) -> list[Trial]:
         """Measure which tile and threads are fastest on this machine, use them and save them.
@@ -513,9 +789,16 @@ class Engine(Closing):
         """
         if self._options.tile is None:
             raise ArgumentError("an engine with tile=None has no tile to be tuned")
-        with self._tuning:
-            self._setup, choice, trials = autotune.tune(self._loader, self._setup, self._pool, progress)
-            self._spec, self._untuned = self._setup.model, False
+        arguments.callables(progress=progress, optional=True)
+        with self._active.runs.begin() as ending, self._active.tuning:
+            return self._tune(progress, ending)
+
+    def _tune(self, progress: Callable[[Trial], None] | None, ending: Ending) -> list[Trial]:
+        running = self._active
+        running.setup, choice, trials = autotune.tune(
+            self._loader, running.setup, running.pool, progress, ending
+        )
+        self._spec, self._tile, self._untuned = running.setup.model, running.setup.tile, False
         tuning_cache.remember(self._key, choice)
         return trials
 
@@ -526,7 +809,7 @@ class Engine(Closing):
         """Return what a result depends on beside its source, as a journal stores it."""
         return {
             "version": __version__,
-            "model": f"{self._spec.name} {self._hash}",
+            "model": f"{self._spec.name} {self.model_hash}",
             "provider": self._provider,
             "precision": self.precision,
             "tile": self._options.tile or "whole",
@@ -540,35 +823,44 @@ class Engine(Closing):
         sink: Sink,
         progress: Progress | None,
         data_range: Range | None = None,
-        region: tuple[Span, Span] | None = None,
+        region: Region | None = None,
+        cancel: Event | None = None,
     ) -> None:
         """Upscale a source that is not a file job."""
-        shape = source.info.shape if region is None else (region[0].size, region[1].size)
-        self._prepare_for(replace(source.info, shape=shape))
-        executor.process(
-            source, sink, self._setup, self._pool, progress,
-            region=region, data_range=self._range(data_range),
-        )  # fmt: skip
+        arguments.callables(progress=progress, optional=True)
+        with self._active.runs.begin(cancel) as ending:
+            shape = source.info.shape if region is None else region.shape
+            self._prepare_for(ending, replace(source.info, shape=shape))
+            executor.process(
+                source, sink, self._setup, self._pool, progress,
+                region=region, data_range=self._range(data_range), ending=ending,
+            )  # fmt: skip
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ArgumentError("the engine is closed")
+            raise ClosedError("the engine is closed")
 
-    def _prepare_for(self, *infos: ImageInfo) -> None:
+    def _prepare_for(self, ending: Ending, *infos: ImageInfo) -> None:
         """Tune before the first large image. Categories need no model."""
-        self._check_open()
         pixels = sum(i.shape[0] * i.shape[1] for i in infos if i.layout.color != "classes")
         if self._untuned and pixels * self.scale**2 >= TUNE_FROM:
-            with self._tuning:
+            with ending.holding(self._active.tuning):
                 if self._untuned:  # another thread may have tuned meanwhile
-                    self.tune()
+                    self._tune(None, ending)
 
 
-def upscale(image: NDArray[Any], model: str | Path = "srcnn-915-x2", **options: Any) -> NDArray[Any]:
-    """Upscale one array; `options` are those of `Engine`.
+@overload
+def upscale(image: Image, model: str | Path | bytes = ..., **options: Unpack[EngineArguments]) -> Image: ...
+@overload
+def upscale(
+    image: Exported, model: str | Path | bytes = ..., **options: Unpack[EngineArguments]
+) -> Exported: ...
+def upscale(
+    image: Any, model: str | Path | bytes = "srcnn-915-x2", **options: Unpack[EngineArguments]
+) -> Any:
+    """Upscale one array or image of Pillow; `options` are those of `Engine`.
 
     For several images, create one `Engine` and reuse it.
     """
     with Engine(model, **options) as engine:
-        made: NDArray[Any] = engine.upscale(image)
-        return made
+        return engine.upscale(image)

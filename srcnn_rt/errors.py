@@ -4,6 +4,8 @@
 
     SrcnnError
     ├── ArgumentError         (ValueError)         an argument breaks its rule
+    │   └── ClosedError       (RuntimeError)       the engine or image was closed
+    ├── CancelledError        (RuntimeError)       the caller cancelled the run
     ├── ModelError            (ValueError)         not a model, or one that cannot be tiled
     ├── ImageError            (ValueError)         not an image, damaged, or of an unsupported kind
     │   └── RangeError                             samples outside the range that the model assumes
@@ -18,8 +20,12 @@
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "ArgumentError",
+    "CancelledError",
+    "ClosedError",
     "DeviceError",
     "ImageError",
     "ModelError",
@@ -42,7 +48,28 @@ class SrcnnError(Exception):
 
     Messages may quote names from files, so characters that a terminal would interpret are escaped, and long
     messages lose their middle.
+
+    Attributes
+    ----------
+    errno : int or None
+        Number of the system's error that caused it, such as ``errno.ENOSPC``, where there was one.
     """
+
+    _errno: int | None = None
+
+    @property
+    def errno(self) -> int | None:
+        cause = self.__cause__
+        found = cause.errno if isinstance(cause, OSError | SrcnnError) else None
+        return self._errno if found is None else found
+
+    @errno.setter
+    def errno(self, value: int | None) -> None:
+        self._errno = value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A pickle has no `__cause__`, where the number came from.
+        return type(self), self.args, {**self.__dict__, "_errno": self.errno}
 
     def __str__(self) -> str:
         text = str(self.args[0] if self.args else "")
@@ -55,6 +82,14 @@ class SrcnnError(Exception):
 
 class ArgumentError(SrcnnError, ValueError):
     """An argument breaks its rule; the message gives the rule and the value."""
+
+
+class ClosedError(ArgumentError, RuntimeError):
+    """The engine, or the image, was closed: before the call, or by another thread during it."""
+
+
+class CancelledError(SrcnnError, RuntimeError):
+    """The run ended early because the caller asked for it."""
 
 
 class ModelError(SrcnnError, ValueError):
@@ -71,6 +106,8 @@ class RangeError(ImageError):
 
 class SourceMissingError(SrcnnError, FileNotFoundError):
     """A file to read does not exist."""
+
+    _errno = errno.ENOENT
 
 
 class OutputError(SrcnnError, OSError):

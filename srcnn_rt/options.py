@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypedDict
+from typing import Literal, Self, TypedDict, get_args
 
+from ._system import arguments
 from ._system.cpu import available_threads
 from .errors import ArgumentError
 from .image.info import Nodata
 from .tiling.geometry import MIN_TILE
 
-PROVIDERS = ("auto", "cpu", "cuda", "native", "openvino")
-PRECISIONS = ("exact", "fast")
-TIFF_COMPRESSIONS = ("deflate", "zstd", "lzw", "none")
-
+Provider = Literal["auto", "cpu", "cuda", "native", "openvino"]
+Precision = Literal["exact", "fast"]
+Compression = Literal["deflate", "zstd", "lzw", "none"]
+ChannelOrder = Literal["rgb", "bgr"]
+ArrayLayout = Literal["HWC", "CHW", "NHWC", "NCHW", "HW"]
+Tile = int | Literal["auto"] | None
 Range = str | tuple[float, float]
+
+MAX_THREADS = 4096
+PROVIDERS: tuple[str, ...] = get_args(Provider)
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+ARRAY_LAYOUTS: tuple[str, ...] = get_args(ArrayLayout)
+TIFF_COMPRESSIONS: tuple[str, ...] = get_args(Compression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +46,9 @@ class EngineOptions:
         Bytes that activations may take on each GPU; no limit if None.
     """
 
-    provider: str
-    precision: str
-    tile: int | Literal["auto"] | None
+    provider: Provider
+    precision: Precision
+    tile: Tile
     threads: int
     devices: tuple[int, ...]
     gpu_memory: int | None
@@ -47,9 +56,9 @@ class EngineOptions:
     @classmethod
     def of(
         cls,
-        provider: str,
-        precision: str,
-        tile: int | Literal["auto"] | None,
+        provider: Provider,
+        precision: Precision,
+        tile: Tile,
         threads: int | None,
         device: int | str | Sequence[int] | None,
         gpu_memory: int | str | None,
@@ -61,12 +70,16 @@ class EngineOptions:
         ArgumentError
             Naming the option, the rule and the value.
         """
+        arguments.texts(provider=provider, precision=precision)
+        arguments.integers(threads=threads, optional=True)
         for name, value, known in (("provider", provider, PROVIDERS), ("precision", precision, PRECISIONS)):
             if value not in known:
                 raise ArgumentError(f"{name} must be one of {', '.join(known)}, got {value!r}")
         if threads is not None and threads < 1:
             raise ArgumentError(f"threads must be at least 1, got {threads}")
-        if tile is not None and tile != "auto":
+        if threads is not None and threads > MAX_THREADS:
+            raise ArgumentError(f"threads must be at most {MAX_THREADS}, got {threads}")
+        if tile is not None and not (isinstance(tile, str) and tile == "auto"):
             if isinstance(tile, bool) or not isinstance(tile, int):
                 raise ArgumentError(
                     f"tile must be an integer number of LR pixels, 'auto' or None, got {tile!r}"
@@ -80,6 +93,23 @@ class EngineOptions:
                 raise ArgumentError(f"device goes with provider cuda, got {provider}")
             provider = "cuda"
         return cls(provider, precision, tile, threads or available_threads(), devices, memory)
+
+
+class EngineArguments(TypedDict, total=False):
+    """All arguments of `Engine` but the model; see there."""
+
+    provider: Provider
+    tile: Tile
+    threads: int | None
+    model_range: str | None
+    precision: Precision
+    device: int | str | Sequence[int] | None
+    gpu_memory: int | str | None
+    data_range: Range
+    trust: bool
+    inputs: Mapping[str, float] | None
+    output: str | None
+    channel_order: ChannelOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +133,15 @@ class OutputOptions:
     ArgumentError
     """
 
-    compress: str = "deflate"
+    compress: Compression = "deflate"
     cog: bool = False
     quality: int | None = None
     threads: int = 1
 
     def __post_init__(self) -> None:
+        arguments.texts(compress=self.compress)
+        arguments.flags(cog=self.cog)
+        arguments.integers(quality=self.quality, optional=True)
         if self.compress not in TIFF_COMPRESSIONS:
             raise ArgumentError(
                 f"compress must be one of {', '.join(TIFF_COMPRESSIONS)}, got {self.compress!r}"
@@ -118,23 +151,30 @@ class OutputOptions:
 
 
 class ArrayOptions(TypedDict, total=False):
-    """Keyword arguments of `Engine.upscale` and `Engine.upscale_into`: how samples are interpreted.
+    """Keyword arguments of `Engine.upscale` and `Engine.upscale_into`: how an array is interpreted.
 
     Attributes
     ----------
+    layout : {"HWC", "CHW", "NHWC", "NCHW", "HW"}, optional
+        The axes: N images, H rows, W columns, C channels. By default named axes say it themselves (those of
+        xarray, torch and Zarr, such as ``("band", "y", "x")``), and others are HW or HWC. Where that is
+        unlikely, such as for the shape (3, 480, 640), it must be said.
     bands : bool
         Upscale each channel on its own, whatever C is.
     alpha : bool, optional
-        Whether the last channel is alpha, also beside bands. By default C decides, and with `bands` it is
-        not. Alpha is enlarged by bicubic interpolation, without the network.
+        Whether the last channel is alpha, also beside bands. By default C decides, with a warning if the
+        channel does not look like alpha, and with `bands` it is not. Alpha is enlarged by bicubic
+        interpolation, without the network.
     nodata : float, optional
-        Samples of this value are nodata; in RGB, pixels whose three samples are. They do not enter the
-        network, and each is copied to s × s pixels. NaN, infinity and floats from 2¹²⁰ on always are.
+        Samples of this value are nodata, which their type must be able to hold; in RGB, pixels whose three
+        samples are. They do not enter the network, and each is copied to s × s pixels. So are masked samples
+        of NumPy's masked arrays. NaN, infinity and floats from 2¹²⁰ on always are nodata.
     classes : bool
         Samples are category numbers, of any integer type: each is copied to s × s pixels, without the
         network.
     """
 
+    layout: ArrayLayout | None
     bands: bool
     alpha: bool | None
     nodata: float | None
@@ -169,7 +209,7 @@ class FileOptions(TypedDict, total=False):
     overwrite: bool
     resume: bool
     page: int | None
-    compress: str
+    compress: Compression
     cog: bool
     quality: int | None
     max_pixels: int | None
@@ -192,7 +232,7 @@ def parse_devices(text: str | int | Sequence[int]) -> tuple[int, ...]:
             indices = tuple(int(word) for word in text.split(","))
         else:
             indices = (text,) if isinstance(text, int) else tuple(text)
-    except ValueError:
+    except (TypeError, ValueError):
         indices = ()
     valid = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in indices)
     if not indices or not valid or len(set(indices)) < len(indices):

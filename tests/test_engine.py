@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import srcnn_rt
 from srcnn_rt import ArgumentError, Engine, ImageError
+from srcnn_rt.cli.upscale import upscale as upscale_command
 from srcnn_rt.execution import overlap
+from srcnn_rt.options import EngineArguments
 from tests.conftest import TEST_MODEL, drawing
 from tests.helpers.reference import quantise
 
@@ -22,15 +26,32 @@ GRAY = quantise(drawing(50, 40, 1)[..., 0], np.uint8)
 
 @pytest.fixture(scope="module")
 def small() -> Engine:
-    return Engine(TEST_MODEL, "cpu", 16)
+    return Engine(TEST_MODEL, provider="cpu", tile=16)
 
 
 def test_what_an_engine_says_of_itself(small: Engine) -> None:
     assert (small.scale, small.margin, small.tile, small.provider) == (2, 5, 16, "cpu")
     assert small.spec.architecture == "9-1-5"
-    assert Engine(provider="cpu").tile == 512
+    assert Engine(provider="cpu").tile == 128
     assert Engine(provider="cpu", tile="auto").tile == 128
-    assert Engine("srcnn-915-x4", "cpu", "auto").tile == 64
+    assert Engine("srcnn-915-x4", provider="cpu", tile="auto").tile == 64
+
+
+def test_an_engine_describes_itself_in_one_line(small: Engine) -> None:
+    assert repr(small) == f"<Engine {TEST_MODEL} (x2): cpu, exact, tile 16, {small._options.threads} threads>"
+    engine = Engine("bicubic-x3", provider="cpu", tile=None, threads=1)
+    engine.close()
+    assert repr(engine) == "<Engine bicubic-x3 (x3): cpu, exact, whole images, 1 threads, closed>"
+    assert engine.tile > 0 and engine.provider == "cpu"  # what it was can still be asked for
+
+
+def test_all_arguments_but_the_model_are_given_by_name() -> None:
+    parameters = list(inspect.signature(Engine).parameters.values())
+    assert parameters[0].name == "model" and parameters[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert {p.kind for p in parameters[1:]} == {inspect.Parameter.KEYWORD_ONLY}
+    named = {p.name: p.default for p in parameters[1:]}
+    assert set(named) == set(EngineArguments.__annotations__)
+    assert named["tile"] == "auto" == {o.name: o.default for o in upscale_command.params}["tile"]
 
 
 def test_shape_and_dtype_follow_the_input(small: Engine) -> None:
@@ -81,18 +102,18 @@ def test_a_wrong_array_is_refused(small: Engine, image: np.ndarray, rule: str) -
 @pytest.mark.parametrize("tile", [7, 0, -1, 1.5, "big", True])
 def test_a_wrong_tile_is_refused(tile: object) -> None:
     with pytest.raises(ArgumentError, match="tile must be"):
-        Engine(TEST_MODEL, "cpu", tile)
+        Engine(TEST_MODEL, provider="cpu", tile=tile)
 
 
 def test_wrong_threads_and_provider_are_refused() -> None:
     with pytest.raises(ArgumentError, match="threads must be at least 1, got 0"):
-        Engine(TEST_MODEL, "cpu", threads=0)
+        Engine(TEST_MODEL, provider="cpu", threads=0)
     with pytest.raises(ArgumentError, match="provider must be one of auto, cpu, cuda, native, openvino, got"):
-        Engine(TEST_MODEL, "tpu")
+        Engine(TEST_MODEL, provider="tpu")
 
 
 def test_a_closed_engine_says_so() -> None:
-    with Engine(TEST_MODEL, "cpu") as e:
+    with Engine(TEST_MODEL, provider="cpu") as e:
         e.upscale(GRAY)
     with pytest.raises(ArgumentError, match="the engine is closed"):
         e.upscale(GRAY)
@@ -143,14 +164,14 @@ def test_no_global_state_is_touched(tmp_path: Path) -> None:
 
     before = state()
     cv2.imwrite(str(tmp_path / "a.png"), GRAY)
-    with Engine(TEST_MODEL, "cpu") as e:
+    with Engine(TEST_MODEL, provider="cpu") as e:
         e.upscale_file(tmp_path / "a.png", tmp_path / "b.tif")
     assert state() == before
 
 
 def test_a_colour_model_takes_gray_and_refuses_bands(integer_model) -> None:
     path, _ = integer_model(2, (9, 1, 5), 3)
-    with Engine(path, "cpu", 16, data_range="dtype") as e:
+    with Engine(path, provider="cpu", tile=16, data_range="dtype") as e:
         gray = GRAY.astype(np.float32)
         rgb = np.repeat(gray[..., None], 3, axis=2)
         assert np.allclose(e.upscale(gray), e.upscale(rgb).mean(axis=2), atol=1e-3)
@@ -177,7 +198,7 @@ def test_a_model_with_a_fixed_batch_and_a_period(tmp_path: Path) -> None:
     image = rng.integers(0, 9, (45, 33)).astype(np.float32)
     results = []
     for tile in (9, 14, 512):
-        with Engine(path, "cpu", tile, data_range="dtype") as e:
+        with Engine(path, provider="cpu", tile=tile, data_range="dtype") as e:
             assert (e.scale, e.margin, e.spec.period, e.spec.batch) == (1, 2, 2, 3)
             assert e.tile % 2 == 0
             results.append(e.upscale(image))
@@ -196,10 +217,15 @@ def resolved(value: int) -> Future[int]:
     return future
 
 
+def run_overlapped(*words: Any, **options: Any) -> None:
+    for _ in overlap.overlap(*words, **options):
+        pass
+
+
 def test_overlap_keeps_order() -> None:
     written: list[tuple[int, int]] = []
     counted: list[int] = []
-    overlap.overlap(
+    run_overlapped(
         range(9),
         lambda i: i * 10,
         lambda i, p: (p + i, [resolved(i), resolved(1)]),
@@ -221,7 +247,7 @@ def test_overlap_stops_at_the_first_error(stage: str, background: bool) -> None:
         return i
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(OSError, match=stage):
-        overlap.overlap(
+        run_overlapped(
             range(9),
             lambda i: maybe("read", i),
             lambda i, _: (maybe("start", i), [pool.submit(maybe, "compute", i)]),
@@ -247,7 +273,7 @@ def test_overlap_leaves_no_work_behind() -> None:
 
     with ThreadPoolExecutor(1) as pool:
         with pytest.raises(OSError, match="disk"):
-            overlap.overlap(
+            run_overlapped(
                 range(9), lambda i: i, lambda i, p: (p, [pool.submit(slow, i) for _ in range(3)]), write
             )
         count = len(finished)
@@ -269,6 +295,6 @@ def test_a_buffer_is_written_before_it_is_filled_again() -> None:
         time.sleep(0.01)
         stored.append(i)
 
-    overlap.overlap(range(12), lambda i: i, start, write)
+    run_overlapped(range(12), lambda i: i, start, write)
     assert all(seen)
     assert stored == list(range(12))

@@ -35,7 +35,7 @@ def test_two_thousand_random_cases_are_bitwise(integer_model: Callable) -> None:
         h, w = (int(rng.integers(1, 90)) for _ in range(2))
         tile = int(rng.integers(8, 100))
         image = rng.integers(0, 3, (h, w, channels)).astype(np.float32)
-        with Engine(path, "cpu", tile, threads=1) as engine:
+        with Engine(path, provider="cpu", tile=tile, threads=1) as engine:
             got = engine.upscale(image)
         expected = oracle(image.transpose(2, 0, 1), scale, parts).transpose(1, 2, 0)
         assert (got == expected).all(), (case, scale, sizes, channels, h, w, tile)

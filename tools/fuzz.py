@@ -156,7 +156,7 @@ def _try_model(path: Path, number: int) -> None:
     with Engine(path, provider="cpu", tile=None if whole else 16, threads=1) as engine:
         image = np.full((13, 17, engine.spec.channels), 0.5, np.float32)
         try:
-            out = engine.upscale(image, bands=True)
+            out = engine.upscale(image, layout="HWC", bands=True)
         except SrcnnError as error:  # the engine does not know the file's name here
             raise type(error)(f"{path}: {error}") from error
         if out.shape != (13 * engine.scale, 17 * engine.scale, engine.spec.channels):

@@ -9,8 +9,9 @@ import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -19,7 +20,9 @@ from ..errors import OutputError
 Result = TypeVar("Result")
 
 WORK = ".work"
+_POLL = 0.05  # seconds between two calls of what `checking` was given
 _finishing: dict[Path, threading.Thread] = {}
+_check: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: None)
 
 
 @contextmanager
@@ -141,7 +144,8 @@ def clear_workspace(path: Path) -> None:
 def interruptible(path: Path, work: Callable[[], Result]) -> Result:
     """Call a function on a file so that Ctrl-C is heard during it, which libraries' long calls prevent.
 
-    After Ctrl-C the function continues in its thread; `wait_for` returns when it has ended.
+    So is what `checking` looks at. After either, the function continues in its thread, and `wait_for` returns
+    when it has ended.
 
     Parameters
     ----------
@@ -161,9 +165,36 @@ def interruptible(path: Path, work: Callable[[], Result]) -> Result:
     thread = threading.Thread(target=run, name="srcnn-finish", daemon=True)
     thread.start()
     _finishing[path] = thread
+    check = _check.get()
+    while not wait((future,), _POLL).done:
+        check()
     done = future.result()
     wait_for(path)
     return done
+
+
+@contextmanager
+def checking(check: Callable[[], None]) -> Iterator[None]:
+    """Have `interruptible` call a function now and then, whose errors end it, while the context is active."""
+    token = _check.set(check)
+    try:
+        yield
+    finally:
+        _check.reset(token)
+
+
+def when_ended(path: Path, then: Callable[[], None]) -> None:
+    """Call a function when one that `interruptible` called on a file has ended; at once if that is so."""
+    thread = _finishing.pop(path, None)
+    if thread is None or not thread.is_alive():
+        then()
+        return
+
+    def wait_and_call() -> None:
+        thread.join()
+        then()
+
+    threading.Thread(target=wait_and_call, name="srcnn-clean", daemon=True).start()
 
 
 def wait_for(path: Path) -> None:

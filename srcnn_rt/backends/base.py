@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -74,6 +73,9 @@ class Renderer(Protocol):
         OutOfMemoryError, DeviceError, ModelError
         """
 
+    def interrupt(self) -> None:
+        """Make `render` end early, with an error, now and from now on. Called from any thread."""
+
     def close(self) -> None:
         """Release the buffers."""
 
@@ -123,19 +125,6 @@ class Network:
         ------
         OutOfMemoryError, DeviceError, ModelError
         """
-        raise NotImplementedError
-
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """Make the runs of all threads end early, with an error, while the context is active."""
-        try:
-            self._interrupt(True)
-            yield
-        finally:
-            self._interrupt(False)
-
-    def _interrupt(self, ending: bool) -> None:
-        """Make all runs end early from now on, or no longer."""
         raise NotImplementedError
 
     def empty_cache(self) -> None:

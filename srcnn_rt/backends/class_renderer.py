@@ -32,5 +32,8 @@ class NearestRenderer:
             for k in range(s * s):
                 place[k // s :: s, k % s :: s] = core
 
+    def interrupt(self) -> None:
+        """Do nothing; a window takes no time."""
+
     def close(self) -> None:
         """Do nothing; there are no buffers."""

@@ -16,8 +16,10 @@ the difference to bicubic (`ModelSpec.adds_bicubic`), the sum is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +41,15 @@ Windows = NDArray[np.float32]
 
 
 class HostNetwork(Network):
-    """Base class of networks that run on the CPU and read and write host memory."""
+    """Base class of networks that run on the CPU and read and write host memory.
+
+    Attributes
+    ----------
+    stop : ndarray of int32, shape (1,)
+        Not 0 while runs of this object end early. Own kernels look at it.
+    """
+
+    stop: NDArray[np.int32]
 
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
         """Return input and output buffers for windows of one shape, and the run between them.
@@ -62,13 +72,36 @@ class HostNetwork(Network):
 
         return run
 
+    def apart(self) -> Self:
+        """Return the same network, with the same weights, whose runs can be ended without those of others."""
+        made = copy(self)
+        made.stop = np.zeros(1, np.int32)
+        return made
+
+    def interrupt(self) -> None:
+        """Make all runs of this object end early, with an error, from now on."""
+        self._interrupt(True)
+
+    @contextmanager
+    def interrupted(self) -> Iterator[None]:
+        """Do so while the context is active."""
+        try:
+            self._interrupt(True)
+            yield
+        finally:
+            self._interrupt(False)
+
+    def _interrupt(self, ending: bool) -> None:
+        """Make all runs end early from now on, or no longer."""
+        self.stop[0] = ending
+
     def batch_size(self, model: ModelSpec, source: Source, plan: Plan) -> int:
         """Return the number of windows per run."""
         return batch_size(model, source.info, plan)
 
     def renderer(self, model: ModelSpec, source: Source, info: ImageInfo, plan: Plan, batch: int) -> Renderer:
         """Return a renderer; see `base.Network.renderer`."""
-        return HostRenderer(model, self, info, plan, batch)
+        return HostRenderer(model, self.apart(), info, plan, batch)
 
 
 def batch_size(model: ModelSpec, info: ImageInfo, plan: Plan, max_samples: int = MAX_BATCH_SAMPLES) -> int:
@@ -76,7 +109,7 @@ def batch_size(model: ModelSpec, info: ImageInfo, plan: Plan, max_samples: int =
     if model.batch is not None:
         return model.batch
     # A batch never spans two chunks.
-    (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, info.shape, strict=True))
+    (h, w), (rows, cols) = plan.tile, (min(a, b) for a, b in zip(plan.chunk, plan.region.shape, strict=True))
     count = -(-rows // h) * -(-cols // w)
     maximum = min(max(1, max_samples // (h * w * model.scale**2)), count)
     # A partly filled batch costs as much as a full one, so all batches get about the same size.
@@ -102,7 +135,7 @@ class HostRenderer:
     def __init__(
         self, model: ModelSpec, network: HostNetwork, info: ImageInfo, plan: Plan, batch: int | None = None
     ) -> None:
-        self._model, self._layout, self._plan = model, info.layout, plan
+        self._model, self._layout, self._plan, self._network = model, info.layout, plan, network
         s, (h, w) = model.scale, plan.tile
         batch = batch or batch_size(model, info, plan)
         around = 2 * network_margin(model)
@@ -150,6 +183,10 @@ class HostRenderer:
                 stitch(self._run(), out[:, :, c : c + 1], c)
         else:
             stitch(self._run_channels(windows), out)
+
+    def interrupt(self) -> None:
+        """End the run of the network; see `base.Renderer.interrupt`."""
+        self._network.interrupt()
 
     def close(self) -> None:
         """Do nothing; the buffers are released with this object."""

@@ -176,6 +176,21 @@ class Loader:
             return present
         return self.open((choice.workers, choice.threads), choice.variant)
 
+    def again(self, inherited: Setup) -> Setup:
+        """Load the model in a forked child, with the settings of the setup that it inherited.
+
+        Raises
+        ------
+        ProviderError
+            If that runs on a GPU.
+        """
+        if inherited.devices:
+            from .cuda import devices as cuda
+
+            raise ProviderError(f"provider cuda does not load: {cuda.FORKED}")
+        made = self.open((inherited.workers, inherited.threads), inherited.variant)
+        return replace(made, tile=inherited.tile)
+
     def layouts(self, present: Setup) -> list[Setup]:
         """Return the setups that `Engine.tune` should compare before it compares tiles."""
         if present.devices:

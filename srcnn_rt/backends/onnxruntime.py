@@ -6,9 +6,12 @@ this package must stay fast.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from ..models.low_precision.loss import Run
     from ..models.prepare import Program
 
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"  # read when it is imported
 _DTYPES: dict[str, np.dtype[Any]] = {
     "tensor(float16)": np.dtype(np.float16),
     "tensor(uint8)": np.dtype(np.uint8),
@@ -38,7 +42,8 @@ def runtime() -> ModuleType:
         If it is not installed or damaged; the message has the command that installs it.
     """
     try:
-        import onnxruntime
+        with _no_telemetry():
+            import onnxruntime
     except ImportError as error:
         raise RuntimeMissingError(
             f'ONNX Runtime cannot be imported ({error}); type: pip install "srcnn-rt[cpu]" '
@@ -52,6 +57,23 @@ def runtime() -> ModuleType:
         )
     module: ModuleType = onnxruntime
     return module
+
+
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Let ONNX Runtime start no telemetry if it is imported meanwhile.
+
+    From 1.29 on the import starts a thread that uploads events. A forked child could not even exit: at its
+    end it would wait for that thread, which it does not have.
+    """
+    if _TELEMETRY in os.environ or "onnxruntime" in sys.modules:
+        yield
+        return
+    os.environ[_TELEMETRY] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(_TELEMETRY, None)
 
 
 def create(model: bytes, providers: list[Any], threads: int, config: Mapping[str, str] | None = None) -> Any:
@@ -89,6 +111,12 @@ def create(model: bytes, providers: list[Any], threads: int, config: Mapping[str
         raise classified(f"ONNX Runtime cannot load the model: {error}") from error
 
 
+def _run_options() -> Any:
+    options = runtime().RunOptions()
+    options.log_severity_level = 4  # errors are raised as exceptions
+    return options
+
+
 class Session(HostNetwork):
     """One model in ONNX Runtime on the CPU. Safe to use from several threads.
 
@@ -105,7 +133,7 @@ class Session(HostNetwork):
     names : (str, str)
         Of the input and the output.
     run_options : onnxruntime.RunOptions
-        Of the runs of all threads.
+        Of all runs of this object.
 
     Raises
     ------
@@ -119,8 +147,7 @@ class Session(HostNetwork):
         self.session = create(model, ["CPUExecutionProvider"], self.threads)
         (source, *_), (target, *_) = self.session.get_inputs(), self.session.get_outputs()
         self.names = source.name, target.name
-        self.run_options = runtime().RunOptions()
-        self.run_options.log_severity_level = 4  # errors are raised as exceptions
+        self.run_options = _run_options()
         self._dtype: np.dtype[Any] = _DTYPES.get(source.type, np.dtype(np.float32))
 
     def run(self, windows: NDArray[Any]) -> NDArray[np.float32]:
@@ -157,6 +184,12 @@ class Session(HostNetwork):
         if self._dtype != np.float32:
             return Bound(self.run, source, target)
         return _IoBound(self, source, target)
+
+    def apart(self) -> Self:
+        """Return the network with run options of its own; see `HostNetwork.apart`."""
+        made = super().apart()
+        made.run_options = _run_options()
+        return made
 
     def _interrupt(self, ending: bool) -> None:
         self.run_options.terminate = ending

@@ -7,16 +7,24 @@ import os
 import platform
 import sys
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ..options import Provider
 
 _PACKAGES = (
     "srcnn-rt", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "cuda-bindings", "nvidia-cuda-runtime",
     "nvidia-cublas", "nvidia-cudnn-cu13", "openvino", "opencv-python-headless", "rasterio", "torch",
 )  # fmt: skip
 # The model that is tried on each provider.
-_TRIALS = {**dict.fromkeys(("cpu", "cuda", "openvino"), "bicubic-x2"), "native": "compact-m4c16-x2"}
+_TRIALS: dict[Provider, str] = {
+    "cpu": "bicubic-x2",
+    "cuda": "bicubic-x2",
+    "openvino": "bicubic-x2",
+    "native": "compact-m4c16-x2",
+}
 
 
 @click.command()
@@ -99,7 +107,7 @@ def _gpus() -> dict[str, str]:
     return found
 
 
-def _try_provider(name: str, model: str) -> str:
+def _try_provider(name: Provider, model: str) -> str:
     """Return "works" if a model runs on a provider, or why not. A listed provider may fail to load."""
     import numpy as np
 
@@ -107,7 +115,7 @@ def _try_provider(name: str, model: str) -> str:
     from ..errors import SrcnnError
 
     try:
-        with Engine(model, name, threads=1) as engine:
+        with Engine(model, provider=name, threads=1) as engine:
             out = engine.upscale(np.ones((8, 8), np.float32))
     except SrcnnError as error:
         return str(error)

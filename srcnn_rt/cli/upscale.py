@@ -63,7 +63,9 @@ def _nodata(text: str) -> Nodata:
 @click.option(
     "--best", is_flag=True, help="Use the most accurate bundled model, which is several times slower."
 )
-@click.option("--tile", type=_tile, metavar="N|AUTO", default="auto", help="Tile size in input pixels.")
+@click.option(
+    "--tile", type=_tile, metavar="N|AUTO", default="auto", help="Tile size in input pixels.  [default: auto]"
+)
 @runtime_options
 @click.option(
     "--data-range", metavar="LOW..HIGH", default="auto",
@@ -106,6 +108,11 @@ def _nodata(text: str) -> Nodata:
     "--trust", is_flag=True, help="Skip the check that compares a third-party model tiled and untiled."
 )
 @click.option("--no-tiling", is_flag=True, help="Run the model once on each whole image.")
+@click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Read TIFFs behind GDAL's virtual file systems (/vsicurl/, /vsizip/).",
+)
 @click.option("--resume", is_flag=True, help="Continue an interrupted run of the same job.")
 @click.option("--overwrite", is_flag=True, help="Replace existing outputs and restart interrupted ones.")
 @click.option("--dry-run", is_flag=True, help="Print the expected size, memory and time, and exit.")
@@ -120,6 +127,7 @@ def upscale(
     tile: Any,
     data_range: str,
     no_tiling: bool,
+    allow_remote: bool,
     format_: str | None,
     resume: bool,
     overwrite: bool,
@@ -132,11 +140,14 @@ def upscale(
 
     INPUT is a file, a folder or a quoted pattern. The output of big.tif is big_x2.tif beside it, in the
     same format and data type. TIFF and Zarr are streamed at any size; other formats are read whole.
+    It can also be - (standard input) or, with the extra "remote", a URL; so can the output.
 
     \b
     srcnn-rt upscale big.tif --tile 512
     srcnn-rt upscale big.tif --resume
     srcnn-rt upscale scans/ -o larger/ --scale 3 --json
+    srcnn-rt upscale - -o - --format png < small.jpg > large.png
+    srcnn-rt upscale s3://bucket/big.tif -o large.tif
 
     An interrupted run leaves NAME.partial, which --resume continues. For several images, a manifest in
     the output folder records finished images, and running the same command again processes the rest.
@@ -150,11 +161,15 @@ def upscale(
     from ..io.registry import is_image, make_folder
     from ..models import spec
     from ..options import FileOptions
+    from . import streams
     from .inputs import Batch, find_images, output_folder, output_paths
 
     if best and model is not None:
         raise click.UsageError("--best chooses a bundled model and cannot be combined with --model")
-    console = _Console(quiet=quiet, as_json=as_json)
+    as_streams = streams.are_streams(names, target)
+    if as_streams and (dry_run or resume):
+        raise click.UsageError("--dry-run and --resume need files, not pipes or URLs")
+    console = _Console(quiet=quiet, as_json=as_json, to_stderr=streams.to_stdout(names, target))
     file_options = {k: options.pop(k) for k in FileOptions.__annotations__ if k in options}
     try:
         with (
@@ -170,6 +185,10 @@ def upscale(
                 raise click.UsageError(f"--scale {scale}, but the model {model} has scale {engine.scale}")
             if data_range != "auto" and engine.spec.equivariant:
                 console.note(f"note: --data-range has no effect: {engine.spec.name} works in any range")
+            if as_streams:
+                file_options["overwrite"] = overwrite
+                failed = _upscale_streams(engine, names, target, format_, allow_remote, file_options, console)
+                sys.exit(1 if failed else 0)
             sources, errors = find_images(names, engine.scale)
             try:
                 targets = output_paths(sources, target, engine.scale, format_)
@@ -194,7 +213,10 @@ def upscale(
         console.error(error)
         sys.exit(1)
     except KeyboardInterrupt as error:
-        console.error("interrupted; finished work is kept, and the same command with --resume continues it")
+        kept = (
+            "" if as_streams else "; finished work is kept, and the same command with --resume continues it"
+        )
+        console.error(f"interrupted{kept}")
         sys.exit(128 + (error.args[0] if error.args else signal.SIGINT))
 
 
@@ -224,6 +246,45 @@ def _upscale_all(engine: Engine, paths: Paths, batch: Batch, options: Options, c
             console.error(error, source)
         else:
             console.result(report)
+    return failed
+
+
+def _upscale_streams(
+    engine: Engine,
+    names: tuple[str, ...],
+    output: str | None,
+    format_: str | None,
+    allow_remote: bool,
+    options: Options,
+    console: _Console,
+) -> int:
+    """Upscale images that are no local files, or whose results are none; return how many failed."""
+    from ..io.registry import make_folder
+    from ..io.remote import is_url
+    from . import streams
+    from .inputs import output_folder
+
+    try:
+        pairs, errors = streams.pairs(names, output, engine.scale, format_, allow_remote=allow_remote)
+    except ArgumentError as error:
+        raise click.UsageError(str(error)) from error
+    local = None if output in (None, streams.PIPE) or is_url(output) else output
+    if pairs and (folder := output_folder(local)) is not None:
+        make_folder(folder)
+    for missing in errors:
+        console.error(missing)
+    failed = len(errors)
+    for source, target in pairs:
+        try:
+            with _progress_bar(source, hidden=console.silent) as progress:
+                report = streams.upscale(engine, source, target, format=format_, progress=progress, **options)
+        except (SrcnnError, MemoryError) as error:
+            failed += 1
+            console.error(error, source)
+            continue
+        for line in report.warnings:
+            console.note(f"warning: {line}")
+        console.result(report)
     return failed
 
 
@@ -274,10 +335,10 @@ def _sigterm_as_interrupt() -> Iterator[None]:
 
 
 class _Console:
-    """Prints results to stdout, as text or JSON, and everything else to stderr."""
+    """Prints results to stdout, as text or JSON, and everything else to stderr; or all to stderr."""
 
-    def __init__(self, *, quiet: bool, as_json: bool) -> None:
-        self.quiet, self.as_json = quiet, as_json
+    def __init__(self, *, quiet: bool, as_json: bool, to_stderr: bool = False) -> None:
+        self.quiet, self.as_json, self._to_stderr = quiet, as_json, to_stderr
 
     @property
     def silent(self) -> bool:
@@ -286,23 +347,23 @@ class _Console:
 
     def text(self, line: str) -> None:
         if not self.silent:
-            click.echo(line)
+            click.echo(line, err=self._to_stderr)
 
     def note(self, line: str) -> None:
         if not self.quiet:
             click.echo(line, err=True)
 
-    def error(self, error: BaseException | str, source: Path | None = None) -> None:
+    def error(self, error: BaseException | str, source: Path | str | None = None) -> None:
         text = str(error) or "not enough memory"
         if isinstance(error, MemoryError):
             text = f"{source}: not enough memory ({error})"
         if self.as_json:
-            click.echo(json.dumps({"source": source and str(source), "error": text}))
+            click.echo(json.dumps({"source": source and str(source), "error": text}), err=self._to_stderr)
         click.echo(f"error: {text}", err=True)
 
     def result(self, report: Report) -> None:
         if self.as_json:
-            click.echo(json.dumps(asdict(report)))
+            click.echo(json.dumps(asdict(report)), err=self._to_stderr)
             return
         (w, h), (hr_w, hr_h) = report.source_size, report.target_size
         fast = ", fast" if report.precision == "fast" else ""

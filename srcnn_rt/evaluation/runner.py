@@ -19,6 +19,7 @@ from ..engine import Engine
 from ..errors import ArgumentError, ImageError
 from ..image.color import STUDIO_BLACK, STUDIO_WHITE, luminance
 from ..models import spec
+from ..options import Provider
 from . import metrics, speed
 from .protocol import BICUBIC, Channels, Degradation, Image, crop_border, list_images, modcrop, read_image
 
@@ -140,17 +141,17 @@ class Result:
         }
 
 
-def model_method(model: str | Path, provider: str = "auto", **options: Any) -> Method:
+def model_method(model: str | Path, provider: Provider = "auto", **options: Any) -> Method:
     """Return a method that runs a model.
 
     Parameters
     ----------
     model : str or Path
-    provider : str
+    provider : {"auto", "cpu", "cuda", "native", "openvino"}
     **options
         Further arguments of `Engine`.
     """
-    engine = Engine(model, provider, "auto", **options)
+    engine = Engine(model, provider=provider, tile="auto", **options)
     if engine.spec.channels == 1 and not engine.spec.equivariant:
         # The luminance of the protocol is in studio range.
         upscale = partial(engine.upscale, data_range=(STUDIO_BLACK, STUDIO_WHITE))
@@ -163,7 +164,7 @@ def baselines(protocol: Protocol) -> list[Method]:
     if protocol.scale == 1:
         plain = Method("no-op", lambda lr: lr)
     else:
-        engine = Engine(f"bicubic-x{protocol.scale}", "cpu")
+        engine = Engine(f"bicubic-x{protocol.scale}", provider="cpu")
         plain = Method("bicubic", engine.upscale, closing=engine)
     if not protocol.degradation.noise:
         return [plain]

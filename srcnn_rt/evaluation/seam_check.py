@@ -193,13 +193,15 @@ def _largest_difference(
     count : int
         Number of comparisons.
     """
-    session, engines = Session(data), [Engine(data, "cpu", tile) for tile in _TILES]
-    worst = 0.0
+    session, engines = Session(data), [Engine(data, provider="cpu", tile=tile) for tile in _TILES]
+    worst, channels = 0.0, described.channels
     for image in images:
         expected = whole(session, described, image)
         largest = max(1.0, float(np.abs(expected).max()))
         for engine in engines:
-            got = engine.upscale(image, bands=described.channels > 4, data_range=(0, 1))
+            got = engine.upscale(
+                image, layout="HWC", bands=channels > 4, alpha=channels in (2, 4), data_range=(0, 1)
+            )
             worst = max(worst, float(np.abs(got - expected).max()) / largest)
     return worst, len(images) * len(engines)
 

@@ -20,6 +20,7 @@ from ..image.info import ImageInfo, Layout
 from ..io.in_memory import ArraySink, ArraySource
 from ..models.spec import ModelSpec
 from ..tiling import geometry
+from .ending import Ending
 from .executor import process
 
 # Default tiles, HR pixels. On a CPU activations should stay in the caches, and margins should not matter.
@@ -105,7 +106,11 @@ def gpu_names(setup: Setup) -> str:
 
 
 def tune(
-    loader: Loader, setup: Setup, pool: ThreadPoolExecutor, progress: Callable[[Trial], None] | None
+    loader: Loader,
+    setup: Setup,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[Trial], None] | None,
+    ending: Ending | None = None,
 ) -> tuple[Setup, Choice, list[Trial]]:
     """Find the fastest setup of a model and release the buffers of all others.
 
@@ -117,6 +122,8 @@ def tune(
     pool : ThreadPoolExecutor
     progress : callable, optional
         Called with every trial.
+    ending : Ending, optional
+        Whether to end before all is measured.
 
     Returns
     -------
@@ -129,7 +136,7 @@ def tune(
     trials: list[tuple[Trial, Setup]] = []
 
     def measure(setups: list[Setup]) -> None:
-        for made, speed in zip(setups, _speeds(setups, pool), strict=True):
+        for made, speed in zip(setups, _speeds(setups, pool, ending), strict=True):
             trial = Trial(made.tile, made.workers, made.threads, speed, made.variant)
             trials.append((trial, made))
             if progress is not None:
@@ -171,16 +178,22 @@ def rate(setup: Setup, pool: ThreadPoolExecutor, layout: Layout, dtype: np.dtype
     return math.prod(image.shape[:2]) * model.scale**2 / statistics.median(taken[1:] or taken)
 
 
-def _seconds(setup: Setup, pool: ThreadPoolExecutor, image: NDArray[Any], layout: Layout) -> float:
+def _seconds(
+    setup: Setup,
+    pool: ThreadPoolExecutor,
+    image: NDArray[Any],
+    layout: Layout,
+    ending: Ending | None = None,
+) -> float:
     """Return how long it takes to upscale an array."""
     info = ImageInfo((image.shape[0], image.shape[1]), layout, image.dtype)
     source, sink = ArraySource(image, info), ArraySink(info.scaled(setup.model.scale))
     start = time.perf_counter()
-    process(source, sink, setup, pool)
+    process(source, sink, setup, pool, ending=ending)
     return time.perf_counter() - start
 
 
-def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
+def _speeds(setups: list[Setup], pool: ThreadPoolExecutor, ending: Ending | None) -> list[float]:
     """Return HR Mpx/s of each setup on a random image, the best of some rounds.
 
     On the CPU setups take turns, and the best round counts: other load on the machine only ever slows down.
@@ -195,7 +208,7 @@ def _speeds(setups: list[Setup], pool: ThreadPoolExecutor) -> list[float]:
         trial = GPU_TRIAL_HR if setup.devices else TRIAL_HR
         side = setup.tile * max(2, round(trial / (setup.tile * model.scale)))
         image = rng.integers(0, 256, (side, side, channels), np.uint8)
-        return (side * model.scale) ** 2 / 1e6 / _seconds(setup, pool, image, layout)
+        return (side * model.scale) ** 2 / 1e6 / _seconds(setup, pool, image, layout, ending)
 
     best = [0.0] * len(setups)
     if setups[0].devices:

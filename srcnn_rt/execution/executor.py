@@ -17,11 +17,20 @@ from ..backends.loader import Setup
 from ..errors import OutOfMemoryError
 from ..io.protocols import Record, Sink, Source, StripCache
 from ..models.margins import check_layout
-from ..tiling.geometry import Chunk, Plan, Span
+from ..tiling.geometry import Chunk, Plan, Region, Span
 from . import normalization, overlap
+from .ending import Ending
 from .normalization import DataRange, Normalization
 from .planner import plan_for
-from .render_chunk import ChunkInput, Read, buffer_for, compute_chunk, finish_chunk, read_chunk
+from .render_chunk import (
+    ChunkInput,
+    Read,
+    buffer_for,
+    columns_read,
+    compute_chunk,
+    finish_chunk,
+    read_chunk,
+)
 from .workers import Workers
 
 AUTO = DataRange()
@@ -41,11 +50,34 @@ def process(
     *,
     plan: Plan | None = None,
     done: Container[int] = (),
-    region: tuple[Span, Span] | None = None,
+    region: Region | None = None,
     data_range: DataRange = AUTO,
     written: Written = lambda chunk, record: None,
+    ending: Ending | None = None,
 ) -> None:
-    """Upscale an image from `source` into `sink`.
+    """Upscale an image from `source` into `sink`, as `steps` does, at once."""
+    for _ in steps(
+        source, sink, setup, pool, progress,
+        plan=plan, done=done, region=region, data_range=data_range, written=written, ending=ending,
+    ):  # fmt: skip
+        pass
+
+
+def steps(
+    source: Source,
+    sink: Sink,
+    setup: Setup,
+    pool: ThreadPoolExecutor,
+    progress: Progress | None = None,
+    *,
+    plan: Plan | None = None,
+    done: Container[int] = (),
+    region: Region | None = None,
+    data_range: DataRange = AUTO,
+    written: Written = lambda chunk, record: None,
+    ending: Ending | None = None,
+) -> Iterator[None]:
+    """Upscale an image from `source` into `sink`, chunk by chunk. Nothing is done before the first.
 
     When a network runs out of memory, batches are halved, then tiles; chunks that are written already are
     kept. When a GPU fails, the others compute its windows.
@@ -64,27 +96,33 @@ def process(
         As `plan_for` returns it, which is the default.
     done : container of int
         Numbers of the chunks to skip because they are written already.
-    region : (Span, Span), optional
-        Rows and columns in LR pixels. Only chunks that overlap it are computed, and numbers count those.
+    region : Region, optional
+        The only part to upscale, and where in the sink it goes. By default it is the plan's.
     data_range : DataRange
         Black and white of the samples, for models that need a range.
     written : callable
         Called with the number of each chunk and the sink's record of it, from another thread.
+    ending : Ending, optional
+        Whether to end before all is done.
+
+    Yields
+    ------
+    None
+        After each chunk was written.
 
     Raises
     ------
-    ImageError, OutputError, ModelError, OutOfMemoryError, DeviceError
+    ImageError, OutputError, ModelError, OutOfMemoryError, DeviceError, CancelledError, ClosedError
     """
     model = setup.model
     check_layout(model, source.info.layout)
     values = normalization.for_image(source, model, data_range)
-    plan = plan or plan_for(setup, source.info, sink)
-    h, w = source.info.shape
-    run = _Run(source, values, sink, region or (Span(0, h), Span(0, w)), progress, done, written)
+    plan = plan or plan_for(setup, source.info, sink, region)
+    run = _Run(source, values, sink, progress, done, written, ending or Ending())
     batch, retry = setup.networks[0].batch_size(model, source, plan), setup.devices > 0
     while True:
         try:
-            run.go(plan, setup, batch, pool)
+            yield from run.go(plan, setup, batch, pool)
             return
         except MemoryError as error:
             fewer = 1 if model.batch is None else batch
@@ -115,33 +153,36 @@ class _Run:
     _source: Source
     _values: Normalization
     _sink: Sink
-    _region: tuple[Span, Span]
     _progress: Progress | None
     _done: Container[int]
     _written: Written
+    _ending: Ending
     _finished: set[int] = field(default_factory=set)
 
     _plan: Plan = field(init=False)
     _read: Read = field(init=False)
     _pixels: int = 0
 
-    def go(self, plan: Plan, setup: Setup, batch: int, pool: ThreadPoolExecutor) -> None:
+    def go(self, plan: Plan, setup: Setup, batch: int, pool: ThreadPoolExecutor) -> Iterator[None]:
         self._plan, self._pixels = plan, 0
-        self._read = StripCache(self._source).read if self._source.by_rows else self._source.read
+        self._read = self._source.read
+        if self._source.by_rows:
+            self._read = StripCache(self._source, columns_read(plan, self._values)).read
         with Workers(setup, self._source, self._values.info, plan, batch) as workers:
-            overlap.overlap(
+            yield from overlap.overlap(
                 self._left(),
                 self._input,
                 partial(self._start, workers, pool),
                 self._write,
                 self._advance,
                 background=not (self._source.in_memory and self._sink.in_memory),
-                interrupted=workers.interrupted,
+                ending=self._ending,
+                interrupt=workers.interrupt,
             )
 
     def _left(self) -> Iterator[tuple[int, Chunk]]:
         """Yield the chunks that are not written yet, with their numbers."""
-        for number, chunk in enumerate(self._plan.within(*self._region)):
+        for number, chunk in enumerate(self._plan):
             if number in self._done or number in self._finished:
                 self._pixels += chunk.y.size * chunk.x.size * self._values.scale**2
             else:
@@ -170,9 +211,9 @@ class _Run:
     def _advance(self, pixels: int) -> None:
         self._pixels += pixels
         if self._progress is not None:
-            h, w = self._source.info.shape
-            self._progress(self._pixels, h * w * self._values.scale**2)
+            self._progress(self._pixels, math.prod(self._plan.region.shape) * self._values.scale**2)
 
     def _hr(self, chunk: Chunk) -> tuple[Span, Span]:
-        """Return the rows and columns of a chunk in HR pixels."""
-        return chunk.y.scaled(self._values.scale), chunk.x.scaled(self._values.scale)
+        """Return the rows and columns of a chunk in the sink."""
+        (top, left), s = self._plan.region.corner, self._values.scale
+        return chunk.y.moved(-top).scaled(s), chunk.x.moved(-left).scaled(s)

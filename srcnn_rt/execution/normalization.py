@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class DataRange:
         ArgumentError
             For anything else.
         """
-        if value in ("auto", "dtype"):
+        if isinstance(value, str) and value in ("auto", "dtype"):
             return cls(str(value))
         try:
             low, high = (float(v) for v in (value.split("..") if isinstance(value, str) else value))
@@ -280,8 +281,19 @@ def _power_of_two(sampled: Sequence[Sampled], offset: Floats, dtype: np.dtype[An
     return math.ldexp(1.0, -exponent)
 
 
+# Regions of an image that stays open share them.
+_sampled: WeakKeyDictionary[Source, list[Sampled]] = WeakKeyDictionary()
+
+
 def _sample(source: Source) -> list[Sampled]:
     """Return samples spread over the image, and which of them are valid: (h, w, C) each."""
+    known = _sampled.get(source)
+    if known is None:
+        _sampled[source] = known = _read_sample(source)
+    return known
+
+
+def _read_sample(source: Source) -> list[Sampled]:
     info, found = source.info, []
     rows, columns = _spread(info.shape[0], _ROWS), _spread(info.shape[1], _COLUMNS)
     for y in rows:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any, TypeVar
+
+from ..errors import ClosedError, OutOfMemoryError
+from .ending import Ending
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
@@ -20,9 +23,10 @@ def overlap(
     done: Callable[[int], None] = lambda count: None,
     *,
     background: bool = True,
-    interrupted: Callable[[], AbstractContextManager[None]] = nullcontext,
-) -> None:
-    """Read every item, compute it and write its result.
+    ending: Ending | None = None,
+    interrupt: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Read every item, compute it and write its result. A generator: work goes on when it is asked for more.
 
     Reading is one item ahead and writing one item behind. The work on item k + 1 starts before that on
     item k is finished, so that no worker idles at the end of an item. At most two results exist at once:
@@ -41,42 +45,56 @@ def overlap(
         Called in the caller's thread with the value of each future, in their order.
     background : bool
         False runs `read` and `write` in the caller's thread, which is faster for images in memory.
-    interrupted : callable
-        Returns a context that makes running work end soon. It is entered on Ctrl-C and any other exception
-        that is no `Exception`, while running work is waited for.
+    ending : Ending, optional
+        Whether to end before all is done.
+    interrupt : callable
+        Makes the running work end soon. It is called after any error, and when the generator is closed.
+
+    Yields
+    ------
+    None
+        Once for each item, after its result was written; the next one or two are computed meanwhile.
 
     Raises
     ------
     Exception
         The first error of any stage, after everything that was started has stopped.
     """
+    ending = ending or Ending()
     running: list[Future[int]] = []
 
     def end(kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        with interrupted() if kind is not None and not issubclass(kind, Exception) else nullcontext():
-            stop(running)
+        if ending.inherited:
+            return
+        if kind is not None:
+            interrupt()
+        stop(running)
 
     def finish(item: Item, result: Result, futures: Sequence[Future[int]]) -> Future[None]:
         for future in futures:
-            done(future.result())
-        return writer.submit(write, item, result)
+            done(ending.result(future))
+        return submit(writer, write, item, result)
 
     with ExitStack() as stack:
         reader, writer = (stack.enter_context(_worker(name, background)) for name in ("read", "write"))
         stack.push(end)
+        stack.enter_context(ending.calling(interrupt))
         writing: Future[None] | None = None
         before: tuple[Item, Result, Sequence[Future[int]]] | None = None
         iterator = iter(items)
         item = next(iterator, None)
-        reading = reader.submit(read, item) if item is not None else None
+        reading = submit(reader, read, item) if item is not None else None
         while item is not None and reading is not None:
-            part = reading.result()
+            part = ending.result(reading)
             following = next(iterator, None)
-            reading = reader.submit(read, following) if following is not None else None
+            reading = submit(reader, read, following) if following is not None else None
+            written = writing is not None
             if writing is not None:
-                writing.result()
+                ending.result(writing)
             result, futures = start(item, part)
             running += futures
+            if written:
+                yield
             if before is not None:
                 writing = finish(*before)
                 del running[: len(before[2])]
@@ -84,9 +102,29 @@ def overlap(
             del part, result, futures  # frees them before the next computation
             item = following
         if writing is not None:
-            writing.result()  # raises the error of the last but one
+            ending.result(writing)  # raises the error of the last but one
+            yield
         if before is not None:
-            finish(*before).result()
+            ending.result(finish(*before))
+            yield
+
+
+def submit(pool: Executor, fn: Callable[..., Result], /, *args: Any) -> Future[Result]:
+    """Submit a call to a pool.
+
+    Raises
+    ------
+    ClosedError
+        If the pool takes no more.
+    OutOfMemoryError
+        If the system starts no more threads.
+    """
+    try:
+        return pool.submit(fn, *args)
+    except RuntimeError as error:
+        if "schedule" in str(error):
+            raise ClosedError(f"the engine is closed: {error}") from error
+        raise OutOfMemoryError(f"no thread can be started: {error}") from error
 
 
 class _Inline(Executor):

@@ -121,9 +121,7 @@ def read_chunk(
     ChunkInput
     """
     info, read = values.source_info, read or source.read
-    # Filling looks at the samples around, as far as the network does.
-    careful = values.has_invalid
-    radius = max(plan.margin - plan.extra, 1) if careful else 0
+    radius = _fill_radius(plan, values)
     spans = chunk.source_spans(plan.tile, plan.margin, info.shape)
     y, x = (
         Span(max(0, span.start - radius), min(length, span.stop + radius))
@@ -131,7 +129,7 @@ def read_chunk(
     )
     samples = read(y, x)
     part = ChunkInput(values.normalize(samples), (y.start, x.start))
-    if not careful:
+    if not values.has_invalid:
         return part
     inner = np.s_[
         chunk.y.start - y.start : chunk.y.stop - y.start, chunk.x.start - x.start : chunk.x.stop - x.start
@@ -145,6 +143,19 @@ def read_chunk(
             part.original, part.invalid = samples[inner].copy(), invalid[inner].copy()
         part.samples = nodata.fill(part.samples, invalid, values.info, radius)
     return part
+
+
+def columns_read(plan: Plan, values: Normalization) -> Span:
+    """Return the columns of the image that `read_chunk` reads for all chunks."""
+    length, radius = values.source_info.shape[1], _fill_radius(plan, values)
+    spans = [chunk.source_spans(plan.tile, plan.margin, plan.shape)[1] for chunk in plan.first_row()]
+    start, stop = min(span.start for span in spans), max(span.stop for span in spans)
+    return Span(max(0, start - radius), min(length, stop + radius))
+
+
+def _fill_radius(plan: Plan, values: Normalization) -> int:
+    """Return how far filling looks at the samples around: as far as the network does."""
+    return max(plan.margin - plan.extra, 1) if values.has_invalid else 0
 
 
 def compute_chunk(

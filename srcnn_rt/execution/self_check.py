@@ -70,7 +70,7 @@ def check(
     image = np.ascontiguousarray(image[: shape[0], : shape[1]])
     gain, offset = (np.array(v, np.float32) for v in (described.range.gain, described.range.offset))
     expected = (whole(Session(data), described, gain * image + offset) - offset) / gain
-    source = array_source(image, bands=described.channels != 3, nodata=None)
+    source = array_source(image, "HWC", bands=described.channels != 3, nodata=None)
     sink = ArraySink(source.info.scaled(described.scale))
     small = replace(setup, tile=geometry.ceil_to(geometry.MIN_TILE, setup.model.period))
     executor.process(source, sink, small, pool, data_range=DataRange("given", 0.0, 1.0))

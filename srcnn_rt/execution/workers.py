@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from queue import SimpleQueue
 
 from ..backends.base import ChunkArrays, Renderer
 from ..backends.class_renderer import NearestRenderer
 from ..backends.loader import Setup
-from ..errors import DeviceError
+from ..errors import CancelledError, DeviceError
 from ..image.info import ImageInfo
 from ..io.protocols import Closing, Source
 from ..tiling.geometry import Plan, Tile
-from .overlap import stop
+from .overlap import stop, submit
 
 
 class Workers(Closing):
@@ -44,13 +42,13 @@ class Workers(Closing):
     def __init__(self, setup: Setup, source: Source, info: ImageInfo, plan: Plan, batch: int) -> None:
         self.batch = batch
         self._pixels_per_sample = setup.model.scale**2
-        self._networks = setup.networks_for(source)
+        self._interrupted = False
         self._idle: SimpleQueue[Renderer | None] = SimpleQueue()
         self._renderers: list[Renderer] = []
         self._failure, self._counting = "", threading.Lock()
         failed: DeviceError | None = None
         try:
-            for network in self._networks:
+            for network in setup.networks_for(source):
                 try:
                     made: Renderer
                     if info.layout.color == "classes":
@@ -90,19 +88,17 @@ class Workers(Closing):
         futures: list[Future[int]] = []
         try:
             for k in range(0, len(tiles), self.batch):
-                futures.append(pool.submit(self._compute, tiles[k : k + self.batch], chunk))
+                futures.append(submit(pool, self._compute, tiles[k : k + self.batch], chunk))
         except BaseException:  # Ctrl-C: no one else knows these futures
             stop(futures)
             raise
         return futures
 
-    @contextmanager
-    def interrupted(self) -> Iterator[None]:
-        """End all runs as soon as possible while the context is active."""
-        with ExitStack() as stack:
-            for network in {id(n): n for n in self._networks}.values():
-                stack.enter_context(network.interrupted())
-            yield
+    def interrupt(self) -> None:
+        """End the runs of all threads as soon as possible, with an error, and let none begin."""
+        self._interrupted = True
+        for made in self._renderers:
+            made.interrupt()
 
     def close(self) -> None:
         """Release the buffers of all renderers."""
@@ -116,6 +112,8 @@ class Workers(Closing):
                 self._idle.put(None)
                 raise DeviceError(self._failure)
             try:
+                if self._interrupted:
+                    raise CancelledError("the run was interrupted")
                 work.render(tiles, chunk)
             except DeviceError as error:
                 with self._counting:

@@ -27,6 +27,7 @@ from ..image.info import Layout
 from ..models import image_graph, prepare, spec
 from ..models.margins import has_plain_alpha, rules_for
 from ..models.spec import ModelSpec
+from ..options import ArrayOptions
 from ..tiling import kernels
 
 TYPES: dict[str, np.dtype[Any]] = {
@@ -97,7 +98,7 @@ def export(
     if target.exists() and not overwrite:
         raise OutputError(f"{target}: already exists; use --overwrite to replace it")
     data, found = load_whole(model)
-    with Engine(model, "cpu", tile=None, model_range=model_range) as engine:
+    with Engine(model, provider="cpu", tile=None, model_range=model_range) as engine:
         network = engine.spec
         if not math.isnan(found.facts.macs):
             program = prepare.build_program(data, found)
@@ -151,12 +152,14 @@ def _compare_with_engine(data: bytes, engine: Engine, io: str, layout: str) -> f
     model, kind, white = engine.spec, TYPES[io], kernels.white(TYPES[io])
     allowed = max(_TOLERANCE[t] for t in model.facts.types)
     worst = 0.0
+    of_image: ArrayOptions = {"alpha": LAYOUTS[layout].alpha}
     for images in _random_images(model, kind, LAYOUTS[layout].channels):
+        of_image["layout"] = "HW" if images.ndim == 3 else "HWC"
         try:
             (got,) = network.run(None, {"image": images})
         except Exception as error:
             raise failure("ONNX Runtime", images.shape, error) from error
-        expected = np.stack([engine.upscale(p) for p in images])
+        expected = np.stack([engine.upscale(p, **of_image) for p in images])
         if (got.shape, got.dtype) != (expected.shape, expected.dtype):
             raise ModelError(
                 f"the exported model returns {got.dtype} {got.shape}, "

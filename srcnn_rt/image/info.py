@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
+from .._system import arguments
 from ..errors import ArgumentError
 
 if TYPE_CHECKING:  # rasterio is slow to import, and only GeoTIFFs need it
@@ -65,6 +66,8 @@ class Layout:
         classes : bool
             Treat every channel as category numbers.
         """
+        arguments.flags(bands=bands, classes=classes)
+        arguments.flags(alpha=alpha, optional=True)
         if channels < 1:
             raise ArgumentError(f"an image needs at least one channel, got {channels}")
         if classes:
@@ -110,9 +113,9 @@ class Reading:
         if isinstance(self.nodata, np.generic):
             object.__setattr__(self, "nodata", self.nodata.item())
         value = self.nodata
-        if isinstance(value, bool) or not (
-            value is None or value == "none" or isinstance(value, int | float)
-        ):
+        arguments.flags(bands=self.bands, classes=self.classes)
+        said = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (said or value is None or (isinstance(value, str) and value == "none")):
             raise ArgumentError(f"nodata must be a number, 'none' or None, got {value!r}")
 
     def meaning(self, found: Layout) -> Layout:

@@ -43,8 +43,8 @@ def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None 
     info : ImageInfo
         Gives the nodata value and the layout. An RGB pixel is nodata if all three samples have the value;
         bands are independent. Alpha is always valid.
-    mask : ndarray of bool, shape (h, w), optional
-        True where the mask of the image says valid.
+    mask : ndarray of bool, shape (h, w) or (h, w, C), optional
+        True where the mask of the image says valid. An RGB pixel is valid if all three samples are.
 
     Returns
     -------
@@ -65,7 +65,10 @@ def invalid(part: NDArray[Any], info: ImageInfo, mask: NDArray[np.bool_] | None 
         if info.layout.color == "rgb":  # luminance depends on all three
             found |= found.any(axis=2, keepdims=True)
     if mask is not None:
-        found |= ~mask[:, :, np.newaxis]
+        masked = ~mask.reshape(*mask.shape[:2], -1)
+        found |= masked[:, :, : part.shape[2] - info.layout.alpha]
+        if info.layout.color == "rgb":
+            found |= found.any(axis=2, keepdims=True)
     if not found.any():
         return None
     if info.layout.alpha:

@@ -64,6 +64,8 @@ class SlicedSource(Closing):
         Index on every other axis, such as ``{"t": 3, "z": 0}``.
     nodata, top
         As in `ImageInfo`.
+    mask : ndarray of bool, optional
+        Of the same shape: True where a sample is masked, which NumPy calls invalid.
     name : str
         Name of the array in error messages.
 
@@ -87,9 +89,10 @@ class SlicedSource(Closing):
         at: Mapping[str, int] | None = None,
         nodata: float | None = None,
         top: float | None = None,
+        mask: NDArray[np.bool_] | None = None,
         name: str = "the array",
     ) -> None:
-        self._array, self._name = array, name
+        self._array, self._mask, self._name = array, mask, name
         self._axes = _Axes(tuple(array.shape), axes, at or {})
         self._dtype = native_sample_type(array.dtype, classes=classes)
         h, w, channels = self._axes.size
@@ -98,7 +101,8 @@ class SlicedSource(Closing):
         layout = layout or Layout.of(channels, bands=bands, alpha=alpha, classes=classes)
         if layout.channels != channels:
             raise ArgumentError(f"the layout has {layout.channels} channels, the array {channels}")
-        self.info = ImageInfo((h, w), layout, self._dtype, nodata=nodata, top=top)
+        masked = mask is not None
+        self.info = ImageInfo((h, w), layout, self._dtype, nodata=nodata, masked=masked, top=top)
         self.in_memory = _in_memory(array)
         chunk = _chunk(array, ("chunks",))
         self.by_rows = (
@@ -113,7 +117,10 @@ class SlicedSource(Closing):
         return self._axes.image(part.astype(self._dtype, copy=False))
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
-        return np.ones((y.size, x.size), np.bool_)
+        """Return which samples of a window are valid, (h, w, C)."""
+        if self._mask is None:
+            return np.ones((y.size, x.size, 1), np.bool_)
+        return ~self._axes.image(self._mask[self._axes.key(y, x)])
 
 
 class SlicedSink(Closing):
@@ -127,7 +134,8 @@ class SlicedSink(Closing):
     Parameters
     ----------
     array : Assigned
-        Of the image's size and type, in either byte order.
+        Of the image's size and type, in either byte order. A masked array of NumPy also takes the mask of
+        the image.
     info : ImageInfo
         Description of the result.
     scale : int
@@ -164,8 +172,12 @@ class SlicedSink(Closing):
             raise ArgumentError(f"an array of {info.dtype} is needed, got {np.dtype(array.dtype)}")
         if isinstance(array, np.ndarray) and not array.flags.writeable:
             raise ArgumentError("a writable array is needed, got a read-only one")
-        if info.masked:
-            raise ArgumentError("an array cannot hold the image's mask")
+        self._mask: NDArray[np.bool_] | None = None
+        if isinstance(array, np.ma.MaskedArray):
+            array.mask = np.ma.getmaskarray(array)
+            self._mask, self._array = array.mask, np.ma.getdata(array)
+        elif info.masked:
+            raise ArgumentError("an array cannot hold the image's mask, unless it is a masked array of NumPy")
         self._dtype = np.dtype(array.dtype)
         self.in_memory = _in_memory(array) and self._dtype.isnative
         chunk = _chunk(array, ("shards", "chunks"))
@@ -179,6 +191,9 @@ class SlicedSink(Closing):
         return self._axes.image(self._buffers.next(self._axes.shape(y, x)))
 
     def write(self, y: Span, x: Span, block: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> Record:
+        if self._mask is not None and mask is not None:
+            valid = mask if mask.ndim == 3 else mask[:, :, np.newaxis]
+            np.logical_not(valid, out=self._axes.image(self._mask[self._axes.key(y, x)]))
         if self.in_memory:
             return {}  # the buffer is a view of the array
         part = self._axes.stored(block)

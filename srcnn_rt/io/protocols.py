@@ -52,7 +52,10 @@ class Source(AbstractContextManager["Source"], Protocol):
         """
 
     def read_mask(self, y: Span, x: Span) -> NDArray[np.bool_]:
-        """Return a window of the validity mask, (h, w); called only if ``info.masked``."""
+        """Return a window of the validity mask, (h, w), or (h, w, C) if each sample has its own.
+
+        Called only if ``info.masked``.
+        """
 
     def close(self) -> None:
         """Close the file; may be called twice."""
@@ -181,7 +184,7 @@ class TwoBuffers:
 
 
 class StripCache:
-    """Reads whole rows of a striped source once, and returns windows of them.
+    """Reads rows of a striped source once, and returns windows of them.
 
     A strip takes as long to decode as any part of it. The last rows are kept, and only the rows below them
     are read, because a file with a single strip can be decoded cheaply only from its beginning to its end.
@@ -190,10 +193,13 @@ class StripCache:
     ----------
     source : Source
         Its windows must be asked for row by row, from top to bottom.
+    columns : Span, optional
+        Columns that the windows lie in; all by default.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, columns: Span | None = None) -> None:
         self._source = source
+        self._columns = columns or Span(0, source.info.shape[1])
         self._rows = Span(0, 0)
         self._strip: NDArray[Any] | None = None
 
@@ -202,10 +208,11 @@ class StripCache:
         if self._strip is None or self._rows != y:
             self._strip = self._follow(y)
             self._rows = y
-        return self._strip[:, x.start : x.stop]
+        first = self._columns.start
+        return self._strip[:, x.start - first : x.stop - first]
 
     def _follow(self, y: Span) -> NDArray[Any]:
-        width = Span(0, self._source.info.shape[1])
+        width = self._columns
         old, before = self._strip, self._rows
         if old is None or not before.start <= y.start < before.stop <= y.stop:
             self._strip = None  # release the old rows before the new ones take memory

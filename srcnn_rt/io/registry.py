@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from .._system import arguments
 from ..errors import ArgumentError, ImageError, OutputError, SourceMissingError
 from ..image.info import AS_SAID, ImageInfo, Reading
 from ..options import OutputOptions
@@ -45,6 +46,21 @@ def is_image_name(path: Path) -> bool:
 def is_image(path: Path) -> bool:
     """Return whether `path` is a file, or for Zarr a folder, with the suffix of a supported format."""
     return is_image_name(path) and (_is_zarr(path) if path.is_dir() else path.is_file())
+
+
+def suffix_of(path: Path) -> str:
+    """Return the usual suffix of an image's format, by its content; of TIFF for Zarr and what is unknown.
+
+    Raises
+    ------
+    SourceMissingError, ImageError
+    """
+    if _kind_of_file(path) != "coded":
+        return TIFF_SUFFIXES[0]
+    from .codecs.formats import recognise
+
+    format_ = recognise(_head(path))
+    return TIFF_SUFFIXES[0] if format_ is None else format_.suffixes[0]
 
 
 def page_count(path: Path) -> int:
@@ -89,6 +105,8 @@ def open_source(
     ArgumentError
         If the file has no such page, or cannot be read as `reading` says.
     """
+    arguments.integers(page=page)
+    arguments.integers(max_pixels=max_pixels, optional=True)
     kind = _kind_of_file(path)
     if kind == "coded":
         return _open_coded(path, page, max_pixels, reading)

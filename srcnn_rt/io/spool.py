@@ -103,8 +103,12 @@ class SpoolTarget:
             with self._disk_errors():
                 self.array.flush()
 
+    def encoded(self) -> Any:
+        """Return the encoded file as bytes, without writing it."""
+        return interruptible(self._path, partial(self._encode, self._samples))
+
     def finish(self) -> Path:
-        data = interruptible(self._path, partial(self._encode, self._samples))
+        data = self.encoded()
         made = workspace(self._path) / "coded"
         try:
             with self._disk_errors(), made.open("wb") as file:

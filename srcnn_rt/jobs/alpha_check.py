@@ -7,20 +7,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import SrcnnError
 from ..image.info import ImageInfo
-from ..io.protocols import Source
+from ..io.alpha_doubt import SIDE, why_no_alpha
 from ..io.tiff.ifd import Directory, Reader
-from ..tiling import kernels
-from ..tiling.geometry import Span
 from .job import Job
 
-MAX_WINDOWS = 25  # per page
 MAX_PAGES = 8
-SIDE = 128  # of a window, LR pixels
-MAX_SOFT = 0.5  # share of partly transparent pixels among the visible ones that an alpha may have
 _MAX_DECODED_BYTES = 64 * 2**20  # per window
 _COMPRESSION, _ROWS_PER_STRIP, _TILE_WIDTH = 259, 278, 322
 
@@ -41,7 +34,6 @@ def doubts(job: Job, infos: Sequence[ImageInfo] | None = None) -> tuple[str, ...
     """Return a warning for each page of a georeferenced TIFF whose alpha does not look like one.
 
     A common writer declares the fourth of four bands as alpha. In aerial images it is often near-infrared.
-    An alpha is fully transparent or fully opaque nearly everywhere, so other values are counted.
 
     Parameters
     ----------
@@ -59,7 +51,7 @@ def doubts(job: Job, infos: Sequence[ImageInfo] | None = None) -> tuple[str, ...
                 continue
             with job.open(numbers[k]) as source:
                 readable = _decoded_bytes(head, source.info) <= _MAX_DECODED_BYTES
-                why = _doubt(source) if readable and _is_georeferenced_alpha(source.info) else None
+                why = why_no_alpha(source) if readable and _is_georeferenced_alpha(source.info) else None
             if why is not None:
                 where = f"{job.source}, page {numbers[k]}" if len(numbers) > 1 else str(job.source)
                 band = source.info.layout.channels
@@ -69,18 +61,6 @@ def doubts(job: Job, infos: Sequence[ImageInfo] | None = None) -> tuple[str, ...
 
 def _is_georeferenced_alpha(info: ImageInfo) -> bool:
     return info.layout.alpha and bool(info.metadata.georeference)
-
-
-def _doubt(source: Source) -> str | None:
-    """Return why the last channel of a page does not look like alpha, None if it does."""
-    visible = opaque = 0
-    for y, x in _windows(*source.info.shape):
-        alpha = source.read(y, x)[:, :, -1]
-        visible += int(np.count_nonzero(alpha))
-        opaque += int(np.count_nonzero(alpha == kernels.white(source.info.dtype)))
-    if visible == 0:
-        return "hides all that was looked at"
-    return "looks like data" if visible - opaque > MAX_SOFT * visible else None
 
 
 def _first_directory(path: Path) -> Directory:
@@ -96,14 +76,3 @@ def _decoded_bytes(head: Directory, info: ImageInfo) -> int:
     row = info.shape[1] * info.layout.channels * info.dtype.itemsize
     strip = min(info.shape[0], head.number(_ROWS_PER_STRIP, info.shape[0]))
     return row * (SIDE if head.number(_COMPRESSION, 1) == 1 else SIDE + 2 * strip)
-
-
-def _windows(height: int, width: int) -> list[tuple[Span, Span]]:
-    """Return distinct windows that are evenly spread over an image."""
-    rows, columns = (max(0, n - SIDE) for n in (height, width))
-    # Multiples of these irrational steps modulo 1 fill a square evenly (the R2 sequence).
-    corners = {
-        tuple(round(n * ((0.5 + k * step) % 1)) for n, step in ((rows, 0.7549), (columns, 0.5698)))
-        for k in range(MAX_WINDOWS)
-    }
-    return [(Span(y, min(height, y + SIDE)), Span(x, min(width, x + SIDE))) for y, x in sorted(corners)]

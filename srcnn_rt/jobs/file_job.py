@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from .._system.safe_files import clear_workspace, remove_own, sync_folder, workspace
-from ..errors import ImageError, OutputError, RangeError
+from ..errors import CancelledError, ClosedError, ImageError, OutputError, RangeError
 from ..execution.executor import Progress
 from ..image.info import ImageInfo
 from ..io.protocols import Closing, Record, Sink, Source, Target
@@ -221,7 +221,8 @@ class _Unfinished:
             if self._journal.empty:  # opening created it
                 remove_own(self._job.journal)
             return
-        interrupted = not issubclass(kind, Exception) and self._chunks > 0
+        wanted = not issubclass(kind, Exception) or issubclass(kind, CancelledError | ClosedError)
+        interrupted = wanted and self._chunks > 0
         if (self._resumed or self._syncs or interrupted) and not self._worthless:
             _log.info("%s: kept after %s; the job can be resumed", self._job.partial, kind.__name__)
             return

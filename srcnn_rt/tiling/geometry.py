@@ -15,6 +15,13 @@ the tile.
 
 A *chunk* is written at once. Its HR edges are edges of blocks of the output file, so that every block is
 written once and complete. Cores never cross the edge of a chunk, but windows may.
+
+A *region* is the part of an image that is upscaled. Chunks are cut to it, and the size of its windows is
+chosen so that they compute little beside it::
+
+    image       0 ─────────────────────────────────────────────── length
+    region                ├──────────────────────────┤
+    chunks                ├─────── chunk ──────┤├────┤
 """
 
 from __future__ import annotations
@@ -27,6 +34,7 @@ import numpy as np
 from ..errors import ArgumentError
 
 MIN_TILE = 8  # with smaller tiles most of the work is margins
+WHOLE = 2**40  # a tile that every image fits into
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +49,44 @@ class Span:
         """Number of positions."""
         return self.stop - self.start
 
+    def moved(self, by: int) -> Span:
+        """Return the same positions counted from another."""
+        return Span(self.start + by, self.stop + by)
+
     def scaled(self, scale: int) -> Span:
         """Return the same part of an axis that is `scale` times longer."""
         return Span(self.start * scale, self.stop * scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of an image, and the place of its result.
+
+    Attributes
+    ----------
+    y, x : Span
+        Rows and columns in LR pixels, at least one of each.
+    corner : (int, int)
+        The LR pixel at which the sink begins.
+    """
+
+    y: Span
+    x: Span
+    corner: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def whole(cls, shape: tuple[int, int]) -> Region:
+        """Return all of an image, into a sink of its own."""
+        return cls(Span(0, shape[0]), Span(0, shape[1]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.y.size, self.x.size
+
+    def scaled_shape(self, scale: int) -> tuple[int, int]:
+        """Return the height and width of its result."""
+        return self.y.size * scale, self.x.size * scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +212,11 @@ class Plan:
     rules : (Rules, Rules)
         Constraints of the model per axis.
     chunk : (int, int)
-        Height and width of a chunk inside the image.
+        Height and width of a chunk inside the region.
+    region : Region
+        What is upscaled.
+    grid : (int, int)
+        Row and column from which chunks are counted.
     extra : int
         Outer LR pixels of the margin that have no part in the result but for rounding.
     """
@@ -179,6 +226,8 @@ class Plan:
     margin: int
     rules: tuple[Rules, Rules]
     chunk: tuple[int, int]
+    region: Region
+    grid: tuple[int, int] = (0, 0)
     extra: int = 0
 
     @property
@@ -219,22 +268,19 @@ class Plan:
         return True
 
     def __iter__(self) -> Iterator[Chunk]:
-        """Yield all chunks, row by row."""
-        yield from self.within(Span(0, self.shape[0]), Span(0, self.shape[1]))
+        """Yield the chunks of the region, row by row."""
+        for rows in cut(self.region.y, self.grid[0], self.chunk[0]):
+            yield from self._row(rows)
 
-    def within(self, y: Span, x: Span) -> Iterator[Chunk]:
-        """Yield the chunks that overlap a region, row by row."""
-        for rows in self._split(y, 0):
-            pieces = self._cover(rows, 0)
-            for columns in self._split(x, 1):
-                across = self._cover(columns, 1)
-                yield Chunk(rows, columns, tuple(Tile(r, c) for r in pieces for c in across))
+    def first_row(self) -> Iterator[Chunk]:
+        """Yield the chunks of the first row; those of the others read the same columns."""
+        yield from self._row(cut(self.region.y, self.grid[0], self.chunk[0])[0])
 
-    def _split(self, span: Span, axis: int) -> list[Span]:
-        """Return the chunks of an axis that overlap `span`."""
-        step, length = self.chunk[axis], self.shape[axis]
-        first = span.start // step * step
-        return [Span(at, min(at + step, length)) for at in range(first, span.stop, step)]
+    def _row(self, rows: Span) -> Iterator[Chunk]:
+        pieces = self._cover(rows, 0)
+        for columns in cut(self.region.x, self.grid[1], self.chunk[1]):
+            across = self._cover(columns, 1)
+            yield Chunk(rows, columns, tuple(Tile(r, c) for r in pieces for c in across))
 
     def _cover(self, span: Span, axis: int) -> list[Piece]:
         rule = self.rules[axis]
@@ -244,6 +290,17 @@ class Plan:
 def ceil_to(n: int, step: int) -> int:
     """Return the smallest multiple of `step` that is at least `n`."""
     return -(-n // step) * step
+
+
+def outward(span: Span, step: int) -> Span:
+    """Return the smallest part of an axis that holds `span` and begins and ends at multiples of `step`."""
+    return Span(span.start // step * step, ceil_to(span.stop, step))
+
+
+def cut(span: Span, origin: int, step: int) -> list[Span]:
+    """Cut a part of an axis at the multiples of `step` from `origin`."""
+    first = origin + (span.start - origin) // step * step
+    return [Span(max(at, span.start), min(at + step, span.stop)) for at in range(first, span.stop, step)]
 
 
 def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -> list[Piece]:
@@ -256,7 +313,7 @@ def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -
     Parameters
     ----------
     span : Span
-        It starts at a multiple of `period`.
+        Where it does not start at a multiple of `period`, the first window covers the whole period.
     length : int
         Of the whole axis.
     tile : int
@@ -270,7 +327,7 @@ def cover(span: Span, length: int, tile: int, period: int = 1, inset: int = 0) -
     pieces = []
     at = span.start
     while at < span.stop:
-        origin = min(max(0, (at - inset) // period * period), last)
+        origin = min(max(0, (at // period * period - inset) // period * period), last)
         end = length if origin == last else (origin + tile - inset) // period * period
         stop = min(end, span.stop)
         pieces.append(Piece(origin, Span(at, stop)))
@@ -301,25 +358,32 @@ def plan(
     block: tuple[int, int] = (1, 1),
     max_chunk: int = 1,
     extra: int = 0,
+    region: Region | None = None,
+    grain: int = 1,
 ) -> Plan:
-    """Choose the sizes of tiles and chunks for an image.
+    """Choose the sizes of tiles and chunks for an image, or a region of it.
 
     Parameters
     ----------
     shape : (int, int)
         Height and width of the image, at least 1.
     tile : int
-        Largest core of a window; it is rounded up to the period.
+        Largest core of a window; it is rounded up to the period. For a region it may be a quarter larger.
     margin : int
         LR pixels around each tile.
     rules : (Rules, Rules)
         Constraints of the model per axis.
     block : (int, int)
-        Height and width in LR pixels; edges of chunks are multiples of them.
+        Height and width in LR pixels; edges of chunks are multiples of them, from the corner of the sink.
     max_chunk : int
         Largest width of a chunk, which has at least one tile in any case.
     extra : int
         See `Plan`.
+    region : Region, optional
+        What is upscaled; the whole image by default.
+    grain : int
+        Windows for regions are rounded up to multiples of it, so that regions of many sizes need windows of
+        few.
 
     Raises
     ------
@@ -328,21 +392,92 @@ def plan(
     """
     if tile < MIN_TILE:
         raise ArgumentError(f"tile must be at least {MIN_TILE} LR pixels, got {tile}")
+    if region is not None and tile >= WHOLE:  # whatever is upscaled depends on the whole image
+        return replace(
+            plan(shape, tile, margin=margin, rules=rules, extra=extra), region=region, grid=region.corner
+        )
+    if region is not None:
+        return _region_plan(shape, tile, margin, rules, block, max_chunk, extra, region, grain)
     chunks, sides = [], []
     for length, step, rule in zip(shape, block, rules, strict=True):
         # Tiles of equal size, or the last would be mostly overlap: first over the image, then over a
         # chunk, whose edges are fixed.
-        step = np.lcm(step, rule.period).item()
-        chunk = ceil_to(_share(length, tile), step)
+        chunk = ceil_to(_share(length, tile), np.lcm(step, rule.period).item())
         chunks.append(chunk)
         sides.append(rule.tile(_share(min(chunk, length), tile), rule.extended(length)))
-    # Rounded down to stay within the limit, unless the limit exceeds the image.
-    maximum = max_chunk if max_chunk < shape[1] else ceil_to(shape[1], chunks[1])
-    width = max(chunks[1], maximum // chunks[1] * chunks[1])
-    return Plan(shape, (sides[0], sides[1]), margin, rules, (chunks[0], width), extra)
+    size = chunks[0], _chunk_width(shape[1], chunks[1], max_chunk)
+    return Plan(shape, (sides[0], sides[1]), margin, rules, size, Region.whole(shape), extra=extra)
+
+
+def _region_plan(
+    shape: tuple[int, int],
+    tile: int,
+    margin: int,
+    rules: tuple[Rules, Rules],
+    block: tuple[int, int],
+    max_chunk: int,
+    extra: int,
+    region: Region,
+    grain: int,
+) -> Plan:
+    """Choose the sizes for a region; see `plan`."""
+    spans = region.y, region.x
+    # Where the sink has no blocks, chunks begin on the period, so that windows do not overlap.
+    grid = [
+        corner if step > 1 else corner // rule.period * rule.period
+        for corner, step, rule in zip(region.corner, block, rules, strict=True)
+    ]
+    chunks = [
+        ceil_to(
+            _share(outward(span, rule.period).size, _most(tile, max(grain, rule.period))),
+            np.lcm(step, rule.period).item(),
+        )
+        for span, step, rule in zip(spans, block, rules, strict=True)
+    ]
+    chunk = chunks[0], _chunk_width(region.x.size, chunks[1], max_chunk)
+    sides = [
+        _fitting(cut(span, first, size), length, tile, margin, rule, max(grain, rule.period))
+        for span, first, size, length, rule in zip(spans, grid, chunk, shape, rules, strict=True)
+    ]
+    return Plan(shape, (sides[0], sides[1]), margin, rules, chunk, region, (grid[0], grid[1]), extra)
+
+
+def _chunk_width(length: int, chunk: int, maximum: int) -> int:
+    """Return a multiple of `chunk` within the limit, unless the limit exceeds the axis."""
+    maximum = maximum if maximum < length else ceil_to(length, chunk)
+    return max(chunk, maximum // chunk * chunk)
+
+
+def _fitting(spans: list[Span], length: int, tile: int, margin: int, rule: Rules, grain: int) -> int:
+    """Return the size of tiles that covers parts of an axis with the fewest samples in windows."""
+    extended = rule.extended(length)
+    counts = dict.fromkeys((spans[0], spans[-1]), 1)
+    if len(spans) > 2:
+        counts[spans[1]] = len(spans) - 2  # those between are all as long
+    lengths = [outward(span, rule.period).size for span in counts]
+
+    def samples(side: int) -> int:
+        windows = sum(
+            count * len(cover(span, extended, side, rule.period, rule.inset))
+            for span, count in counts.items()
+        )
+        return windows * (side + 2 * margin)
+
+    fewest = _parts(max(lengths), _most(tile, grain))
+    cores = {ceil_to(-(-n // count), grain) for n in lengths for count in range(fewest, 2 * fewest + 2)}
+    return min((rule.tile(core, extended) for core in sorted(cores, reverse=True)), key=samples)
+
+
+def _most(tile: int, grain: int) -> int:
+    """Return the largest tile for a region: it may be larger where smaller ones would fit worse."""
+    return tile + max(tile // 4, 2 * grain)
+
+
+def _parts(length: int, most: int) -> int:
+    """Return into how many parts of at most `most` a length is cut."""
+    return -(-length // most)
 
 
 def _share(length: int, tile: int) -> int:
     """Return the size of the fewest equal parts of `length` that are at most `tile` each."""
-    count = -(-length // tile)
-    return -(-length // count)
+    return -(-length // _parts(length, tile))

@@ -96,6 +96,12 @@ def test_a_driver_without_a_device(wheel: None, monkeypatch: pytest.MonkeyPatch,
     assert cuda.missing() == "the NVIDIA driver finds no device (CUDA_VISIBLE_DEVICES is '')"
 
 
+def test_a_driver_in_a_forked_child(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "_driver", lambda: Driver(init=3))  # CUDA_ERROR_NOT_INITIALIZED
+    with pytest.raises(ProviderError, match="CUDA cannot be used in a process that was forked after CUDA"):
+        Engine("bicubic-x2", provider="cuda")
+
+
 def test_a_driver_that_is_too_old(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_driver", lambda: Driver(version=12080))
     reason = cuda.missing()
@@ -232,7 +238,7 @@ def test_a_device_is_a_gpu(wheel: None, monkeypatch: pytest.MonkeyPatch) -> None
         Engine("bicubic-x2", device=0)  # with a device, auto means cuda
     for provider in ("cpu", "openvino"):
         with pytest.raises(ArgumentError, match=f"device goes with provider cuda, got {provider}"):
-            Engine("bicubic-x2", provider, device=0)
+            Engine("bicubic-x2", provider=provider, device=0)
 
 
 def test_the_message_of_the_dynamic_linker_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

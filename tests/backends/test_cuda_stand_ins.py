@@ -59,7 +59,7 @@ def test_a_gpu_gives_the_image_of_the_cpu(
     gpus: list[HostGpu], rng: np.random.Generator, channels: int, dtype: str, name: str
 ) -> None:
     image = drawn(rng, (70, 90, channels) if channels else (70, 90), dtype)
-    with Engine(name, "cuda", tile=32) as gpu, Engine(name, "cpu", tile=32) as cpu:
+    with Engine(name, provider="cuda", tile=32) as gpu, Engine(name, provider="cpu", tile=32) as cpu:
         assert (gpu.provider, cpu.provider) == ("cuda", "cpu")
         agree(gpu.upscale(image), cpu.upscale(image))
     sent = {what for what, _ in gpus[0].log}
@@ -70,7 +70,10 @@ def test_a_gpu_gives_the_image_of_the_cpu(
 @pytest.mark.parametrize("tile", [8, 37, 512])
 def test_sizes_and_tiles(gpus: list[HostGpu], rng: np.random.Generator, shape: Any, tile: int) -> None:
     image = drawn(rng, (*shape, 3), "uint8")
-    with Engine("bicubic-x3", "cuda", tile) as gpu, Engine("bicubic-x3", "cpu", tile) as cpu:
+    with (
+        Engine("bicubic-x3", provider="cuda", tile=tile) as gpu,
+        Engine("bicubic-x3", provider="cpu", tile=tile) as cpu,
+    ):
         agree(gpu.upscale(image), cpu.upscale(image))
 
 
@@ -79,10 +82,10 @@ def test_whole_numbers_are_the_same_bit_for_bit(
 ) -> None:
     path, _ = integer_model(2, (9, 1, 5))
     image = rng.integers(0, 4, (90, 70)).astype(np.float32)
-    with Engine(path, "cpu", 512, data_range="dtype") as cpu:
+    with Engine(path, provider="cpu", tile=512, data_range="dtype") as cpu:
         expected = cpu.upscale(image)
     for tile in (16, 31, 64):
-        with Engine(path, "cuda", tile, device=(0, 1), data_range="dtype") as gpu:
+        with Engine(path, provider="cuda", tile=tile, device=(0, 1), data_range="dtype") as gpu:
             np.testing.assert_array_equal(gpu.upscale(image), expected)
 
 
@@ -382,7 +385,7 @@ def test_a_tensor_on_the_gpu_never_leaves_it(
     gpus: list[HostGpu], rng: np.random.Generator, shape: tuple[int, ...], dtype: str, name: str
 ) -> None:
     image = drawn(rng, shape, dtype)
-    with Engine(name, "cuda", tile=32) as gpu, Engine(name, "cpu", tile=32) as cpu:
+    with Engine(name, provider="cuda", tile=32) as gpu, Engine(name, provider="cpu", tile=32) as cpu:
         made = gpu.upscale(torch.from_numpy(image))
         assert isinstance(made, torch.Tensor)
         agree(made.numpy(), cpu.upscale(image))
@@ -395,7 +398,7 @@ def test_a_range_of_a_tensor_on_the_gpu_is_not_ignored(gpus: list[HostGpu], rng:
     image = torch.from_numpy(drawn(rng, (50, 60), "float32"))
     kelvins = 270 + 40 * image
     plain, paper = FORMS
-    with Engine(paper, "cuda", tile=32) as gpu, Engine(paper, "cpu", tile=32) as cpu:
+    with Engine(paper, provider="cuda", tile=32) as gpu, Engine(paper, provider="cpu", tile=32) as cpu:
         with pytest.raises(RangeError, match="this model takes images on a GPU from 0 to 1, not from 270 to"):
             gpu.upscale(kelvins, data_range=(270, 310))
         for asked in ("auto", "dtype", (0, 1)):
@@ -403,7 +406,7 @@ def test_a_range_of_a_tensor_on_the_gpu_is_not_ignored(gpus: list[HostGpu], rng:
             agree(made, cpu.upscale(image.numpy(), data_range=asked))
         there = gpu.upscale(kelvins.numpy(), data_range=(270, 310))
         agree(there, cpu.upscale(kelvins.numpy(), data_range=(270, 310)))
-    with Engine(plain, "cuda", tile=32) as gpu:
+    with Engine(plain, provider="cuda", tile=32) as gpu:
         assert torch.equal(gpu.upscale(kelvins, data_range=(270, 310)), gpu.upscale(kelvins))
 
 
@@ -518,7 +521,10 @@ def test_bad_memory_sizes(text: str) -> None:
 def test_fast_is_float16_on_a_gpu(gpus: list[HostGpu], rng: np.random.Generator) -> None:
     image = drawn(rng, (120, 130, 3), "uint8")
     for model in ("srcnn-915-x2", "srcnn-955-x2"):
-        with Engine(model, "cuda", 64, precision="fast") as fast, Engine(model, "cpu", 64) as exact:
+        with (
+            Engine(model, provider="cuda", tile=64, precision="fast") as fast,
+            Engine(model, provider="cpu", tile=64) as exact,
+        ):
             assert fast.precision == "fast"
             a, b = fast.upscale(image).astype(int), exact.upscale(image).astype(int)
         assert np.abs(a - b).max() <= 2
@@ -528,7 +534,7 @@ def test_fast_is_float16_on_a_gpu(gpus: list[HostGpu], rng: np.random.Generator)
 def test_fast_is_refused_where_it_loses(gpus: list[HostGpu], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(float16, "LIMIT_DB", -0.01)
     with pytest.raises(ProviderError, match=r"srcnn-955-x2 would lose about 0\.00 dB in float16, -0\.01 are"):
-        Engine("srcnn-955-x2", "cuda", precision="fast")
+        Engine("srcnn-955-x2", provider="cuda", precision="fast")
 
 
 def test_fast_is_refused_where_there_is_nothing_to_gain(gpus: list[HostGpu], tmp_path: Path) -> None:
@@ -538,7 +544,7 @@ def test_fast_is_refused_where_there_is_nothing_to_gain(gpus: list[HostGpu], tmp
     ]
     path = models.save(tmp_path / "nearest.onnx", nodes, {})
     with pytest.raises(ProviderError, match="no layer of the model can compute in float16"):
-        Engine(path, "cuda", precision="fast")
+        Engine(path, provider="cuda", precision="fast")
 
 
 @pytest.mark.parametrize("precision", ["exact", "fast"])
@@ -552,7 +558,7 @@ def test_tune_tries_graphs_streams_and_tiles(
     monkeypatch.setattr(autotune, "GPU_TILES_HR", (48, 64))
     monkeypatch.setattr(autotune, "TRIAL_ROUNDS", 1)
     monkeypatch.setattr("srcnn_rt.execution.autotune.GPU_TILE_HR", 32)
-    with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as engine:
+    with Engine("srcnn-915-x2", provider="cuda", tile="auto", precision=precision) as engine:
         found = engine.tune()
         best = found[-1]
         image = np.arange(3600, dtype=np.uint16).reshape(60, 60) * 18
@@ -560,7 +566,7 @@ def test_tune_tries_graphs_streams_and_tiles(
     assert len({trial.variant for trial in found}) >= 5
     assert {trial.workers for trial in found} == {1, 2, 3, 4}
     assert len({trial.tile for trial in found}) == 3
-    with Engine("srcnn-915-x2", "cuda", "auto", precision=precision) as again:
+    with Engine("srcnn-915-x2", provider="cuda", tile="auto", precision=precision) as again:
         setup = again._setup
         assert (setup.tile, setup.workers, setup.variant) == (best.tile, best.workers, best.variant)
         np.testing.assert_array_equal(again.upscale(image), expected)

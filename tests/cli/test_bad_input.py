@@ -25,7 +25,7 @@ RGB = quantise(drawing(60, 80), np.uint8)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(TEST_MODEL, "cpu", 32)
+    return Engine(TEST_MODEL, provider="cpu", tile=32)
 
 
 def command(folder: Path, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -343,7 +343,7 @@ def test_an_interrupted_run_can_be_resumed(tmp_path: Path, number: int, status: 
     assert "left by an interrupted run; use --resume to continue it" in refused.stderr
     subprocess.run([*command, "--resume"], cwd=tmp_path, check=True, capture_output=True)
     assert contents(tmp_path) == ["a.tif", "a_x2.tif"]
-    with Engine("srcnn-915-x2", "cpu", 128) as engine:
+    with Engine("srcnn-915-x2", provider="cpu", tile=128) as engine:
         assert (tifffile.imread(tmp_path / "a_x2.tif") == engine.upscale(big)).all()
 
 

@@ -116,7 +116,7 @@ def test_upscale_writes_beside_the_input_by_default() -> None:
     result = run("upscale", "a.png", "sub/b.tif", "--provider", "cpu")
     assert result.exit_code == 0
     assert names() == [MANIFEST, "a.png", "a_x2.png", f"sub/{MANIFEST}", "sub/b.tif", "sub/b_x2.tif"]
-    with Engine(TEST_MODEL, "cpu") as e:
+    with Engine(TEST_MODEL, provider="cpu") as e:
         assert (np.asarray(Image.open("a_x2.png")) == e.upscale(RGB)).all()
     first, second, summary = result.stdout.splitlines()
     assert summary == "2 done, 0 failed"

@@ -58,7 +58,7 @@ def test_every_format_holds_the_same_image(format_: str) -> None:
         pytest.importorskip("zarr", reason="the extra zarr is not installed")
     result = run("a.png", "--format", format_)
     assert result.exit_code == 0, result.output
-    with Engine("bicubic-x2", "cpu") as engine:
+    with Engine("bicubic-x2", provider="cpu") as engine:
         expected = engine.upscale(RGB)
     assert (pixels(f"a_x2.{format_}") == expected).all()
     assert run("a.png", "--format", format_).exit_code == 1  # it is there
@@ -93,7 +93,7 @@ def test_cog() -> None:
     assert run("a.png", "-o", "c.tif", "--cog").exit_code == 0
     with rasterio.open("c.tif") as file:
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-        assert (file.read().transpose(1, 2, 0) == Engine("bicubic-x2", "cpu").upscale(RGB)).all()
+        assert (file.read().transpose(1, 2, 0) == Engine("bicubic-x2", provider="cpu").upscale(RGB)).all()
     assert "c.png: only a TIFF can be" in refused("a.png", "-o", "c.png", "--cog")
 
 

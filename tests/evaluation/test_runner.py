@@ -211,7 +211,7 @@ def test_eval_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     row = json.loads(result.stdout)
     assert (row["scale"], row["degrade"], row["channels"]) == (2, "bicubic", "y")
     assert set(row["methods"]) == {"bicubic", TEST_MODEL}
-    with Engine(TEST_MODEL, "cpu") as engine:
+    with Engine(TEST_MODEL, provider="cpu") as engine:
         truth = modcrop(read_image(folder / "0.png", "y"), 2)
         up = engine.upscale(imresize(truth, 2, down=True).astype(np.float32))
     codes = [metrics.codes(p.astype(np.float64))[2:-2, 2:-2] for p in (up, truth)]

@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv(tuning_cache.ENVIRONMENT, str(tmp_path / "file"))
     assert tuning_cache.remember("k", Choice(8, 1, 1)) is None
-    with Engine(MODEL, "cpu", "auto") as e:
+    with Engine(MODEL, provider="cpu", tile="auto") as e:
         assert e.tune()
 
 
@@ -87,7 +87,7 @@ def test_the_system_has_a_folder_for_it(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_tuning_is_used_and_found_again_and_changes_no_sample() -> None:
     image = drawing(90, 77, 1)[..., 0].astype(np.float32)
-    with Engine(MODEL, "cpu", "auto", threads=2) as e:
+    with Engine(MODEL, provider="cpu", tile="auto", threads=2) as e:
         before, first = e.upscale(image), e.tile
         seen: list[Trial] = []
         found = e.tune(seen.append)
@@ -96,34 +96,37 @@ def test_tuning_is_used_and_found_again_and_changes_no_sample() -> None:
         assert {t.tile for t in found} == {16, 32, first}
         assert e.tile == found[-1].tile
         assert np.array_equal(e.upscale(image), before)
-    with Engine(MODEL, "cpu", "auto", threads=2) as again:
+    with Engine(MODEL, provider="cpu", tile="auto", threads=2) as again:
         assert again.tile == found[-1].tile
         assert np.array_equal(again.upscale(image), before)
-    with Engine(MODEL, "cpu", "auto", threads=1) as other:
+    with Engine(MODEL, provider="cpu", tile="auto", threads=1) as other:
         assert other.tile == first
-    with Engine(MODEL, "cpu", 24, threads=2) as asked:
+    with Engine(MODEL, provider="cpu", tile=24, threads=2) as asked:
         assert asked.tile == 24
 
 
 def test_a_large_image_is_measured_for_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(engine, "TUNE_FROM", 4 * 50 * 60)
     tuned: list[int] = []
-    real = Engine.tune
-    monkeypatch.setattr(Engine, "tune", lambda self, progress=None: tuned.append(1) or real(self, progress))
-    with Engine(MODEL, "cpu", "auto") as e:
+    real = autotune.tune
+    monkeypatch.setattr(autotune, "tune", lambda *words: tuned.append(1) or real(*words))
+    with Engine(MODEL, provider="cpu", tile="auto") as e:
         e.upscale(np.zeros((50, 59), np.uint8))
         assert not tuned
         e.upscale(np.zeros((50, 60), np.uint8))
         e.upscale(np.zeros((50, 60), np.uint8))
-    with Engine(MODEL, "cpu", "auto") as e:
+    with Engine(MODEL, provider="cpu", tile="auto") as e:
         e.upscale(np.zeros((50, 60), np.uint8))
-    with Engine(MODEL, "cpu", 32) as e:
+    with Engine(MODEL, provider="cpu", tile=32) as e:
         e.upscale(np.zeros((50, 60), np.uint8))
     assert tuned == [1]
 
 
 def test_whole_images_have_no_tile() -> None:
-    with Engine(MODEL, "cpu", tile=None) as e, pytest.raises(ArgumentError, match="has no tile to be tuned"):
+    with (
+        Engine(MODEL, provider="cpu", tile=None) as e,
+        pytest.raises(ArgumentError, match="has no tile to be tuned"),
+    ):
         e.tune()
 
 

@@ -16,7 +16,7 @@ from tests.conftest import TEST_MODEL, drawing
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(TEST_MODEL, "cpu", 16, threads=1)
+    return Engine(TEST_MODEL, provider="cpu", tile=16, threads=1)
 
 
 def make_image(dtype: str, channels: int = 1) -> np.ndarray:

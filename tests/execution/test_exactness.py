@@ -29,7 +29,7 @@ SLOW_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 def exact(path: Path, tile: int) -> Engine:
     """An engine that feeds whole numbers as they stand."""
-    return Engine(path, "cpu", tile, data_range="dtype")
+    return Engine(path, provider="cpu", tile=tile, data_range="dtype")
 
 
 def oracle(image: np.ndarray, scale: int, parts: dict) -> np.ndarray:
@@ -98,7 +98,7 @@ def test_the_promise_holds_for_trained_models(scale: int, channels: int, dtype: 
     image = image.astype(np.float32) if dtype is np.float32 else reference.quantise(image, dtype)
     results = []
     for tile in (512, 37, 16):
-        with Engine(f"srcnn-915-x{scale}{form}", "cpu", tile) as e:
+        with Engine(f"srcnn-915-x{scale}{form}", provider="cpu", tile=tile) as e:
             results.append(e.upscale(image))
     for other in results[1:]:
         difference = np.abs(results[0].astype(np.float64) - other.astype(np.float64))
@@ -116,7 +116,7 @@ def test_trained_models_agree_with_the_oracle(scale: int, form: str) -> None:
     network = network_of(name)
     assert (network.scale, network.added) == (scale, form == "")
     gray = drawing(23, 31, 1)[..., 0]
-    with Engine(name, "cpu", 16) as e:
+    with Engine(name, provider="cpu", tile=16) as e:
         got = e.upscale(gray.astype(np.float32))
         assert np.abs(got - network.image(gray[..., None])[..., 0]).max() < 2e-5
         rgb = drawing(23, 31, 3)
@@ -137,7 +137,7 @@ def test_alpha_and_the_colour_beside_it(channels: int, form: str) -> None:
     image[:12, :, -1] = 1.0
     image[22:, :, -1] = 0.0
     expected = reference.upscale_with_alpha(image, network_of(name), radius=5)
-    with Engine(name, "cpu", 16) as e:
+    with Engine(name, provider="cpu", tile=16) as e:
         got = e.upscale(image.astype(np.float32))
     assert np.abs(got[..., -1] - expected[..., -1]).max() < 1e-5
     solid = expected[..., -1] > 0.05  # below, a float32 rounding is divided by almost nothing
@@ -150,7 +150,7 @@ def test_alpha_and_the_colour_beside_it(channels: int, form: str) -> None:
 def test_an_opaque_alpha_changes_nothing(channels: int, form: str) -> None:
     image = reference.quantise(drawing(60, 50, channels), np.uint8)
     image[..., -1] = 255
-    with Engine(TEST_MODEL + form, "cpu", 16) as e:
+    with Engine(TEST_MODEL + form, provider="cpu", tile=16) as e:
         out = e.upscale(image)
         plain = e.upscale(np.ascontiguousarray(image[..., :-1])).reshape(out[..., :-1].shape)
     assert (out[..., -1] == 255).all()
@@ -167,7 +167,7 @@ def test_a_cut_out_has_no_fringe(scale: int, softness: int, level: tuple[int, ..
     image = np.zeros((64, 64, 4), np.uint8)
     image[..., 3] = np.clip((22 - np.hypot(y - 32, x - 32)) * softness + 128, 0, 255)
     image[..., :3] = np.where(image[..., 3:] > 0, level, (0, 255, 0))
-    with Engine(f"srcnn-915-x{scale}{form}", "cpu", 16) as e:
+    with Engine(f"srcnn-915-x{scale}{form}", provider="cpu", tile=16) as e:
         out = e.upscale(image).astype(int)
     visible = out[..., 3] >= 16
     assert np.abs(out[..., :3][visible] - level).max() <= 3
@@ -176,7 +176,7 @@ def test_a_cut_out_has_no_fringe(scale: int, softness: int, level: tuple[int, ..
 @pytest.mark.parametrize("form", FORMS)
 def test_bands_are_each_a_gray_image(form: str) -> None:
     image = reference.quantise(drawing(40, 30, 6), np.uint16)
-    with Engine(TEST_MODEL + form, "cpu", 16) as e:
+    with Engine(TEST_MODEL + form, provider="cpu", tile=16) as e:
         out = e.upscale(image)
         for k in range(6):
             assert (out[..., k] == e.upscale(np.ascontiguousarray(image[..., k]))).all()
@@ -190,7 +190,7 @@ def test_a_flat_image_stays_flat(form: str) -> None:
     """A bright border, a seam or a dark edge would show at once."""
     for level in (0, 17, 128, 255):
         image = np.full((50, 61, 3), level, np.uint8)
-        with Engine(TEST_MODEL + form, "cpu", 16) as e:
+        with Engine(TEST_MODEL + form, provider="cpu", tile=16) as e:
             out = e.upscale(image).astype(int)
         assert out.max() - out.min() <= (0 if form == "" else 1)
         assert abs(out.mean() - level) < (1e-9 if form == "" else 6)

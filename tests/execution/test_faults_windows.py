@@ -67,7 +67,7 @@ def test_windows_are_halved_where_memory_ends(
     source = tmp_path / "a.tif"
     image = quantise(drawing(150, 700, 1)[..., 0], np.uint8)
     tifffile.imwrite(source, image)
-    with Engine(TEST_MODEL, "cpu", 64, threads=workers) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=64, threads=workers) as engine:
         plain = engine.upscale(image).astype(int)
         for start in (0, 1):
             noted: list[int] = []
@@ -89,7 +89,7 @@ def test_windows_are_halved_where_memory_ends(
 def test_finished_chunks_are_not_computed_again(
     memory: type[Limited], gray: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Engine("bicubic-x2", "cpu", 16, threads=1) as engine:
+    with Engine("bicubic-x2", provider="cpu", tile=16, threads=1) as engine:
         gray.run(engine=engine)
         plan, expected = list(gray.rendered), gray.target.read_bytes()
         gray.target.unlink()
@@ -135,7 +135,7 @@ def test_no_memory_for_a_buffer(gray: Bench, monkeypatch: pytest.MonkeyPatch) ->
         real(this, batch, *words)
 
     monkeypatch.setattr(host_renderer.HostRenderer, "render", refuse)
-    with Engine("bicubic-x2", "cpu", 32, threads=1) as engine:
+    with Engine("bicubic-x2", provider="cpu", tile=32, threads=1) as engine:
         gray.run(engine=engine)
     assert {s[1] > 16 for s in sizes} == {True, False}
     monkeypatch.setattr(
@@ -158,7 +158,7 @@ def test_the_buffers_of_large_windows_are_let_go(
         made(this, *words)
 
     memory.maximum = 900
-    with Engine(TEST_MODEL, "cpu", 64, threads=2) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=64, threads=2) as engine:
         monkeypatch.setattr(host_renderer.HostRenderer, "__init__", count)
         gc.disable()
         try:
@@ -176,7 +176,7 @@ def test_a_model_of_unbounded_reach_is_not_cut(memory: type[Limited], tmp_path: 
         helper.make_node("Sub", ["lr", "mean"], ["hr"]),
     ]
     path = models.save(tmp_path / "mean.onnx", nodes, {})
-    with Engine(path, "cpu", tile=None) as engine:
+    with Engine(path, provider="cpu", tile=None) as engine:
         engine.upscale(np.zeros((64, 64), np.uint8))
         memory.maximum = 3000
         with pytest.raises(OutOfMemoryError, match="windows of 64 x 64 LR pixels, the smallest possible"):
@@ -198,7 +198,7 @@ def test_a_long_window_ends_when_it_is_interrupted(provider: str, tmp_path: Path
     nodes.append(helper.make_node("Conv", ["c400", "last"], ["hr"]))
     path = models.save(tmp_path / "deep.onnx", nodes, weights)
     image = np.zeros((700, 700), np.uint8)
-    with Engine(path, provider, tile=None, threads=1) as engine:
+    with Engine(path, provider=provider, tile=None, threads=1) as engine:
         run, done = host_renderer.HostRenderer.render, []
 
         def counted(this: Any, *words: Any) -> None:
@@ -226,7 +226,7 @@ def test_heavy_models_have_small_chunks(tmp_path: Path) -> None:
     from srcnn_rt.io.in_memory import ArraySink
 
     info = ImageInfo((8000, 8000), Layout.of(1), np.dtype(np.uint8))
-    with Engine(TEST_MODEL, "cpu", 256, threads=2) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=256, threads=2) as engine:
         sink = ArraySink(info)
         sink.max_bytes, sink.block = 2 * 2**20, (512, 512)
         sizes = []

@@ -72,7 +72,7 @@ def test_what_is_no_range_is_refused(asked: object) -> None:
         DataRange.of(asked)
     if asked is not None:  # which is the engine's own, where it is asked for
         with pytest.raises(ArgumentError, match="a data range is"):
-            Engine(PAPER, "cpu", data_range=asked)
+            Engine(PAPER, provider="cpu", data_range=asked)
 
 
 # What "auto" refuses.
@@ -145,7 +145,7 @@ def test_blank_images_pass(dtype: str, value: int) -> None:
     image = np.full((30, 40, 3), value, dtype)
     for model in (PAPER, TEST_MODEL):
         assert mapped(image, model).dtype == np.dtype(dtype)
-        with Engine(model, "cpu") as engine:
+        with Engine(model, provider="cpu") as engine:
             made = engine.upscale(image)
         assert made.dtype == image.dtype
         if model == TEST_MODEL:
@@ -291,7 +291,10 @@ def test_results_are_rounded_and_clipped_to_the_type() -> None:
 def test_a_range_of_a_call_is_that_calls() -> None:
     image = (270 + 40 * drawing(30, 40, 1)[..., 0]).astype(np.float32)
     unit = ((image - 270) / 40).astype(np.float32)
-    with Engine(PAPER, "cpu", 16, data_range=(270, 310)) as engine, Engine(PAPER, "cpu", 16) as other:
+    with (
+        Engine(PAPER, provider="cpu", tile=16, data_range=(270, 310)) as engine,
+        Engine(PAPER, provider="cpu", tile=16) as other,
+    ):
         expected = other.upscale(unit) * 40 + 270
         for made in (engine.upscale(image), other.upscale(image, data_range="270..310")):
             assert np.abs(made - expected).max() < 1e-3
@@ -300,7 +303,7 @@ def test_a_range_of_a_call_is_that_calls() -> None:
         with pytest.raises(RangeError):
             engine.upscale(image, data_range="auto")
     # Nobody who needs no range is asked for one, and an equivariant model gives what it gives.
-    with Engine(TEST_MODEL, "cpu", 16) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=16) as engine:
         made = engine.upscale(image)
         assert np.array_equal(engine.upscale(image, data_range="0..7"), made)
 
@@ -339,7 +342,7 @@ def test_opaque_is_what_the_file_declares(tmp_path: Path) -> None:
     """Of 12 bits in 16 an alpha of 4095 is opaque: the colour beside it is as without one."""
     gray = np.rint(4095 * drawing(24, 20, 1)).astype(np.uint16)
     image = np.concatenate([gray, np.full_like(gray, 4095)], axis=2)
-    with Engine("srcnn-915-x2", "cpu", 16) as engine:
+    with Engine("srcnn-915-x2", provider="cpu", tile=16) as engine:
         made = []
         for samples in (gray, image):
             info = ImageInfo((24, 20), Layout.of(samples.shape[2]), samples.dtype, top=4095.0)
@@ -358,7 +361,7 @@ def test_a_declaration_that_samples_belie_clips_nothing(tmp_path: Path, maximum:
     samples[20:40, 15:35] = maximum
     tags = [(281, "H", 1, 4095, True)]
     tifffile.imwrite(tmp_path / "a.tif", samples, extratags=tags)
-    with Engine("srcnn-915-x2", "cpu") as engine:
+    with Engine("srcnn-915-x2", provider="cpu") as engine:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
         plain = engine.upscale(samples)
     assert plain.max() > maximum  # an edge overshoots

@@ -56,14 +56,14 @@ def rendered(engine: Engine, source: ArraySource, numbers: list[int]) -> dict[in
 
 
 def another_process(kind: str, numbers: list[int]) -> dict[int, np.ndarray]:
-    with Engine(TEST_MODEL, "cpu", 16, threads=1) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=16, threads=1) as engine:
         return rendered(engine, array_source(image(kind)), numbers)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float32"])
 def test_chunks_in_any_order_and_process_make_the_image(kind: str, rng: np.random.Generator) -> None:
     source = array_source(image(kind))
-    with Engine(TEST_MODEL, "cpu", 16, threads=1) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=16, threads=1) as engine:
         expected = engine.upscale(image(kind))
         chunks = list(small_chunks(engine, source))
         assert len(chunks) == 15
@@ -82,7 +82,7 @@ def test_chunks_in_any_order_and_process_make_the_image(kind: str, rng: np.rando
 def test_only_the_chunks_that_are_left_are_computed() -> None:
     """Any set of chunks may be done already; each record comes with its chunk's own number."""
     source = array_source(image("uint8"))
-    with Engine(TEST_MODEL, "cpu", 16, threads=1) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=16, threads=1) as engine:
         s = engine.scale
         sink = ArraySink(source.info.scaled(s))
         plan = small_chunks(engine, source)

@@ -57,7 +57,7 @@ def test_export_agrees_with_torch_and_the_oracle(
     assert described.check["largest"] <= 1e-5
     assert described.training["steps"] == 1
     image = drawing(11, 14, channels)
-    with Engine(tmp_path / "m.onnx", "cpu", 8) as e:
+    with Engine(tmp_path / "m.onnx", provider="cpu", tile=8) as e:
         got = e.upscale(image.astype(np.float32)).reshape(11 * scale, 14 * scale, channels)
     network = network_of(tmp_path / "m.onnx")
     assert (network.scale, network.added) == (scale, form == "equivariant")

@@ -78,7 +78,7 @@ def test_engine_agrees_with_torch(exported, name: str) -> None:
     image = drawing(45, 58, channels).astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(image.transpose(2, 0, 1)[None])).numpy()[0].transpose(1, 2, 0)
-    with Engine(exported(name, "torchscript"), "cpu", 16, model_range="0..1") as engine:
+    with Engine(exported(name, "torchscript"), provider="cpu", tile=16, model_range="0..1") as engine:
         got = engine.upscale(image)
     assert got.shape == (45 * scale, 58 * scale, channels)
     assert np.abs(got - expected).max() < 1e-5
@@ -89,7 +89,7 @@ def test_gray_rgb_and_alpha_through_a_padded_luminance_model(exported) -> None:
         image = drawing(50, 47, channels).astype(np.float32)
         results = []
         for tile in (512, 8, 21):
-            with Engine(exported("ESPCN", "torchscript"), "cpu", tile) as engine:
+            with Engine(exported("ESPCN", "torchscript"), provider="cpu", tile=tile) as engine:
                 results.append(engine.upscale(image))
         for other in results[1:]:
             assert np.abs(other - results[0]).max() < 1e-5
@@ -105,7 +105,7 @@ def test_a_fixed_size_model_takes_any_image(tmp_path: Path) -> None:
     )  # fmt: skip
     for shape in ((48, 40), (100, 133), (30, 20)):
         image = drawing(*shape).astype(np.float32)
-        with Engine(tmp_path / "m.onnx", "cpu") as engine:
+        with Engine(tmp_path / "m.onnx", provider="cpu") as engine:
             got = engine.upscale(image)
             assert engine.spec.facts.y.fixed == 48
         padded = np.pad(

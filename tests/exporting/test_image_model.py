@@ -43,7 +43,7 @@ def test_export_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, i
     assert "range" not in meta
     described = image_model.LAYOUTS[layout]
     image = image_of((10, 13), described.channels, image_model.TYPES[io].type)
-    with Engine(TEST_MODEL, "cpu") as engine:
+    with Engine(TEST_MODEL, provider="cpu") as engine:
         got = Graph(proto, engine.spec, described).run(image=image[None])[0]
         assert_same(got, engine.upscale(image), described, minimum=0.99)
 
@@ -86,7 +86,7 @@ def test_such_a_file_is_no_model_here(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     for whole in (False, True):
         with pytest.raises(ModelError) as caught:
-            Engine("b.onnx", "cpu", tile=None if whole else 512)
+            Engine("b.onnx", provider="cpu", tile=None if whole else 512)
         assert str(caught.value) == line
     for words in (["inspect", "b.onnx"], ["export", "b.onnx", "--io-dtype", "u16"]):
         code, text = run(*words)

@@ -304,7 +304,7 @@ def test_a_known_family_is_exported_and_proven(tmp_path: Path, name: str) -> Non
         fed = np.stack([reference.bicubic(p, scale) for p in fed[0]])[None].astype(np.float32)
     with torch.no_grad():
         expected = network(torch.from_numpy(np.ascontiguousarray(fed))).numpy()[0].transpose(1, 2, 0)
-    with Engine(tmp_path / "m.onnx", "cpu", 16) as engine:
+    with Engine(tmp_path / "m.onnx", provider="cpu", tile=16) as engine:
         got = engine.upscale(image)
     # VDSR's bicubic repeats the edge where the oracle mirrors it: two LR pixels and its receptive field.
     cut = (2 + margin) * scale if name == "VDSR" else 0
@@ -386,12 +386,12 @@ def test_what_spandrel_knows_is_exported(tmp_path: Path, name: str) -> None:
         expected = (
             network(torch.from_numpy(image.transpose(2, 0, 1)[None].copy())).numpy()[0].transpose(1, 2, 0)
         )
-    with Engine(tmp_path / "m.onnx", "cpu", 16 if tiled else None) as engine:
+    with Engine(tmp_path / "m.onnx", provider="cpu", tile=16 if tiled else None) as engine:
         got = engine.upscale(image)
     assert np.abs(got - expected).max() < 1e-4 * max(1, np.abs(expected).max())
     if not tiled:
         with pytest.raises(ModelError, match=r"receptive field of .* is unbounded"):
-            Engine(tmp_path / "m.onnx", "cpu")
+            Engine(tmp_path / "m.onnx", provider="cpu")
 
 
 def test_spandrel_without_a_torchvision_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:

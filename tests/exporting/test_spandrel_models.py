@@ -68,7 +68,7 @@ def test_tiles_are_the_whole(tmp_path: Path, name: str, exporter: str) -> None:
     if facts.y.fixed is not None:  # at sizes that the network itself takes
         base, steps = 2 * row.example, range(0, 4 * period, 2 * period)
     file = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    engines = [Engine(path, "cpu", tile, model_range="0..1") for tile in TILES]
+    engines = [Engine(path, provider="cpu", tile=tile, model_range="0..1") for tile in TILES]
     for k in steps:
         shape = (base + k, base + (3 * k + 1 if facts.y.fixed is None else k) % (2 * period))
         image = rng.random((*shape, row.channels), np.float32)

@@ -251,7 +251,7 @@ def small() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with Engine("bicubic-x2", "cpu", 8, threads=1) as made:
+    with Engine("bicubic-x2", provider="cpu", tile=8, threads=1) as made:
         yield made
 
 

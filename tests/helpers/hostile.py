@@ -28,8 +28,8 @@ from srcnn_rt.jobs.report import peak_memory
 import onnx.checker, onnx.reference, onnxruntime
 before, seconds, errors = peak_memory(), [], []
 for call in (
-    lambda: Engine(sys.argv[1], "cpu", 16, threads=1).close(),
-    lambda: Engine(sys.argv[1], "cpu", None, threads=1).close(),
+    lambda: Engine(sys.argv[1], provider="cpu", tile=16, threads=1).close(),
+    lambda: Engine(sys.argv[1], provider="cpu", tile=None, threads=1).close(),
     lambda: prepare.build_program(*spec.load(sys.argv[1])),
 ):
     begun = time.process_time()  # CPU time, which other processes do not affect

@@ -67,7 +67,7 @@ both = pytest.mark.parametrize("cog", [False, True], ids=["tiff", "cog"])
 
 @pytest.fixture(scope="module", params=[2, 3], ids=["x2", "x3"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return Engine(f"bicubic-x{request.param}", "cpu", 32, threads=2)
+    return Engine(f"bicubic-x{request.param}", provider="cpu", tile=32, threads=2)
 
 
 def upscaled(engine: Engine, source: Path, name: str = "out.tif", **how: object) -> Path:

@@ -35,7 +35,7 @@ def test_scale_two_by_hand() -> None:
 )
 def test_engine_bicubic_is_the_oracles(shape: tuple[int, int], scale: int, tile: int) -> None:
     image = np.random.default_rng(0).random(shape).astype(np.float32)
-    with Engine(f"bicubic-x{scale}", "cpu", tile) as e:
+    with Engine(f"bicubic-x{scale}", provider="cpu", tile=tile) as e:
         assert e.margin == 2
         assert np.abs(e.upscale(image) - reference.bicubic(image, scale)).max() < 2e-6
 
@@ -43,7 +43,7 @@ def test_engine_bicubic_is_the_oracles(shape: tuple[int, int], scale: int, tile:
 def test_colour_by_bicubic_is_bicubic_of_each_colour() -> None:
     """A network that is bicubic changes no colour: its luminance correction is 0."""
     rgb = np.random.default_rng(0).random((20, 25, 3)).astype(np.float32)
-    with Engine("bicubic-x3", "cpu", 8) as e:
+    with Engine("bicubic-x3", provider="cpu", tile=8) as e:
         expected = np.stack([reference.bicubic(rgb[..., k], 3) for k in range(3)], axis=-1)
         assert np.abs(e.upscale(rgb) - expected).max() < 5e-6
 
@@ -51,7 +51,7 @@ def test_colour_by_bicubic_is_bicubic_of_each_colour() -> None:
 def test_a_ramp_stays_a_ramp() -> None:
     """Interpolation is exact for straight lines away from the edge, and half-pixel centred."""
     ramp = np.tile(np.arange(20, dtype=np.float32), (20, 1))
-    with Engine("bicubic-x4", "cpu") as e:
+    with Engine("bicubic-x4", provider="cpu") as e:
         out = e.upscale(ramp)
     expected = (np.arange(80) + 0.5) / 4 - 0.5
     assert np.allclose(out[40, 12:-12], expected[12:-12], atol=1e-5)

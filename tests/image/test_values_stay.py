@@ -34,7 +34,7 @@ LAYOUTS = {"gray": 1, "rgb": 3, "bands": 5}
 
 @cache
 def engine(name: str) -> Engine:
-    return Engine(name, "native" if name.startswith("compact") else "cpu", 16)
+    return Engine(name, provider="native" if name.startswith("compact") else "cpu", tile=16)
 
 
 def weights(name: str) -> dict[str, np.ndarray]:
@@ -91,7 +91,7 @@ def test_gain_and_offset(
     a = 10**power
     b = a * offset
     x = drawing(*shape, LAYOUTS[layout], seed)
-    f, options = engine(name).upscale, {"bands": layout == "bands"}
+    f, options = engine(name).upscale, {"layout": "HWC", "bands": layout == "bands"}
     straight = a * f(x.astype(np.float64), **options) + b
     got = f((a * x + b).astype(dtype), **options)
     # Rounding of the samples to their type, and of their differences to float32.
@@ -180,7 +180,10 @@ def test_last_digits_stay() -> None:
 
 def test_every_tile_and_region_has_one_offset() -> None:
     height = (1500 + 200 * drawing(90, 110, 1)[..., 0]).astype(np.float32)
-    with Engine("srcnn-915-x2", "cpu", 8) as small, Engine("srcnn-915-x2", "cpu", 512) as large:
+    with (
+        Engine("srcnn-915-x2", provider="cpu", tile=8) as small,
+        Engine("srcnn-915-x2", provider="cpu", tile=512) as large,
+    ):
         a, b = small.upscale(height), large.upscale(height)
         assert np.abs(a - b).max() <= 200e-5
         part = np.zeros((40, 60), np.float32)
@@ -198,7 +201,7 @@ def test_ndvi_of_a_multispectral_scene() -> None:
         r, n = x[..., 0].astype(float), x[..., 1].astype(float)
         return (n - r) / (n + r)
 
-    with Engine("bicubic-x2", "cpu") as plain:
+    with Engine("bicubic-x2", provider="cpu") as plain:
         smooth = ndvi(plain.upscale(scene, bands=True))
     got = ndvi(engine("srcnn-915-x2").upscale(scene, bands=True))
     assert abs(got.mean() - smooth.mean()) < 0.002
@@ -268,5 +271,5 @@ def test_a_sum_one_pixel_off_differs_from_the_reference(tmp_path: Path) -> None:
     expected = reference.added_to_bicubic(x[None], 2, [found[f"conv{k}.weight"] for k in (1, 2, 3)])[0]
     data, described = spec.load(path)
     assert not prepare.build_program(data, described).spec.adds_bicubic
-    with Engine(path, "cpu", 8) as off:
+    with Engine(path, provider="cpu", tile=8) as off:
         assert np.abs(off.upscale(x.astype(np.float32)) - expected).max() > 0.05

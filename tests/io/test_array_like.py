@@ -29,7 +29,9 @@ STORES = ["numpy", "swapped", "memmap", "h5py", "contiguous", "zarr2", "zarr3", 
 @pytest.fixture(scope="module")
 def engines(integer_model: Callable[..., Any]) -> dict[int, Engine]:
     """Return an engine whose sums are exact in any order, so that results are equal bit for bit."""
-    return {s: Engine(integer_model(s)[0], "cpu", 16, threads=2, data_range="dtype") for s in (2, 3)}
+    return {
+        s: Engine(integer_model(s)[0], provider="cpu", tile=16, threads=2, data_range="dtype") for s in (2, 3)
+    }
 
 
 def through(engine: Engine, source: Any, sink: Any) -> None:

@@ -34,7 +34,7 @@ SEVEN = (Role.gray, *[Role.undefined] * 6, Role.alpha)
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(TEST_MODEL, "cpu", 16, threads=2)
+    return Engine(TEST_MODEL, provider="cpu", tile=16, threads=2)
 
 
 def cut_out(channels: int, dtype: type, h: int = 45, w: int = 60, seed: int = 0) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_alpha_beside_bands_equals_the_oracle(engine: Engine, bands: int, dtype:
 @pytest.mark.parametrize("tile", [8, 13, 512])
 def test_bands_beside_alpha_are_each_on_their_own(engine: Engine, tile: int) -> None:
     image = cut_out(5, np.uint16)
-    with Engine(TEST_MODEL, "cpu", tile) as other:
+    with Engine(TEST_MODEL, provider="cpu", tile=tile) as other:
         got = other.upscale(image, bands=True, alpha=True)
     for k in range(4):
         alone = engine.upscale(image[..., [k, 4]])
@@ -157,7 +157,7 @@ def test_alpha_of_sliced_arrays_and_streams(engine: Engine) -> None:
     image = cut_out(4, np.uint8)
     expected = engine.upscale(image, bands=True, alpha=True)
     target = np.zeros((4, 90, 120), np.uint8)
-    engine.upscale_into(image.transpose(2, 0, 1), target, axes="cyx", bands=True, alpha=True)
+    engine.upscale_into(image.transpose(2, 0, 1), target, layout="CHW", bands=True, alpha=True)
     assert np.array_equal(target.transpose(1, 2, 0), expected)
     out = np.zeros_like(expected)
     for window, part in engine.stream(image, bands=True, alpha=True):
@@ -188,7 +188,7 @@ def test_models_of_several_channels_take_bands_without_their_alpha(tmp_path: Pat
     with pytest.raises(ImageError, match=r"takes images of 4 channels, got 3 bands \+ alpha"):
         check_layout(four, Layout("bands", 4, True))
     image = cut_out(5, np.uint8)
-    with Engine(tmp_path / "four.onnx", "cpu", 16) as engine:
+    with Engine(tmp_path / "four.onnx", provider="cpu", tile=16) as engine:
         got = engine.upscale(image, bands=True, alpha=True)
     assert np.array_equal(got[..., -1], image[..., -1])  # of scale 1, bicubic changes nothing
     assert margin_for(four, Layout("bands", 5, True)) > margin_for(four, Layout("bands", 4))
@@ -202,7 +202,7 @@ def test_the_path_in_the_graph_is_the_same(dtype: type) -> None:
     proto = image_graph.build_image_graph(spec.parse(ready.data), ready.spec, layout, np.dtype(dtype))
     graph = Graph(proto, ready.spec, layout)
     image = cut_out(4, dtype)
-    with Engine(TEST_MODEL, "cpu", tile=None) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=None) as engine:
         expected = engine.upscale(image, bands=True, alpha=True)
     assert_same(graph.tiled(image, 16), expected, layout, minimum=0.99)
 
@@ -308,7 +308,7 @@ def land_file(path: Path, image: np.ndarray, **options: object) -> Path:
 def test_classes_are_copied_with_their_colours(tmp_path: Path, dtype: type, cog: bool, scale: int) -> None:
     image = land(700, 690, dtype) if cog else land(dtype=dtype)
     source = land_file(tmp_path / "a.tif", image, nodata=0)
-    with Engine(f"bicubic-x{scale}", "cpu", 64) as engine:
+    with Engine(f"bicubic-x{scale}", provider="cpu", tile=64) as engine:
         engine._setup.networks[0].bind = None  # whoever asks for a network is told
         report = engine.upscale_file(source, tmp_path / "b.tif", classes=True, cog=cog)
     assert report.layout == "classes"
@@ -426,7 +426,7 @@ def test_classes_ask_no_model_for_anything(tmp_path: Path) -> None:
     image = land(40, 50)
     for model in (colour(tmp_path / "four.onnx", 4), "srcnn-955-rgb-x3"):
         for whole in (False, True):
-            with Engine(model, "cpu", None if whole else 8) as engine:
+            with Engine(model, provider="cpu", tile=None if whole else 8) as engine:
                 s = engine.scale
                 assert np.array_equal(engine.upscale(image, classes=True), image.repeat(s, 0).repeat(s, 1))
 

@@ -30,7 +30,7 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(TEST_MODEL, "cpu", 32)
+    return Engine(TEST_MODEL, provider="cpu", tile=32)
 
 
 def write_tiff(path: Path, image: np.ndarray, **options: object) -> Path:
@@ -84,7 +84,7 @@ def test_output_blocks_are_whole_whatever_the_tile(tmp_path: Path) -> None:
     source = write_tiff(tmp_path / "a.tif", image, tiled=True, blockxsize=256, blockysize=256)
     results = []
     for scale, tile in ((2, 37), (2, 512), (3, 100), (4, 64)):
-        with Engine(f"bicubic-x{scale}", "cpu", tile) as e:
+        with Engine(f"bicubic-x{scale}", provider="cpu", tile=tile) as e:
             e.upscale_file(source, tmp_path / "b.tif", overwrite=True)
             results.append((e.upscale(image), tifffile.imread(tmp_path / "b.tif")))
         with tifffile.TiffFile(tmp_path / "b.tif") as file:
@@ -101,7 +101,7 @@ def test_narrow_chunks_give_the_same_image(tmp_path: Path, monkeypatch: pytest.M
     for options in ({"tiled": True, "blockxsize": 128, "blockysize": 128}, {"blockysize": 3}):
         source = write_tiff(tmp_path / "a.tif", image, photometric="RGB", **options)
         monkeypatch.setattr(tiff._Page, "max_bytes", 100_000)
-        with Engine("bicubic-x2", "cpu", 64) as e:
+        with Engine("bicubic-x2", provider="cpu", tile=64) as e:
             e.upscale_file(source, tmp_path / "b.tif", overwrite=True)
             assert (tifffile.imread(tmp_path / "b.tif") == e.upscale(image)).all()
 
@@ -350,7 +350,7 @@ def test_exif_that_lies_is_taken_as_upright() -> None:
 def test_every_compression_of_a_tiff_reads_back(tmp_path: Path, compress: str, dtype: type) -> None:
     image = drawing(70, 90, 3).astype(dtype) if dtype is np.float32 else quantise(drawing(70, 90, 3), dtype)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb")
-    with Engine("bicubic-x2", "cpu") as e:
+    with Engine("bicubic-x2", provider="cpu") as e:
         e.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", compress=compress)
         expected = e.upscale(image)
     assert (tifffile.imread(tmp_path / "b.tif") == expected).all()
@@ -361,7 +361,7 @@ def test_every_compression_of_a_tiff_reads_back(tmp_path: Path, compress: str, d
 
 def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
     with (
-        Engine("bicubic-x2", "cpu") as e,
+        Engine("bicubic-x2", provider="cpu") as e,
         pytest.raises(ArgumentError, match="one of deflate, zstd, lzw, none"),
     ):
         e.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif", compress="jpeg")

@@ -43,7 +43,7 @@ class Disk(NamedTuple):
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[Engine]:
-    with Engine(TEST_MODEL, "cpu", 64) as e:
+    with Engine(TEST_MODEL, provider="cpu", tile=64) as e:
         yield e
 
 
@@ -174,7 +174,7 @@ def test_the_size_of_every_format_is_in_the_range(
 def test_the_size_at_every_scale_is_in_the_range(
     tmp_path: Path, content: Callable[..., np.ndarray], scale: int
 ) -> None:
-    with Engine(f"bicubic-x{scale}", "cpu", 64) as engine:
+    with Engine(f"bicubic-x{scale}", provider="cpu", tile=64) as engine:
         source = write_png(tmp_path / "a.png", content(90, 100, 3, np.uint8))
         for name in ("b.png", "b.tif", "b.jxl"):
             in_range(engine, source, tmp_path / name)

@@ -113,7 +113,7 @@ def test_half_a_chunk_is_not_kept(gray: Bench, monkeypatch: pytest.MonkeyPatch) 
             raise MemoryError
         return append(this, data)
 
-    with Engine("bicubic-x2", "cpu", 16, threads=1) as engine:
+    with Engine("bicubic-x2", provider="cpu", tile=16, threads=1) as engine:
         gray.run(engine=engine)
         expected = gray.target.read_bytes()
         monkeypatch.setattr(tiff.TiffTarget, "append", fails)
@@ -251,7 +251,7 @@ def test_two_threads_on_one_result_exclude_each_other(gray: Bench) -> None:
 
     def work() -> None:
         try:
-            with Engine("bicubic-x2", "cpu", 8, threads=1) as engine:
+            with Engine("bicubic-x2", provider="cpu", tile=8, threads=1) as engine:
                 engine.upscale_file(gray.source, gray.target)
         except OutputError as error:
             errors.append(str(error))

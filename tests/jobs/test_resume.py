@@ -418,14 +418,14 @@ def test_every_plan_that_is_made_is_allowed(
 
 def said(**facts: Any) -> Engine:
     """An engine of the same model, of which something else is said."""
-    made = Engine("bicubic-x2", "cpu", 8, threads=1)
+    made = Engine("bicubic-x2", provider="cpu", tile=8, threads=1)
     made._spec = replace(made._spec, **facts)
     return made
 
 
 DIFFERENT: dict[str, Callable[[Bench], dict[str, Any]]] = {
-    "model": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 8, threads=1)},
-    "tile": lambda bench: {"engine": Engine("bicubic-x2", "cpu", 16, threads=1)},
+    "model": lambda bench: {"engine": Engine("bicubic-x2", provider="cpu", tile=8, threads=1)},
+    "tile": lambda bench: {"engine": Engine("bicubic-x2", provider="cpu", tile=16, threads=1)},
     "compress": lambda bench: {"compress": "zstd"},
     "cog": lambda bench: {"cog": True},
     "page": lambda bench: {"page": 1},
@@ -453,7 +453,7 @@ def test_another_job_is_not_gone_on_with(
     if item == "version":
         monkeypatch.setattr("srcnn_rt.engine.__version__", "0.0")
     if item == "model":
-        options["engine"]._hash = "0" * 16
+        options["engine"].model_hash = "0" * 16
     with pytest.raises(
         OutputError, match=f"cannot be resumed: the {item} differs: .* in the journal, .* now"
     ) as caught:
@@ -470,7 +470,7 @@ def test_auto_is_not_a_number(gray: Bench) -> None:
     """They may be the same tile here and another there."""
     gray.interrupt(3)
     with (
-        Engine("bicubic-x2", "cpu", "auto") as auto,
+        Engine("bicubic-x2", provider="cpu", tile="auto") as auto,
         pytest.raises(OutputError, match="the tile differs: 8 in the journal, auto now"),
     ):
         gray.run(resume=True, engine=auto)
@@ -479,13 +479,13 @@ def test_auto_is_not_a_number(gray: Bench) -> None:
 def test_other_threads_go_on_with_the_same_plan(bench: Bench) -> None:
     """So that a job can move to another machine: chunks and windows are as they were."""
     bench.interrupt(3)
-    with Engine("bicubic-x2", "cpu", 8, threads=3) as more:
+    with Engine("bicubic-x2", provider="cpu", tile=8, threads=3) as more:
         bench.resume(engine=more)
     assert len(bench.rendered) == bench.chunks - 3
 
 
 def test_a_network_of_several_layers(tmp_path: Path) -> None:
-    with Engine(TEST_MODEL, "cpu", 8, threads=2) as engine:
+    with Engine(TEST_MODEL, provider="cpu", tile=8, threads=2) as engine:
         bench = Bench(tmp_path, Kind(write_gray), engine)
         whole = engine.upscale(tifffile.imread(bench.source))
         for k in range(1, bench.chunks, 2):

@@ -219,7 +219,7 @@ def test_truncated_at_every_field(tmp_path: Path) -> None:
     for cut in cuts:
         (tmp_path / "m.onnx").write_bytes(data[:cut])
         try:
-            with Engine(tmp_path / "m.onnx", "cpu"):
+            with Engine(tmp_path / "m.onnx", provider="cpu"):
                 accepted += 1
         except ModelError as error:
             assert str(error).startswith((str(tmp_path / "m.onnx"), "m: "))

@@ -118,14 +118,14 @@ def test_a_rewrite_that_changes_the_model_is_noticed(monkeypatch: pytest.MonkeyP
     with pytest.raises(ModelError, match="a rewrite changed the model's kind, scale or channels"):
         build_program(*spec.load(TEST_MODEL))
     with pytest.raises(ModelError, match="a rewrite changed"):
-        Engine(TEST_MODEL, "cpu")
+        Engine(TEST_MODEL, provider="cpu")
 
 
 @pytest.mark.parametrize("name", bundled())
 def test_the_engine_gives_what_the_file_gives(name: str) -> None:
     data, described = spec.load(name)
     channels = described.channels
-    with Engine(name, "cpu", 16) as e:
+    with Engine(name, provider="cpu", tile=16) as e:
         assert e.spec.period == build_program(data, described).spec.period
         for shape in ((31, 42), (1, 1), (7, 19)):
             image = drawing(*shape, channels).astype(np.float32)
@@ -169,7 +169,7 @@ def test_a_third_partys_resize(tmp_path: Path, mode: str, scale: int) -> None:
         image = drawing(*shape, 1)[..., 0].astype(np.float32)
         expected = session.run(image[None, None])[0, 0]
         for tile in (8, 13, 512):
-            with Engine(path, "cpu", tile) as e:
+            with Engine(path, provider="cpu", tile=tile) as e:
                 assert np.abs(e.upscale(image) - expected).max() <= 1e-5
 
 
@@ -189,7 +189,10 @@ def test_a_model_of_fixed_size_keeps_it(tmp_path: Path, size: int) -> None:
         for kind, dims in (("fixed", (size, size)), ("free", (None, None)))
     ]
     image = drawing(70, 51, 1)[..., 0].astype(np.float32)
-    with Engine(paths[0], "cpu", 16) as fixed, Engine(paths[1], "cpu", 16) as free:
+    with (
+        Engine(paths[0], provider="cpu", tile=16) as fixed,
+        Engine(paths[1], provider="cpu", tile=16) as free,
+    ):
         assert fixed.spec.facts.y.fixed == size
         assert free.spec.period > 1
         assert np.abs(fixed.upscale(image) - free.upscale(image)).max() <= 1e-6
@@ -207,5 +210,5 @@ def test_a_model_that_is_not_analysed_runs_as_it_is(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(program, "build_program", lambda *_: pytest.fail("prepared"))
     image = drawing(30, 21, 1)[..., 0].astype(np.float32)
     expected = Session(path.read_bytes(), 1).run(image[None, None])[0, 0]
-    with Engine(path, "cpu", tile=None) as e:
+    with Engine(path, provider="cpu", tile=None) as e:
         assert np.abs(e.upscale(image) - expected).max() <= 1e-6

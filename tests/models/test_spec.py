@@ -46,7 +46,7 @@ def test_scale_one_and_any_number_of_channels(tmp_path: Path) -> None:
     for channels in (1, 3, 4, 7):
         path = blur(tmp_path / f"{channels}.onnx", channels)
         image = drawing(40, 55, channels).astype(np.float32)
-        with Engine(path, "cpu", 16) as e:
+        with Engine(path, provider="cpu", tile=16) as e:
             assert (e.scale, e.margin) == (1, 2)
             assert np.abs(e.upscale(image) - convolved(image)).max() < 1e-6
             if channels > 3:
@@ -56,7 +56,7 @@ def test_scale_one_and_any_number_of_channels(tmp_path: Path) -> None:
 
 def test_a_four_channel_model_sees_alpha_as_a_channel(tmp_path: Path) -> None:
     image = quantise(drawing(30, 30, 4), np.uint8)
-    with Engine(blur(tmp_path / "m.onnx", 4), "cpu", 16) as e:
+    with Engine(blur(tmp_path / "m.onnx", 4), provider="cpu", tile=16) as e:
         expected = quantise(convolved(image / 255), np.uint8)
         assert np.abs(e.upscale(image).astype(int) - expected).max() <= 1
 
@@ -76,7 +76,7 @@ def test_float16_models(tmp_path: Path) -> None:
     assert spec.load(path)[1].facts.types == ("float16", "float16")
     assert [c.passed for c in verify(path)].count(False) == 0
     image = drawing(40, 50, 1).astype(np.float32)
-    results = [Engine(path, "cpu", tile).upscale(image) for tile in (512, 16)]
+    results = [Engine(path, provider="cpu", tile=tile).upscale(image) for tile in (512, 16)]
     assert results[0].dtype == np.float32
     assert np.abs(results[0] - results[1]).max() < 2e-3
 
@@ -96,7 +96,7 @@ def test_uint8_models_are_fed_and_read_in_bytes(tmp_path: Path) -> None:
     padded = np.pad(image.astype(np.float64), [(1, 1), (1, 1), (0, 0)])
     expected = sum(padded[i : i + 33, j : j + 47] for i in range(3) for j in range(3)) / 9
     for tile in (512, 8):
-        with Engine(path, "cpu", tile) as e:
+        with Engine(path, provider="cpu", tile=tile) as e:
             assert np.abs(e.upscale(image) - expected).max() <= 0.5001
     assert [c.passed for c in verify(path)].count(False) == 0
 
@@ -110,19 +110,19 @@ def test_value_ranges(tmp_path: Path) -> None:
         None: 10, "0..255": 10 / 255, "-1..1": 5, "mean=0.5,0.5,0.5 std=0.1,0.2,0.4": (1, 2, 4),
     }  # fmt: skip
     for text, step in told.items():
-        with Engine(path, "cpu", model_range=text) as e:
+        with Engine(path, provider="cpu", model_range=text) as e:
             assert np.allclose(e.upscale(image), 0.5 + np.array(step), atol=1e-5)
     for text in ("255", "1..0", "mean=1", "mean=1,2 std=1", "mean=0,0 std=0,1", "a..b", "mean=1 std=1 x=2"):
         with pytest.raises(ArgumentError, match="a value range is"):
             ValueRange.parse(text)
     with pytest.raises(ArgumentError, match="needs 1 or 3 numbers, got 2"):
-        Engine(path, "cpu", model_range="mean=0,0 std=1,1")
+        Engine(path, provider="cpu", model_range="mean=0,0 std=1,1")
     known = save(tmp_path / "k.onnx", nodes, weights, metadata={"srcnn_rt.range": "0..255"})
     for text in (None, "0..255"):  # the same range again is allowed
-        with Engine(known, "cpu", model_range=text) as e:
+        with Engine(known, provider="cpu", model_range=text) as e:
             assert np.allclose(e.upscale(image[..., 0]), 0.5 + 10 / 255, atol=1e-6)
     with pytest.raises(ArgumentError, match=r"k: its metadata declare the range 0\.\.255, got -1\.\.1"):
-        Engine(known, "cpu", model_range="-1..1")
+        Engine(known, provider="cpu", model_range="-1..1")
     save(tmp_path / "b.onnx", [node("Relu", ["lr"], ["hr"])], {}, metadata={"srcnn_rt.range": "loud"})
     with pytest.raises(ModelError, match=r"b\.onnx: metadata srcnn_rt\.range: a value range is"):
         Engine(tmp_path / "b.onnx")
@@ -133,11 +133,11 @@ def test_what_a_model_calls_black_and_white_by_itself(tmp_path: Path) -> None:
     nodes, weights = [node("Add", ["lr", "ten"], ["hr"])], {"ten": np.array(10, np.float32)}
     image = np.full((9, 9), 0.5, np.float32)
     path = save(tmp_path / "y.onnx", nodes, weights, metadata=None)
-    with Engine(path, "cpu") as e:
+    with Engine(path, provider="cpu") as e:
         assert e.spec.range == ValueRange((219 / 255,), (16 / 255,))
         assert not e.spec.range_declared
         assert np.allclose(e.upscale(image), 0.5 + 10 * 255 / 219, atol=1e-5)
-    with Engine(path, "cpu", model_range="0..255") as e:
+    with Engine(path, provider="cpu", model_range="0..255") as e:
         assert np.allclose(e.upscale(image), 0.5 + 10 / 255, atol=1e-6)
     for channels, expected in ((1, ValueRange((219,), (16,))), (3, ValueRange((255,), (0,)))):
         ends = [value(n, ["n", channels, "h", "w"], TensorProto.UINT8) for n in ("lr", "hr")]
@@ -147,11 +147,11 @@ def test_what_a_model_calls_black_and_white_by_itself(tmp_path: Path) -> None:
     same = save(tmp_path / "s.onnx", [node("Identity", ["lr"], ["hr"])], {}, metadata=None)
     assert spec.load(same)[1].equivariant
     for model in (same, "srcnn-915-x2", "bicubic-x2"):
-        assert Engine(model, "cpu").spec.range == ValueRange()
+        assert Engine(model, provider="cpu").spec.range == ValueRange()
         with pytest.raises(
             ArgumentError, match=r"takes every range of values: it is equivariant; omit 0\.\.1"
         ):
-            Engine(model, "cpu", model_range="0..1")
+            Engine(model, provider="cpu", model_range="0..1")
 
 
 def squeeze_and_excite(path: Path) -> Path:
@@ -165,13 +165,13 @@ def squeeze_and_excite(path: Path) -> Path:
 def test_a_model_of_unbounded_reach_runs_whole_only(tmp_path: Path) -> None:
     path = squeeze_and_excite(tmp_path / "se.onnx")
     with pytest.raises(ModelError, match=r"se\.onnx: node 'squeeze' \(GlobalAveragePool\)"):
-        Engine(path, "cpu")
+        Engine(path, provider="cpu")
     image = drawing(70, 90, 1)[..., 0].astype(np.float32)
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (expected,) = session.run(None, {"lr": image[None, None]})
-    with Engine(path, "cpu", tile=None) as e:
+    with Engine(path, provider="cpu", tile=None) as e:
         assert e.scale == 2
         assert np.abs(e.upscale(image) - expected[0, 0]).max() < 1e-5
     Image.fromarray(quantise(image, np.uint8)).save(tmp_path / "a.png")
@@ -185,7 +185,10 @@ def test_a_model_of_unbounded_reach_runs_whole_only(tmp_path: Path) -> None:
 def test_whole_equals_tiled(tmp_path: Path) -> None:
     image = drawing(70, 90, 3).astype(np.float32)
     for model in ("srcnn-915-x2", blur(tmp_path / "m.onnx", 3)):
-        with Engine(model, "cpu", tile=None) as whole, Engine(model, "cpu", 16) as tiled:
+        with (
+            Engine(model, provider="cpu", tile=None) as whole,
+            Engine(model, provider="cpu", tile=16) as tiled,
+        ):
             assert np.abs(whole.upscale(image) - tiled.upscale(image)).max() < 1e-5
 
 
@@ -203,7 +206,7 @@ def test_quantised_convolutions(tmp_path: Path) -> None:
     ]
     path = save(tmp_path / "q.onnx", nodes, {k: np.asarray(v) for k, v in weights.items()})
     image = drawing(40, 41, 1)[..., 0].astype(np.float32)
-    results = [Engine(path, "cpu", tile).upscale(image) for tile in (512, 8, 13)]
+    results = [Engine(path, provider="cpu", tile=tile).upscale(image) for tile in (512, 8, 13)]
     assert spec.load(path)[1].margin == 1
     assert (results[0] == results[1]).all()
     assert (results[0] == results[2]).all()
@@ -218,7 +221,7 @@ def test_a_truncated_model_is_refused(tmp_path: Path, cut: int) -> None:
     data, _ = spec.load("srcnn-915-x2")
     (tmp_path / "m.onnx").write_bytes(data[: len(data) - cut])
     with pytest.raises(ModelError, match=r"m\.onnx: "):
-        Engine(tmp_path / "m.onnx", "cpu")
+        Engine(tmp_path / "m.onnx", provider="cpu")
 
 
 def test_external_data_is_refused_where_it_points_elsewhere(tmp_path: Path) -> None:
@@ -237,4 +240,4 @@ def test_external_data_is_refused_where_it_points_elsewhere(tmp_path: Path) -> N
         tensor.external_data.add(key="location", value=location)
         (tmp_path / "x.onnx").write_bytes(proto.SerializeToString())
         with pytest.raises(ModelError, match=r"x\.onnx: weight 'w' is kept in another file"):
-            Engine(tmp_path / "x.onnx", "cpu")
+            Engine(tmp_path / "x.onnx", provider="cpu")

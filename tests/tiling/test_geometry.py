@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from srcnn_rt import ArgumentError
 from srcnn_rt.execution import planner
-from srcnn_rt.tiling.geometry import MIN_TILE, Rules, Span, ceil_to, cover, mirrored_span, plan
+from srcnn_rt.tiling.geometry import MIN_TILE, Region, Rules, Span, ceil_to, cover, mirrored_span, plan
 from tests.helpers.reference import mirrored
 
 
@@ -148,6 +148,66 @@ def test_a_fixed_window_without_a_core_is_refused() -> None:
     with pytest.raises(ArgumentError, match="windows of 64 LR pixels have no core: the model needs 40 on"):
         plan((200, 200), 64, margin=0, rules=(rule, rule))
     assert plan((50, 64), 64, margin=0, rules=(rule, rule)).tile == (64, 64)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    ends=st.tuples(*[st.integers(0, 300)] * 4),
+    tile=st.integers(MIN_TILE, 120),
+    period=st.sampled_from([1, 2, 3, 4, 6, 8]),
+    inset=st.integers(0, 20),
+    clipped=st.booleans(),
+    fixed=st.sampled_from([None, None, 96]),
+    block=st.sampled_from([1, 1, 16, 21]),
+    own=st.booleans(),
+    grain=st.sampled_from([1, 4, 7]),
+    max_chunk=st.integers(1, 400),
+)
+def test_a_region_is_covered_once_and_nothing_beside_it(
+    shape: tuple[int, int],
+    ends: tuple[int, int, int, int],
+    tile: int,
+    period: int,
+    inset: int,
+    clipped: bool,
+    fixed: int | None,
+    block: int,
+    own: bool,
+    grain: int,
+    max_chunk: int,
+) -> None:
+    """Anywhere, into a sink of its own or into its place in one of the whole image."""
+    low = [min(a, n - 1) for a, n in zip(ends[:2], shape, strict=True)]
+    y, x = (Span(a, max(a + 1, min(b, n))) for a, b, n in zip(low, ends[2:], shape, strict=True))
+    region = Region(y, x, (y.start, x.start) if own else (0, 0))
+    multiple = period if clipped else 1
+    rule = Rules(
+        period, clipped, inset if clipped else 0, fixed or multiple, fixed or 1, fixed if clipped else None
+    )
+    p = plan(
+        shape, tile, margin=0 if clipped else 5, rules=(rule, rule), block=(block, block), region=region,
+        grain=grain, max_chunk=max_chunk,
+    )  # fmt: skip
+    owners = np.zeros(shape, int)
+    for chunk in p:
+        for corner, whole, span in zip(region.corner, (y, x), (chunk.y, chunk.x), strict=True):
+            assert span.start == whole.start or (span.start - corner) % block == 0
+            assert span.stop == whole.stop or (span.stop - corner) % block == 0
+        for t in chunk.tiles:
+            owners[t.y.core.start : t.y.core.stop, t.x.core.start : t.x.core.stop] += 1
+            for axis, piece in enumerate((t.y, t.x)):
+                length, window = rule.extended(shape[axis]), p.tile[axis]
+                assert piece.origin % period == 0
+                assert 0 <= piece.origin <= piece.core.start
+                assert piece.core.stop <= piece.origin + window
+                first, last = piece.core.start // period * period, ceil_to(piece.core.stop, period)
+                # A margin belongs to a whole period, however little of it is in the core.
+                assert piece.origin == 0 or first - piece.origin >= rule.inset
+                end = piece.origin + window
+                assert end >= length or end - last >= rule.inset
+                assert fixed is None or not clipped or window == fixed
+    assert (owners[y.start : y.stop, x.start : x.stop] == 1).all()
+    assert owners.sum() == y.size * x.size
 
 
 @pytest.mark.parametrize(("period", "tile"), [(20, 20), (32, 32), (32, 64), (1, 512), (64, 64)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def from_dlpack(
         raise ArgumentError(f"{name} is not supported for arrays on a GPU; copy the array to host memory")
     try:
         with gpu.current():  # torch requires it
-            value = runtime().OrtValue.from_dlpack(_OnStream(_contiguous(image), stream))
+            value = runtime().OrtValue.from_dlpack(_OnStream(contiguous(image), stream))
     except Exception as error:  # any class, by library
         raise ArgumentError(
             f"the array must be of uint8, uint16 or float32, without a gradient: {error}"
@@ -178,6 +179,46 @@ def to_dlpack(array: DeviceArray, image: Any, gpu: Gpu) -> Any:
     return exported if len(image.shape) == 3 else exported[:, :, 0]
 
 
+def image_by_image(image: Any, axes: str, upscale: Callable[[Any, int, int], Any]) -> Any:
+    """Upscale the images of an array of another library, and return a contiguous array with the same axes.
+
+    Parameters
+    ----------
+    image : array
+    axes : str
+        As `axes_of` returns them.
+    upscale : callable
+        Takes an (H, W) or (H, W, C) array, the number of the image, and how many there are.
+    """
+    order = [axes.index(a) for a in "nyxc" if a in axes]
+    turned = _transposed(image, order)
+    if "n" in axes:
+        count = len(turned)
+        made = [upscale(turned[k], k, count) for k in range(count)]
+        result = _namespace(image).stack(made)
+    else:
+        result = upscale(turned, 0, 1)
+    return contiguous(_transposed(result, np.argsort(order).tolist()))
+
+
+def _transposed(image: Any, order: Sequence[int]) -> Any:
+    turn = getattr(image, "permute", None) or image.transpose  # torch's transpose swaps two axes
+    return turn(tuple(order))
+
+
+def contiguous(image: Any) -> Any:
+    """Return a C-contiguous array, made by the array's own library."""
+    if hasattr(image, "contiguous"):  # torch; returns the same tensor if it is contiguous
+        return image.contiguous()
+    ascontiguousarray = getattr(_library(image), "ascontiguousarray", None)
+    return image if ascontiguousarray is None else ascontiguousarray(image)
+
+
+def unnamed(image: Any) -> Any:
+    """Return an array without the names of its axes, which torch does not export."""
+    return image.rename(None) if any(getattr(image, "names", None) or ()) else image
+
+
 def from_host_dlpack(image: Any, provider: str) -> NDArray[Any]:
     """Import an array of another library in host memory as a NumPy array, without a copy.
 
@@ -200,7 +241,7 @@ def from_host_dlpack(image: Any, provider: str) -> NDArray[Any]:
             f"{provider}) is not; copy it to the host, or create the engine with that device"
         )
     try:
-        return np.from_dlpack(image)
+        return np.from_dlpack(unnamed(image))
     except Exception as error:  # any class, by library
         raise ArgumentError(f"{type(image).__name__} cannot be exported by DLPack: {error}") from error
 
@@ -213,26 +254,23 @@ def importer(image: Any) -> Any:
     ArgumentError
         If it has none.
     """
-    library = _library(image)
-    if not hasattr(library, "from_dlpack") and hasattr(image, "__array_namespace__"):
-        library = image.__array_namespace__()
-    function = getattr(library, "from_dlpack", None)
+    function = getattr(_namespace(image), "from_dlpack", None)
     if function is None:
         raise ArgumentError(f"{type(image).__module__} has no from_dlpack; pass a NumPy array")
     return function
 
 
+def _namespace(image: Any) -> Any:
+    """Return the package or namespace that has the functions of an array's library."""
+    library = _library(image)
+    if not hasattr(library, "from_dlpack") and hasattr(image, "__array_namespace__"):
+        library = image.__array_namespace__()
+    return library
+
+
 def _library(image: Any) -> Any:
     """Return the package that defines an array's class."""
     return sys.modules.get(type(image).__module__.partition(".")[0])
-
-
-def _contiguous(image: Any) -> Any:
-    """Return a C-contiguous array, made by the array's own library."""
-    if hasattr(image, "contiguous"):  # torch; returns the same tensor if it is contiguous
-        return image.contiguous()
-    ascontiguousarray = getattr(_library(image), "ascontiguousarray", None)
-    return image if ascontiguousarray is None else ascontiguousarray(image)
 
 
 class _OnStream:

@@ -27,6 +27,11 @@ from ..onnxruntime import runtime
 PROVIDER = "CUDAExecutionProvider"
 INSTALL = 'pip uninstall -y onnxruntime && pip install "srcnn-rt[gpu]"'
 DLPACK_CUDA = 2  # kDLCUDA of dlpack.h; ONNX Runtime does not import managed memory
+FORKED = (
+    "CUDA cannot be used in a process that was forked after CUDA was started; "
+    "start processes by the method 'spawn' or 'forkserver'"
+)
+_NOT_INITIALIZED = 3  # CUresult of cuInit in such a process
 # Oldest driver for each major version of CUDA (NVIDIA's CUDA compatibility table).
 _MIN_DRIVERS = {12: 525, 13: 580}
 _NAME_SIZE = 256  # of the buffer for a device's name
@@ -64,6 +69,8 @@ def missing() -> str | None:
     driver = _driver()
     if driver is None:
         return "no NVIDIA driver is installed (libcuda does not load)"
+    if driver.cuInit(0) == _NOT_INITIALIZED:
+        return FORKED
     if _device_count(driver) == 0:
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
         why = f" (CUDA_VISIBLE_DEVICES is {hidden!r})" if hidden is not None else ""

@@ -37,6 +37,10 @@ class _SlotRenderer:
         h, w = plan.tile
         self._tile_shape = (h * model.scale, w * model.scale, info.layout.channels)
 
+    def interrupt(self) -> None:
+        """End the run of the slot; see `base.Renderer.interrupt`."""
+        self._slot.interrupt()
+
     def close(self) -> None:
         """Release the slot."""
         self._network.release(self._slot)

@@ -76,8 +76,6 @@ class GpuNetwork(Network):
         1: a slot keeps one CPU thread busy.
     failed : str or None
         The error message, once the GPU has failed.
-    ending : bool
-        Whether runs end early.
     """
 
     provider = "cuda"
@@ -96,8 +94,7 @@ class GpuNetwork(Network):
         self._graphs: dict[Key, bytes] = {}
         self._idle: dict[Key, list[StreamSlot]] = {}
         self._lock = threading.Lock()
-        self.ending = self._closed = False
-        self._run_options: list[Any] = []  # of all slots
+        self._closed = False
         self._dlpack_stream: Stream | None = None
         try:
             self._largest_activation = largest_activation(parse(program.data))
@@ -151,21 +148,18 @@ class GpuNetwork(Network):
                 self._graphs[key] = self._graph(*key)
             graph = self._graphs[key]
         with self.recording_failure(), self.gpu.current():
-            slot = StreamSlot(self, key, graph, self._options)
-        with self._lock:
-            self._run_options.append(slot.run_options)
-        return slot
+            return StreamSlot(self, key, graph, self._options)
 
     def release(self, slot: StreamSlot) -> None:
         """Return a slot to the pool once its stream is idle; destroy it after `close`."""
         if self.failed is None:
             with suppress(SrcnnError):  # after an error its copies may still be under way
                 self.gpu.synchronize(slot.stream)
+        slot.interrupt(False)
         with self._lock:
             if self.failed is None and not self._closed:
                 self._idle.setdefault(slot.key, []).append(slot)
                 return
-            self._run_options.remove(slot.run_options)
         self._destroy(slot)
 
     def empty_cache(self) -> None:
@@ -173,8 +167,6 @@ class GpuNetwork(Network):
         with self._lock:
             slots = [slot for idle in self._idle.values() for slot in idle]
             self._idle.clear()
-            for slot in slots:
-                self._run_options.remove(slot.run_options)
         for slot in slots:
             self._destroy(slot)
 
@@ -182,12 +174,6 @@ class GpuNetwork(Network):
         """Destroy all slots: idle ones now, others when they are released."""
         self._closed = True
         self.empty_cache()
-
-    def _interrupt(self, ending: bool) -> None:
-        self.ending = ending
-        with self._lock:
-            for options in self._run_options:
-                options.terminate = ending
 
     @contextmanager
     def recording_failure(self, slot: StreamSlot | None = None) -> Iterator[None]:
@@ -279,6 +265,7 @@ class StreamSlot:
         self.run_options.log_severity_level = 4  # errors are raised as exceptions
         # The renderer synchronises once, after the copy of the result.
         self.run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        self._ending = False
         self._bound: Any = None
         self._binding: Any = None
         self._buffers: dict[str, tuple[Buffer, NDArray[np.uint8]]] = {}
@@ -320,12 +307,17 @@ class StreamSlot:
         ------
         OutOfMemoryError, DeviceError, ModelError
         """
-        if self._network.ending:
+        if self._ending:
             raise ModelError("the run was interrupted")
         try:
             self._session.run_with_iobinding(self._binding, self.run_options)
         except Exception as error:  # the runtime's errors share no other base class
-            raise failure("ONNX Runtime", self._bound[1][1], error) from error
+            # Its traceback would keep the session alive, which must go before its stream.
+            raise failure("ONNX Runtime", self._bound[1][1], error) from error.with_traceback(None)
+
+    def interrupt(self, ending: bool = True) -> None:
+        """Make runs end early from now on, or no longer. Called from any thread."""
+        self._ending = self.run_options.terminate = ending
 
     def destroy(self) -> None:
         """Release the session, then the buffers, then the stream that both used."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import jpeg
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _ADOBE = 0xEE  # marker of Adobe's segment, which means that inks are inverted: 255 is none
 _DATE = slice(24, 36)  # position in the header of a profile
@@ -47,17 +50,24 @@ def decode(data: bytes, icc: bytes | None) -> tuple[NDArray[Any], bytes | None]:
     OSError, SyntaxError, ValueError
         Pillow's, if it cannot be decoded.
     """
-    from PIL import Image, ImageChops, ImageCms
+    from PIL import ImageChops
     from PIL.JpegImagePlugin import JpegImageFile
 
     # Image.open has its own limit on the number of pixels.
     with JpegImageFile(io.BytesIO(data)) as opened:
         opened.load()
-        ink: Image.Image = opened.copy()
+        ink: Image = opened.copy()
     if ink.mode != "CMYK":
         raise ValueError(f"four components decode as {ink.mode}")
     if not any(marker == _ADOBE for marker, _, _ in jpeg.segments(data)):
         ink = ImageChops.invert(ink)  # Pillow inverts every CMYK JPEG, as if it were Adobe's
+    return to_rgb(ink, icc)
+
+
+def to_rgb(ink: Image, icc: bytes | None) -> tuple[NDArray[Any], bytes | None]:
+    """Convert a CMYK image of Pillow as `decode` does, and return the same."""
+    from PIL import ImageCms
+
     if icc:
         try:
             rgb = ImageCms.profileToProfile(

@@ -45,13 +45,13 @@ def digits_within(text: str, dtype: np.dtype[Any]) -> float:
     return max(within, float(f"5e{int(exponent) - 1}"))
 
 
-def check(path: Path, value: Nodata, found: float | None, dtype: np.dtype[Any]) -> None:
+def check(name: str | Path, value: Nodata, found: float | None, dtype: np.dtype[Any]) -> None:
     """Refuse a nodata value that samples cannot have.
 
     Parameters
     ----------
-    path : Path
-        Name of the file in messages.
+    name : str or Path
+        Name of the file or array in messages.
     value : float, "none" or None
         The value given explicitly.
     found : float, optional
@@ -65,13 +65,18 @@ def check(path: Path, value: Nodata, found: float | None, dtype: np.dtype[Any]) 
         If `value` is a number and `found` is None.
     """
     if found is None and value not in (None, "none"):
-        raise ArgumentError(f"{path}: nodata must be a value that its samples can have, {dtype}, got {value}")
+        raise ArgumentError(f"{name}: nodata must be a value that its samples can have, {dtype}, got {value}")
 
 
 def held(value: float, dtype: np.dtype[Any]) -> float | None:
     """Return a value as a sample of a type, None if the type cannot hold it."""
+    finite = isinstance(value, int) or math.isfinite(value)  # an integer may be larger than any float
     if dtype.kind == "f":
-        return float(value)
+        try:
+            with np.errstate(over="ignore"):
+                return None if finite and not np.isfinite(dtype.type(value)) else float(value)
+        except OverflowError:
+            return None
     info = np.iinfo(dtype)
-    whole = np.isfinite(value) and value == int(value)
+    whole = finite and value == int(value)
     return int(value) if whole and info.min <= value <= info.max else None

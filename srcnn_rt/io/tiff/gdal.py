@@ -15,11 +15,12 @@ import rasterio
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 
+from ..._system.forking import PerProcess
 from ...errors import ImageError, OutputError, SrcnnError
 from ...image.info import Georeference, Reading
 from .ifd import Directory
 
-_filters_lock = threading.Lock()
+_filters_lock = PerProcess(threading.Lock(), lambda inherited: threading.Lock())
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def open_quietly(path: Path | str, **options: Any) -> Any:
     rasterio cannot be told not to warn. Warning filters belong to the whole process, so they are changed
     under a lock and restored at once.
     """
-    with _filters_lock, warnings.catch_warnings():
+    with _filters_lock.get(), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(path, driver="GTiff", **options)
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ArgumentError
+from ...options import ChannelOrder
 from ..onnx_helpers import MIN_IR_WITHOUT_WEIGHT_INPUTS, dimensions, inputs_without_weights, unused_name
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-ChannelOrder = Literal["rgb", "bgr"]
-ORDERS = ("rgb", "bgr")
+ORDERS: tuple[str, ...] = get_args(ChannelOrder)
 _MAX_LAST = 4  # channels of an image in channels-last order
 
 
@@ -44,7 +44,7 @@ class InterfaceOptions:
     order: ChannelOrder = "rgb"
 
     @classmethod
-    def of(cls, inputs: Mapping[str, float] | None, output: str | None, order: str) -> Self:
+    def of(cls, inputs: Mapping[str, float] | None, output: str | None, order: ChannelOrder) -> Self:
         """Check options given by a caller.
 
         Raises
@@ -54,7 +54,7 @@ class InterfaceOptions:
         """
         if order not in ORDERS:
             raise ArgumentError(f"channel_order must be one of {', '.join(ORDERS)}, got {order!r}")
-        return cls(tuple(sorted((inputs or {}).items())), output, order)  # type: ignore[arg-type]
+        return cls(tuple(sorted((inputs or {}).items())), output, order)
 
 
 def needs_adapting(model: ModelProto, options: InterfaceOptions) -> bool:

@@ -469,7 +469,7 @@ def test_a_profile_in_jpeg_xl_without_its_library(tmp_path: Path, monkeypatch: p
     """It is refused both ways, with the command to type, because colours would be wrong without it."""
     source = tmp_path / "a.png"
     make(source, RGB, icc=wide_profile())
-    with Engine("bicubic-x2", "cpu") as engine:
+    with Engine("bicubic-x2", provider="cpu") as engine:
         pytest.importorskip("opencodecs", reason="the extra 'jxl' is not installed")
         engine.upscale_file(source, tmp_path / "b.jxl")
         monkeypatch.setitem(sys.modules, "opencodecs", None)

@@ -308,7 +308,7 @@ def test_a_truncated_source_leaves_nothing_behind(tmp_path: Path) -> None:
     data = source.read_bytes()
     source.write_bytes(data[: len(data) * 2 // 3])
     with (
-        Engine("bicubic-x2", "cpu", 32) as engine,
+        Engine("bicubic-x2", provider="cpu", tile=32) as engine,
         pytest.raises(ImageError, match=r"a\.tif: damaged TIFF"),
     ):
         engine.upscale_file(source, tmp_path / "b.tif")
@@ -320,7 +320,7 @@ def test_metadata_that_is_damaged_does_not_stop_the_image(tmp_path: Path) -> Non
     image = image_of(3)
     tags = [(34665, "I", 1, 2**31, True), (34853, "I", 1, 8, True), (50838, "I", 2, (2**32 - 1, 5), True)]
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extratags=tags)
-    with Engine("bicubic-x2", "cpu", 32) as engine:
+    with Engine("bicubic-x2", provider="cpu", tile=32) as engine:
         engine.upscale_file(tmp_path / "a.tif", tmp_path / "b.tif")
         assert (by_tifffile(tmp_path / "b.tif") == engine.upscale(image)).all()
 

@@ -34,7 +34,7 @@ TILES = (8, 13, 512)
 
 @pytest.fixture(scope="module")
 def engines() -> dict[tuple[int, int], Engine]:
-    return {(s, t): Engine(f"bicubic-x{s}", "cpu", t, threads=2) for s in SCALES for t in TILES}
+    return {(s, t): Engine(f"bicubic-x{s}", provider="cpu", tile=t, threads=2) for s in SCALES for t in TILES}
 
 
 class Masked(ArraySource):
@@ -189,7 +189,7 @@ def test_the_network_itself_follows_the_rule(tmp_path: Path) -> None:
     image[5, 5, 1] = np.nan
     results = []
     for tile in (16, 37, 512):
-        with Engine("srcnn-915-x2", "cpu", tile) as engine:
+        with Engine("srcnn-915-x2", provider="cpu", tile=tile) as engine:
             results.append(run(engine, image, Layout("rgb", 3), -9999.0, None))
             gone = holes(image, Layout("rgb", 3), -9999.0, None)[..., 0]
             far = ~near(gone, engine.margin).repeat(2, 0).repeat(2, 1)
@@ -206,7 +206,7 @@ def test_no_halo_at_the_edge_of_nodata() -> None:
     """Next to nodata the image is continued: a constant stays constant up to the edge."""
     image = np.full((40, 40, 1), 100, np.uint8)
     image[:, 20:] = 0
-    with Engine("srcnn-915-x2", "cpu", 16) as engine:
+    with Engine("srcnn-915-x2", provider="cpu", tile=16) as engine:
         got = run(engine, image, Layout("gray", 1), 0.0, None)
         plain = run(engine, np.full((40, 40, 1), 100, np.uint8), Layout("gray", 1), None, None)
     assert (got[:, 40:] == 0).all()
@@ -219,7 +219,7 @@ def test_floats_beyond_what_a_network_can_bear_are_no_data() -> None:
     lowest, maximum = np.finfo(np.float32).min, np.finfo(np.float32).max
     for k, value in enumerate((lowest, maximum, 2.0**120, -(2.0**120), 1e37)):
         image[5 + 6 * k, 20:23] = value
-    with Engine("srcnn-915-x2", "cpu", 16) as engine:
+    with Engine("srcnn-915-x2", provider="cpu", tile=16) as engine:
         got = run(engine, image, Layout("gray", 1), None, None)
         gone = np.abs(image) >= 2.0**120
         big, own = (a[..., 0].repeat(2, 0).repeat(2, 1) for a in (gone, image))
@@ -296,7 +296,7 @@ def test_how_near_a_text_is_to_what_it_means(text: str, kind: type, within: floa
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine("bicubic-x2", "cpu", 32, threads=2)
+    return Engine("bicubic-x2", provider="cpu", tile=32, threads=2)
 
 
 def upscaled(engine: Engine, source: Path, **how: object) -> Path:
@@ -567,6 +567,6 @@ def test_the_tests_can_fail(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     with monkeypatch.context() as patch:
         patch.setattr(image_nodata, "fill", lambda p, i, info, radius: narrow(p, i, info, radius + 40))
         for tile in (8, 512):  # reaches farther than is read, so the result depends on the tile
-            with Engine("bicubic-x2", "cpu", tile) as other:
+            with Engine("bicubic-x2", provider="cpu", tile=tile) as other:
                 results.append(run(other, wide, Layout("gray", 1), None, None))
     assert not np.array_equal(*results, equal_nan=True)

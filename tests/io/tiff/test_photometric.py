@@ -26,7 +26,7 @@ GRAY, RGB, RGBA = (image_of(c) for c in (1, 3, 4))
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine("bicubic-x2", "cpu", 32, threads=2)
+    return Engine("bicubic-x2", provider="cpu", tile=32, threads=2)
 
 
 def doubled(
@@ -396,7 +396,7 @@ def test_a_file_of_one_strip_is_decoded_forward_and_about_once(
         return decode(self, rows, columns)
 
     monkeypatch.setattr(reader.RasterSource, "_decode", spy)
-    with Engine("bicubic-x2", "cpu", 64) as engine:
+    with Engine("bicubic-x2", provider="cpu", tile=64) as engine:
         doubled(engine, tmp_path / "a.tif", image)
     assert len(asked) > 3
     assert all(a.stop == b.start for a, b in itertools.pairwise(asked))
@@ -496,7 +496,7 @@ def test_pages_keep_their_masks(engine: Engine, tmp_path: Path) -> None:
         assert kinds == [2, 6, 2, 2, 6]
         for at, mask in ((1, masks[0]), (4, masks[2])):
             assert (file.pages[at].asarray() == mask.repeat(2, 0).repeat(2, 1)).all()
-    again = Engine("bicubic-x2", "cpu", 32)
+    again = Engine("bicubic-x2", provider="cpu", tile=32)
     for k in range(3):  # the result can be read page by page
         with open_source(tmp_path / "b.tif", k + 1) as source:
             assert source.info.masked == (k != 1)

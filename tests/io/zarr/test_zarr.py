@@ -31,7 +31,7 @@ from tests.helpers.zarrs import ome_zarr, plain_zarr
 
 @pytest.fixture(scope="module")
 def engine(integer_model: Callable[..., Any]) -> Engine:
-    return Engine(integer_model(2)[0], "cpu", 32, threads=2)
+    return Engine(integer_model(2)[0], provider="cpu", tile=32, threads=2)
 
 
 def upscaled(engine: Engine, source: Any, target: Path, make: Any = create) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def test_a_landmark_stays_where_it_is(tmp_path: Path, scale: int) -> None:
     spot = np.exp(-((y - 123.3) ** 2 + (x - 187.9) ** 2) / (2 * 12.0**2)).astype(np.float32)
     path = ome_zarr(tmp_path / "a.zarr", spot, "yx", scale=(0.65, 0.5), translation=(10.0, -20.0))
     there = np.array([10 + 0.65 * 123.3, -20 + 0.5 * 187.9])
-    with Engine(f"bicubic-x{scale}", "cpu", 128) as engine:
+    with Engine(f"bicubic-x{scale}", provider="cpu", tile=128) as engine:
         ome = upscaled(engine, open_zarr(path), tmp_path / "b.zarr")["ome"]
     levels = places(ome)
     assert len(levels) == {2: 3, 3: 3, 4: 4}[scale]

@@ -223,7 +223,7 @@ def test_the_old_upsample(tmp_path: Path) -> None:
     facts = analyse(path)
     assert (facts.scale, facts.y.before, facts.y.after) == (2, 0, 1)
     image = np.random.default_rng(0).random((30, 41)).astype(np.float32)
-    results = [Engine(path, "cpu", tile).upscale(image) for tile in (512, 8)]
+    results = [Engine(path, provider="cpu", tile=tile).upscale(image) for tile in (512, 8)]
     assert (results[0] == results[1]).all()
 
 
@@ -266,7 +266,7 @@ def test_old_files_whose_weights_are_no_inputs(tmp_path: Path) -> None:
     proto = onnx.load(path)
     proto.ir_version = 3
     path.write_bytes(proto.SerializeToString())
-    with Engine(path, "cpu", 8) as engine:
+    with Engine(path, provider="cpu", tile=8) as engine:
         got = engine.upscale(np.ones((20, 20), np.float32))
     assert (got == 9).all()
 

@@ -65,7 +65,7 @@ def test_a_bound_may_be_infinite(tmp_path: Path) -> None:
         nodes = [node("Clip", ["lr", "low", "high"], ["hr"], "clip")]
         made = proto(nodes, {"low": np.float32(0), "high": np.float32(value)})
         if fine:
-            with Engine(made.SerializeToString(), "cpu", model_range="0..1") as engine:
+            with Engine(made.SerializeToString(), provider="cpu", model_range="0..1") as engine:
                 assert engine.upscale(np.full((9, 9), 7, np.float32)).max() == 7
         else:
             refused(tmp_path / "m.onnx", made, "weights must be finite")
@@ -213,7 +213,7 @@ def test_impossible_declared_sizes(tmp_path: Path, size: int) -> None:
 def test_minus_one_stands_for_a_free_size() -> None:
     made = convolution()
     made.graph.input[0].CopyFrom(models.value("lr", [-1, 1, -1, -1]))
-    with Engine(made.SerializeToString(), "cpu", 16) as engine:
+    with Engine(made.SerializeToString(), provider="cpu", tile=16) as engine:
         assert engine.upscale(np.zeros((20, 30), np.uint8)).shape == (20, 30)
 
 

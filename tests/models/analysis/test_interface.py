@@ -60,7 +60,7 @@ def test_a_fixed_input_and_one_of_two_outputs(tmp_path: Path) -> None:
         hr, detail = run_all(proto, planes(image), alpha=np.array([alpha], np.float32))
         for name, expected in (("hr", hr), ("detail", detail)):
             for tile in (8, 500):
-                with Engine(path, "cpu", tile, inputs={"alpha": alpha}, output=name) as engine:
+                with Engine(path, provider="cpu", tile=tile, inputs={"alpha": alpha}, output=name) as engine:
                     got = engine.upscale(image)
                 assert np.abs(planes(got) - expected).max() <= 1e-6
     assert all(c.passed is not False for c in verify(path, InterfaceOptions.of({"alpha": 0.5}, "hr", "rgb")))
@@ -70,7 +70,7 @@ def test_two_settings_are_two_jobs(tmp_path: Path) -> None:
     path = strength(tmp_path / "m.onnx")
     facts = []
     for alpha in (0.5, 0.75):
-        with Engine(path, "cpu", inputs={"alpha": alpha}, output="hr") as engine:
+        with Engine(path, provider="cpu", inputs={"alpha": alpha}, output="hr") as engine:
             facts.append(engine._identity(None))
     assert facts[0] != facts[1]
 
@@ -87,7 +87,7 @@ def test_what_is_not_said_is_asked_for(tmp_path: Path) -> None:
         Engine(path, inputs={"alpha": 0.5}, output="hr")
     with pytest.raises(ArgumentError, match="channel_order must be one of rgb, bgr, got 'gbr'"):
         Engine(path, channel_order="gbr")
-    Engine(path, "cpu", inputs={"alpha": 2}, output="hr").close()
+    Engine(path, provider="cpu", inputs={"alpha": 2}, output="hr").close()
 
 
 @pytest.mark.parametrize("size", [("h", "w"), (24, 24)])
@@ -106,7 +106,7 @@ def test_channels_last(tmp_path: Path, size: tuple[object, object], rng: np.rand
     image = drawing(24, 24, 3).astype(np.float32)
     (expected,) = run_all(onnx.load(path), image[None])
     for tile in (8, 500):
-        with Engine(path, "cpu", tile) as engine:
+        with Engine(path, provider="cpu", tile=tile) as engine:
             assert np.abs(engine.upscale(image) - expected[0]).max() <= 1e-6
 
 
@@ -117,7 +117,7 @@ def test_blue_first(tmp_path: Path) -> None:
     path = file_of(tmp_path / "m.onnx", nodes, {"w": normal(rng, 3, 3, 3, 3)}, ends[:1], ends[1:])
     image = drawing(30, 25, 3).astype(np.float32)
     (expected,) = run_all(onnx.load(path), planes(image[..., ::-1]))
-    with Engine(path, "cpu", 9, channel_order="bgr") as engine:
+    with Engine(path, provider="cpu", tile=9, channel_order="bgr") as engine:
         assert np.abs(planes(engine.upscale(image)[..., ::-1]) - expected).max() <= 1e-6
     gray = file_of(
         tmp_path / "g.onnx", nodes, {"w": normal(rng, 1, 1, 3, 3)},

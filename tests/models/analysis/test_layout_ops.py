@@ -349,7 +349,7 @@ def test_an_even_grid_is_an_enlargement(mode: str) -> None:
     by_factor = model(resize, {"factors": np.array([1, 1, 2, 2], np.float32)}, out=1)
     results = []
     for made in (proto, by_factor):
-        with Engine(made.SerializeToString(), "cpu", 16) as engine:
+        with Engine(made.SerializeToString(), provider="cpu", tile=16) as engine:
             results.append(engine.upscale(image))
     inner = (slice(8, -8),) * 2  # at the border one repeats the edge, and the other mirrors
     assert np.abs(results[0] - results[1])[inner].max() <= 2e-5
@@ -375,7 +375,7 @@ def test_an_output_without_a_shape() -> None:
     b.conv(C, 1)
     proto = b.done()
     proto.graph.output[0].type.tensor_type.ClearField("shape")
-    with Engine(proto.SerializeToString(), "cpu", 16) as engine:
+    with Engine(proto.SerializeToString(), provider="cpu", tile=16) as engine:
         got = engine.upscale(np.random.default_rng(0).random((40, 50), np.float32))
     assert got.shape == (40, 50)
 

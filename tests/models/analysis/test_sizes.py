@@ -46,7 +46,7 @@ def check(proto: onnx.ModelProto, shapes: list[tuple[int, int]]) -> None:
         image = rng.random(shape, np.float32)
         expected = whole(proto, image)
         for tile in TILES:
-            with Engine(data, "cpu", tile) as engine:
+            with Engine(data, provider="cpu", tile=tile) as engine:
                 got = engine.upscale(image)
             assert np.abs(got - expected).max() <= 2e-5 * max(1, np.abs(expected).max()), (shape, tile)
 
@@ -127,7 +127,7 @@ def test_legal_sizes_are_those_of_the_file(branch: int, rng: np.random.Generator
         image = rng.random(shape, np.float32)
         expected = run(proto, image[None, None])[0, 0]  # by the file itself, without mirroring
         for tile in TILES:
-            with Engine(proto.SerializeToString(), "cpu", tile) as engine:
+            with Engine(proto.SerializeToString(), provider="cpu", tile=tile) as engine:
                 assert np.abs(engine.upscale(image) - expected).max() <= 2e-5
     check(proto, classes(proto))
 
@@ -242,7 +242,7 @@ def test_odd_sizes_are_not_taken() -> None:
     image = np.random.default_rng(0).random((40, 62), np.float32)
     expected = run(halved(), image[None, None])[0, 0]
     for tile in TILES:
-        with Engine(halved().SerializeToString(), "cpu", tile) as engine:
+        with Engine(halved().SerializeToString(), provider="cpu", tile=tile) as engine:
             assert np.abs(engine.upscale(image) - expected).max() <= 2e-5
     check(halved(), classes(halved()))
 
@@ -374,15 +374,15 @@ def test_a_model_is_tried_out_once(
     monkeypatch.setattr(self_check, "MAX_MACS", 2e10)
     monkeypatch.setenv("SRCNN_RT_CACHE", str(tmp_path))
     data = unet(rng, [("floor", 1), ("floor", 1)], ["size", "size"], pad=0, channels=3).SerializeToString()
-    Engine(data, "cpu").close()
+    Engine(data, provider="cpu").close()
     looked: list[object] = []
     monkeypatch.setattr(self_check, "check", lambda *given, fast: looked.append(fast) or True)
-    Engine(data, "cpu").close()
+    Engine(data, provider="cpu").close()
     assert not looked  # it is known
-    Engine(unshuffled(rng, 2).SerializeToString(), "cpu", trust=True).close()
-    Engine("srcnn-915-x2", "cpu").close()
+    Engine(unshuffled(rng, 2).SerializeToString(), provider="cpu", trust=True).close()
+    Engine("srcnn-915-x2", provider="cpu").close()
     assert not looked
-    Engine(unshuffled(rng, 2).SerializeToString(), "cpu").close()
+    Engine(unshuffled(rng, 2).SerializeToString(), provider="cpu").close()
     assert looked == [False]
 
 
@@ -399,6 +399,6 @@ def test_a_model_that_is_wrong_in_tiles_is_refused(
     with pytest.raises(
         ModelError, match=r"model: the result in tiles differs .* inspect --verify .* --trust"
     ):
-        Engine(data, "cpu")
-    Engine(data, "cpu", trust=True).close()
+        Engine(data, provider="cpu")
+    Engine(data, provider="cpu", trust=True).close()
     assert not (tmp_path / "checked.json").exists()

@@ -209,7 +209,7 @@ def test_one_channel_added_to_three_is_the_same_for_the_engine(tmp_path: Path) -
         None
     ]
     expected = run(proto, around)[0].transpose(1, 2, 0)
-    with Engine(tmp_path / "m.onnx", "cpu", 16) as engine:
+    with Engine(tmp_path / "m.onnx", provider="cpu", tile=16) as engine:
         assert np.abs(engine.upscale(x) - expected).max() <= 1e-5
 
 
@@ -225,7 +225,7 @@ def test_a_model_of_several_windows_and_of_few_nodes_runs_alike(tmp_path: Path) 
             1, 2, 0
         )
         for tile in (8, 512):
-            with Engine(tmp_path / "m.onnx", "cpu", tile) as engine:
+            with Engine(tmp_path / "m.onnx", provider="cpu", tile=tile) as engine:
                 assert engine._setup.model.adds_bicubic
                 assert np.abs(engine.upscale(x).reshape(expected.shape) - expected).max() <= 1e-5
 

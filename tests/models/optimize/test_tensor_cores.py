@@ -184,10 +184,10 @@ def test_images_of_any_size_and_tile(integer_model: Maker, rewrite: object, scal
     assert list(result.graph.node) != list(proto.graph.node)
     for h, w in ((37, 30), (1, 3), (12, 41)):
         image = integers(scale, h, w, 1)
-        with Engine(proto.SerializeToString(), "cpu") as engine:
+        with Engine(proto.SerializeToString(), provider="cpu") as engine:
             expected = engine.upscale(image, data_range="dtype")
         for tile in (8, 13, 512):
-            with Engine(result.SerializeToString(), "cpu", tile) as engine:
+            with Engine(result.SerializeToString(), provider="cpu", tile=tile) as engine:
                 assert np.array_equal(engine.upscale(image, data_range="dtype"), expected)
 
 

@@ -184,7 +184,7 @@ def test_padded_models_tile_as_they_did(out: int, scale: int, kind: str) -> None
     image = integers(3, 37, 30, out)
     expected = run(proto, np.ascontiguousarray(image.transpose(2, 0, 1)[None]))[0].transpose(1, 2, 0)
     for tile in (8, 13, 512):
-        with Engine(proto.SerializeToString(), "cpu", tile) as e:
+        with Engine(proto.SerializeToString(), provider="cpu", tile=tile) as e:
             assert np.array_equal(e.upscale(image, data_range="dtype"), expected)
 
 
