@@ -43,6 +43,6 @@ def test_the_page(
     printed = capsys.readouterr().out
     # What is printed stands beside it.
     said = re.findall(r"print\(.*?\)  # (.*)", PAGE.read_text())
-    assert len(said) == 3 and said[1:] == printed.splitlines()[1:]
+    assert len(said) == 2 and said[1:] == printed.splitlines()[1:]
     assert printed.startswith("the data: not an image of a known format (.tif, .tiff, .png, ")
     names["engine"].close()  # type: ignore[attr-defined]
