@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..backends.loader import Setup
 from ..image.info import ImageInfo
 from ..io.protocols import Sink
@@ -38,16 +40,16 @@ def plan_for(setup: Setup, info: ImageInfo, sink: Sink, region: Region | None = 
     model, s = setup.model, setup.model.scale
     shape = info.shape if region is None else region.shape
     margin = margin_for(model, info.layout)
-    tile = _tile_per_worker(model.period, shape, setup, None if region is None else margin)
-    height = geometry.ceil_to(tile, max(1, sink.block[0] // s))
+    tile = rows, columns = _tile_per_worker(model.period, shape, setup, None if region is None else margin)
+    height = geometry.ceil_to(rows, max(1, sink.block[0] // s))
     column_bytes = height * s * s * info.layout.channels * info.dtype.itemsize
     # With fewer tiles, workers would wait for each other at the end of every chunk.
-    minimum = MIN_CHUNK_TILES * setup.workers * -(-tile * tile // height)
+    minimum = MIN_CHUNK_TILES * setup.workers * -(-rows * columns // height)
     widest = shape[1] if sink.max_bytes is None else max(minimum, sink.max_bytes // column_bytes)
     if sink.max_bytes is not None and model.facts.macs > 0:
         # A killed job loses about two chunks, so heavy models get smaller ones: one window per worker.
         light = int(MAX_CHUNK_MACS * setup.workers / (model.facts.macs * height * s * s))
-        widest = min(widest, max(light, setup.workers * -(-tile * tile // height)))
+        widest = min(widest, max(light, setup.workers * -(-rows * columns // height)))
     return geometry.plan(
         info.shape,
         tile,
@@ -57,7 +59,7 @@ def plan_for(setup: Setup, info: ImageInfo, sink: Sink, region: Region | None = 
         max_chunk=widest,
         extra=max(model.extra_margin),
         region=region,
-        grain=geometry.ceil_to(tile // GRAINS, model.period) if _shapes_cost(setup) else 1,
+        grain=geometry.ceil_to(max(tile) // GRAINS, model.period) if _shapes_cost(setup) else 1,
     )
 
 
@@ -66,17 +68,22 @@ def _shapes_cost(setup: Setup) -> bool:
     return setup.provider in ("openvino", "cuda")
 
 
-def _tile_per_worker(period: int, shape: tuple[int, int], setup: Setup, margin: int | None = None) -> int:
-    """Return the tile of the setup, halved until every worker gets one where the image allows it.
+def _tile_per_worker(
+    period: int, shape: tuple[int, int], setup: Setup, margin: int | None = None
+) -> tuple[int, int]:
+    """Return the tile of the setup, with one side after the other halved until every worker gets one.
 
-    With a margin, only as long as that costs little.
+    The longer side is halved, because then margins are shortest, as long as the image allows it. With a
+    margin, only as long as that costs little.
     """
-    tile, (h, w) = setup.tile, shape
-    while -(-h // tile) * -(-w // tile) < setup.workers:
-        half = geometry.ceil_to(min(tile, max(h, w)) // 2, period)
-        if half < MIN_TILE_SHARE or half >= tile:  # a period may be as long as the tile
+    sides = [setup.tile, setup.tile]
+    while math.prod(-(-n // side) for n, side in zip(shape, sides, strict=True)) < setup.workers:
+        extents = [min(n, side) for n, side in zip(shape, sides, strict=True)]
+        axis = 0 if extents[0] >= extents[1] else 1
+        half = geometry.ceil_to(-(-extents[axis] // 2), period)
+        if half < MIN_TILE_SHARE or half >= extents[axis]:  # a period may be as long as the tile
             break
         if margin is not None and (half + 2 * margin) ** 2 > MAX_MARGINS * half**2:
             break
-        tile = half
-    return tile
+        sides[axis] = half
+    return sides[0], sides[1]

@@ -351,7 +351,7 @@ def mirrored_span(start: int, stop: int, length: int) -> Span:
 
 def plan(
     shape: tuple[int, int],
-    tile: int,
+    tile: int | tuple[int, int],
     *,
     margin: int,
     rules: tuple[Rules, Rules] = (Rules(), Rules()),
@@ -367,8 +367,9 @@ def plan(
     ----------
     shape : (int, int)
         Height and width of the image, at least 1.
-    tile : int
-        Largest core of a window; it is rounded up to the period. For a region it may be a quarter larger.
+    tile : int or (int, int)
+        Largest core of a window, or its height and width; it is rounded up to the period. For a region it may
+        be a quarter larger.
     margin : int
         LR pixels around each tile.
     rules : (Rules, Rules)
@@ -390,28 +391,29 @@ def plan(
     ArgumentError
         If `tile` is smaller than `MIN_TILE`, or the tiles would have no core.
     """
-    if tile < MIN_TILE:
-        raise ArgumentError(f"tile must be at least {MIN_TILE} LR pixels, got {tile}")
-    if region is not None and tile >= WHOLE:  # whatever is upscaled depends on the whole image
+    tiles = (tile, tile) if isinstance(tile, int) else tile
+    if min(tiles) < MIN_TILE:
+        raise ArgumentError(f"tile must be at least {MIN_TILE} LR pixels, got {min(tiles)}")
+    if region is not None and max(tiles) >= WHOLE:  # whatever is upscaled depends on the whole image
         return replace(
             plan(shape, tile, margin=margin, rules=rules, extra=extra), region=region, grid=region.corner
         )
     if region is not None:
-        return _region_plan(shape, tile, margin, rules, block, max_chunk, extra, region, grain)
+        return _region_plan(shape, tiles, margin, rules, block, max_chunk, extra, region, grain)
     chunks, sides = [], []
-    for length, step, rule in zip(shape, block, rules, strict=True):
+    for length, most, step, rule in zip(shape, tiles, block, rules, strict=True):
         # Tiles of equal size, or the last would be mostly overlap: first over the image, then over a
         # chunk, whose edges are fixed.
-        chunk = ceil_to(_share(length, tile), np.lcm(step, rule.period).item())
+        chunk = ceil_to(_share(length, most), np.lcm(step, rule.period).item())
         chunks.append(chunk)
-        sides.append(rule.tile(_share(min(chunk, length), tile), rule.extended(length)))
+        sides.append(rule.tile(_share(min(chunk, length), most), rule.extended(length)))
     size = chunks[0], _chunk_width(shape[1], chunks[1], max_chunk)
     return Plan(shape, (sides[0], sides[1]), margin, rules, size, Region.whole(shape), extra=extra)
 
 
 def _region_plan(
     shape: tuple[int, int],
-    tile: int,
+    tiles: tuple[int, int],
     margin: int,
     rules: tuple[Rules, Rules],
     block: tuple[int, int],
@@ -432,12 +434,12 @@ def _region_plan(
             _share(outward(span, rule.period).size, _most(tile, max(grain, rule.period))),
             np.lcm(step, rule.period).item(),
         )
-        for span, step, rule in zip(spans, block, rules, strict=True)
+        for span, tile, step, rule in zip(spans, tiles, block, rules, strict=True)
     ]
     chunk = chunks[0], _chunk_width(region.x.size, chunks[1], max_chunk)
     sides = [
         _fitting(cut(span, first, size), length, tile, margin, rule, max(grain, rule.period))
-        for span, first, size, length, rule in zip(spans, grid, chunk, shape, rules, strict=True)
+        for span, first, size, length, tile, rule in zip(spans, grid, chunk, shape, tiles, rules, strict=True)
     ]
     return Plan(shape, (sides[0], sides[1]), margin, rules, chunk, region, (grid[0], grid[1]), extra)
 

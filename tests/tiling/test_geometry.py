@@ -215,4 +215,22 @@ def test_tiles_are_shared_out_whatever_the_period(period: int, tile: int) -> Non
     """A tile as long as the period cannot be halved; the loop must end."""
     setup = SimpleNamespace(tile=tile, workers=4)
     shared = planner._tile_per_worker(period, (tile + 5, tile + 9), setup)
-    assert shared % period == 0 and 0 < shared <= tile
+    assert all(side % period == 0 and 0 < side <= tile for side in shared)
+
+
+@pytest.mark.parametrize(
+    ("shape", "workers", "expected"),
+    [
+        ((64, 64), 1, (256, 256)),
+        ((64, 64), 2, (32, 256)),
+        ((64, 64), 4, (32, 32)),
+        ((40, 300), 4, (256, 64)),
+        ((20, 20), 4, (256, 256)),
+        ((600, 600), 4, (256, 256)),
+    ],
+)
+def test_small_images_are_halved_along_the_longer_side(
+    shape: tuple[int, int], workers: int, expected: tuple[int, int]
+) -> None:
+    setup = SimpleNamespace(tile=256, workers=workers)
+    assert planner._tile_per_worker(1, shape, setup) == expected
