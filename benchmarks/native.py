@@ -20,11 +20,15 @@ from srcnn_rt.backends.host_renderer import HostNetwork
 from srcnn_rt.backends.native import NativeSession
 from srcnn_rt.backends.onnxruntime import Session
 from srcnn_rt.backends.srcnn_kernel import TILE
-from srcnn_rt.models import prepare, spec, srcnn_chain
+from srcnn_rt.models import conv_chain, prepare, spec, srcnn_chain
 from srcnn_rt.models.margins import network_margin
 from srcnn_rt.models.spec import ModelSpec
 
-MODELS = [f"srcnn-{arch}-x{s}" for arch in ("915", "935", "955") for s in (2, 3, 4)] + ["compact-m4c16-x2"]
+MODELS = [f"srcnn-{arch}-x{s}" for arch in ("915", "935", "955") for s in (2, 3, 4)] + [
+    "compact-m4c16-x2",
+    "compact-m10c32-x2",
+]
+FAST = 24 / 72  # products of the fast filters for 3x3, of direct ones
 SPECTRUM = 382  # real products per tile of the transform
 
 
@@ -32,7 +36,10 @@ def products(program: prepare.Program) -> float:
     """Return the multiply-accumulates per HR pixel that the kernels execute."""
     chain = srcnn_chain.find(spec.parse(program.data))
     if isinstance(chain, str):
-        return float(program.spec.facts.macs)
+        layers = conv_chain.find(spec.parse(program.data))
+        assert isinstance(layers, conv_chain.Chain)
+        first, *others = (float(layer.weight.size) for layer in layers.layers)
+        return (first + sum(others) * FAST) / program.spec.scale**2
     n2, n1, k2 = chain.second.weight.shape[:3]
     taps = (-(-chain.sides // 2)).mean(axis=1).prod()
     first = 9 / 4 * taps * chain.first.shape[3] * n1

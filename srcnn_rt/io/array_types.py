@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Sample = TypeVar("Sample", bound=np.integer[Any] | np.floating[Any])
-Masked = TypeVar("Masked", bound=np.ma.MaskedArray[Any, Any])
+Masked = TypeVar("Masked", bound="np.ma.MaskedArray[Any, Any]")
 
 
 class SupportsDLPack(Protocol):
