@@ -97,8 +97,7 @@ class Engine(Closing):
         file, or the bytes of one. All other arguments are given by name.
     provider : {"auto", "cpu", "cuda", "native", "openvino"}
         ``"auto"`` uses CUDA where it works, else the CPU: the native backend for SRCNN and chains of 3x3
-        convolutions, OpenVINO where `precision` is ``"fast"`` and it is faster, and ONNX Runtime
-        (``"cpu"``) otherwise.
+        convolutions, and for others ONNX Runtime (``"cpu"``), or OpenVINO where `precision` is ``"fast"``.
         Any other provider is used or `ProviderError` is raised.
     tile : int, "auto" or None
         Side of a tile in LR pixels, without margins, at least 8. ``"auto"`` uses what `tune` measured.
@@ -113,8 +112,8 @@ class Engine(Closing):
         ``"-1..1"``, or ``"mean=A,B,C std=D,E,F"``. By default luminance is 16/255 to 235/255 and colour
         0 to 1.
     precision : {"exact", "fast"}
-        ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a GPU and in bfloat16 on the CPU
-        (OpenVINO), except where provider ``"auto"`` finds the native backend faster in float32. It is
+        ``"exact"`` computes in float32. ``"fast"`` computes in float16 on a GPU. On a CPU it takes the native
+        backend's float32 for models that this backend runs, and bfloat16 (OpenVINO) for others. It is
         refused where the hardware lacks it, or where the model would lose more than 0.01 dB (float16)
         or 0.02 dB (bfloat16).
     device : int, str or sequence of int, optional

@@ -40,8 +40,8 @@ _RUNTIME = (
     ),
     click.option(
         "--precision", type=click.Choice(["exact", "fast"]), default="exact",
-        help="'fast' computes in float16 (GPU) or bfloat16 (CPU), where that is faster. Fails if that costs "
-        "more than 0.01 dB (GPU) or 0.02 dB (CPU) of PSNR.",
+        help="'fast' computes in float16 (GPU), or in bfloat16 where the native backend does not run. "
+        "Fails if that costs more than 0.01 dB (GPU) or 0.02 dB (CPU) of PSNR.",
     ),
     click.option("--threads", type=COUNT, help="CPU threads.  [default: all]"),
     click.option("--device", metavar="N[,N]", help="Index of the GPU, or of several GPUs.  [default: 0]"),
