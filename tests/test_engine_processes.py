@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from srcnn_rt import (
     open_image,
 )
 from srcnn_rt._system import forking
+from srcnn_rt._system.forking import NoForkWithin
 from srcnn_rt.backends import openvino
 from srcnn_rt.tiling.geometry import Span
 from tests.conftest import TEST_MODEL, drawing
@@ -435,3 +437,27 @@ def test_workers_of_a_data_loader(method: str) -> None:
         loader = data.DataLoader(dataset, batch_size=3, num_workers=1, multiprocessing_context=method)
         (batch,) = loader
         assert (batch.numpy() == np.stack(expected)).all()
+
+
+def test_a_fork_waits_for_calls_that_must_not_be_copied() -> None:
+    calling, ended = NoForkWithin(), threading.Event()
+    begun = threading.Event()
+
+    def call() -> None:
+        with calling, calling:
+            begun.set()
+            time.sleep(0.3)
+            ended.set()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    begun.wait()
+
+    def in_child() -> bool:
+        with calling:  # no lock of the parent's is left
+            return ended.is_set()
+
+    assert in_forked_child(in_child)
+    thread.join()
+    with calling:
+        pass

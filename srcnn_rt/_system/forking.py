@@ -63,6 +63,39 @@ class PerProcess(Generic[Value]):
             self._inherited = True
 
 
+class NoForkWithin:
+    """Contexts in which a library holds locks that no child could release: a fork waits until all have ended.
+
+    Use it for short calls, and not to call what may fork.
+    """
+
+    def __init__(self) -> None:
+        self._changed, self._active = threading.Condition(), 0
+        if hasattr(os, "register_at_fork"):  # not on Windows
+            os.register_at_fork(
+                before=self._wait, after_in_parent=self._go_on, after_in_child=self._begin_anew
+            )
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._active += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._active -= 1
+            self._changed.notify_all()
+
+    def _wait(self) -> None:
+        self._changed.acquire()  # so that none begins before the fork
+        self._changed.wait_for(lambda: self._active == 0)
+
+    def _go_on(self) -> None:
+        self._changed.release()
+
+    def _begin_anew(self) -> None:
+        self._changed, self._active = threading.Condition(), 0
+
+
 _all: WeakSet[PerProcess[Any]] = WeakSet()
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from .._system.cpu import available_threads
+from .._system.forking import NoForkWithin
 from ..errors import ModelError, OutOfMemoryError, ProviderError
 from ..models.low_precision.loss import check_loss, output_errors, psnr_loss, trial_shapes
 from .base import Bound, failure
@@ -90,7 +91,7 @@ class OpenVinoSession(HostNetwork):
 
     def bind(self, source: tuple[int, ...], target: tuple[int, ...]) -> Bound:
         """Return buffers for windows of one shape; see `HostNetwork.bind`."""
-        with self._compiling:
+        with self._compiling, _calling():
             if (source, target) not in self._compiled:
                 self._compiled[source, target] = self._compile(source)
             infer_request = self._compiled[source, target].create_infer_request()
@@ -154,15 +155,22 @@ class _Request(Bound):
         if self._network.ending:
             raise ModelError("OpenVINO was interrupted")
         try:
-            # Not infer(): with one thread it cannot be cancelled.
-            self._request.start_async()
-            self._request.wait()
+            with _calling():
+                # Not infer(): with one thread it cannot be cancelled.
+                self._request.start_async()
+                self._request.wait()
         except RuntimeError as error:
             raise failure("OpenVINO", self.input.shape, error) from error
 
     def cancel(self) -> None:
         """End a run between two layers, with an error."""
         self._request.cancel()
+
+
+@cache
+def _calling() -> NoForkWithin:
+    """Return what calls of the runtime are within: a child that was forked during one hangs in its own."""
+    return NoForkWithin()
 
 
 @cache
