@@ -43,7 +43,7 @@ sanitize: $(VENV)/.test
 	  SRCNN_RT_EXTENSIONS=build/sanitize/srcnn_rt \
 	  $(BIN)/python -m pytest -p tests.helpers.sanitized -p no:cacheprovider --capture=sys --timeout 1200 \
 	  tests/tiling/test_kernels.py tests/tiling/test_kernels_bounds.py tests/backends/test_native_kernels.py \
-	  tests/backends/test_native_padded.py tests/backends/test_native_srcnn.py
+	  tests/backends/test_native_padded.py tests/backends/test_native_srcnn.py tests/io/tiff/test_deflate.py
 
 # The kernels of the native backend for ARM, under emulation.
 neon: $(VENV)/.test
