@@ -89,7 +89,7 @@ class ClosedError(ArgumentError, RuntimeError):
 
 
 class CancelledError(SrcnnError, RuntimeError):
-    """The run ended early because the caller asked for it."""
+    """The run ended early because the caller cancelled it."""
 
 
 class ModelError(SrcnnError, ValueError):

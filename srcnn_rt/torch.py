@@ -89,7 +89,7 @@ class Upscaler(nn.Module):
         ------
         ArgumentError
             If the shape or type is not supported, the tensor lies on a GPU that the engine does not use, or
-            gradients are asked for.
+            gradients are required.
         """
         if torch.is_grad_enabled() and images.requires_grad:
             raise ArgumentError(

@@ -152,7 +152,7 @@ def _advance(progress: Progress, before: int, total: int, done: int, of_page: in
 
 
 def _suffix(format_: str | None, source: Path) -> str:
-    """Return the suffix of the format that is asked for, or of that of the source."""
+    """Return the suffix of the requested format, or of that of the source."""
     if format_ is None:
         return suffix_of(source)
     suffix = "." + format_.lower().removeprefix(".")
