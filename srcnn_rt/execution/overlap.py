@@ -26,7 +26,7 @@ def overlap(
     ending: Ending | None = None,
     interrupt: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Read every item, compute it and write its result. A generator: the next step runs when a value is requested.
+    """Read every item, compute it and write its result, a step whenever the next value is requested.
 
     Reading is one item ahead and writing one item behind. The work on item k + 1 starts before that on
     item k is finished, so that no worker idles at the end of an item. At most two results exist at once:
